@@ -1,0 +1,96 @@
+"""Two tables: which client a request comes from, and where that client puts its session's id.
+
+Names and places are those that the clients were seen to send; the first row that fits wins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+
+UNKNOWN = "Unknown"
+CLAUDE_CODE = "Claude Code"
+
+# User-Agent prefix, lower case -> client. The empty prefix stands for the header test beside it.
+_AGENTS: tuple[tuple[str, str, str, str], ...] = (
+    # prefix, header, its value ("" for any), client
+    ("xum/", "", "", "Mux"),
+    ("mux/", "", "", "Mux"),
+    ("claude", "", "", CLAUDE_CODE),
+    ("codex", "", "", "Codex"),
+    ("zed/", "", "", "Zed"),
+    ("githubcopilotchat/", "", "", "GitHub Copilot (VS Code)"),
+    ("copilot/", "", "", "GitHub Copilot (CLI)"),
+    ("kilo-code/", "originator", "kilo-code", "Kilo Code"),
+    ("roo-code/", "originator", "roo-code", "Roo Code"),
+    ("coder-agents/", "", "", "Coder Agents"),
+    ("charm crush/", "", "", "Charm Crush"),
+    ("charm-crush/", "", "", "Charm Crush"),
+    ("\0", "x-cursor-client-version", "", "Cursor"),
+    ("opencode/", "", "", "OpenCode"),
+    ("junie:", "", "", "Junie"),
+)
+
+_SESSION_HEADERS: Mapping[str, tuple[str, ...]] = {
+    CLAUDE_CODE: ("x-claude-code-session-id",),
+    "Codex": ("session-id", "session_id"),
+    "Mux": ("x-mux-workspace-id",),
+    "GitHub Copilot (VS Code)": ("x-interaction-id",),
+    "GitHub Copilot (CLI)": ("x-client-session-id",),
+    "Kilo Code": ("x-kilocode-taskid",),
+    "Coder Agents": ("x-coder-chat-id",),
+    "OpenCode": ("x-opencode-session", "x-session-id", "x-session-affinity"),
+}
+
+
+def client_name(headers: Mapping[str, str]) -> str:
+    """The client's name, by its User-Agent or, for some, by a header of its own."""
+    return _client_name(
+        headers.get("user-agent", ""),
+        headers.get("originator", ""),
+        "x-cursor-client-version" in headers,
+    )
+
+
+@lru_cache(maxsize=512)
+def _client_name(agent: str, originator: str, cursor: bool) -> str:
+    agent, originator = agent.lower(), originator.lower()
+    for prefix, header, value, name in _AGENTS:
+        if agent.startswith(prefix):
+            return name
+        if header == "originator" and originator == value:
+            return name
+        if header == "x-cursor-client-version" and cursor:
+            return name
+    return UNKNOWN
+
+
+def session_id(client: str, headers: Mapping[str, str], user_id: str) -> str:
+    """The client's own session id, trimmed, or nothing. `user_id` is the body's
+    `metadata.user_id`, in which Claude Code repeats its session."""
+    for name in _SESSION_HEADERS.get(client, ()):
+        value = headers.get(name, "").strip()
+        if value:
+            return value
+    return _session_of(user_id) if client == CLAUDE_CODE else ""
+
+
+def _session_of(user_id: str) -> str:
+    """
+    >>> _session_of('{"session_id": "abc"}'), _session_of("user_1_session_abc"), _session_of("x")
+    ('abc', 'abc', '')
+    """
+    if user_id.startswith("{"):
+        try:
+            value = json.loads(user_id).get("session_id", "")
+        except (ValueError, RecursionError):
+            return ""
+        return value.strip() if isinstance(value, str) else ""
+    return user_id.partition("_session_")[2].strip()
+
+
+def agents(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Claude Code's subagent and the agent above it; empty for the main thread."""
+    own = headers.get("x-claude-code-agent-id", "").strip()
+    return own, headers.get("x-claude-code-parent-agent-id", "").strip()

@@ -1,0 +1,157 @@
+"""marshmallow fields that take no wrong type for a right one, and resolve secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError, fields, validate
+
+from ..model import Secret
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+RESERVED = frozenset(
+    "interceptions sessions models clients providers tokens usage healthz readyz metrics"
+    " ui static api".split()
+)
+POSITIVE = validate.Range(min=0, min_inclusive=False, error="a number above 0 is expected")
+NOT_NEGATIVE = validate.Range(min=0, error="a number of 0 or more is expected")
+
+
+class Text(fields.String):
+    """A string."""
+
+
+class Flag(fields.Boolean):
+    """true or false."""
+
+    truthy = {True}  # noqa: RUF012 - marshmallow's own names
+    falsy = {False}  # noqa: RUF012
+
+
+class Count(fields.Integer):
+    """A whole number."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=kwargs.pop("validate", NOT_NEGATIVE), **kwargs)
+
+    def _validated(self, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.make_error("invalid")
+        return super()._validated(value)
+
+
+class Number(fields.Float):
+    """A finite number."""
+
+    def _validated(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid")
+        return super()._validated(value)
+
+
+class Texts(fields.List):
+    """An array of strings."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(Text(), **kwargs)
+
+    def _deserialize(self, *args: Any, **kwargs: Any) -> Any:
+        return tuple(super()._deserialize(*args, **kwargs))
+
+
+class SecretField(fields.Field[Secret]):
+    """`{ env = "NAME" }`, `{ file = "path" }` or `{ value = "secret" }`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Secret:
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValidationError('{ env = "..." }, { file = "..." } or { value = "..." } is expected')
+        ((kind, where),) = value.items()
+        if kind not in _SOURCES or not isinstance(where, str):
+            raise ValidationError('{ env = "..." }, { file = "..." } or { value = "..." } is expected')
+        secret = _SOURCES[kind](where).strip()
+        if not secret or not secret.isprintable():
+            raise ValidationError(f"the secret ({kind}) is empty or not one line of text")
+        return Secret(secret)
+
+
+def _from_env(name: str) -> str:
+    if not os.environ.get(name):
+        raise ValidationError(f"the environment variable {name} is not set")
+    return os.environ[name]
+
+
+def _from_file(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ValidationError(f"the file {path} cannot be read: {type(error).__name__}") from None
+
+
+_SOURCES = {"env": _from_env, "file": _from_file, "value": str}
+
+
+def provider_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValidationError("lower-case letters and digits, joined by single hyphens, are expected")
+    if name in RESERVED:
+        raise ValidationError(f"{name!r} is a reserved word")
+
+
+def url_prefix(prefix: str) -> None:
+    if not _PREFIX.fullmatch(prefix) or "." in {*prefix.split("/")} or ".." in prefix.split("/"):
+        raise ValidationError('a path such as "/api/v2/aibridge" is expected, without a / at its end')
+
+
+def http_url(url: str) -> None:
+    """Absolute, http or https, without query, fragment or user."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        sound = False
+    if not sound or parts.query or parts.fragment or "?" in url or "#" in url or "@" in parts.netloc:
+        raise ValidationError("an absolute http or https URL without query or fragment is expected")
+    if not url.isprintable() or " " in url:
+        raise ValidationError("an absolute http or https URL without blanks is expected")
+
+
+def optional_url(url: str) -> None:
+    if url:
+        http_url(url)
+
+
+def proxy_url(url: str) -> None:
+    if url and urlsplit(url).scheme not in ("http", "https"):
+        raise ValidationError("an http or https proxy URL is expected (SOCKS is not supported)")
+
+
+def database_url(url: str) -> None:
+    if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValidationError('"sqlite:///file" or "postgresql+psycopg://user:pw@host/db" is expected')
+
+
+def redis_url(url: str) -> None:
+    if url and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise ValidationError('"redis://host:port/0" is expected')
+
+
+def networks(values: tuple[str, ...]) -> None:
+    for value in values:
+        try:
+            ip_network(value) if value != "unix:" else None
+        except ValueError:
+            raise ValidationError(f'{value!r}: a network such as "10.0.0.0/8" or "unix:" is expected') from None
+
+
+def pattern(text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValidationError(f"a regular expression is expected: {error}") from None

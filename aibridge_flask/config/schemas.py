@@ -1,0 +1,219 @@
+"""The schemas of the configuration: what may stand in it, its defaults, and what it means.
+
+The README's table of settings is made from these (`table`), so each field has its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+
+from . import fields as own
+from . import settings as values
+from .fields import NOT_NEGATIVE, POSITIVE, Count, Flag, Number, SecretField, Text, Texts
+
+
+def _one_of(*choices: str) -> validate.OneOf:
+    return validate.OneOf(choices, error="one of {choices} is expected")
+
+
+def _doc(text: str) -> dict[str, str]:
+    return {"doc": text}
+
+
+class _Frozen(Schema):
+    """Loads into the frozen value that `made` names."""
+
+    made: Any
+    error_messages = {"unknown": "there is no such setting"}  # noqa: RUF012 - marshmallow's own name
+
+    @post_load
+    def _make(self, data: dict[str, Any], **kwargs: Any) -> Any:
+        return self.made(**data)
+
+
+class AuthSchema(_Frozen):
+    made = values.Auth
+    mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who is let in: `local` (direct loopback callers), `token` or `header`"))
+    byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped, central keys are used)"))
+    actor_header = Text(load_default="X-Remote-User", metadata=_doc("mode `header`: the header that names the actor"))
+    admin_actors = Texts(load_default=(), metadata=_doc("mode `header`: who may read everybody's records"))
+    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=own.networks, metadata=_doc("mode `header`: only these peers may set it"))
+
+
+class RecordsSchema(_Frozen):
+    made = values.Records
+    prompts = Flag(load_default=True, metadata=_doc("false: nothing of a prompt is stored"))
+    tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
+    thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
+    retention_days = Count(load_default=60, metadata=_doc("days that records are kept; 0 keeps them for ever"))
+    on_database_down = Text(load_default="spool", validate=_one_of("spool", "refuse"), metadata=_doc("`spool`, or `refuse` (500 `recording_failed`)"))
+
+
+class LogsSchema(_Frozen):
+    made = values.Logs
+    level = Text(load_default="info", validate=_one_of("debug", "info", "warning", "error"), metadata=_doc("`debug`, `info`, `warning` or `error`"))
+    format = Text(load_default="plain", validate=_one_of("plain", "json"), metadata=_doc("`plain` or `json`"))
+    records = Flag(load_default=False, metadata=_doc("true: a JSON line for each record, for a SIEM"))
+
+
+class McpSchema(_Frozen):
+    made = values.Mcp
+    tool_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds that one call of a tool may take"))
+    max_rounds = Count(load_default=20, validate=POSITIVE, metadata=_doc("upstream calls in one request at most"))
+
+
+class MetricsSchema(_Frozen):
+    made = values.Metrics
+    enabled = Flag(load_default=False, metadata=_doc("true: Prometheus metrics at `/metrics`"))
+
+
+class TracingSchema(_Frozen):
+    made = values.Tracing
+    endpoint = Text(load_default="", validate=own.optional_url, metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
+    prompts = Flag(load_default=False, metadata=_doc("true: prompts are attributes of spans"))
+    propagate = Flag(load_default=False, metadata=_doc("true: `traceparent` is sent to the upstream"))
+
+
+class PriceSchema(_Frozen):
+    made = values.Price
+    input = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million input tokens"))
+    output = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million output tokens"))
+    cache_read = Number(load_default=0.0, validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens read from the cache"))
+    cache_write = Number(load_default=0.0, validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens written to the cache"))
+
+
+class CircuitBreakerSchema(_Frozen):
+    made = values.CircuitBreaker
+    failure_threshold = Count(load_default=5, validate=POSITIVE, metadata=_doc("consecutive failures that open it"))
+    interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds after which a closed breaker forgets its failures"))
+    timeout = Number(load_default=30.0, validate=POSITIVE, metadata=_doc("seconds open before half-open"))
+    max_requests = Count(load_default=3, validate=POSITIVE, metadata=_doc("trial requests at once when half-open"))
+
+
+class AwsSchema(_Frozen):
+    made = values.Aws
+    region = Text(required=True, metadata=_doc("AWS region"))
+    access_key = SecretField(load_default=lambda: values.Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
+    secret_key = SecretField(load_default=lambda: values.Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
+    role_arn = Text(load_default="", metadata=_doc("role to assume"))
+    external_id = Text(load_default="", metadata=_doc("external id for the role"))
+    model = Text(required=True, metadata=_doc("model id or ARN of an inference profile"))
+    small_fast_model = Text(required=True, metadata=_doc("the model that `haiku` models map to"))
+
+    @validates_schema
+    def _both_keys(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if bool(data["access_key"]) != bool(data["secret_key"]):
+            raise ValidationError("access_key and secret_key go together", "secret_key")
+
+
+class ProviderSchema(_Frozen):
+    made = values.ProviderSettings
+    type = Text(required=True, validate=_one_of("anthropic", "bedrock", "openai", "copilot"), metadata=_doc("`anthropic`, `bedrock`, `openai` or `copilot`"))
+    name = Text(validate=own.provider_name, metadata=_doc("the name in its routes; default: the type"))
+    enabled = Flag(load_default=True, metadata=_doc("false: 503 on every path of it"))
+    base_url = Text(load_default="", validate=own.optional_url, metadata=_doc("default: the provider's own"))
+    keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys in their order, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
+    send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
+    api_dump_dir = Text(load_default="", metadata=_doc("folder for redacted raw dumps"))
+    max_retries = Count(metadata=_doc("default: the global one"))
+    inject_tools = Flag(load_default=True, metadata=_doc("false: the MCP servers' tools are not offered here"))
+    ca_file = Text(metadata=_doc("default: the global one"))
+    proxy = Text(validate=own.proxy_url, metadata=_doc("default: the global one"))
+    circuit_breaker = fields.Nested(CircuitBreakerSchema, metadata=_doc("absent: no breaker"))
+    aws = fields.Nested(AwsSchema, metadata=_doc("type `bedrock` only, and required there"))
+
+    @validates_schema
+    def _fits_type(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if (data["type"] == "bedrock") != ("aws" in data):
+            raise ValidationError('[providers.aws] goes with type = "bedrock", and only there', "aws")
+        if data["type"] in ("bedrock", "copilot") and data["keys"]:
+            raise ValidationError(f"{data['type']} takes no keys", "keys")
+
+    @post_load
+    def _make(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Stays a dict: the global settings fill its gaps."""
+        data["keys"] = tuple(data["keys"])
+        data["circuit_breaker"] = (data["circuit_breaker"],) if "circuit_breaker" in data else ()
+        data["aws"] = (data["aws"],) if "aws" in data else ()
+        return {"name": data["type"], **data}
+
+
+class McpServerSchema(_Frozen):
+    made = values.McpServer
+    name = Text(required=True, validate=own.provider_name, metadata=_doc("the name in its tools' ids"))
+    url = Text(required=True, validate=own.http_url, metadata=_doc("Streamable HTTP endpoint"))
+    headers = fields.Dict(Text(), SecretField(), load_default=dict, metadata=_doc("headers to send, each a secret as in `keys`"))
+    allow = Text(load_default="", validate=own.pattern, metadata=_doc("regular expression on the tool's name"))
+    deny = Text(load_default="", validate=own.pattern, metadata=_doc("wins over `allow`"))
+
+
+def _section(schema: type[Schema]) -> fields.Nested:
+    return fields.Nested(schema, load_default=lambda: schema().load({}))
+
+
+class SettingsSchema(_Frozen):
+    made = values.Settings
+    url_prefix = Text(load_default="/api/v2/aibridge", validate=own.url_prefix, metadata=_doc("what all routes begin with"))
+    database_url = Text(load_default="sqlite:///aibridge.db", validate=own.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
+    redis_url = Text(load_default="", validate=own.redis_url, metadata=_doc("shares breaker and key state among processes and hosts"))
+    spool_dir = Text(load_default="", metadata=_doc("where records wait while the database is away; default: beside the database, else the temp folder"))
+    max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies: 413"))
+    keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
+    connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))
+    ca_file = Text(load_default="", metadata=_doc("CA bundle for upstreams; else `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"))
+    proxy = Text(load_default="", validate=own.proxy_url, metadata=_doc("HTTP proxy for upstreams; else `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`"))
+    drain_delay = Number(load_default=5.0, validate=NOT_NEGATIVE, metadata=_doc("seconds between `readyz` 503 and the closing of the listener"))
+    read_timeout = Number(load_default=600.0, validate=POSITIVE, metadata=_doc("seconds without a byte from the upstream"))
+    max_retries = Count(load_default=0, metadata=_doc("of 408, 409, 5xx and refused connections, before the first byte"))
+    auth = _section(AuthSchema)
+    records = _section(RecordsSchema)
+    logs = _section(LogsSchema)
+    mcp = _section(McpSchema)
+    metrics = _section(MetricsSchema)
+    tracing = _section(TracingSchema)
+    prices = fields.Dict(Text(), fields.Nested(PriceSchema), load_default=dict, metadata=_doc("own prices by model"))
+    providers = fields.List(fields.Nested(ProviderSchema), load_default=list)
+    mcp_servers = fields.List(fields.Nested(McpServerSchema), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **kwargs: Any) -> values.Settings:
+        inherited = ("max_retries", "ca_file", "proxy")
+        filled = [
+            values.ProviderSettings(**{**{name: data[name] for name in inherited}, **one})
+            for one in data["providers"]
+        ]
+        _distinct("providers", [one.name for one in filled])
+        _distinct("mcp_servers", [one.name for one in data["mcp_servers"]])
+        servers = tuple(data["mcp_servers"])
+        return values.Settings(**{**data, "providers": tuple(filled), "mcp_servers": servers})
+
+
+def _distinct(where: str, names: list[str]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValidationError({where: {position: {"name": [f"{name!r} stands there twice"]}}})
+
+
+def table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Rows of the README's table: setting, default, meaning."""
+    for name, field in schema().fields.items():
+        inner = field.inner if isinstance(field, fields.List) else field
+        inner = inner.value_field if isinstance(inner, fields.Dict) else inner
+        path = f"{prefix}{name}"
+        if isinstance(inner, fields.Nested):
+            mark = {fields.List: "[].", fields.Dict: ".<model>."}.get(type(field), ".")
+            yield from table(type(inner.schema), path + mark)
+        else:
+            yield path, _default(field), field.metadata["doc"]
+
+
+def _default(field: fields.Field[Any]) -> str:
+    if field.required:
+        return "required"
+    default = field.load_default
+    shown = "" if callable(default) or repr(default) == "<marshmallow.missing>" else default
+    shown = list(shown) if isinstance(shown, tuple) else shown
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`" if shown not in ("", []) else ""

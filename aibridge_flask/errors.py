@@ -1,0 +1,177 @@
+"""One tree of errors. Each says who is to blame, and answers in the API's own JSON.
+
+    BridgeError
+    +-- ClientError              the request cannot be served as it came
+    |   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
+    |   +-- MissingCredential, ByokDisabled, NotLocal, Unauthorized
+    |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
+    |   +-- ClientGone           nobody is left to answer
+    +-- UpstreamError            the provider failed
+    |   +-- UpstreamUnreachable, UpstreamTimeout
+    |   +-- UpstreamCut          its answer broke off
+    +-- GatewayError             we failed
+        +-- ProviderDisabled, RecordingFailed
+        +-- ConfigError          the bridge does not start
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """`status` is the HTTP status, `type` and `code` are the API's words, `record_type` is the
+    record's `error_type`; `final` tells clients that asking again cannot mend it."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: ClassVar[str] = "internal_error"
+    record_type: ClassVar[str] = "unknown"
+    final: ClassVar[bool] = False
+    text: ClassVar[str] = "internal error"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.text)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (("x-should-retry", "false"),) if self.final else ()
+
+
+class ClientError(BridgeError):
+    status, type, code = 400, "invalid_request_error", "invalid_request"
+    record_type = "bad_request"
+
+
+class BadBody(ClientError):
+    """The body is empty, no JSON, or no JSON object."""
+
+    code = "invalid_json"
+
+
+class BodyTooLarge(ClientError):
+    status, type, code, final = 413, "request_too_large", "request_too_large", True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"Request body too large. The maximum allowed request body size is {_size(limit)}."
+        )
+
+
+class UnsupportedEncoding(ClientError):
+    status, code, final = 415, "unsupported_encoding", True
+
+
+class BackgroundNotSupported(ClientError):
+    status, code, final = 501, "background_not_supported", True
+    text = "background responses are not supported: leave `background` out or set it to false"
+
+
+class MissingCredential(ClientError):
+    status, type, code, final = 401, "authentication_error", "missing_credential", True
+    record_type = "unauthorized"
+
+
+class Unauthorized(ClientError):
+    """The actor could not be told."""
+
+    status, type, code, final = 401, "authentication_error", "invalid_gateway_token", True
+    record_type = "unauthorized"
+    text = "the gateway token is missing or not valid"
+
+
+class ByokDisabled(ClientError):
+    status, type, code, final = 403, "permission_error", "byok_disabled", True
+    text = "your own API keys are not accepted here: send none, and the central key is used"
+
+
+class NotLocal(ClientError):
+    status, type, code, final = 403, "permission_error", "local_only", True
+    text = (
+        "this bridge serves direct loopback callers only: set auth.mode to"
+        ' "token" or "header" to let others in'
+    )
+
+
+class UnknownRoute(ClientError):
+    status, type, code, final = 404, "not_found_error", "route_not_supported", True
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"route not supported: {method} {path}")
+
+
+class UnknownProvider(ClientError):
+    status, type, code, final = 404, "not_found_error", "provider_not_found", True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'provider_not_found: there is no AI provider "{name}"')
+
+
+class UpgradeRequired(ClientError):
+    """A WebSocket was asked for; Codex goes on over plain HTTP at once when it sees 426."""
+
+    status, code = 426, "websocket_not_supported"
+    text = "WebSockets are not supported: use HTTP"
+
+
+class ClientGone(ClientError):
+    """The client has left. The status is nginx's, and for logs alone."""
+
+    status, code, record_type = 499, "client_closed", "client_closed"
+    text = "the client closed the connection"
+
+
+class UpstreamError(BridgeError):
+    status, code, record_type = 502, "upstream_error", "server_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    code = "upstream_unreachable"
+    text = "the AI provider could not be reached"
+
+
+class UpstreamTimeout(UpstreamError):
+    status, code, record_type = 504, "upstream_timeout", "timeout"
+    text = "the AI provider did not answer in time"
+
+
+class UpstreamCut(UpstreamError):
+    code = "upstream_cut"
+    text = "the AI provider's answer broke off"
+
+
+class GatewayError(BridgeError):
+    record_type = "server_error"
+
+
+class ProviderDisabled(GatewayError):
+    status, code, final = 503, "provider_disabled", True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'provider_disabled: AI provider "{name}" is disabled')
+
+
+class RecordingFailed(GatewayError):
+    code = "recording_failed"
+    text = "the interception could not be recorded, so the request was not sent"
+
+
+class ConfigError(GatewayError):
+    """A setting is missing or wrong; the message names its full path and what was expected."""
+
+    code = "config_error"
+
+
+def _size(count: int) -> str:
+    """
+    >>> _size(33554432), _size(1536)
+    ('32MiB', '1536B')
+    """
+    for unit, weight in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % weight == 0 and count:
+            return f"{count // weight}{unit}"
+    return f"{count}B"

@@ -1,0 +1,94 @@
+"""The Flask extension, and the standalone application made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flask import Blueprint, Flask, Request, Response
+
+from . import config, identity
+from .bridge import Bridge
+from .errors import BridgeError, UnknownProvider
+from .formats import CHAT
+from .identity import ActorLoader
+from .model import Actor, new_id
+from .outbound import Outbound
+from .records import database
+from .records.recorder import Recorder
+from .routes import add_catch_all, provider_blueprint, refuse
+from .web import health, index, records
+
+_KEY = "aibridge"
+
+
+class AIBridge:
+    """Adds the bridge to a Flask application: `AIBridge(app)`, or `init_app` later.
+
+    Settings come from `app.config["AIBRIDGE"]` (a tree as in the TOML file), the file that
+    `AIBRIDGE_CONFIG` names and the environment; they are read once, here. One object may serve
+    several applications; an application takes it once.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._loader: ActorLoader | None = None
+        self._recorders: WeakKeyDictionary[Flask, Recorder] = WeakKeyDictionary()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Raises ConfigError with the full path of a wrong setting, RuntimeError when the
+        application has a bridge already."""
+        if _KEY in app.extensions:
+            raise RuntimeError("this application has an AIBridge already: call init_app once")
+        settings = config.load(app.config.get("AIBRIDGE") or {})
+        engine = database.connect(settings.database_url)
+        database.migrate(engine)
+        recorder = Recorder(engine)
+        app.extensions[_KEY] = self
+        app.config["AIBRIDGE_SETTINGS"] = settings
+        self._recorders[app] = recorder
+        self._register(app, settings, recorder)
+
+    def actor_loader(self, load: ActorLoader) -> ActorLoader:
+        """A decorator: `load(request)` tells who asks, or None for 401. It takes the place of
+        `auth.mode`."""
+        self._loader = load
+        return load
+
+    def close(self, app: Flask) -> None:
+        """Writes all records that wait; for the end of a process, and for tests."""
+        self._recorders[app].close()
+
+    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
+        prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
+        by_mode = identity.loader(settings)
+
+        def load(request: Request) -> Actor | None:
+            return (self._loader or by_mode)(request)
+
+        for provider in settings.providers:
+            outbound = Outbound(settings, provider)
+            app.register_blueprint(
+                provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
+            )
+        web = Blueprint("aibridge", __name__)
+        health.add_health(web, prefix, recorder)
+        records.add_records(web, prefix, load, recorder)
+        add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
+        app.register_blueprint(web)
+
+
+def _unknown_provider(rest: str) -> Response:
+    error: BridgeError = UnknownProvider(rest.partition("/")[0])
+    return refuse(error, CHAT, new_id(), bridged=False)
+
+
+def create_app(settings: Mapping[str, Any] = {}) -> Flask:
+    """The standalone application; `settings` is a tree as in `app.config["AIBRIDGE"]`."""
+    app = Flask("aibridge", static_folder=None)
+    app.config["AIBRIDGE"] = dict(settings)
+    AIBridge(app)
+    app.add_url_rule("/", "index", lambda: index.page(app.config["AIBRIDGE_SETTINGS"]))
+    return app

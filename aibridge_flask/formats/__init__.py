@@ -1,0 +1,21 @@
+"""The three wire formats: pure functions on bytes. No I/O, no Flask, no clock, no logging.
+
+A fourth format is one module and one row here.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ..model import Format
+from . import chat as _chat
+from . import messages as _messages
+from . import responses as _responses
+from .tap import Decoding, error_fold, failure_type
+
+__all__ = ["CHAT", "MESSAGES", "RESPONSES", "Decoding", "error_fold", "failure_type"]
+
+# A module fits a Protocol by its functions; mypy sees `self` only in classes.
+MESSAGES = cast(Format, _messages)
+CHAT = cast(Format, _chat)
+RESPONSES = cast(Format, _responses)

@@ -1,0 +1,139 @@
+"""Read a few fields of a large JSON body cheaply; set one without touching the others' bytes.
+
+msgspec finds the wanted fields without building the rest. It refuses what some clients send
+(lone surrogates) and types it was not told of: then `json` reads, and the bytes go on as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..errors import BadBody
+from ..model import EMPTY
+
+T = TypeVar("T", bound=msgspec.Struct)
+_REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_SPACE = b" \t\r\n"
+
+
+def fields(body: bytes, shape: type[T]) -> T:
+    """The fields of `shape` (a Struct of Raw fields, each with a default) in a JSON object.
+
+    Raises BadBody where `body` is not UTF-8, no JSON, or no object; it says where it broke.
+    """
+    if not body.strip(_SPACE):
+        raise BadBody("the request body is empty: a JSON object is expected")
+    text = _utf8(body)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except _REFUSALS:
+        found = _strict_object(text)
+        return shape(**{name: found[name] for name in shape.__struct_fields__ if name in found})
+
+
+def value(raw: Any) -> Any:
+    """What a field of `fields` holds, as plain values."""
+    return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+
+
+def text_of(raw: Any) -> str:
+    """A field that should be a string; anything else is none."""
+    found = value(raw)
+    return found if isinstance(found, str) else ""
+
+
+def loads(data: bytes) -> Any:
+    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON."""
+    try:
+        return msgspec.json.decode(data)
+    except _REFUSALS:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+
+
+def dumps(found: Any) -> bytes:
+    """Compact JSON; lone surrogates survive as escapes."""
+    try:
+        return msgspec.json.encode(found)
+    except UnicodeError:
+        return json.dumps(found, separators=(",", ":")).encode()
+
+
+def set_field(body: bytes, name: str, new: bytes) -> bytes:
+    """`body`, a JSON object, with the member `name` set to the JSON text `new`.
+
+    A member that was missing is put at the end and nothing else moves; one that is there is
+    replaced, and white space between members goes. A body that msgspec cannot take apart is
+    given back as it was.
+    """
+    try:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except _REFUSALS:
+        return body
+    if name in members:
+        return msgspec.json.encode({**members, name: msgspec.Raw(new)})
+    inside = body.rstrip(_SPACE)[:-1].rstrip(_SPACE)
+    comma = b"" if inside.endswith(b"{") else b","
+    return inside + comma + dumps(name) + b":" + new + b"}"
+
+
+def mapping(found: Any, key: str) -> Mapping[str, Any]:
+    """A member that should be an object; anything else is an empty one."""
+    inner = found.get(key) if isinstance(found, Mapping) else None
+    return inner if isinstance(inner, Mapping) else EMPTY
+
+
+def listing(found: Any, key: str) -> list[Any]:
+    """A member that should be an array; anything else is an empty one."""
+    inner = found.get(key) if isinstance(found, Mapping) else None
+    return inner if isinstance(inner, list) else []
+
+
+def string(found: Any, key: str) -> str:
+    """A member that should be a string; anything else is an empty one."""
+    inner = found.get(key) if isinstance(found, Mapping) else None
+    return inner if isinstance(inner, str) else ""
+
+
+def number(found: Any, key: str) -> int:
+    """A member that should be a count; anything else is 0."""
+    inner = found.get(key) if isinstance(found, Mapping) else None
+    return inner if isinstance(inner, int) and not isinstance(inner, bool) else 0
+
+
+def counts(found: Mapping[str, Any]) -> dict[str, int]:
+    """The counts above 0 of an object, by their names without `_tokens`."""
+    names = [key for key in found if number(found, key) > 0]
+    return {name.removesuffix("_tokens"): number(found, name) for name in names}
+
+
+def _utf8(body: bytes) -> str:
+    try:
+        return str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadBody(f"the request body is not UTF-8: byte {error.start}") from None
+
+
+def _strict_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadBody(f"the request body is not JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise BadBody("the request body is nested too deeply") from None
+    except ValueError as error:
+        raise BadBody(f"the request body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadBody("the request body is not a JSON object")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON value")

@@ -1,0 +1,137 @@
+"""OpenAI Chat Completions: the facts of an answer.
+
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .. import sse
+from ..model import Failure, Thought, ToolCall, Turn
+from . import body, openai
+from .tap import StreamTap
+
+# What may carry a fact; inside a text these quotes would be escaped.
+_NEEDLES = re.compile(rb'"tool_calls"|"function_call"|"usage"|"error"|"reasoning|\[DONE\]')
+_NO_USAGE = (b'"usage":null', b'"usage": null')
+
+
+class ChatReading:
+    """What has been seen of one answer. Tool calls of a stream come in pieces, by index; they
+    are whole when their choice ends."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self.complete = False
+        self._id = self._model = ""
+        self._usage: Mapping[str, Any] = {}
+        self._open: dict[tuple[int, int], dict[str, str]] = {}
+        self._calls: list[ToolCall] = []
+        self._thinking: dict[int, list[str]] = {}
+        self._thoughts: list[Thought] = []
+        self._failure = Failure()
+
+    def dull(self, run: bytes) -> bool:
+        if not self._id or not run.startswith(b"data: {"):
+            return False
+        for null in _NO_USAGE:
+            run = run.replace(null, b"") if null in run else run
+        return _NEEDLES.search(run) is None
+
+    def event(self, name: bytes, data: bytes) -> None:
+        if data.strip() == b"[DONE]":
+            self.complete = True
+            self._close()
+            return
+        found = body.loads(data)
+        self._about(found)
+        for choice in body.listing(found, "choices"):
+            self._grow(body.number(choice, "index"), body.mapping(choice, "delta"))
+
+    def whole(self, found: Any) -> None:
+        self._about(found)
+        for choice in body.listing(found, "choices"):
+            self._grow(body.number(choice, "index"), body.mapping(choice, "message"))
+        self.complete = isinstance(found, dict)
+
+    def end(self) -> None:
+        self._close()
+
+    def turn(self) -> Turn:
+        self.changed = False
+        return Turn(
+            response_id=self._id,
+            model=self._model,
+            usage=openai.usage(self._usage, "prompt", "completion"),
+            tool_calls=tuple(self._calls),
+            thoughts=tuple(self._thoughts),
+            failure=self._failure,
+        )
+
+    def _about(self, found: Any) -> None:
+        if not self._id and body.string(found, "id"):
+            self._id = body.string(found, "id")
+            self.changed = True
+        self._model = self._model or body.string(found, "model")
+        if body.mapping(found, "usage"):
+            self._usage, self.changed = body.mapping(found, "usage"), True
+        if body.mapping(found, "error"):
+            self._failure = openai.told_failure(body.mapping(found, "error"))
+            self.changed = True
+
+    def _grow(self, choice: int, delta: Mapping[str, Any]) -> None:
+        thinking = body.string(delta, "reasoning_content") or body.string(delta, "reasoning_text")
+        if thinking:
+            self._thinking.setdefault(choice, []).append(thinking)
+        for position, piece in enumerate(body.listing(delta, "tool_calls")):
+            index = body.number(piece, "index") if "index" in piece else position
+            self._grow_call(self._open.setdefault((choice, index), {}), piece)
+        if body.mapping(delta, "function_call"):  # what came before tool_calls
+            self._grow_call(self._open.setdefault((choice, -1), {}), {"function": delta["function_call"]})
+
+    def _grow_call(self, call: dict[str, str], piece: Any) -> None:
+        kind = "custom" if body.mapping(piece, "custom") else "function"
+        inner = body.mapping(piece, kind)
+        call["id"] = call.get("id") or body.string(piece, "id")
+        call["name"] = call.get("name") or body.string(inner, "name")
+        said = body.string(inner, "arguments") or body.string(inner, "input")
+        call["input"] = call.get("input", "") + said
+
+    def _close(self) -> None:
+        for call in self._open.values():
+            self._calls.append(ToolCall(call["id"], call["name"], call["input"]))
+        for pieces in self._thinking.values():
+            self._thoughts.append(Thought("".join(pieces), "thinking"))
+        self.changed = self.changed or bool(self._open or self._thinking)
+        self._open.clear()
+        self._thinking.clear()
+
+
+class UsageFilter(StreamTap):
+    """Gives out whole events, all but the usage chunk that the client did not ask for."""
+
+    exact = True
+
+    def feed(self, piece: bytes) -> bytes:
+        run = self._scanner.feed(piece)
+        if run and not self._reading.dull(run):
+            return b"".join([event for event in sse.split(run) if self._passes(event)])
+        return run
+
+    def end(self) -> bytes:
+        rest = self._scanner.rest()
+        passes = not rest.strip() or self._passes(rest)
+        self._reading.end()
+        return rest if passes else b""
+
+    def _passes(self, event: bytes) -> bool:
+        self._read(event)
+        if b'"usage"' not in event:
+            return True
+        found = body.loads(sse.parse(event).data)
+        extra = bool(body.mapping(found, "usage")) and found.get("choices") == []
+        self.exact = self.exact and not extra
+        return not extra

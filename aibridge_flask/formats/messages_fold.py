@@ -1,0 +1,161 @@
+"""Anthropic Messages: the facts of an answer.
+
+https://docs.anthropic.com/en/docs/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model import Failure, Thought, ToolCall, Turn, Usage
+from . import body
+from .tap import failure
+
+_TEXT_DELTA = b'"text_delta"'
+_DELTA_HEAD = b"event: content_block_delta\n"
+_TOOLS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_PLAIN = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+
+
+@dataclass(slots=True)
+class _Block:
+    """A content block that is being streamed."""
+
+    start: Mapping[str, Any]
+    pieces: list[str] = field(default_factory=list)
+
+
+class MessagesReading:
+    """What has been seen of one answer."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self.complete = False
+        self._id = self._model = ""
+        self._usage: dict[str, Any] = {}
+        self._open: dict[int, _Block] = {}
+        self._calls: list[ToolCall] = []
+        self._thoughts: list[Thought] = []
+        self._failure = Failure()
+
+    def dull(self, run: bytes) -> bool:
+        """A run of text deltas alone. The word cannot stand inside a text: its quotes would be
+        escaped there."""
+        if not run.startswith(_DELTA_HEAD):
+            return False
+        return run.count(_TEXT_DELTA) == run.count(b"\n\n") == run.count(b"\nevent: ") + 1
+
+    def event(self, name: bytes, data: bytes) -> None:
+        found = body.loads(data)
+        handler = _HANDLERS.get(body.string(found, "type") or name.decode("utf-8", "replace"))
+        if handler is not None and isinstance(found, dict):
+            handler(self, found)
+
+    def whole(self, found: Any) -> None:
+        self._start_message({"message": found})
+        for block in body.listing(found, "content"):
+            self._close(_Block(block if isinstance(block, dict) else {}))
+        self.complete = isinstance(found, dict)
+
+    def end(self) -> None:
+        """A cut stream leaves blocks open; what was seen of them counts."""
+        for index in sorted(self._open):
+            self._close(self._open[index])
+        self._open.clear()
+
+    def turn(self) -> Turn:
+        self.changed = False
+        return Turn(
+            response_id=self._id,
+            model=self._model,
+            usage=usage(self._usage),
+            tool_calls=tuple(self._calls),
+            thoughts=tuple(self._thoughts),
+            failure=self._failure,
+        )
+
+    def _start_message(self, found: Mapping[str, Any]) -> None:
+        message = body.mapping(found, "message")
+        self._id = self._id or body.string(message, "id")
+        self._model = self._model or body.string(message, "model")
+        self._count(message)
+
+    def _start_block(self, found: Mapping[str, Any]) -> None:
+        self._open[body.number(found, "index")] = _Block(body.mapping(found, "content_block"))
+
+    def _grow_block(self, found: Mapping[str, Any]) -> None:
+        block = self._open.get(body.number(found, "index"))
+        delta = body.mapping(found, "delta")
+        piece = body.string(delta, "thinking") or body.string(delta, "partial_json")
+        if block is not None and piece:
+            block.pieces.append(piece)
+
+    def _stop_block(self, found: Mapping[str, Any]) -> None:
+        block = self._open.pop(body.number(found, "index"), None)
+        if block is not None:
+            self._close(block)
+
+    def _close(self, block: _Block) -> None:
+        start, kind = block.start, body.string(block.start, "type")
+        if kind in _TOOLS:
+            text = "".join(block.pieces) or body.dumps(start.get("input") or {}).decode()
+            call = ToolCall(body.string(start, "id"), body.string(start, "name"), text)
+            self._calls.append(call)
+            self.changed = True
+        elif kind == "thinking":
+            text = body.string(start, "thinking") + "".join(block.pieces)
+            if text:
+                self._thoughts.append(Thought(text, "thinking"))
+                self.changed = True
+
+    def _count(self, found: Mapping[str, Any]) -> None:
+        """The counts are cumulative: a later one takes an earlier one's place."""
+        told = body.mapping(found, "usage")
+        self._usage.update({key: told[key] for key in told if told[key] is not None})
+        self.changed = True
+
+    def _stop_message(self, found: Mapping[str, Any]) -> None:
+        self.complete = True
+
+    def _fail(self, found: Mapping[str, Any]) -> None:
+        error = body.mapping(found, "error")
+        self._failure = failure(body.string(error, "type"), body.string(error, "message"))
+        self.changed = True
+
+
+_HANDLERS = {
+    "message_start": MessagesReading._start_message,
+    "content_block_start": MessagesReading._start_block,
+    "content_block_delta": MessagesReading._grow_block,
+    "content_block_stop": MessagesReading._stop_block,
+    "message_delta": MessagesReading._count,
+    "message_stop": MessagesReading._stop_message,
+    "error": MessagesReading._fail,
+}
+
+
+def usage(told: Mapping[str, Any]) -> Usage:
+    """The API's `usage`, whose `input_tokens` already leave the cached ones out."""
+    further: dict[str, int] = {}
+    for key, inner in told.items():
+        if not isinstance(inner, Mapping):
+            further.update(body.counts({key: inner}) if key not in _PLAIN else {})
+        elif key == "cache_creation":
+            further.update({f"cache_{name}": count for name, count in body.counts(inner).items()})
+        else:
+            prefix = "" if key == "server_tool_use" else key.removesuffix("_tokens_details") + "_"
+            further.update({prefix + name: count for name, count in body.counts(inner).items()})
+    return Usage(
+        input_tokens=body.number(told, "input_tokens"),
+        output_tokens=body.number(told, "output_tokens"),
+        cache_read_input_tokens=body.number(told, "cache_read_input_tokens"),
+        cache_write_input_tokens=body.number(told, "cache_creation_input_tokens"),
+        metadata=further,
+    )

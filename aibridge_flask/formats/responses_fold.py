@@ -1,0 +1,115 @@
+"""OpenAI Responses: the facts of an answer.
+
+https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..model import Failure, Thought, ToolCall, Turn
+from . import body, openai
+
+_DULL_HEADS = tuple(
+    b"event: response." + name
+    for name in (b"output_text.", b"content_part.", b"function_call_arguments.", b"reasoning_",
+                 b"custom_tool_call_input.", b"in_progress\n", b"refusal.", b"mcp_call_arguments.")
+)  # fmt: skip
+_LAST = ("response.completed", "response.failed", "response.incomplete")
+_ITEM_ADDED, _ITEM_DONE = "response.output_item.added", "response.output_item.done"
+
+
+class ResponsesReading:
+    """What has been seen of one answer."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        self.complete = False
+        self._id = self._model = ""
+        self._usage: Mapping[str, Any] = {}
+        self._open: dict[str, Mapping[str, Any]] = {}
+        self._calls: list[ToolCall] = []
+        self._thoughts: list[Thought] = []
+        self._failure = Failure()
+
+    def dull(self, run: bytes) -> bool:
+        """One event that is known to hold nothing new; its item tells it all when done."""
+        if not run.startswith(_DULL_HEADS):
+            return False
+        return run.count(b"\n\n") == 1 or all(
+            line.startswith(_DULL_HEADS) for line in run.split(b"\n\n")[:-1]
+        )
+
+    def event(self, name: bytes, data: bytes) -> None:
+        found = body.loads(data)
+        kind = body.string(found, "type")
+        if kind in _LAST or kind == "response.created":
+            self._about(body.mapping(found, "response"))
+            self.complete = kind in _LAST
+        elif kind == _ITEM_ADDED:
+            item = body.mapping(found, "item")
+            self._open[body.string(item, "id")] = item
+        elif kind == _ITEM_DONE:
+            self._item(body.mapping(found, "item"))
+        elif kind == "error":
+            error = body.mapping(found, "error") or found
+            self._failure, self.changed = openai.told_failure(error), True
+
+    def whole(self, found: Any) -> None:
+        self._about(found if isinstance(found, Mapping) else {})
+        for item in body.listing(found, "output"):
+            self._item(item if isinstance(item, Mapping) else {})
+        self.complete = isinstance(found, dict)
+
+    def end(self) -> None:
+        """A cut stream leaves items open; what was seen of them counts."""
+        for item in list(self._open.values()):
+            self._item(item)
+
+    def turn(self) -> Turn:
+        self.changed = False
+        return Turn(
+            response_id=self._id,
+            model=self._model,
+            usage=openai.usage(self._usage, "input", "output"),
+            tool_calls=tuple(self._calls),
+            thoughts=tuple(self._thoughts),
+            failure=self._failure,
+        )
+
+    def _about(self, response: Mapping[str, Any]) -> None:
+        self._id = self._id or body.string(response, "id")
+        self._model = body.string(response, "model") or self._model
+        self._usage = body.mapping(response, "usage") or self._usage
+        if body.string(response, "status") == "failed" or body.mapping(response, "error"):
+            self._failure = openai.told_failure(body.mapping(response, "error"))
+        self.changed = True
+
+    def _item(self, item: Mapping[str, Any]) -> None:
+        self._open.pop(body.string(item, "id"), None)
+        kind = body.string(item, "type")
+        if kind.endswith("_call"):
+            self._calls.append(_call(item, kind))
+        elif kind == "reasoning":
+            self._think(body.listing(item, "summary"), "reasoning_summary")
+        elif kind == "message" and item.get("phase") == "commentary":
+            self._think(body.listing(item, "content"), "commentary")
+        self.changed = True
+
+    def _think(self, parts: list[Any], source: str) -> None:
+        said = (body.string(part, "text") for part in parts)
+        self._thoughts.extend(Thought(text, source) for text in said if text)
+
+
+def _call(item: Mapping[str, Any], kind: str) -> ToolCall:
+    """Calls of functions and of custom tools carry a `call_id`; hosted tools, such as a web
+    search, have their item's id alone and tell what they do in `action`."""
+    told = body.string(item, "arguments") or body.string(item, "input")
+    action = body.mapping(item, "action")
+    return ToolCall(
+        id=body.string(item, "call_id") or body.string(item, "id"),
+        name=body.string(item, "name") or kind.removesuffix("_call"),
+        input=told or (body.dumps(dict(action)).decode() if action else ""),
+        item_id=body.string(item, "id"),
+    )

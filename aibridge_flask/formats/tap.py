@@ -1,0 +1,219 @@
+"""Folds that change nothing: they give back the very bytes they get, and read along.
+
+A `Reading` belongs to a format and turns events, or a whole body, into a `Turn`. A tap hands
+it only the few events that may carry facts. Reading is never a gate: what cannot be read passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .. import sse
+from ..errors import BridgeError, UpstreamCut
+from ..model import Failure, Fold, Turn
+from . import body
+
+BODY_LIMIT = 32 << 20
+_MESSAGE_LIMIT = 1000
+
+
+class Reading(Protocol):
+    """`dull` tells of a run of events, or of one, that nothing in it matters: it only skips
+    what it knows. `changed` and `complete` are as in `Fold`."""
+
+    changed: bool
+    complete: bool
+
+    def dull(self, run: bytes) -> bool: ...
+    def event(self, name: bytes, data: bytes) -> None: ...
+    def whole(self, found: Any) -> None: ...
+    def end(self) -> None: ...
+    def turn(self) -> Turn: ...
+
+
+class _Tap:
+    exact = True
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self.between = False
+
+    @property
+    def complete(self) -> bool:
+        return self._reading.complete
+
+    @property
+    def changed(self) -> bool:
+        return self._reading.changed
+
+    def turn(self) -> Turn:
+        return self._reading.turn()
+
+
+class StreamTap(_Tap):
+    """Reads an event stream."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(reading)
+        self._scanner = sse.Scanner()
+        self.between = True
+
+    def feed(self, piece: bytes) -> bytes:
+        run = self._scanner.feed(piece)
+        self.between = self._scanner.between
+        if run and not self._reading.dull(run):
+            for event in sse.split(run):
+                self._read(event)
+        return piece
+
+    def end(self) -> bytes:
+        rest = self._scanner.rest()
+        if rest.strip():
+            self._read(rest)
+        self._reading.end()
+        return b""
+
+    def _read(self, event: bytes) -> None:
+        if not self._reading.dull(event):
+            name, data = sse.parse(event)
+            if data:
+                self._reading.event(name, data)
+
+
+class WholeTap(_Tap):
+    """Reads a body that is one JSON value, once it is whole."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(reading)
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> bytes:
+        self._size += len(piece)
+        if self._size <= BODY_LIMIT:
+            self._parts.append(piece)
+        return piece
+
+    def end(self) -> bytes:
+        if self._size <= BODY_LIMIT:
+            self._reading.whole(body.loads(b"".join(self._parts)))
+        self._parts.clear()
+        self._reading.end()
+        return b""
+
+
+class Decoding:
+    """Reads a coded answer through another fold. What it gives out is the coded bytes, or, where
+    the other fold keeps something back, the decoded ones."""
+
+    def __init__(self, inner: Fold, inflate: Callable[[bytes], bytes], give_decoded: bool) -> None:
+        self._inner, self._inflate, self._give_decoded = inner, inflate, give_decoded
+        self._broken = False
+
+    @property
+    def between(self) -> bool:
+        """No ping may stand inside a coded stream."""
+        return self._give_decoded and self._inner.between
+
+    @property
+    def complete(self) -> bool:
+        return self._inner.complete
+
+    @property
+    def changed(self) -> bool:
+        return self._inner.changed
+
+    @property
+    def exact(self) -> bool:
+        return not self._give_decoded
+
+    def feed(self, piece: bytes) -> bytes:
+        decoded = b"" if self._broken else self._decode(piece)
+        return decoded if self._give_decoded else piece
+
+    def _decode(self, piece: bytes) -> bytes:
+        try:
+            return self._inner.feed(self._inflate(piece))
+        except BridgeError:
+            if self._give_decoded:
+                raise UpstreamCut from None
+            self._broken = True
+            return b""
+
+    def end(self) -> bytes:
+        rest = self._inner.end()
+        return rest if self._give_decoded else b""
+
+    def turn(self) -> Turn:
+        return self._inner.turn()
+
+
+class Dull:
+    """Reads nothing but an error's message; for answers that are no success."""
+
+    changed = False
+    complete = False
+
+    def __init__(self, type: str) -> None:
+        self._type = type
+        self._message = ""
+
+    def dull(self, run: bytes) -> bool:
+        return True
+
+    def event(self, name: bytes, data: bytes) -> None:
+        """An error's answer holds no events that matter."""
+
+    def whole(self, found: Any) -> None:
+        error = body.mapping(found, "error")
+        self._message = body.string(error, "message") or body.string(found, "message")
+        self.changed = True
+
+    def end(self) -> None:
+        """All is known."""
+
+    def turn(self) -> Turn:
+        return Turn(failure=Failure(self._type, self._message[:_MESSAGE_LIMIT]))
+
+
+def failure(kind: str, message: str) -> Failure:
+    """A failure told in the middle of a stream, by the words that the APIs use for it.
+
+    >>> failure("overloaded_error", "Overloaded").type, failure("server_error", "").type
+    ('overloaded', 'server_error')
+    """
+    for words, type in _KINDS:
+        if any(word in kind for word in words):
+            return Failure(type, message[:_MESSAGE_LIMIT])
+    return Failure("unknown", message[:_MESSAGE_LIMIT])
+
+
+_KINDS = (
+    (("overloaded",), "overloaded"),
+    (("rate_limit", "quota"), "rate_limited"),
+    (("timeout",), "timeout"),
+    (("authentication", "permission", "invalid_api_key"), "unauthorized"),
+    (("invalid", "not_found", "too_large", "bad_request", "context_length"), "bad_request"),
+    (("server_error", "api_error", "internal"), "server_error"),
+)
+
+
+def failure_type(status: int) -> str:
+    """The record's `error_type` for an upstream's status; empty for success.
+
+    >>> [failure_type(s) for s in (200, 400, 401, 404, 429, 500, 529, 504)]
+    ['', 'bad_request', 'unauthorized', 'bad_request', 'rate_limited', 'server_error', 'overloaded', 'timeout']
+    """
+    if 200 <= status < 300:
+        return ""
+    known = {401: "unauthorized", 403: "unauthorized", 407: "unauthorized", 408: "timeout",
+             429: "rate_limited", 503: "overloaded", 504: "timeout", 529: "overloaded"}
+    if status in known:
+        return known[status]
+    return "bad_request" if 400 <= status < 500 else "server_error" if status >= 500 else "unknown"
+
+
+def error_fold(status: int) -> Fold:
+    """The fold of an answer that is no success."""
+    return WholeTap(Dull(failure_type(status)))

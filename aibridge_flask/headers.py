@@ -1,0 +1,115 @@
+"""Which headers pass, and which end here (RFC 9110 7.6.1). Names from WSGI come in lower case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from .model import Actor, HeaderList
+
+TOKEN_HEADERS = ("x-aibridge-token", "x-coder-ai-governance-token")
+TOKEN_PREFIX = "aib_"  # noqa: S105 - what tokens begin with, not a token
+INTERCEPTION_HEADER = "X-AIBridge-Interception-Id"
+
+_HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-authentication-info"
+    " proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
+)
+_REQUEST_ONLY = frozenset(
+    "host content-length expect forwarded x-real-ip via cookie authorization x-api-key".split()
+)
+_NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
+_NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
+_NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+
+
+@lru_cache(maxsize=2048)
+def _environ_name(key: str) -> str:
+    """
+    >>> _environ_name("HTTP_X_API_KEY"), _environ_name("wsgi.input")
+    ('x-api-key', '')
+    """
+    if key.startswith("HTTP_"):
+        return key[5:].replace("_", "-").lower()
+    if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return key.replace("_", "-").lower()
+    return ""
+
+
+def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The request's headers, with lower-case names."""
+    return {name: environ[key] for key in environ if (name := _environ_name(key)) and environ[key]}
+
+
+def is_forwarded(environ: Mapping[str, Any]) -> bool:
+    """A proxy has put its mark on the request."""
+    return any(key in _FORWARDED or key.startswith("HTTP_X_FORWARDED_") for key in environ)
+
+
+def _nominated(connection: str) -> frozenset[str]:
+    """The names that a `Connection` header lists."""
+    if not connection or connection.lower() in ("keep-alive", "close"):
+        return frozenset()
+    return frozenset(name.strip().lower() for name in connection.split(","))
+
+
+@lru_cache(maxsize=2048)
+def _wire_name(name: str) -> str:
+    return name.title()
+
+
+def to_upstream(headers: Mapping[str, str], also_drop: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """The client's headers that an upstream may see; the credential is added by the caller."""
+    nominated = _nominated(headers.get("connection", ""))
+    dropped = nominated.union(also_drop)
+    for name, value in headers.items():
+        if name in _NOT_UP or name in dropped or name.startswith(_NOT_UP_PREFIXES):
+            continue
+        yield _wire_name(name), value
+
+
+def to_client(headers: HeaderList, also_drop: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """The upstream's headers that a client may see; repeated ones stay apart."""
+    connection = ",".join(value for name, value in headers if name.lower() == "connection")
+    dropped = _NOT_DOWN.union(_nominated(connection), also_drop)
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
+
+
+def find(headers: HeaderList, wanted: str) -> str:
+    """The first value of a header, or nothing; `wanted` is in lower case."""
+    for name, value in headers:
+        if name.lower() == wanted:
+            return value
+    return ""
+
+
+def actor_headers(actor: Actor) -> list[tuple[str, str]]:
+    """Who asks, for an upstream that wants to know; anything but plain text is percent-encoded."""
+    named = [(f"X-AI-Bridge-Actor-Metadata-{_token(k)}", v) for k, v in actor.metadata.items()]
+    return [(name, _plain(value)) for name, value in [("X-AI-Bridge-Actor-ID", actor.id), *named]]
+
+
+def _token(name: str) -> str:
+    """
+    >>> _token("team name")
+    'team-name'
+    """
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
+
+
+def _plain(value: str) -> str:
+    return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+
+
+def mask_secret(secret: str) -> str:
+    """A hint that tells keys apart and gives none away.
+
+    >>> mask_secret("sk-ant-0123456789abcdef"), mask_secret("0123456789"), mask_secret("abc")
+    ('sk-a...cdef', '01...89', '...')
+    """
+    size = len(secret)
+    shown = 4 if size >= 20 else 2 if size >= 10 else 1 if size >= 5 else 0
+    return f"{secret[:shown]}...{secret[size - shown :]}"

@@ -1,0 +1,71 @@
+"""Who asks: the actor of a request, by the configured mode or by the host's own loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from . import headers
+from .config import Settings
+from .errors import ConfigError, NotLocal
+from .model import Actor
+
+ActorLoader = Callable[[Request], Actor | None]
+_LOCAL = Actor("local", admin=True)
+
+
+def loader(settings: Settings) -> ActorLoader:
+    """The loader of `auth.mode`; raises ConfigError."""
+    if settings.auth.mode != "local":
+        raise ConfigError(f"auth.mode: {settings.auth.mode!r} is not available yet")
+    return local
+
+
+def local(request: Request) -> Actor:
+    """The one local user. A page in that user's browser is not the user: its `Origin`, or a
+    `Host` that a rebound name brought, gives it away.
+
+    Raises NotLocal.
+    """
+    environ = request.environ
+    origin = environ.get("HTTP_ORIGIN")
+    sound = (
+        _is_loopback_address(environ.get("REMOTE_ADDR", ""))
+        and not headers.is_forwarded(environ)
+        and _is_loopback_name(_hostname("//" + environ.get("HTTP_HOST", "")))
+        and (origin is None or _is_loopback_name(_hostname(origin)))
+    )
+    if not sound:
+        raise NotLocal
+    return _LOCAL
+
+
+@lru_cache(maxsize=256)
+def _is_loopback_address(address: str) -> bool:
+    """
+    >>> [_is_loopback_address(a) for a in ("127.0.0.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "")]
+    [True, True, True, False, False]
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return bool((mapped or ip).is_loopback)
+
+
+@lru_cache(maxsize=256)
+def _is_loopback_name(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback_address(name)
+
+
+@lru_cache(maxsize=256)
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

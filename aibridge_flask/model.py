@@ -1,0 +1,200 @@
+"""The frozen values that the parts hand to each other, and the shapes they answer to.
+
+Nothing here does I/O, reads a clock or knows Flask. Optional things are empty, never None.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+HeaderList = tuple[tuple[str, str], ...]
+
+
+def new_id() -> str:
+    """A UUID of version 7 (RFC 9562 5.7): ids of interceptions sort by their time of birth."""
+    stamp = time.time_ns() // 1_000_000
+    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    return str(uuid.UUID(int=(value & ~(0x3 << 62)) | (0x2 << 62)))
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks. `admin` may read everybody's records."""
+
+    id: str
+    metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret text that no `repr`, log line or traceback shows."""
+
+    value: str = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client sent, free of any framework. `headers` has lower-case names; `path` and
+    `query` are the raw target's, below the gateway's prefix; `client_socket` is empty (None)
+    where the server does not give it; `read_body` reads and counts the body once."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    read_body: Callable[[], bytes]
+    client_socket: Any = None
+    http10: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the client. `body` is an iterator with `close()`, or a tuple of bytes."""
+
+    status: int
+    headers: HeaderList
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request to an upstream."""
+
+    method: str
+    url: str
+    headers: HeaderList
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What is read of a request's body."""
+
+    model: str = ""
+    streaming: bool = False
+    prompt: str = ""
+    correlating_tool_call_id: str = ""
+    background: bool = False
+    user_id: str = ""
+    asks_usage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one upstream answer; `input_tokens` leaves the cached ones out."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    metadata: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model picked; `input` is JSON text, or plain text for custom tools."""
+
+    id: str
+    name: str
+    input: str = ""
+    item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """Something the model said to itself: `thinking`, `reasoning_summary` or `commentary`."""
+
+    content: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an interception did not succeed; empty when it did."""
+
+    type: str = ""
+    message: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is known of one upstream answer, at any moment, also of one that was cut."""
+
+    response_id: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+    tool_calls: tuple[ToolCall, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
+    failure: Failure = Failure()
+
+
+class Fold(Protocol):
+    """Bytes of an answer in, bytes for the client out, facts on the side.
+
+    `between`: what was given out so far ends between two events, so that a ping may follow.
+    `complete`: the API's last event has been seen. `changed`: `turn()` has something new.
+    `exact`: no byte was changed or kept back.
+    """
+
+    @property
+    def between(self) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def changed(self) -> bool: ...
+    @property
+    def exact(self) -> bool: ...
+    def feed(self, piece: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+    def turn(self) -> Turn: ...
+
+
+class Format(Protocol):
+    """One wire format: a module of pure functions."""
+
+    NAME: str
+    PING: bytes
+
+    def read(self, body: bytes, /) -> RequestFacts: ...
+    def ask(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
+    def fold(self, facts: RequestFacts, /) -> Fold: ...
+    def whole_fold(self) -> Fold: ...
+    def error_body(self, error: Any, request_id: str, /) -> bytes: ...
+    def error_event(self, error: Any, request_id: str, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Interceptor:
+    """A bridged route of a provider that fits a request; `endpoint` is the path after its name."""
+
+    format: Format
+    endpoint: str
+    url: str
+
+
+class Answer(Protocol):
+    """An upstream's answer: its head is known, its body flows through `pieces`.
+
+    `complete` is true as soon as the piece that ends the body has been given out."""
+
+    status: int
+    headers: HeaderList
+    complete: bool
+
+    def pieces(self, tick: float) -> Iterator[bytes]: ...
+    def close(self) -> None: ...

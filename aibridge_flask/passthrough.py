@@ -1,0 +1,52 @@
+"""The white-listed proxy: the same way out, nothing read, nothing recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import headers
+from .errors import BridgeError
+from .model import Actor, Call, Reply
+from .outbound import Outbound
+from .relay import Ending, Relay
+from .upstream.transport import WireAnswer
+from .waiting import watch
+
+_NO_TICK = 3600.0
+
+
+def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
+    """Raises BridgeError before anything has gone to the client."""
+    credential = outbound.credential(call.headers)
+    outgoing = outbound.passed(call, call.read_body(), credential, actor)
+    client = watch(call.client_socket)
+    try:
+        answer = outbound.send(outgoing, client)
+    except BaseException:
+        client.close()
+        raise
+
+    def release() -> None:
+        answer.close()
+        client.close()
+
+    ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
+    streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
+    relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
+    kept = headers.to_client(answer.headers, ("x-accel-buffering",) if streamed else ())
+    if streamed:
+        kept.append(("X-Accel-Buffering", "no"))
+    return Reply(answer.status, tuple(kept), relay)
+
+
+def _pieces(answer: WireAnswer) -> Iterator[bytes]:
+    return (piece for piece in answer.pieces(_NO_TICK) if piece)
+
+
+def _nothing(error: BridgeError) -> None:
+    """Nothing is recorded."""
+
+
+def _no_farewell(error: BridgeError) -> bytes:
+    """The API's shape of an error event is not known here."""
+    return b""

@@ -1,0 +1,21 @@
+"""Providers: rows of data, made from the settings."""
+
+from __future__ import annotations
+
+from ..config import ProviderSettings
+from ..errors import ConfigError
+from .anthropic import Anthropic
+from .copilot import Copilot
+from .openai import OpenAI
+from .table import Provider
+
+__all__ = ["Anthropic", "Copilot", "OpenAI", "Provider", "build"]
+
+_TYPES = {"anthropic": Anthropic, "openai": OpenAI, "copilot": Copilot}
+
+
+def build(settings: ProviderSettings) -> Provider:
+    """The provider that the settings describe; raises ConfigError."""
+    if settings.type not in _TYPES:
+        raise ConfigError(f"providers: the type {settings.type!r} ({settings.name}) is not available yet")
+    return _TYPES[settings.type](settings)

@@ -1,0 +1,27 @@
+"""GitHub Copilot: https://docs.github.com/en/copilot"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config import ProviderSettings
+from ..formats import CHAT, MESSAGES, RESPONSES
+from .table import Provider, common
+
+
+def Copilot(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
+    """A Copilot provider: there are no central keys, each user brings the own token."""
+    fields: dict[str, Any] = common(settings, "https://api.individual.githubcopilot.com")
+    return Provider(
+        **fields,
+        route_prefix="",
+        auth_header="Authorization",
+        byok_only=True,
+        bridged_routes={
+            "/chat/completions": CHAT,
+            "/responses": RESPONSES,
+            "/v1/messages": MESSAGES,
+        },
+        passthrough_routes=("/models", "/models/*", "/agents/*", "/mcp/*", "/.well-known/*"),
+        default_format=CHAT,
+    )

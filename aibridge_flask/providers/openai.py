@@ -1,0 +1,28 @@
+"""OpenAI: https://platform.openai.com/docs/api-reference"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config import ProviderSettings
+from ..formats import CHAT, RESPONSES
+from .table import Provider, common
+
+
+def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
+    """An OpenAI provider; its base URL ends in the version, as the SDKs' does."""
+    fields: dict[str, Any] = common(settings, "https://api.openai.com/v1")
+    return Provider(
+        **fields,
+        route_prefix="/v1",
+        auth_header="Authorization",
+        bridged_routes={"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES},
+        passthrough_routes=(
+            "/v1/conversations",
+            "/v1/conversations/*",
+            "/v1/models",
+            "/v1/models/*",
+            "/v1/responses/*",
+        ),
+        default_format=CHAT,
+    )

@@ -1,0 +1,96 @@
+"""A provider is data: which paths it bridges and passes, where to, and with which header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from ..config import ProviderSettings
+from ..config.settings import CircuitBreaker
+from ..errors import UnknownRoute
+from ..model import Call, Format, Interceptor, Secret
+
+# What a path may hold as it stands; an encoded slash inside a model's name stays encoded.
+_RAW = re.compile(r"/[A-Za-z0-9\-._~!$'()*+,:@&=%/]*")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f%;\\?#]|//|/\.{1,2}(/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One configured provider. `keys` are the central keys; `user_headers` are those in which a
+    client's own credential may come, in their order; `byok_only` has no central keys at all."""
+
+    type: str
+    name: str
+    enabled: bool
+    base_url: str
+    route_prefix: str
+    auth_header: str
+    bridged_routes: Mapping[str, Format]
+    passthrough_routes: tuple[str, ...]
+    default_format: Format
+    keys: tuple[Secret, ...] = ()
+    user_headers: tuple[str, ...] = ("authorization",)
+    byok_only: bool = False
+    send_actor_headers: bool = False
+    circuit_breaker: tuple[CircuitBreaker, ...] = ()
+    api_dump_dir: str = ""
+
+    @property
+    def host(self) -> str:
+        """The upstream's `Host`."""
+        return urlsplit(self.base_url).netloc
+
+    def format_at(self, path: str) -> Format:
+        """The wire format of a path, whatever its method; the provider's own elsewhere."""
+        return self.bridged_routes.get(path, self.default_format)
+
+    def create_interceptor(self, call: Call) -> Interceptor:
+        """The bridged route that fits; raises UnknownRoute."""
+        found = self.bridged_routes.get(call.path)
+        if found is None or call.method != "POST":
+            raise UnknownRoute(call.method, call.path)
+        return Interceptor(found, call.path, self.url(call))
+
+    def is_bridged(self, call: Call) -> bool:
+        return call.method == "POST" and call.path in self.bridged_routes
+
+    def passes(self, path: str) -> bool:
+        """The path is on the white list. It is compared as it stands on the wire: nothing that
+        is encoded, doubled or dotted can widen the list."""
+        if not is_plain(path):
+            return False
+        for route in self.passthrough_routes:
+            stem, star, _ = route.partition("*")
+            if path == route or (star and path.startswith(stem) and len(path) > len(stem)):
+                return True
+        return False
+
+    def url(self, call: Call) -> str:
+        """The upstream's URL: the base URL in place of the route prefix, the rest as it came."""
+        rest = call.path.removeprefix(self.route_prefix)
+        return f"{self.base_url}{rest}?{call.query}" if call.query else self.base_url + rest
+
+
+def is_plain(path: str) -> bool:
+    """
+    >>> [is_plain(p) for p in ("/v1/models/a%2Fb", "/v1/models/%2e%2e", "/v1//x", "/a;b", "/a/..")]
+    [True, False, False, False, False]
+    """
+    return bool(_RAW.fullmatch(path)) and not _UNSAFE.search(unquote(path, "latin-1"))
+
+
+def common(settings: ProviderSettings, base_url: str) -> dict[str, object]:
+    """The fields that every provider takes from its settings alike."""
+    return {
+        "type": settings.type,
+        "name": settings.name,
+        "enabled": settings.enabled,
+        "base_url": (settings.base_url or base_url).rstrip("/"),
+        "keys": settings.keys,
+        "send_actor_headers": settings.send_actor_headers,
+        "circuit_breaker": settings.circuit_breaker,
+        "api_dump_dir": settings.api_dump_dir,
+    }

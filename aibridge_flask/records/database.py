@@ -1,0 +1,98 @@
+"""The database's engine, and its way to this version's tables."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from ..errors import ConfigError
+
+HEAD = "0001"
+_BUSY_MS = 5000
+_LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
+
+
+def connect(url: str) -> Engine:
+    """An engine without a pool: the writer keeps one connection, readers open their own."""
+    if url.startswith("sqlite"):
+        engine = sa.create_engine(url, poolclass=NullPool)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return sa.create_engine(url, poolclass=NullPool)
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def migrate(engine: Engine) -> None:
+    """Brings the database to this version's tables, whoever else starts at the same time.
+
+    Raises ConfigError where it cannot be reached or is of a later version.
+    """
+    try:
+        if _version(engine) != HEAD:
+            _set_journal(engine)
+            with _locked(engine) as connection:
+                if _version_of(connection) != HEAD:
+                    _upgrade(connection)
+    except SQLAlchemyError as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise ConfigError(f"database_url: {shown} cannot be used: {type(error).__name__}") from None
+
+
+def _version(engine: Engine) -> str:
+    with engine.connect() as connection:
+        return _version_of(connection)
+
+
+def _version_of(connection: Connection) -> str:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return ""
+    return str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")) or "")
+
+
+def _set_journal(engine: Engine) -> None:
+    """Write-ahead logging lets readers and the writer work side by side; the file remembers."""
+    if engine.dialect.name == "sqlite":
+        raw = engine.raw_connection()
+        with contextlib.closing(raw):
+            raw.cursor().execute("PRAGMA journal_mode=WAL")
+
+
+@contextlib.contextmanager
+def _locked(engine: Engine) -> Iterator[Connection]:
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        yield connection
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # slow to import, and needed once in a database's life
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigError(f"database_url: the database is of another version: {error}") from None

@@ -1,0 +1,106 @@
+"""What the recorder is told: frozen values, each safe to be told twice.
+
+They are upserts keyed by the interception, the turn and the position in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ..model import EMPTY, Usage
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An interception, told before the upstream is called."""
+
+    id: str
+    initiator_id: str
+    started_at: datetime
+    metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    provider: str = ""
+    provider_name: str = ""
+    model: str = ""
+    client: str = ""
+    client_session_id: str = ""
+    user_agent: str = ""
+    credential_kind: str = ""
+    credential_hint: str = ""
+    correlating_tool_call_id: str = ""
+    agent_id: str = ""
+    parent_agent_id: str = ""
+    route: str = ""
+    streaming: bool = False
+    request_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    interception_id: str
+    prompt: str
+    created_at: datetime
+    provider_response_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    interception_id: str
+    turn: int
+    provider_response_id: str
+    model: str
+    usage: Usage
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    interception_id: str
+    turn: int
+    position: int
+    provider_response_id: str
+    tool_call_id: str
+    item_id: str
+    tool: str
+    input: str
+    created_at: datetime
+    injected: bool = False
+    server_url: str = ""
+    invocation_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelThought:
+    interception_id: str
+    turn: int
+    position: int
+    content: str
+    source: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended; `status_code` is 0 where no answer came, `cost_micros` below 0 where no
+    price is known, `first_byte_at` the epoch where no byte came."""
+
+    id: str
+    ended_at: datetime
+    status_code: int = 0
+    first_byte_at: datetime = _EPOCH
+    error_type: str = ""
+    error_message: str = ""
+    wire_exact: bool = False
+    response_sha256: str = ""
+    cost_micros: int = -1
+
+
+Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended

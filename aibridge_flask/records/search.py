@@ -1,0 +1,79 @@
+"""The search language of the records API: `key:value key:"quoted value"`.
+
+>>> parse('provider:openai model:"gpt 5"').terms
+(('provider', 'openai'), ('model', 'gpt 5'))
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from .tables import interceptions
+
+_TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|(\S+))(?=\s|$)')
+_COLUMNS = {
+    "initiator": interceptions.c.initiator_id,
+    "provider": interceptions.c.provider,
+    "provider_name": interceptions.c.provider_name,
+    "model": interceptions.c.model,
+    "client": interceptions.c.client,
+}
+_TIMES = ("started_after", "started_before")
+KEYS = (*_COLUMNS, "session_id", *_TIMES)
+
+
+class BadSearch(ValueError):
+    """The text is not in the search language; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    terms: tuple[tuple[str, str], ...] = ()
+
+    def conditions(self, me: str) -> list[sa.ColumnElement[bool]]:
+        """SQL conditions; `me` is who asks. Raises BadSearch on a time that is none."""
+        return [_condition(key, value, me) for key, value in self.terms]
+
+
+def parse(text: str) -> Search:
+    """Raises BadSearch."""
+    terms, place = [], 0
+    while place < len(text.rstrip()):
+        match = _TERM.match(text, place)
+        if match is None:
+            raise BadSearch(f"not understood from position {place}: key:value is expected")
+        key, quoted, plain = match.groups()
+        if key not in KEYS:
+            raise BadSearch(f"{key!r} is not a key: one of {', '.join(KEYS)} is expected")
+        terms.append((key, quoted if quoted is not None else plain))
+        place = match.end()
+    return Search(tuple(terms))
+
+
+def _condition(key: str, value: str, me: str) -> sa.ColumnElement[bool]:
+    if key in _TIMES:
+        moment = _moment(key, value)
+        started = interceptions.c.started_at
+        return started >= moment if key == "started_after" else started < moment
+    if key == "session_id":
+        c = interceptions.c
+        return sa.or_(
+            c.client_session_id == value,
+            sa.and_(c.client_session_id == "", sa.func.coalesce(c.thread_root_id, c.id) == value),
+        )
+    wanted = me if key == "initiator" and value == "me" else value
+    return _COLUMNS[key] == wanted
+
+
+def _moment(key: str, value: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise BadSearch(f"{key}: a time such as 2026-01-31T12:00:00Z is expected") from None
+    if moment.tzinfo is None:
+        raise BadSearch(f"{key}: a time with its zone is expected (RFC 3339)")
+    return moment.astimezone(UTC)

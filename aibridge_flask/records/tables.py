@@ -1,0 +1,150 @@
+"""The tables, for SQLite and PostgreSQL alike. Alembic brings a database to them (`migrations/`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData()
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A point in time; SQLite keeps no zone, so UTC goes in and comes out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _owner(**options: Any) -> Column[str]:
+    key = ForeignKey("interceptions.id", ondelete="CASCADE")
+    return Column("interception_id", String(36), key, primary_key=True, **options)
+
+
+def _place(name: str) -> Column[int]:
+    return Column(name, Integer, primary_key=True, autoincrement=False)
+
+
+def _time(name: str, nullable: bool = False) -> Column[Any]:
+    return Column(name, UtcTime, nullable=nullable)
+
+
+interceptions = Table(
+    "interceptions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    _text("initiator_id"),
+    Column("metadata", JSON, nullable=False),
+    _text("provider"),
+    _text("provider_name"),
+    _text("model"),
+    _text("client"),
+    _text("client_session_id"),
+    _text("user_agent"),
+    _text("credential_kind"),
+    _text("credential_hint"),
+    _text("correlating_tool_call_id"),
+    Column("thread_parent_id", String(36)),
+    Column("thread_root_id", String(36)),
+    _text("agent_id"),
+    _text("parent_agent_id"),
+    _text("route"),
+    Column("streaming", Boolean, nullable=False),
+    Column("status_code", SmallInteger),
+    _time("started_at"),
+    _time("first_byte_at", nullable=True),
+    _time("ended_at", nullable=True),
+    _text("error_type"),
+    _text("error_message"),
+    Column("wire_exact", Boolean),
+    _text("request_sha256"),
+    _text("response_sha256"),
+    Column("cost_micros", BigInteger),
+    Column("worker_id", String(36), nullable=False, server_default=""),
+    Index("ix_interceptions_started_at", "started_at", "id"),
+    Index("ix_interceptions_initiator", "initiator_id", "started_at"),
+    Index("ix_interceptions_session", "client_session_id"),
+    Index("ix_interceptions_thread_root", "thread_root_id"),
+)
+
+token_usages = Table(
+    "token_usages",
+    metadata,
+    _owner(),
+    _place("turn"),
+    _text("provider_response_id"),
+    _text("model"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cache_read_input_tokens"),
+    _count("cache_write_input_tokens"),
+    Column("metadata", JSON, nullable=False),
+    _time("created_at"),
+)
+
+user_prompts = Table(
+    "user_prompts",
+    metadata,
+    _owner(),
+    _text("provider_response_id"),
+    _text("prompt"),
+    _time("created_at"),
+)
+
+tool_usages = Table(
+    "tool_usages",
+    metadata,
+    _owner(),
+    _place("turn"),
+    _place("position"),
+    _text("provider_response_id"),
+    _text("tool_call_id"),
+    _text("item_id"),
+    _text("tool"),
+    _text("input"),
+    Column("injected", Boolean, nullable=False),
+    _text("server_url"),
+    _text("invocation_error"),
+    _time("created_at"),
+    Index("ix_tool_usages_call", "tool_call_id"),
+)
+
+model_thoughts = Table(
+    "model_thoughts",
+    metadata,
+    _owner(),
+    _place("turn"),
+    _place("position"),
+    _text("content"),
+    _text("source"),
+    _time("created_at"),
+)

@@ -1,0 +1,95 @@
+"""The WSGI iterator: whatever happens to it, an interception ends exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import BridgeError, ClientGone, UpstreamError
+
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What belongs to the end of an answer.
+
+    `settle` hears why it ended early; `farewell` gives the error event that may still be
+    written, or nothing; `release` lets go of the upstream and of the client.
+    """
+
+    settle: Callable[[BridgeError], None]
+    farewell: Callable[[BridgeError], bytes]
+    release: Callable[[], None]
+
+
+class Relay:
+    """Gives the server piece after piece. An object, not a generator: the server calls `close`
+    also on one that was never begun, where a generator's `finally` would not run.
+
+    An upstream that broke off becomes an OSError that servers take for a gone client: they
+    close the connection without the last chunk, so that nobody takes the answer for whole.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], ending: Ending, client: Any, opening: bool, http10: bool) -> None:
+        self._pieces, self._ending = pieces, ending
+        self._client, self._http10 = client, http10
+        self._opening = opening
+        self._broken = self._closed = False
+
+    def __iter__(self) -> Relay:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._opening:  # status and headers go out at once, before there is a body
+            self._opening = False
+            return b""
+        if self._broken:
+            self._abort("the upstream's answer broke off")
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            self._release()
+            raise
+        except ClientGone as error:
+            self._end(error)
+            self._abort("the client has left")
+        except UpstreamError as error:
+            return self._break(error)
+
+    def close(self) -> None:
+        """The server is done, or cannot go on."""
+        self._end(ClientGone())
+
+    def _break(self, error: UpstreamError) -> bytes:
+        last = self._ending.farewell(error)
+        self._end(error)
+        self._broken = True
+        if not last:
+            self._abort("the upstream's answer broke off")
+        return last
+
+    def _end(self, error: BridgeError) -> None:
+        if not self._closed:
+            try:
+                self._ending.settle(error)
+            finally:
+                self._release()
+
+    def _release(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._ending.release()
+
+    def _abort(self, why: str) -> None:
+        """HTTP/1.0 has no chunks, so that only a reset tells a cut from an end; never on 1.1,
+        where it could discard the event just sent."""
+        if self._http10 and self._client is not None:
+            with contextlib.suppress(OSError):
+                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        raise OSError(errno.ECONNRESET, why)

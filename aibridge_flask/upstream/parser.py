@@ -1,0 +1,122 @@
+"""An HTTP/1.1 answer's bytes -> head and body pieces, over httptools (llhttp).
+
+llhttp frames. Ours are: the limit on headers, answers without a body, 1xx, the end of file, and
+that whatever follows the first complete answer is not part of it.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+HEADER_LIMIT = 64 * 1024
+_NO_BODY = frozenset((204, 304))
+
+
+class MalformedAnswer(Exception):
+    """The upstream does not speak HTTP/1.1, or not for long."""
+
+
+class AnswerParser:
+    """`headers_done` and `complete` tell how far it is; `reusable` whether the connection may
+    carry another request."""
+
+    def __init__(self, method: str) -> None:
+        self._bodiless = method == "HEAD"
+        self._parser = httptools.HttpResponseParser(self)
+        self._header_bytes = 0
+        self._begin()
+        self.headers_done = False
+        self.complete = False
+        self.reusable = False
+
+    def _begin(self) -> None:
+        self.status = 0
+        self.reason = ""
+        self.headers: list[tuple[str, str]] = []
+        self._body: list[bytes] = []
+        self._has_length = self._chunked = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises MalformedAnswer."""
+        if self.complete:
+            self.reusable = False
+            return
+        if not self.headers_done:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise MalformedAnswer("the upstream switched protocols") from None
+        except (httptools.HttpParserError, MalformedAnswer) as error:
+            if not self.complete:
+                raise MalformedAnswer(type(error).__name__) from None
+            self.reusable = False  # junk after the answer
+        if not self.headers_done and self._header_bytes > HEADER_LIMIT:
+            raise MalformedAnswer("the headers are too large")
+
+    def eof(self) -> bool:
+        """The connection has ended. True if that is the answer's proper end: one with neither
+        a length nor chunks ends so."""
+        self.reusable = False
+        if self.headers_done and not (self._has_length or self._chunked):
+            self.complete = True
+        return self.complete
+
+    def take(self) -> bytes:
+        """The body bytes that have come since the last call."""
+        pieces = self._body
+        if not pieces:
+            return b""
+        taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return taken
+
+    # What httptools calls; a second message after the first is not ours.
+
+    def on_message_begin(self) -> None:
+        if not self.complete:
+            self._begin()
+
+    def on_status(self, status: bytes) -> None:
+        if not self.complete:
+            self.reason += status.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.headers_done:  # trailers come here too
+            self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self.headers_done:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self.status, self.headers_done = status, True
+        self._frame()
+        if self._bodiless or status in _NO_BODY:
+            self.reusable = self._parser.should_keep_alive()
+            self.complete = True
+
+    def _frame(self) -> None:
+        for name, value in self.headers:
+            lower = name.lower()
+            if lower == "content-length":
+                self._has_length = True
+            elif lower == "transfer-encoding":
+                if value.lower() != "chunked":
+                    raise MalformedAnswer("unknown transfer coding")
+                self._chunked = True
+
+    def on_body(self, body: bytes) -> None:
+        if self.headers_done and not self.complete:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if not self.headers_done:
+            return  # a 1xx; the answer is still to come
+        if self.complete:
+            if not (self._bodiless or self.status in _NO_BODY):
+                self.reusable = False  # a second answer
+            return
+        self.complete = True
+        self.reusable = self._parser.should_keep_alive()

@@ -1,0 +1,120 @@
+"""Sends requests to one provider. The seam where foreign exceptions become the tree's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+from requests import PreparedRequest, Session
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
+
+from ..config import ProviderSettings
+from ..errors import ClientGone, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
+from ..model import HeaderList, Outgoing
+from ..waiting import Client
+from .parser import MalformedAnswer
+from .wire import DeadConnection, Wire, WireAdapter
+
+_TIMEOUTS = (TimeoutError, ConnectTimeoutError, requests.Timeout)
+_FAILURES = (
+    DeadConnection,
+    MalformedAnswer,
+    OSError,
+    HTTPError,
+    ProxyError,
+    requests.RequestException,
+    UnicodeError,
+)
+_READ = 1 << 16
+
+
+class WireAnswer:
+    """An upstream's answer: its head is known, its body is still to come."""
+
+    def __init__(self, response: requests.Response, read_timeout: float) -> None:
+        self._response, self._read_timeout = response, read_timeout
+        self._raw: Any = response.raw
+        self._ended = False
+        self.status = int(response.status_code)
+        self.headers: HeaderList = tuple(self._raw.headers.items()) if not self._ours else self._raw.headers
+
+    @property
+    def _ours(self) -> bool:
+        return isinstance(self._raw, Wire)
+
+    @property
+    def complete(self) -> bool:
+        """The piece that ends the body has been given out."""
+        return bool(self._raw.complete) if self._ours else self._ended
+
+    def pieces(self, tick: float) -> Iterator[bytes]:
+        """The body's bytes as they come, b"" for each `tick` seconds without any.
+
+        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        """
+        if self._ours:
+            yield from self._raw.pieces(tick, self._read_timeout)
+            return
+        try:  # an answer that `responses` made
+            while piece := self._raw.read1(_READ, decode_content=False):
+                yield piece
+        except (HTTPError, OSError):
+            raise UpstreamCut from None
+        self._ended = True
+
+    def close(self) -> None:
+        """Ends the upstream's connection, or gives it back when the answer was whole."""
+        if self._ours:
+            self._raw.close()
+        else:
+            self._response.close()
+
+
+class Transport:
+    """One provider's way out: its pool of connections, CA bundle, proxy and time-outs."""
+
+    def __init__(self, settings: ProviderSettings, base_url: str, connect: float, read: float) -> None:
+        self._session = Session()
+        self._session.trust_env = False
+        self._adapter = WireAdapter()
+        self._session.mount("http://", self._adapter)
+        self._session.mount("https://", self._adapter)
+        self._options = {
+            "stream": True,
+            "timeout": (connect, read),
+            "verify": _ca_bundle(settings.ca_file),
+            "proxies": _proxies(settings.proxy, base_url),
+        }
+        self._read_timeout = read
+
+    def send(self, outgoing: Outgoing, client: Client) -> WireAnswer:
+        """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
+        request = PreparedRequest()
+        request.method, request.url = outgoing.method, outgoing.url
+        request.headers = CaseInsensitiveDict(outgoing.headers)
+        request.body = outgoing.body
+        try:
+            response = self._adapter.send(request, client=client, **self._options)
+        except ClientGone:
+            raise
+        except _TIMEOUTS:
+            raise UpstreamTimeout from None
+        except _FAILURES:
+            raise UpstreamUnreachable from None
+        return WireAnswer(response, self._read_timeout)
+
+
+def _ca_bundle(configured: str) -> Any:
+    """The environment's CA bundle is read here, once: the session does not trust it later."""
+    named = (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"))
+    return configured or next((path for path in named if path), True)
+
+
+def _proxies(configured: str, base_url: str) -> dict[str, str]:
+    if configured:
+        return {"http": configured, "https": configured}
+    return dict(get_environ_proxies(base_url))

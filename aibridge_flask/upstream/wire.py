@@ -1,0 +1,242 @@
+"""The requests adapter that writes the request and reads the answer off the socket itself.
+
+Connecting, TLS, proxies and the pool are urllib3's. Reading the socket ourselves gives each byte
+as it comes, pings by a read that timed out, and a client's leaving at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from ..errors import UpstreamCut, UpstreamTimeout
+from ..waiting import Client, watch
+from .parser import AnswerParser, MalformedAnswer
+
+_READ = 1 << 16
+_IDLE_LIMIT = 30.0
+_POOL = 4000
+_BLIND = watch(None)
+
+
+class DeadConnection(Exception):
+    """A connection ended without one byte of an answer."""
+
+
+class Wire:
+    """A connection while it carries one request and its answer: the `raw` of a Response."""
+
+    def __init__(self, pool: HTTPConnectionPool, conn: HTTPConnection, method: str, client: Client) -> None:
+        self._pool, self._conn, self._client = pool, conn, client
+        self._sock = cast(Any, conn.sock)
+        client.guard(self._sock)
+        self._parser = AnswerParser(method)
+        self._closed = False
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._parser.headers)
+
+    @property
+    def status(self) -> int:
+        return self._parser.status
+
+    @property
+    def reason(self) -> str:
+        return self._parser.reason
+
+    @property
+    def complete(self) -> bool:
+        """The body's last byte has been taken."""
+        return self._parser.complete
+
+    def write(self, data: bytes, timeout: float) -> None:
+        """A send that fails is told by the answer that follows, if there is one: upstreams
+        refuse a body before they have read it."""
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError:
+            return
+
+    def read_head(self, timeout: float) -> None:
+        """Reads up to the end of the head. Raises DeadConnection, MalformedAnswer, TimeoutError,
+        ClientGone."""
+        parser, virgin = self._parser, True
+        while not parser.headers_done:
+            try:
+                data = self._client.recv(self._sock, _READ, timeout)
+            except TimeoutError:
+                raise
+            except OSError:
+                data = b""
+            if not data:
+                raise DeadConnection if virgin else MalformedAnswer("the head was cut")
+            virgin = False
+            parser.feed(data)
+
+    def pieces(self, tick: float, read_timeout: float) -> Iterator[bytes]:
+        """The body as it comes; b"" each `tick` seconds in which nothing came.
+
+        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        """
+        parser, waited = self._parser, 0.0
+        if piece := parser.take():
+            yield piece
+        while not parser.complete:
+            step = min(tick, read_timeout - waited)
+            try:
+                self._receive(step)
+            except TimeoutError:
+                waited += step
+                if waited >= read_timeout:
+                    raise UpstreamTimeout from None
+                yield b""
+                continue
+            except UpstreamCut:
+                if piece := parser.take():
+                    yield piece
+                raise
+            if piece := parser.take():
+                waited = 0.0
+                yield piece
+
+    def _receive(self, timeout: float) -> None:
+        try:
+            data = self._client.recv(self._sock, _READ, timeout)
+        except TimeoutError:
+            raise
+        except OSError:
+            raise UpstreamCut from None
+        if not data:
+            if not self._parser.eof():
+                raise UpstreamCut
+            return
+        try:
+            self._parser.feed(data)
+        except MalformedAnswer:
+            raise UpstreamCut from None
+
+    def close(self) -> None:
+        """Gives the connection back if it can carry another request, else ends it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._client.guard(None)
+        if self._parser.complete and self._parser.reusable:
+            cast(Any, self._conn).idle_since = time.monotonic()
+        else:
+            with contextlib.suppress(OSError):
+                self._conn.close()
+        self._pool._put_conn(self._conn)
+
+    release_conn = close
+
+
+class WireAdapter(HTTPAdapter):
+    """Sends a PreparedRequest as it stands, and no more: no redirects, cookies or headers of
+    its own. `client`, if given, is watched while waiting for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_maxsize=_POOL)
+        self._origins: dict[str, Any] = {}
+
+    def send(  # type: ignore[override]
+        self,
+        request: PreparedRequest,
+        stream: bool = True,
+        timeout: tuple[float, float] = (10.0, 600.0),
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+        client: Client = _BLIND,
+    ) -> Response:
+        """A Response whose `raw` is a Wire, with its head read; its body is still to come.
+
+        `timeout` is seconds to connect and seconds without a byte. Raises DeadConnection,
+        MalformedAnswer, TimeoutError, ClientGone and what urllib3 raises on connecting.
+        """
+        pool = self._pool(request, verify, cert, proxies)
+        data = _request_bytes(request, self.request_url(request, proxies))
+        wire, reused = _open(pool, timeout[0], str(request.method), client)
+        try:
+            _exchange(wire, data, timeout[1])
+        except DeadConnection:
+            if not reused:
+                raise
+            wire, _ = _open(pool, timeout[0], str(request.method), client, fresh=True)
+            _exchange(wire, data, timeout[1])
+        return _response(request, wire)
+
+
+    def _pool(self, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Any:
+        """urllib3's pool for the origin. One adapter serves one provider, whose CA bundle and
+        proxy stay the same, so that the search for it is made once."""
+        origin = "/".join(str(request.url).split("/", 3)[:3])
+        pool = self._origins.get(origin)
+        if pool is None:
+            pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
+            self.cert_verify(pool, str(request.url), verify, cert)
+            self._origins[origin] = pool
+        return pool
+
+
+def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
+    try:
+        wire.write(data, read_timeout)
+        wire.read_head(read_timeout)
+    except BaseException:
+        wire.close()
+        raise
+
+
+def _open(pool: Any, connect_timeout: float, method: str, client: Client, fresh: bool = False) -> tuple[Wire, bool]:
+    """A connection of the pool, or a new one; the flag tells that it has served before. One
+    that was idle for long may be dead at the other end without our knowing."""
+    conn = pool._get_conn()
+    idle = time.monotonic() - getattr(conn, "idle_since", 0.0)
+    if conn.sock is not None and (fresh or idle > _IDLE_LIMIT):
+        conn.close()
+    reused = conn.sock is not None
+    if not reused:
+        try:
+            _connect(pool, conn, connect_timeout)
+        except BaseException:
+            conn.close()
+            pool._put_conn(conn)
+            raise
+    return Wire(pool, conn, method, client), reused
+
+
+def _connect(pool: Any, conn: Any, timeout: float) -> None:
+    conn.timeout = timeout
+    if pool.proxy is not None and pool.scheme == "https":
+        pool._prepare_proxy(conn)
+    else:
+        conn.connect()
+
+
+def _request_bytes(request: PreparedRequest, target: str) -> bytes:
+    lines = [f"{request.method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+    return head + cast(bytes, request.body) if request.body else head
+
+
+def _response(request: PreparedRequest, wire: Wire) -> Response:
+    response = Response()
+    response.status_code = wire.status
+    response.reason = wire.reason
+    response.headers.update(wire.headers)
+    response.raw = wire
+    response.request = request
+    return response

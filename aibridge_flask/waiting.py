@@ -1,0 +1,237 @@
+"""Waiting: for an upstream's bytes or a client that leaves, for another thread, for a slow call.
+
+The only module that names gevent. Each thing stands here twice, for gevent and for threads;
+which of the two holds is told by whether the sockets of this process are gevent's.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from .errors import ClientGone
+
+T = TypeVar("T")
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
+
+
+def under_gevent() -> bool:
+    """The process is monkey-patched."""
+    monkey = sys.modules.get("gevent.monkey")
+    return bool(monkey and monkey.is_module_patched("socket"))
+
+
+class Client(Protocol):
+    """The client's side of a request: reading an upstream through it ends when it leaves."""
+
+    def guard(self, upstream: socket.socket | None) -> None:
+        """From now on its leaving ends this connection; none (None): no longer."""
+
+    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+        """At most `size` bytes, b"" at their end. Raises TimeoutError after `timeout` seconds
+        without any, ClientGone, or OSError."""
+
+    def close(self) -> None:
+        """Stops watching."""
+
+
+class _Blind:
+    """A server that does not give the client's socket: leaving shows at the next write."""
+
+    def guard(self, upstream: socket.socket | None) -> None:
+        """Nothing is watched."""
+
+    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+        upstream.settimeout(timeout)
+        return upstream.recv(size)
+
+    def close(self) -> None:
+        """Nothing was watched."""
+
+
+class _Peek:
+    """Looks at a client's socket without taking anything from it. A plain socket on a
+    duplicate of its descriptor, since TLS sockets refuse to peek."""
+
+    def __init__(self, client: Any) -> None:
+        self._plain = _socket.socket(fileno=os.dup(client.fileno()))
+        self._plain.setblocking(False)
+        self.fileno = self._plain.fileno
+        self.close = self._plain.close
+
+    def has_left(self) -> bool:
+        try:
+            return not self._plain.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+class _Polled:
+    """Threads: both sockets are polled before each read."""
+
+    def __init__(self, client: Any) -> None:
+        self._peek = _Peek(client)
+        self._watched = select.POLLIN | _POLLRDHUP
+
+    def guard(self, upstream: socket.socket | None) -> None:
+        """Leaving is seen while reading."""
+
+    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+        pending = getattr(upstream, "pending", None)
+        if not (pending and pending()):
+            self._wait(upstream.fileno(), timeout)
+        upstream.settimeout(timeout)
+        return upstream.recv(size)
+
+    def _wait(self, upstream: int, timeout: float) -> None:
+        poll = select.poll()
+        poll.register(upstream, select.POLLIN)
+        poll.register(self._peek.fileno(), self._watched)
+        end = time.monotonic() + timeout
+        while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
+            told = ready.get(self._peek.fileno(), 0)
+            if told & ~select.POLLIN or (told and self._peek.has_left()):
+                raise ClientGone
+            if told:  # bytes of a next request: they would wake us without end
+                self._watched = _POLLRDHUP
+                poll.modify(self._peek.fileno(), self._watched)
+            if upstream in ready:
+                return
+        raise TimeoutError
+
+    def close(self) -> None:
+        self._peek.close()
+
+
+class _Watched:
+    """gevent: the hub watches the client, and shuts the upstream's socket when it leaves, which
+    wakes whoever reads or writes there."""
+
+    def __init__(self, client: Any) -> None:
+        from gevent import get_hub
+
+        self._gone = False
+        self._upstream: Any = None
+        self._peek = _Peek(client)
+        self._io = get_hub().loop.io(self._peek.fileno(), 1)
+        self._io.start(self._ready)
+
+    def _ready(self) -> None:
+        self._io.stop()  # level-triggered: bytes of a next request would wake us without end
+        if self._peek.has_left():
+            self._gone = True
+            if self._upstream is not None:
+                with contextlib.suppress(OSError):
+                    self._upstream.shutdown(socket.SHUT_RDWR)
+
+    def guard(self, upstream: socket.socket | None) -> None:
+        self._upstream = upstream
+
+    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+        if self._gone:
+            raise ClientGone
+        upstream.settimeout(timeout)
+        try:
+            data = upstream.recv(size)
+        except OSError:
+            if self._gone:
+                raise ClientGone from None
+            raise
+        if self._gone and not data:
+            raise ClientGone
+        return data
+
+    def close(self) -> None:
+        self._upstream = None
+        self._io.stop()
+        self._io.close()
+        self._peek.close()
+
+
+def watch(client_socket: Any) -> Client:
+    """Watches a client from now on; `client_socket` is None where the server gives none."""
+    try:
+        if client_socket is None:
+            return _Blind()
+        return _Watched(client_socket) if under_gevent() else _Polled(client_socket)
+    except (OSError, ValueError):  # closed already
+        raise ClientGone from None
+
+
+class Gate(Protocol):
+    """Opened once, by any thread; awaited once, by its maker."""
+
+    def open(self) -> None: ...
+    def wait(self, timeout: float) -> bool: ...
+
+
+class _ThreadGate:
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.open, self.wait = self._event.set, self._event.wait
+
+
+class _HubGate:
+    """A real thread may not touch a greenlet: it asks the hub's loop to switch to it."""
+
+    def __init__(self) -> None:
+        from gevent import get_hub
+        from gevent.event import Event
+
+        self._loop = get_hub().loop
+        self._event = Event()
+
+    def open(self) -> None:
+        self._loop.run_callback_threadsafe(self._event.set)
+
+    def wait(self, timeout: float) -> bool:
+        return bool(self._event.wait(timeout))
+
+
+def gate() -> Gate:
+    """A gate for the calling thread or greenlet."""
+    return _HubGate() if under_gevent() else _ThreadGate()
+
+
+def _original(module: str, name: str) -> Any:
+    if under_gevent():
+        from gevent.monkey import get_original
+
+        return get_original(module, name)
+    return getattr(sys.modules[module], name)
+
+
+def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
+    """Runs `run` in a real thread, also under gevent; gives back a join that takes seconds."""
+    done = _original("_thread", "allocate_lock")()
+    done.acquire()
+
+    def body() -> None:
+        try:
+            run()
+        finally:
+            done.release()
+
+    _original("_thread", "start_new_thread")(body, ())
+    return lambda timeout: bool(done.acquire(timeout=timeout))
+
+
+def aside(call: Callable[[], T]) -> T:
+    """Runs a call that blocks its thread without stalling anybody else: under gevent in the
+    hub's thread pool, else right here."""
+    if not under_gevent():
+        return call()
+    from gevent import get_hub
+
+    result: T = get_hub().threadpool.apply(call)
+    return result

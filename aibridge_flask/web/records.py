@@ -1,0 +1,67 @@
+"""The records API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import BridgeError, Unauthorized
+from ..formats.body import dumps
+from ..identity import ActorLoader
+from ..records import queries, search
+from ..records.recorder import Recorder
+from ..waiting import aside
+
+
+class _PageSchema(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    q = fields.String(load_default="")
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
+    offset = fields.Integer(load_default=0, validate=validate.Range(0, 2**31))
+    after_id = fields.String(load_default="")
+
+
+def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: Recorder) -> None:
+    def interceptions() -> Response:
+        """Interceptions, newest first, with all that belongs to them."""
+        try:
+            actor = load(request)
+            if actor is None:
+                raise Unauthorized
+            given = _PageSchema().load(request.args)
+            wanted = search.parse(given.pop("q"))
+            page = queries.Page(**given)
+            found = aside(lambda: queries.interceptions(recorder.engine, actor, wanted, page))
+        except BridgeError as error:
+            return _refusal(error.status, error.message, error.code)
+        except ValidationError as error:
+            return _invalid(error.normalized_messages())
+        except search.BadSearch as error:
+            return _invalid({"q": [str(error)]})
+        except LookupError:
+            return _invalid({"after_id": ["there is no such interception"]})
+        except SQLAlchemyError as error:
+            current_app.logger.error("the records cannot be read: %s", type(error).__name__)
+            return _refusal(500, "the records cannot be read", "the database is away")
+        return _json(found, 200)
+
+    blueprint.add_url_rule(f"{prefix}/interceptions", view_func=interceptions)
+
+
+def _invalid(messages: dict[str, Any]) -> Response:
+    told = [{"field": key, "detail": " ".join(texts)} for key, texts in messages.items()]
+    return _refusal(400, "the query is not valid", "see validations", told)
+
+
+def _refusal(status: int, message: str, detail: str, validations: Any = ()) -> Response:
+    body = {"message": message, "detail": detail, "validations": list(validations)}
+    return _json(body, status)
+
+
+def _json(body: Any, status: int) -> Response:
+    return Response(dumps(body), status, mimetype="application/json")
