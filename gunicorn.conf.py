@@ -4,7 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports `requests`
 
-import os  # noqa: E402
+import os
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))

@@ -25,9 +25,15 @@ _EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """A request as it was read: its bytes, the same decoded, and its facts."""
+class _Request:
+    """A bridged request as it was read: `body` as it came, `text` the same decoded."""
 
+    outbound: Outbound
+    interceptor: Interceptor
+    call: Call
+    actor: Actor
+    id: str
+    credential: Credential
     body: bytes
     text: bytes
     facts: RequestFacts
@@ -42,63 +48,28 @@ class Bridge:
     def intercept(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
         """Raises BridgeError before anything has gone to the client. `id` is the
         interception's."""
+        request = self._read(outbound, call, actor, id)
+        journal = Journal(self._recorder, self._settings.records, self._settings.prices, _started(request))
+        journal.begin(request.facts.prompt)
+        client, answer = _send(request, journal)
+        return self._reply(request, journal, client, answer)
+
+    def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
         interceptor = outbound.provider.create_interceptor(call)
         credential = outbound.credential(call.headers)
-        request = self._read(interceptor, call)
-        journal = self._journal(outbound, interceptor, call, actor, id, credential, request)
-        journal.begin(request.facts.prompt)
-        asked = interceptor.format.ask(request.text, request.facts)
-        changed = asked is not request.text
-        journal.exact = not changed
-        body = asked if changed else request.body
-        outgoing = outbound.bridged(call, interceptor.url, body, credential, actor, changed)
-        client, answer = _send(outbound, outgoing, call, journal)
-        return self._reply(interceptor, call, request.facts, journal, client, answer)
-
-    def _read(self, interceptor: Interceptor, call: Call) -> _Reading:
         body = call.read_body()
         coded = call.headers.get("content-encoding", "")
         text = coding.decode(body, coded, self._settings.max_body_bytes) if coded else body
         facts = interceptor.format.read(text)
         if facts.background:
             raise BackgroundNotSupported
-        return _Reading(body, text, facts)
+        return _Request(outbound, interceptor, call, actor, id, credential, body, text, facts)
 
-    def _journal(
-        self, outbound: Outbound, interceptor: Interceptor, call: Call, actor: Actor, id: str,
-        credential: Credential, request: _Reading,
-    ) -> Journal:  # fmt: skip
-        client = clients.client_name(call.headers)
-        agent_id, parent_agent_id = clients.agents(call.headers)
-        started = Started(
-            id=id,
-            initiator_id=actor.id,
-            started_at=now(),
-            metadata=actor.metadata,
-            provider=outbound.provider.type,
-            provider_name=outbound.provider.name,
-            model=request.facts.model,
-            client=client,
-            client_session_id=clients.session_id(client, call.headers, request.facts.user_id),
-            user_agent=call.headers.get("user-agent", ""),
-            credential_kind=credential.kind,
-            credential_hint=credential.hint,
-            correlating_tool_call_id=request.facts.correlating_tool_call_id,
-            agent_id=agent_id,
-            parent_agent_id=parent_agent_id,
-            route=interceptor.endpoint,
-            streaming=request.facts.streaming,
-            request_sha256=hashlib.sha256(request.body).hexdigest(),
-        )
-        return Journal(self._recorder, self._settings.records, self._settings.prices, started)
-
-    def _reply(
-        self, interceptor: Interceptor, call: Call, facts: RequestFacts, journal: Journal,
-        client: Client, answer: WireAnswer,
-    ) -> Reply:  # fmt: skip
-        streamed = _is_event_stream(answer, facts)
-        fold = self._fold(interceptor, facts, answer, streamed)
-        ping = interceptor.format.PING if streamed else b""
+    def _reply(self, request: _Request, journal: Journal, client: Client, answer: WireAnswer) -> Reply:
+        streamed = _is_event_stream(answer, request.facts)
+        fold = self._fold(request, answer, streamed)
+        wire_format, call = request.interceptor.format, request.call
+        ping = wire_format.PING if streamed else b""
         pieces = agent.converse(answer, fold, journal, ping, self._settings.keepalive_interval)
 
         def settle(error: BridgeError) -> None:
@@ -107,7 +78,7 @@ class Bridge:
         def farewell(error: BridgeError) -> bytes:
             may = streamed and fold.between and not fold.complete
             journal.exact = journal.exact and not may
-            return interceptor.format.error_event(error, journal.id) if may else b""
+            return wire_format.error_event(error, journal.id) if may else b""
 
         def release() -> None:
             answer.close()
@@ -116,23 +87,63 @@ class Bridge:
         relay = Relay(pieces, Ending(settle, farewell, release), call.client_socket, streamed, call.http10)
         return Reply(answer.status, _headers(answer, fold, streamed, journal.id), relay)
 
-    def _fold(self, interceptor: Interceptor, facts: RequestFacts, answer: WireAnswer, streamed: bool) -> Fold:
+    def _fold(self, request: _Request, answer: WireAnswer, streamed: bool) -> Fold:
         if not 200 <= answer.status < 300:
             fold = error_fold(answer.status)
+        elif streamed:
+            fold = request.interceptor.format.fold(request.facts)
         else:
-            fold = interceptor.format.fold(facts) if streamed else interceptor.format.whole_fold()
+            fold = request.interceptor.format.whole_fold()
         for name in coding.codings(headers.find(answer.headers, "content-encoding")):
             if coding.is_known(name):
                 inflater = coding.Inflater(name, self._settings.max_body_bytes)
-                fold = Decoding(fold, inflater.feed, streamed and not facts.asks_usage)
+                fold = Decoding(fold, inflater.feed, streamed and not request.facts.asks_usage)
         return fold
 
 
-def _send(outbound: Outbound, outgoing: Outgoing, call: Call, journal: Journal) -> tuple[Client, WireAnswer]:
+def _started(request: _Request) -> Started:
+    call, provider, facts = request.call, request.outbound.provider, request.facts
+    client = clients.client_name(call.headers)
+    agent_id, parent_agent_id = clients.agents(call.headers)
+    return Started(
+        id=request.id,
+        initiator_id=request.actor.id,
+        started_at=now(),
+        metadata=request.actor.metadata,
+        provider=provider.type,
+        provider_name=provider.name,
+        model=facts.model,
+        client=client,
+        client_session_id=clients.session_id(client, call.headers, facts.user_id),
+        user_agent=call.headers.get("user-agent", ""),
+        credential_kind=request.credential.kind,
+        credential_hint=request.credential.hint,
+        correlating_tool_call_id=facts.correlating_tool_call_id,
+        agent_id=agent_id,
+        parent_agent_id=parent_agent_id,
+        route=request.interceptor.endpoint,
+        streaming=facts.streaming,
+        request_sha256=hashlib.sha256(request.body).hexdigest(),
+    )
+
+
+def _outgoing(request: _Request, journal: Journal) -> Outgoing:
+    """The very bytes that came, unless the format must ask for more."""
+    asked = request.interceptor.format.ask(request.text, request.facts)
+    changed = asked is not request.text
+    journal.exact = not changed
+    body = asked if changed else request.body
+    return request.outbound.bridged(
+        request.call, request.interceptor.url, body, request.credential, request.actor, changed
+    )
+
+
+def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
     """The answer's head, or the end of the record."""
-    client = watch(call.client_socket)
+    outgoing = _outgoing(request, journal)
+    client = watch(request.call.client_socket)
     try:
-        answer = outbound.send(outgoing, client)
+        answer = request.outbound.send(outgoing, client)
     except BaseException as error:
         client.close()
         told = error if isinstance(error, BridgeError) else BridgeError()

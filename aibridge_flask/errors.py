@@ -1,17 +1,17 @@
 """One tree of errors. Each says who is to blame, and answers in the API's own JSON.
 
-    BridgeError
-    +-- ClientError              the request cannot be served as it came
-    |   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
-    |   +-- MissingCredential, ByokDisabled, NotLocal, Unauthorized
-    |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
-    |   +-- ClientGone           nobody is left to answer
-    +-- UpstreamError            the provider failed
-    |   +-- UpstreamUnreachable, UpstreamTimeout
-    |   +-- UpstreamCut          its answer broke off
-    +-- GatewayError             we failed
-        +-- ProviderDisabled, RecordingFailed
-        +-- ConfigError          the bridge does not start
+BridgeError
++-- ClientError              the request cannot be served as it came
+|   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
+|   +-- MissingCredential, ByokDisabled, NotLocal, Unauthorized
+|   +-- UnknownRoute, UnknownProvider, UpgradeRequired
+|   +-- ClientGone           nobody is left to answer
++-- UpstreamError            the provider failed
+|   +-- UpstreamUnreachable, UpstreamTimeout
+|   +-- UpstreamCut          its answer broke off
++-- GatewayError             we failed
+    +-- ProviderDisabled, RecordingFailed
+    +-- ConfigError          the bridge does not start
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class BodyTooLarge(ClientError):
     status, type, code, final = 413, "request_too_large", "request_too_large", True
 
     def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"Request body too large. The maximum allowed request body size is {_size(limit)}."
-        )
+        super().__init__(f"Request body too large. The maximum allowed request body size is {_size(limit)}.")
 
 
 class UnsupportedEncoding(ClientError):

@@ -13,13 +13,14 @@ TOKEN_HEADERS = ("x-aibridge-token", "x-coder-ai-governance-token")
 TOKEN_PREFIX = "aib_"  # noqa: S105 - what tokens begin with, not a token
 INTERCEPTION_HEADER = "X-AIBridge-Interception-Id"
 
-_HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-authentication-info"
-    " proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
-)
-_REQUEST_ONLY = frozenset(
-    "host content-length expect forwarded x-real-ip via cookie authorization x-api-key".split()
-)
+_HOP_BY_HOP = frozenset((
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+    "proxy-authentication-info", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+))  # fmt: skip
+_REQUEST_ONLY = frozenset((
+    "host", "content-length", "expect", "forwarded", "x-real-ip", "via", "cookie",
+    "authorization", "x-api-key",
+))  # fmt: skip
 _NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
 _NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
 _NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))

@@ -194,7 +194,8 @@ class Answer(Protocol):
 
     status: int
     headers: HeaderList
-    complete: bool
 
+    @property
+    def complete(self) -> bool: ...
     def pieces(self, tick: float) -> Iterator[bytes]: ...
     def close(self) -> None: ...

@@ -43,7 +43,9 @@ class Outbound:
             raise MissingCredential(_advice(provider))
         return central_credential(provider.auth_header, provider.keys[0])
 
-    def bridged(self, call: Call, url: str, body: bytes, credential: Credential, actor: Actor, decoded: bool) -> Outgoing:
+    def bridged(
+        self, call: Call, url: str, body: bytes, credential: Credential, actor: Actor, decoded: bool
+    ) -> Outgoing:
         """A bridged request. It asks for an answer that is not compressed, since it is read;
         `decoded` tells that the body no longer is what its `Content-Encoding` says."""
         drop = ("accept-encoding", "content-encoding") if decoded else ("accept-encoding",)

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import BridgeError, ClientGone, UpstreamError
 
@@ -36,7 +36,9 @@ class Relay:
     close the connection without the last chunk, so that nobody takes the answer for whole.
     """
 
-    def __init__(self, pieces: Iterator[bytes], ending: Ending, client: Any, opening: bool, http10: bool) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], ending: Ending, client: Any, opening: bool, http10: bool
+    ) -> None:
         self._pieces, self._ending = pieces, ending
         self._client, self._http10 = client, http10
         self._opening = opening
@@ -86,7 +88,7 @@ class Relay:
             self._closed = True
             self._ending.release()
 
-    def _abort(self, why: str) -> None:
+    def _abort(self, why: str) -> NoReturn:
         """HTTP/1.0 has no chunks, so that only a reset tells a cut from an end; never on 1.1,
         where it could discard the event just sent."""
         if self._http10 and self._client is not None:

@@ -153,5 +153,3 @@ def refuse(error: BridgeError, shape: Format, id: str, bridged: bool) -> Respons
     if bridged:
         response.headers[INTERCEPTION_HEADER] = id
     return response
-
-

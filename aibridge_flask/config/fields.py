@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from ..model import Secret
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-RESERVED = frozenset(
-    "interceptions sessions models clients providers tokens usage healthz readyz metrics"
-    " ui static api".split()
-)
+RESERVED = frozenset((
+    "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
+    "readyz", "metrics", "ui", "static", "api",
+))  # fmt: skip
 POSITIVE = validate.Range(min=0, min_inclusive=False, error="a number above 0 is expected")
 NOT_NEGATIVE = validate.Range(min=0, error="a number of 0 or more is expected")
 
@@ -56,7 +56,7 @@ class Number(fields.Float):
         return super()._validated(value)
 
 
-class Texts(fields.List):
+class Texts(fields.List[str]):
     """An array of strings."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -94,7 +94,7 @@ def _from_file(path: str) -> str:
         raise ValidationError(f"the file {path} cannot be read: {type(error).__name__}") from None
 
 
-_SOURCES = {"env": _from_env, "file": _from_file, "value": str}
+_SOURCES: Mapping[str, Callable[[str], str]] = {"env": _from_env, "file": _from_file, "value": str}
 
 
 def provider_name(name: str) -> None:
@@ -147,7 +147,9 @@ def networks(values: tuple[str, ...]) -> None:
         try:
             ip_network(value) if value != "unix:" else None
         except ValueError:
-            raise ValidationError(f'{value!r}: a network such as "10.0.0.0/8" or "unix:" is expected') from None
+            raise ValidationError(
+                f'{value!r}: a network such as "10.0.0.0/8" or "unix:" is expected'
+            ) from None
 
 
 def pattern(text: str) -> None:

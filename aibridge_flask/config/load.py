@@ -98,7 +98,16 @@ def _typed(name: str, field: fields.Field[Any], text: str) -> Any:
         raise ConfigError(f"{name}: {field.__doc__} is expected") from None
 
 
-_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 _READERS: Mapping[str, Any] = {"Flag": lambda text: _WORDS[text.lower()], "Count": int, "Number": float}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
+from ..model import Secret
 from . import fields as own
 from . import settings as values
 from .fields import NOT_NEGATIVE, POSITIVE, Count, Flag, Number, SecretField, Text, Texts
@@ -32,6 +33,9 @@ class _Frozen(Schema):
     @post_load
     def _make(self, data: dict[str, Any], **kwargs: Any) -> Any:
         return self.made(**data)
+
+
+# fmt: off
 
 
 class AuthSchema(_Frozen):
@@ -96,8 +100,8 @@ class CircuitBreakerSchema(_Frozen):
 class AwsSchema(_Frozen):
     made = values.Aws
     region = Text(required=True, metadata=_doc("AWS region"))
-    access_key = SecretField(load_default=lambda: values.Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
-    secret_key = SecretField(load_default=lambda: values.Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
+    access_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
+    secret_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
     role_arn = Text(load_default="", metadata=_doc("role to assume"))
     external_id = Text(load_default="", metadata=_doc("external id for the role"))
     model = Text(required=True, metadata=_doc("model id or ARN of an inference profile"))
@@ -150,8 +154,14 @@ class McpServerSchema(_Frozen):
     deny = Text(load_default="", validate=own.pattern, metadata=_doc("wins over `allow`"))
 
 
+# fmt: on
+
+
 def _section(schema: type[Schema]) -> fields.Nested:
     return fields.Nested(schema, load_default=lambda: schema().load({}))
+
+
+# fmt: off
 
 
 class SettingsSchema(_Frozen):
@@ -178,6 +188,8 @@ class SettingsSchema(_Frozen):
     providers = fields.List(fields.Nested(ProviderSchema), load_default=list)
     mcp_servers = fields.List(fields.Nested(McpServerSchema), load_default=list)
 
+    # fmt: on
+
     @post_load
     def _make(self, data: dict[str, Any], **kwargs: Any) -> values.Settings:
         inherited = ("max_retries", "ca_file", "proxy")
@@ -200,7 +212,7 @@ def _distinct(where: str, names: list[str]) -> None:
 def table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Rows of the README's table: setting, default, meaning."""
     for name, field in schema().fields.items():
-        inner = field.inner if isinstance(field, fields.List) else field
+        inner: Any = field.inner if isinstance(field, fields.List) else field
         inner = inner.value_field if isinstance(inner, fields.Dict) else inner
         path = f"{prefix}{name}"
         if isinstance(inner, fields.Nested):

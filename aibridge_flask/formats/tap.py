@@ -202,13 +202,21 @@ _KINDS = (
 def failure_type(status: int) -> str:
     """The record's `error_type` for an upstream's status; empty for success.
 
-    >>> [failure_type(s) for s in (200, 400, 401, 404, 429, 500, 529, 504)]
-    ['', 'bad_request', 'unauthorized', 'bad_request', 'rate_limited', 'server_error', 'overloaded', 'timeout']
+    >>> [failure_type(s) for s in (200, 400, 401, 429, 500, 529, 504)]
+    ['', 'bad_request', 'unauthorized', 'rate_limited', 'server_error', 'overloaded', 'timeout']
     """
     if 200 <= status < 300:
         return ""
-    known = {401: "unauthorized", 403: "unauthorized", 407: "unauthorized", 408: "timeout",
-             429: "rate_limited", 503: "overloaded", 504: "timeout", 529: "overloaded"}
+    known = {
+        401: "unauthorized",
+        403: "unauthorized",
+        407: "unauthorized",
+        408: "timeout",
+        429: "rate_limited",
+        503: "overloaded",
+        504: "timeout",
+        529: "overloaded",
+    }
     if status in known:
         return known[status]
     return "bad_request" if 400 <= status < 500 else "server_error" if status >= 500 else "unknown"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, RowMapping, Table
 
 from ..model import Actor
 from . import tables
@@ -38,7 +38,9 @@ def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> d
     c = tables.interceptions.c
     conditions = [*search.conditions(actor.id), *_visible(actor)]
     with engine.connect() as connection:
-        count = connection.scalar(sa.select(sa.func.count()).select_from(tables.interceptions).where(*conditions))
+        count = connection.scalar(
+            sa.select(sa.func.count()).select_from(tables.interceptions).where(*conditions)
+        )
         if page.after_id:
             conditions.append(_after(connection, actor, page.after_id))
         rows = connection.execute(
@@ -65,7 +67,7 @@ def _after(connection: Connection, actor: Actor, id: str) -> sa.ColumnElement[bo
     return sa.or_(c.started_at < started_at, sa.and_(c.started_at == started_at, c.id < id))
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(row: RowMapping) -> dict[str, Any]:
     found = {name: _json(value) for name, value in row.items() if name not in _HIDDEN}
     if "initiator_id" in found:
         username = found["metadata"].get("username", found["initiator_id"])
@@ -84,7 +86,7 @@ def _add_parts(connection: Connection, results: Iterable[dict[str, Any]]) -> Non
     for name, table in _PARTS.items():
         for result in by_id.values():
             result[name] = []
-        keys = [column for column in table.primary_key]
+        keys = list(table.primary_key)
         query = sa.select(table).where(table.c.interception_id.in_(by_id)).order_by(*keys)
         for row in connection.execute(query).mappings():
             part = _shown(row)

@@ -117,8 +117,8 @@ class Recorder:
             store.write(event for entry in batch for event in entry.events)
         except StoreDown as error:
             return self._refuse(batch, error)
-        except Exception:
-            _log.exception("a batch of records could not be written")
+        except Exception:  # noqa: BLE001 - the writer must live on
+            _log.warning("a batch of records was refused: one by one now")
             return self._one_by_one(store, batch)
         self.healthy = True
         _open(batch)
@@ -139,9 +139,9 @@ class Recorder:
         for entry in batch:
             try:
                 store.write(entry.events)
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - the writer must live on
                 entry.failed = True
-                _log.exception("a record could not be written")
+                _log.error("a record could not be written: %s", type(error).__name__)  # noqa: TRY400 - it shows values
         _open(batch)
         return []
 

@@ -109,7 +109,7 @@ def _ending() -> Any:
     names = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
              "wire_exact", "response_sha256", "cost_micros")  # fmt: skip
     statement = sa.update(tables.interceptions)
-    values = {name: sa.bindparam(f"new_{name}") for name in names}
+    values: dict[Any, Any] = {name: sa.bindparam(f"new_{name}") for name in names}
     return statement.where(tables.interceptions.c.id == sa.bindparam("which")).values(values)
 
 

@@ -37,10 +37,11 @@ class WireAnswer:
 
     def __init__(self, response: requests.Response, read_timeout: float) -> None:
         self._response, self._read_timeout = response, read_timeout
-        self._raw: Any = response.raw
+        raw: Any = response.raw
+        self._raw = raw
         self._ended = False
         self.status = int(response.status_code)
-        self.headers: HeaderList = tuple(self._raw.headers.items()) if not self._ours else self._raw.headers
+        self.headers: HeaderList = self._raw.headers if self._ours else tuple(self._raw.headers.items())
 
     @property
     def _ours(self) -> bool:

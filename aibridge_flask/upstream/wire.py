@@ -177,7 +177,6 @@ class WireAdapter(HTTPAdapter):
             _exchange(wire, data, timeout[1])
         return _response(request, wire)
 
-
     def _pool(self, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Any:
         """urllib3's pool for the origin. One adapter serves one provider, whose CA bundle and
         proxy stay the same, so that the search for it is made once."""
@@ -185,7 +184,7 @@ class WireAdapter(HTTPAdapter):
         pool = self._origins.get(origin)
         if pool is None:
             pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
-            self.cert_verify(pool, str(request.url), verify, cert)
+            cast(Any, self).cert_verify(pool, str(request.url), verify, cert)
             self._origins[origin] = pool
         return pool
 
@@ -199,7 +198,9 @@ def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
         raise
 
 
-def _open(pool: Any, connect_timeout: float, method: str, client: Client, fresh: bool = False) -> tuple[Wire, bool]:
+def _open(
+    pool: Any, connect_timeout: float, method: str, client: Client, fresh: bool = False
+) -> tuple[Wire, bool]:
     """A connection of the pool, or a new one; the flag tells that it has served before. One
     that was idle for long may be dead at the other end without our knowing."""
     conn = pool._get_conn()

@@ -40,13 +40,14 @@ def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: 
         except BridgeError as error:
             return _refusal(error.status, error.message, error.code)
         except ValidationError as error:
-            return _invalid(error.normalized_messages())
+            return _invalid(error.messages_dict)
         except search.BadSearch as error:
             return _invalid({"q": [str(error)]})
         except LookupError:
             return _invalid({"after_id": ["there is no such interception"]})
         except SQLAlchemyError as error:
-            current_app.logger.error("the records cannot be read: %s", type(error).__name__)
+            # no traceback: it would show the statement and its values
+            current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
             return _refusal(500, "the records cannot be read", "the database is away")
         return _json(found, 200)
 

@@ -1,0 +1,1 @@
+"""What tests share: a scripted upstream, a real gunicorn, exchanges to replay."""

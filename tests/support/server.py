@@ -1,0 +1,149 @@
+"""A real gunicorn in a process of its own, and a client that shows every byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFIX = "/api/v2/aibridge"
+PATIENCE = 20.0
+KEEPALIVE = 0.25
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def toml(tree: object) -> str:
+    """A TOML value."""
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(value)}" for key, value in tree.items()) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join(map(toml, tree)) + "]"
+    return json.dumps(tree)
+
+
+class Server:
+    """The bridge under gunicorn, as `gunicorn.conf.py` starts it."""
+
+    def __init__(self, folder: Path, settings: dict[str, object], *options: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.root = f"http://127.0.0.1:{self.port}"
+        self.url = self.root + PREFIX
+        self.log = folder / "log"
+        config = folder / "aibridge.toml"
+        settings = {"database_url": f"sqlite:///{folder}/records.db", **settings}
+        config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in settings.items()))
+        environ = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+        environ |= {"AIBRIDGE_CONFIG": str(config), "AIBRIDGE_BIND": f"127.0.0.1:{self.port}"}
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-c",
+            str(ROOT / "gunicorn.conf.py"),
+            *options,
+            "wsgi:app",
+        ]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.get("/healthz")
+                return
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.05)
+
+    def get(self, path: str) -> dict[str, object]:
+        """A JSON answer of the bridge's own."""
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def connect(self) -> Client:
+        return Client(self.port)
+
+    def record(self, id: str) -> dict[str, object]:
+        """The record of an interception that has ended."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            results = self.get("/interceptions?limit=1000")["results"]
+            found = [one for one in results if one["id"] == id]
+            if found and found[0]["ended_at"]:
+                return found[0]
+            assert time.monotonic() < deadline, f"no ended record of {id}"
+
+    def stop(self) -> str:
+        """Ends it in good order; gives its log."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        return self.log.read_text()
+
+
+class Client:
+    """One connection to the bridge."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.stream = self.sock.makefile("rb")
+
+    def send(self, method: str, path: str, body: bytes = b"", version: str = "1.1", **headers: str) -> None:
+        lines = [f"{method} {PREFIX}{path} HTTP/{version}", "Host: 127.0.0.1"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        if body or method == "POST":
+            lines.append(f"Content-Length: {len(body)}")
+        self.sock.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        status = int(self.stream.readline().split()[1])
+        headers = {}
+        while line := self.stream.readline().decode("latin-1").rstrip("\r\n"):
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return status, headers
+
+    def chunk(self) -> bytes:
+        """The next chunk; b"" is the last one. Raises EOFError where the connection ends."""
+        line = self.stream.readline()
+        if not line:
+            raise EOFError
+        data = self.stream.read(int(line, 16))
+        if self.stream.read(2) != b"\r\n":
+            raise EOFError
+        return data
+
+    def chunks(self) -> tuple[bytes, bool]:
+        """All that comes, and whether it ended properly."""
+        found = b""
+        try:
+            while piece := self.chunk():
+                found += piece
+        except (EOFError, ConnectionError):
+            return found, False
+        return found, True
+
+    def body(self, headers: dict[str, str]) -> tuple[bytes, bool]:
+        """The body by its framing, and whether it is whole."""
+        if "chunked" in headers.get("transfer-encoding", ""):
+            return self.chunks()
+        size = int(headers["content-length"])
+        found = self.stream.read(size)
+        return found, len(found) == size
+
+    def close(self) -> None:
+        self.stream.close()
+        self.sock.close()

@@ -1,0 +1,163 @@
+"""A scripted upstream on loopback: each request takes the next script, and is remembered.
+
+A script is a list of steps: bytes are sent as they stand; an Event is awaited; CLOSE ends the
+connection, RESET ends it with a reset, GONE waits until the other side has ended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+Step = object
+CLOSE, RESET, GONE = object(), object(), object()
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request as it stood on the wire."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(found) < 2, f"{name} came twice"
+        return found[0] if found else None
+
+    def names(self) -> set[str]:
+        return {name.lower() for name, _ in self.headers}
+
+
+class Upstream:
+    """Serves until `close`. `handler` answers requests for which nothing was scripted."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.heard: list[Heard] = []
+        self.connections = 0
+        self.gone = threading.Event()
+        self.handler: Callable[[Heard], Iterable[Step]] = lambda heard: [
+            answer(500, b'{"error":{"message":"unscripted"}}')
+        ]
+        self._scripts: deque[Iterable[Step]] = deque()
+        self._open: set[socket.socket] = set()
+        self._arrived = threading.Condition()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def say(self, *steps: Step) -> None:
+        """The next request's answer."""
+        self._scripts.append(steps)
+
+    def wait_heard(self, count: int) -> list[Heard]:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.heard) >= count, PATIENCE)
+            return list(self.heard)
+
+    def reset(self) -> None:
+        """Forgets what was heard and scripted, and ends idle connections."""
+        self._scripts.clear()
+        self.heard.clear()
+        self.gone.clear()
+        self.connections = 0
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.reset()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        self._open.add(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
+            while heard := _read_request(stream):
+                with self._arrived:
+                    self.heard.append(heard)
+                    self._arrived.notify_all()
+                if not self._play(sock, heard):
+                    break
+        self._open.discard(sock)
+
+    def _play(self, sock: socket.socket, heard: Heard) -> bool:
+        steps = self._scripts.popleft() if self._scripts else self.handler(heard)
+        for step in steps:
+            if isinstance(step, bytes):
+                sock.sendall(step)
+            elif isinstance(step, threading.Event):
+                assert step.wait(PATIENCE)
+            elif step is RESET:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return False
+            elif step is GONE:
+                sock.settimeout(PATIENCE)
+                with contextlib.suppress(ConnectionError):
+                    assert sock.recv(1) == b""
+                self.gone.set()
+                return False
+            elif step is CLOSE:
+                return False
+        return True
+
+
+def _read_request(stream: object) -> Heard | None:
+    line = stream.readline().decode("latin-1")
+    if not line:
+        return None
+    method, target, _ = line.split(" ", 2)
+    headers = []
+    while (raw := stream.readline().decode("latin-1")) not in ("\r\n", ""):
+        name, _, value = raw.partition(":")
+        headers.append((name, value.strip()))
+    length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+    return Heard(method, target, tuple(headers), stream.read(length))
+
+
+def head(status: int = 200, *headers: str, kind: str = "application/json") -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", *headers]
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def answer(status: int, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
+    """A whole answer with its length."""
+    return head(status, f"Content-Length: {len(body)}", *headers, kind=kind) + body
+
+
+def stream_head(*headers: str) -> bytes:
+    """The head of a chunked event stream."""
+    kind = "text/event-stream; charset=utf-8"
+    return head(200, "Transfer-Encoding: chunked", *headers, kind=kind)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def streamed(events: bytes, size: int = 0, *headers: str) -> list[bytes]:
+    """A whole event stream, in chunks of `size` bytes (0: one)."""
+    size = size or len(events) or 1
+    pieces = [events[i : i + size] for i in range(0, len(events), size)]
+    return [stream_head(*headers), b"".join(chunk(piece) for piece in pieces), LAST_CHUNK]

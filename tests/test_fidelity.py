@@ -1,0 +1,56 @@
+"""What goes through the bridge goes through unchanged, to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from tests.support.exchanges import ALL, Exchange
+from tests.support.server import Client, Server
+from tests.support.upstream import Upstream, answer, streamed
+
+_USAGE_CHUNK = re.compile(rb'data: \{[^\n]*"choices":\[\],"usage":\{[^\n]*\n\n')
+
+
+def replay(
+    upstream: Upstream, client: Client, exchange: Exchange, size: int
+) -> tuple[int, dict[str, str], bytes, bool]:
+    """The exchange through the bridge; the upstream writes in chunks of `size` bytes."""
+    if exchange.streaming and not exchange.is_message:
+        upstream.say(*streamed(exchange.answer, size, "x-request-id: req_1"))
+    else:
+        status, body = exchange.status_and_body()
+        upstream.say(answer(status, body, "x-request-id: req_1"))
+    client.send("POST", exchange.route, exchange.request, content_type="application/json")
+    status, headers = client.head()
+    received, whole = client.body(headers)
+    return status, headers, received, whole
+
+
+@pytest.mark.parametrize("exchange", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("size", [0, 7])
+def test_every_answer_passes_unchanged(
+    server: Server, upstream: Upstream, exchange: Exchange, size: int
+) -> None:
+    status, body = exchange.status_and_body()
+    client = server.connect()
+    got, headers, received, whole = replay(upstream, client, exchange, size)
+    client.close()
+    (heard,) = upstream.heard
+    expected = body if exchange.asks_usage else _USAGE_CHUNK.sub(b"", body)
+    assert (got, received, whole) == (status, expected, True)
+    assert headers["x-request-id"] == "req_1"
+    assert heard.target == exchange.route.removeprefix("/anthropic").removeprefix("/openai")
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert record["request_sha256"] == hashlib.sha256(exchange.request).hexdigest()
+    assert record["response_sha256"] == hashlib.sha256(body).hexdigest()
+    assert record["wire_exact"] is exchange.asks_usage
+    if exchange.asks_usage:
+        assert heard.body == exchange.request
+    else:
+        sent = json.loads(heard.body)
+        assert sent.pop("stream_options") == {"include_usage": True}
+        assert sent == json.loads(exchange.request)
