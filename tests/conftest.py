@@ -52,9 +52,10 @@ def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def server(shared_server: Server, upstream: Upstream) -> Server:
+def server(shared_server: Server, upstream: Upstream) -> Iterator[Server]:
     """The bridge under gunicorn with gevent, at the scripted upstream."""
-    return shared_server
+    yield shared_server
+    shared_server.disconnect()
 
 
 MakeApp = Callable[..., Flask]

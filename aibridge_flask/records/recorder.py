@@ -141,7 +141,7 @@ class Recorder:
                 store.write(entry.events)
             except Exception as error:  # noqa: BLE001 - the writer must live on
                 entry.failed = True
-                _log.error("a record could not be written: %s", type(error).__name__)  # noqa: TRY400 - it shows values
+                _log.error("a record could not be written: %s", type(error).__name__)
         _open(batch)
         return []
 

@@ -33,6 +33,7 @@ class AnswerParser:
         self.status = 0
         self.reason = ""
         self.headers: list[tuple[str, str]] = []
+        self._told = 0
         self._body: list[bytes] = []
         self._has_length = self._chunked = False
 
@@ -83,6 +84,9 @@ class AnswerParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.headers_done:  # trailers come here too
+            self._told += len(name) + len(value)
+            if self._told > HEADER_LIMIT:
+                raise MalformedAnswer("the headers are too large")
             self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:

@@ -37,6 +37,7 @@ class Server:
 
     def __init__(self, folder: Path, settings: dict[str, object], *options: str) -> None:
         self.folder, self.port = folder, free_port()
+        self.clients: list[Client] = []
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = self.root + PREFIX
         self.log = folder / "log"
@@ -75,7 +76,12 @@ class Server:
             return json.load(answer)
 
     def connect(self) -> Client:
-        return Client(self.port)
+        self.clients.append(Client(self.port))
+        return self.clients[-1]
+
+    def disconnect(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
 
     def record(self, id: str) -> dict[str, object]:
         """The record of an interception that has ended."""

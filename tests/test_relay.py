@@ -1,0 +1,360 @@
+"""Bytes pass as they come; pings fill silence; whoever leaves or breaks off is noticed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.upstream import (
+    CLOSE,
+    GONE,
+    LAST_CHUNK,
+    RESET,
+    Upstream,
+    answer,
+    chunk,
+    head,
+    stream_head,
+    streamed,
+)
+
+START = (
+    b"event: message_start\n"
+    b'data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant",'
+    b'"model":"claude-sonnet-4-5","content":[],"usage":{"input_tokens":3,"output_tokens":1}}}\n\n'
+)
+BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n'
+END = (
+    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+MESSAGES = "/anthropic/v1/messages"
+ASK = b'{"model":"claude-sonnet-4-5","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
+ASK_WHOLE = ASK.replace(b'"stream":true,', b"")
+CHAT = "/openai/v1/chat/completions"
+ASK_CHAT = b'{"model":"gpt-5","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
+
+
+def test_head_comes_before_the_body(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head("request-id: req_7"), go, chunk(START + BLOCK + DELTA + END), LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    status, headers = client.head()
+    go.set()
+    assert status == 200
+    assert headers["request-id"] == "req_7"
+    assert headers["x-accel-buffering"] == "no"
+    assert client.chunks() == (START + BLOCK + DELTA + END, True)
+
+
+def test_each_event_comes_at_once(server: Server, upstream: Upstream) -> None:
+    """The upstream writes the next event only when the client has read the one before."""
+    gates = [threading.Event() for _ in range(5)]
+    steps: list[object] = [stream_head()]
+    for gate, event in zip(gates, (START, BLOCK, DELTA, DELTA, END), strict=True):
+        steps += [gate, chunk(event)]
+    upstream.say(*steps, LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    for gate, event in zip(gates, (START, BLOCK, DELTA, DELTA, END), strict=True):
+        gate.set()
+        assert client.chunk() == event
+    assert client.chunk() == b""
+
+
+@pytest.mark.parametrize(("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")])
+def test_a_silent_stream_gets_pings_between_events(
+    server: Server, upstream: Upstream, route: str, ask: bytes, ping: bytes
+) -> None:
+    go, again = threading.Event(), threading.Event()
+    event = b'data: {"id":"x","choices":[]}\n\n'
+    upstream.say(stream_head(), go, chunk(event), again, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", route, ask)
+    _, headers = client.head()
+    assert client.chunk() == ping
+    go.set()
+    assert client.chunk() == event
+    assert client.chunk() == ping
+    again.set()
+    rest, whole = client.chunks()
+    assert rest.removeprefix(ping) == b"data: [DONE]\n\n"
+    assert whole
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert not record["wire_exact"]
+
+
+def test_no_ping_stands_inside_an_event(server: Server, upstream: Upstream) -> None:
+    middle = threading.Event()
+    upstream.say(stream_head(), chunk(START[:40]), middle, chunk(START[40:] + END), LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    assert client.chunk() == START[:40]
+    client.sock.settimeout(0.6)  # longer than two intervals
+    with pytest.raises(TimeoutError):
+        client.sock.recv(1, socket.MSG_PEEK)
+    middle.set()
+    client.sock.settimeout(10)
+    assert client.chunk() == START[40:] + END
+
+
+def test_a_silent_json_answer_gets_no_ping(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(head(200, "Content-Length: 2"), b"{", go, b"}")
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    _, headers = client.head()
+    client.sock.settimeout(0.6)
+    assert client.sock.recv(10) == b"{"
+    with pytest.raises(TimeoutError):
+        client.sock.recv(1)
+    go.set()
+    assert client.sock.recv(10) == b"}"
+
+
+def leave(client: object) -> float:
+    client.close()
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("begun", [(), (stream_head(),), (stream_head(), chunk(START + BLOCK + DELTA))])
+def test_a_client_that_leaves_closes_the_upstream(
+    server: Server, upstream: Upstream, begun: tuple[bytes, ...]
+) -> None:
+    """Before the head, after it, and while events flow; the upstream stays silent."""
+    upstream.say(*begun, GONE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    upstream.wait_heard(1)
+    id = ""
+    if begun:
+        id = client.head()[1]["x-aibridge-interception-id"]
+    if len(begun) > 1:
+        client.chunk()
+    left = leave(client)
+    assert upstream.gone.wait(10)
+    assert time.monotonic() - left < 1
+    results = server.get("/interceptions?limit=1")["results"]
+    record = server.record(id or results[0]["id"])
+    assert record["error_type"] == "client_closed"
+    if len(begun) > 1:
+        assert record["token_usages"][0]["input_tokens"] == 3
+
+
+def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstream: Upstream) -> None:
+    upstream.say(GONE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    upstream.wait_heard(1)
+    client.close()
+    assert upstream.gone.wait(10)
+    record = server.record(server.get("/interceptions?limit=1")["results"][0]["id"])
+    assert record["status_code"] is None
+
+
+@pytest.mark.parametrize("cut", [CLOSE, RESET])
+def test_a_cut_between_events_is_told_and_stays_cut(server: Server, upstream: Upstream, cut: object) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START + BLOCK + DELTA
+    go.set()
+    event, whole = client.chunks()
+    assert not whole
+    assert event.startswith(b"event: error\n")
+    told = json.loads(event.partition(b"data: ")[2])
+    assert told["error"]["type"] == "api_error"
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert told["request_id"] == record["id"]
+    assert record["error_type"] == "server_error"
+    assert record["token_usages"][0]["output_tokens"] == 1
+    assert not record["wire_exact"]
+
+
+def test_a_cut_inside_an_event_is_just_a_cut(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK[:30]), go, CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    first = client.chunk()
+    go.set()
+    rest, whole = client.chunks()
+    assert (first + rest, whole) == (START + BLOCK[:30], False)
+
+
+def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
+    upstream.say(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    _, headers = client.head()
+    assert client.body(headers) == (b'{"id":', False)
+    assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "server_error"
+
+
+def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START[:30]), go, CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK, version="1.0")
+    client.head()
+    assert client.stream.read(30) == START[:30]
+    go.set()
+    with pytest.raises(ConnectionResetError):
+        client.stream.read(1)
+
+
+def test_a_clean_end_without_the_last_event_passes_and_is_recorded(server: Server, upstream: Upstream) -> None:
+    upstream.say(*streamed(START + BLOCK + DELTA))
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunks() == (START + BLOCK + DELTA, True)
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert record["error_type"] == "unknown"
+    assert "last event" in record["error_message"]
+    assert record["wire_exact"]
+
+
+def test_a_cut_after_the_last_event_amends_the_record(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + END), go, RESET)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START + END
+    id = headers["x-aibridge-interception-id"]
+    assert server.record(id)["error_type"] == ""
+    go.set()
+    assert client.chunks() == (b"", False)
+    deadline = time.monotonic() + 10
+    while server.record(id)["error_type"] != "server_error":
+        assert time.monotonic() < deadline
+
+
+def test_the_record_is_there_before_the_last_event_is(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK + DELTA + END), go, LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    client.chunk()
+    (record,) = server.get("/interceptions?limit=1")["results"]
+    go.set()
+    assert record["id"] == headers["x-aibridge-interception-id"]
+    assert record["ended_at"]
+    assert record["token_usages"][0]["output_tokens"] == 7
+    assert client.chunk() == b""
+
+
+def test_a_connection_serves_many_requests(server: Server, upstream: Upstream) -> None:
+    for _ in range(5):
+        upstream.say(*streamed(START + END))
+        upstream.say(answer(200, b"{}"))
+    client = server.connect()
+    for _ in range(5):
+        client.send("POST", MESSAGES, ASK)
+        assert client.body(client.head()[1]) == (START + END, True)
+        client.send("POST", MESSAGES, ASK_WHOLE)
+        assert client.body(client.head()[1]) == (b"{}", True)
+    assert upstream.connections == 1
+
+
+def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), go, chunk(START + END), LAST_CHUNK)
+    upstream.say(answer(200, b"{}"))
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    _, headers = client.head()
+    go.set()
+    assert client.body(headers) == (START + END, True)
+    assert client.body(client.head()[1]) == (b"{}", True)
+
+
+def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream: Upstream) -> None:
+    upstream.say(answer(200, b"{}"))
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    assert client.body(client.head()[1]) == (b"{}", True)
+    upstream.say(CLOSE)  # takes the request and gives not a byte
+    upstream.say(answer(200, b'{"a":1}'))
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    assert client.body(client.head()[1]) == (b'{"a":1}', True)
+    assert len(upstream.heard) == 3
+    assert upstream.connections == 2
+
+
+def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstream) -> None:
+    upstream.say(CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    status, headers = client.head()
+    assert status == 502
+    assert len(upstream.heard) == 1
+    body, _ = client.body(headers)
+    assert json.loads(body)["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01 no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+    ],
+)
+def test_garbage_is_a_502(server: Server, upstream: Upstream, garbage: bytes) -> None:
+    upstream.say(garbage, CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    status, headers = client.head()
+    body, _ = client.body(headers)
+    assert status == 502
+    assert json.loads(body)["error"]["message"] == "the AI provider could not be reached"
+
+
+def test_early_hints_are_passed_over(server: Server, upstream: Upstream) -> None:
+    upstream.say(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + answer(200, b"{}"))
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    status, headers = client.head()
+    assert (status, client.body(headers)) == (200, (b"{}", True))
+    assert "link" not in headers
+
+
+def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstream) -> None:
+    upstream.say(answer(200, b'{"n":1}') + answer(200, b'{"stolen":1}'))
+    upstream.say(answer(200, b'{"n":2}'))
+    client = server.connect()
+    for expected in (b'{"n":1}', b'{"n":2}'):
+        client.send("POST", MESSAGES, ASK_WHOLE)
+        assert client.body(client.head()[1]) == (expected, True)
+    assert upstream.connections == 2
+
+
+def test_a_close_delimited_answer_is_whole(server: Server, upstream: Upstream) -> None:
+    upstream.say(head(200), b'{"a":', b"1}", CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    _, headers = client.head()
+    assert client.body(headers) == (b'{"a":1}', True)
+    assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
