@@ -27,20 +27,23 @@ from .outbound import Outbound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _BODILESS = (204, 304)
+_BROKE_OFF = "the request body is shorter than announced"
 
 
 def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]) -> None:
     """All of a path's methods go to `view`, and no redirect or automatic answer stands in the
     way: what is served is decided on the raw target."""
-    blueprint.add_url_rule(
-        path,
-        endpoint=f"all_{len(blueprint.deferred_functions)}",
-        view_func=view,
-        methods=METHODS,
-        strict_slashes=False,
-        merge_slashes=False,
-        provide_automatic_options=False,
-    )
+    for websocket in (False, True):  # Werkzeug answers 400 to an upgrade that no rule expects
+        blueprint.add_url_rule(
+            path,
+            endpoint=f"all_{len(blueprint.deferred_functions)}",
+            view_func=view,
+            methods=["GET"] if websocket else METHODS,
+            strict_slashes=False,
+            merge_slashes=False,
+            provide_automatic_options=False,
+            websocket=websocket,
+        )
 
 
 def provider_blueprint(
@@ -119,14 +122,22 @@ def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
 
 def _read_body(incoming: Request, limit: int) -> bytes:
     """Counts while it reads. Raises BodyTooLarge, and BadBody where the body is shorter than
-    announced."""
-    incoming.max_content_length = limit
+    announced. Werkzeug ends quietly at its limit, so it is given one byte more than ours."""
+    announced = incoming.content_length or 0
+    if announced > limit:
+        raise BodyTooLarge(limit)
+    incoming.max_content_length = limit + 1
     try:
-        return incoming.get_data(cache=True)
+        body = incoming.get_data(cache=True)
     except RequestEntityTooLarge:
         raise BodyTooLarge(limit) from None
     except (ClientDisconnected, OSError):
-        raise BadBody("the request body broke off") from None
+        raise BadBody(_BROKE_OFF) from None
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    if len(body) < announced:
+        raise BadBody(_BROKE_OFF)
+    return body
 
 
 def respond(call: Call, reply: Reply) -> Response:

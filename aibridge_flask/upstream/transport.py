@@ -10,7 +10,7 @@ import requests
 from requests import PreparedRequest, Session
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
 from ..config import ProviderSettings
 from ..errors import ClientGone, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
@@ -102,6 +102,8 @@ class Transport:
             response = self._adapter.send(request, client=client, **self._options)
         except ClientGone:
             raise
+        except NewConnectionError:  # by its class a kind of time-out
+            raise UpstreamUnreachable from None
         except _TIMEOUTS:
             raise UpstreamTimeout from None
         except _FAILURES:
