@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,7 @@ class AIBridge:
 
     def __init__(self, app: Flask | None = None) -> None:
         self._loader: ActorLoader | None = None
-        self._recorders: WeakKeyDictionary[Flask, Recorder] = WeakKeyDictionary()
+        self._closers: WeakKeyDictionary[Flask, ExitStack] = WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
@@ -48,7 +49,8 @@ class AIBridge:
         recorder = Recorder(engine)
         app.extensions[_KEY] = self
         app.config["AIBRIDGE_SETTINGS"] = settings
-        self._recorders[app] = recorder
+        self._closers[app] = ExitStack()
+        self._closers[app].callback(recorder.close)
         self._register(app, settings, recorder)
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
@@ -58,8 +60,9 @@ class AIBridge:
         return load
 
     def close(self, app: Flask) -> None:
-        """Writes all records that wait; for the end of a process, and for tests."""
-        self._recorders[app].close()
+        """Writes all records that wait and ends idle connections; for the end of a process, which
+        does it by itself, and for tests."""
+        self._closers[app].close()
 
     def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
@@ -70,6 +73,7 @@ class AIBridge:
 
         for provider in settings.providers:
             outbound = Outbound(settings, provider)
+            self._closers[app].callback(outbound.close)
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
             )

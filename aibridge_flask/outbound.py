@@ -59,6 +59,10 @@ class Outbound:
         """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
         return self._transport.send(outgoing, client)
 
+    def close(self) -> None:
+        """Ends the connections that wait for a next request."""
+        self._transport.close()
+
     def _outgoing(
         self, call: Call, url: str, body: bytes, credential: Credential, actor: Actor,
         drop: Iterable[str], add: Iterable[tuple[str, str]],

@@ -94,7 +94,7 @@ class ProviderSettings:
     max_retries: int
     inject_tools: bool
     ca_file: str
-    proxy: str
+    proxy: str = field(repr=False)
     circuit_breaker: tuple[CircuitBreaker, ...] = ()
     aws: tuple[Aws, ...] = ()
 

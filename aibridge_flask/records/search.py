@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from .tables import interceptions
 
-_TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|(\S+))(?=\s|$)')
+_TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|([^\s"]\S*))(?=\s|$)')
 _COLUMNS = {
     "initiator": interceptions.c.initiator_id,
     "provider": interceptions.c.provider,

@@ -110,6 +110,10 @@ class Transport:
             raise UpstreamUnreachable from None
         return WireAnswer(response, self._read_timeout)
 
+    def close(self) -> None:
+        """Ends the connections that wait for a next request."""
+        self._session.close()
+
 
 def _ca_bundle(configured: str) -> Any:
     """The environment's CA bundle is read here, once: the session does not trust it later."""

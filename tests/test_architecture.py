@@ -1,0 +1,89 @@
+"""The shape of the code: imports point down, files and functions stay small."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "aibridge_flask"
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "versions" not in path.parts)
+# From the ground up; a module imports from its own layer or below.
+LAYERS = (
+    {"model", "errors", "headers", "sse", "clients", "coding", "waiting"},
+    {"formats", "config"},
+    {"upstream", "records"},
+    {"providers"},
+    {"relay", "outbound"},
+    {"agent", "bridge", "passthrough", "identity"},
+    {"routes", "web"},
+    {"extension"},
+    {"__init__"},
+)
+FLASK = {"routes", "web", "identity", "extension"}
+
+
+def unit(path: Path) -> str:
+    """The top module or folder of the package to which a file belongs."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> list[tuple[str, int]]:
+    """Absolute names of what a file imports, and where."""
+    package = ("aibridge_flask", *path.relative_to(PACKAGE).parts[:-1])
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(f"{stem}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def layer(name: str) -> int:
+    return next(height for height, names in enumerate(LAYERS) if name in names)
+
+
+def functions(path: Path) -> list[tuple[str, int]]:
+    """Name and length in lines of each function."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return [(f"{path.name}:{node.name}", (node.end_lineno or 0) - node.lineno + 1) for node in nodes]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    for name, line in imported(path):
+        parts = name.split(".")
+        if parts[0] == "aibridge_flask" and len(parts) > 1 and parts[1] != unit(path):
+            assert layer(parts[1]) <= layer(unit(path)), f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_frameworks_stay_where_they_belong(path: Path) -> None:
+    roots = {name.split(".")[0] for name, _ in imported(path)}
+    assert "gunicorn" not in roots
+    assert "gevent" not in roots or unit(path) == "waiting"
+    assert not roots & {"flask", "werkzeug"} or unit(path) in FLASK
+    if unit(path) == "formats":
+        assert not roots & {"socket", "time", "datetime", "logging", "requests", "os", "threading"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_functions_are_short() -> None:
+    found = [one for path in FILES for one in functions(path)]
+    lengths = sorted(length for _, length in found)
+    assert [one for one in found if one[1] > 60] == []
+    assert statistics.median(lengths) <= 8
+    assert lengths[int(len(lengths) * 0.9)] <= 30
+
+
+def test_every_layer_names_what_is_there() -> None:
+    assert {unit(path) for path in FILES} == set().union(*LAYERS)
