@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
-
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -47,7 +45,9 @@ def check(response: TestResponse, path: str, status: int, type: str, code: str, 
     return str(message)
 
 
-@pytest.mark.parametrize("path", ["/second/v1/messages", "/copilot/chat/completions", "/copilot/responses", "/copilot/v1/messages"])
+@pytest.mark.parametrize(
+    "path", ["/second/v1/messages", "/copilot/chat/completions", "/copilot/responses", "/copilot/v1/messages"]
+)
 def test_no_credential_is_401_and_names_both_ways(client: FlaskClient, upstream: Upstream, path: str) -> None:
     response = post(client, path, ASK)
     message = check(response, path, 401, "authentication_error", "missing_credential", final=True)
@@ -67,7 +67,9 @@ def test_own_keys_can_be_refused(make_app: MakeApp, upstream: Upstream, path: st
     assert upstream.heard == []
 
 
-@pytest.mark.parametrize("path", ["/off", "/off/", "/off/v1/chat/completions", "/off/v1/models", "/off/any/thing"])
+@pytest.mark.parametrize(
+    "path", ["/off", "/off/", "/off/v1/chat/completions", "/off/v1/models", "/off/any/thing"]
+)
 def test_a_disabled_provider_is_503_everywhere(client: FlaskClient, path: str) -> None:
     message = check(post(client, path, ASK), "/openai", 503, "api_error", "provider_disabled", final=True)
     assert message == 'provider_disabled: AI provider "off" is disabled'
@@ -133,7 +135,9 @@ def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upst
     [b"", b"  ", b"nonsense", b'{"model": ', b"[1]", b'"text"', b"null", b'{"a": NaN}', b'{"a": Infinity}',
      b'{"a": "\xff"}', '{"a": 1}'.encode("utf-16"), b"\xef\xbb\xbf{}", b'{"a": "\x00"}', b"[" * 100_000, b'{"a":' * 100_000],
 )  # fmt: skip
-def test_what_is_no_json_object_is_400(client: FlaskClient, upstream: Upstream, path: str, ask: object, body: bytes) -> None:
+def test_what_is_no_json_object_is_400(
+    client: FlaskClient, upstream: Upstream, path: str, ask: object, body: bytes
+) -> None:
     response = post(client, path, body)
     check(response, path, 400, "invalid_request_error", "invalid_json", final=False)
     assert response.headers["X-AIBridge-Interception-Id"]
@@ -164,7 +168,9 @@ def test_odd_json_passes_as_it_is(client: FlaskClient, upstream: Upstream, body:
 
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_an_unknown_content_coding_is_415(client: FlaskClient, upstream: Upstream, path: str, ask: object) -> None:
+def test_an_unknown_content_coding_is_415(
+    client: FlaskClient, upstream: Upstream, path: str, ask: object
+) -> None:
     response = post(client, path, ask, Content_Encoding="compress")
     check(response, path, 415, "invalid_request_error", "unsupported_encoding", final=True)
     assert upstream.heard == []
@@ -177,11 +183,11 @@ def test_background_responses_are_501(client: FlaskClient, upstream: Upstream) -
 
 
 @pytest.fixture
-def unreachable(make_app: MakeApp) -> Iterator[FlaskClient]:
+def unreachable(make_app: MakeApp) -> FlaskClient:
     """Providers at a port where nobody listens."""
     url = f"http://127.0.0.1:{free_port()}"
     keys = [{"value": "sk-central-0123456789"}]
-    yield make_app(
+    return make_app(
         providers=[
             {"type": "anthropic", "base_url": url, "keys": keys},
             {"type": "openai", "base_url": url, "keys": keys},
@@ -210,7 +216,9 @@ def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: s
 
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_without_a_record_the_upstream_is_not_called(make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path) -> None:  # noqa: ANN001
+def test_without_a_record_the_upstream_is_not_called(
+    make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path
+) -> None:
     client = make_app().test_client()
     (tmp_path / "records.db").write_bytes(b"this is no database any more, and larger than a header" * 99)
     for extra in tmp_path.glob("records.db-*"):
@@ -229,7 +237,9 @@ def test_a_websocket_is_426_at_once(client: FlaskClient, upstream: Upstream, pat
 
 def test_a_body_shorter_than_announced_is_not_forwarded(server: Server, upstream: Upstream) -> None:
     client = server.connect()
-    client.sock.sendall(f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{}}".encode())
+    client.sock.sendall(
+        f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{}}".encode()
+    )
     client.sock.shutdown(socket.SHUT_WR)
     client.stream.read()
     assert upstream.heard == []

@@ -22,7 +22,9 @@ def client(make_app: MakeApp) -> FlaskClient:
     return make_app().test_client()
 
 
-def ask(client: FlaskClient, upstream: Upstream, path: str, method: str = "POST", **headers: str) -> TestResponse:
+def ask(
+    client: FlaskClient, upstream: Upstream, path: str, method: str = "POST", **headers: str
+) -> TestResponse:
     upstream.say(answer(200, b"{}"))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = ASK if method == "POST" else None
@@ -71,7 +73,9 @@ def test_bridged_paths_are_mapped(client: FlaskClient, upstream: Upstream, path:
         ("GET", "/copilot/.well-known/oauth", "/.well-known/oauth"),
     ],
 )
-def test_the_white_list_passes(client: FlaskClient, upstream: Upstream, method: str, path: str, target: str) -> None:
+def test_the_white_list_passes(
+    client: FlaskClient, upstream: Upstream, method: str, path: str, target: str
+) -> None:
     response = ask(client, upstream, path, method, Authorization="Bearer own-0123456789")
     assert response.status_code == 200
     assert (upstream.heard[0].method, upstream.heard[0].target) == (method, target)
@@ -132,7 +136,13 @@ def test_the_gateways_own_headers_end_here(client: FlaskClient, upstream: Upstre
         X_Coder_AI_Governance_Token="aib_secret", X_AI_Bridge_Actor_ID="root",
         X_AI_Bridge_Actor_Metadata_Team="root", Accept_Encoding="br",
     )  # fmt: skip
-    assert upstream.heard[0].names() == {"host", "x-api-key", "accept-encoding", "content-length", "user-agent"}
+    assert upstream.heard[0].names() == {
+        "host",
+        "x-api-key",
+        "accept-encoding",
+        "content-length",
+        "user-agent",
+    }
     assert upstream.heard[0].header("Host") == f"127.0.0.1:{upstream.port}"
     assert upstream.heard[0].header("Accept-Encoding") == "identity"
 
@@ -158,7 +168,13 @@ def test_the_upstreams_headers_pass(server: Server, upstream: Upstream) -> None:
         head += client.stream.readline()
     lines = head.decode().split("\r\n")
     assert lines[0].startswith("HTTP/1.1 429 ")
-    for line in ("Retry-After: 7", "request-id: req_9", "X-Two: a", "X-Two: b", "anthropic-ratelimit-requests-remaining: 0"):
+    for line in (
+        "Retry-After: 7",
+        "request-id: req_9",
+        "X-Two: a",
+        "X-Two: b",
+        "anthropic-ratelimit-requests-remaining: 0",
+    ):
         assert line in lines
     for name in ("Set-Cookie", "X-Gone", "Keep-Alive", "Server: their", "Date: never"):
         assert name not in head.decode()
@@ -180,7 +196,13 @@ def test_the_upstreams_headers_pass(server: Server, upstream: Upstream) -> None:
     ],
 )  # fmt: skip
 def test_the_credential_is_the_users_or_a_central_one(
-    client: FlaskClient, upstream: Upstream, path: str, sent: dict[str, str], expected: dict[str, str], kind: str, hint: str
+    client: FlaskClient,
+    upstream: Upstream,
+    path: str,
+    sent: dict[str, str],
+    expected: dict[str, str],
+    kind: str,
+    hint: str,
 ) -> None:
     ask(client, upstream, path, **{name.replace("-", "_"): value for name, value in sent.items()})
     found = {name: upstream.heard[0].header(name) for name in ("x-api-key", "authorization")}
@@ -207,7 +229,10 @@ def test_actor_headers_tell_who_asks(make_app: MakeApp, upstream: Upstream) -> N
     assert heard.header("X-AI-Bridge-Actor-Metadata-team-name") == "r&d"
 
 
-@pytest.mark.parametrize(("asked", "sent"), [("", True), (',"stream_options":{"x":1}', True), (',"stream_options":{"include_usage":true}', False)])
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [("", True), (',"stream_options":{"x":1}', True), (',"stream_options":{"include_usage":true}', False)],
+)
 def test_a_chat_streams_usage_is_asked_for_and_kept_back(
     server: Server, upstream: Upstream, asked: str, sent: bool
 ) -> None:

@@ -37,7 +37,9 @@ END = (
 )
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 MESSAGES = "/anthropic/v1/messages"
-ASK = b'{"model":"claude-sonnet-4-5","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
+ASK = (
+    b'{"model":"claude-sonnet-4-5","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
+)
 ASK_WHOLE = ASK.replace(b'"stream":true,', b"")
 CHAT = "/openai/v1/chat/completions"
 ASK_CHAT = b'{"model":"gpt-5","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
@@ -72,7 +74,9 @@ def test_each_event_comes_at_once(server: Server, upstream: Upstream) -> None:
     assert client.chunk() == b""
 
 
-@pytest.mark.parametrize(("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")])
+@pytest.mark.parametrize(
+    ("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
+)
 def test_a_silent_stream_gets_pings_between_events(
     server: Server, upstream: Upstream, route: str, ask: bytes, ping: bytes
 ) -> None:
@@ -217,7 +221,9 @@ def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstr
         client.stream.read(1)
 
 
-def test_a_clean_end_without_the_last_event_passes_and_is_recorded(server: Server, upstream: Upstream) -> None:
+def test_a_clean_end_without_the_last_event_passes_and_is_recorded(
+    server: Server, upstream: Upstream
+) -> None:
     upstream.say(*streamed(START + BLOCK + DELTA))
     client = server.connect()
     client.send("POST", MESSAGES, ASK)

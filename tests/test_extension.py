@@ -1,0 +1,190 @@
+"""The bridge inside a Flask application."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask, Response
+
+from aibridge_flask import Actor, AIBridge, ConfigError
+from tests.conftest import providers
+from tests.support.server import PREFIX
+from tests.support.upstream import Upstream, answer, streamed
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+MESSAGES = f"{PREFIX}/anthropic/v1/messages"
+
+
+def host(folder: Path, upstream: Upstream, **more: object) -> Flask:
+    """An application of somebody else's, with pages and habits of its own."""
+    app = Flask("host")
+    app.config["AIBRIDGE"] = {
+        "database_url": f"sqlite:///{folder}/records.db",
+        "providers": providers(upstream.url),
+        **more,
+    }
+    app.config["MAX_CONTENT_LENGTH"] = 10
+
+    @app.get("/")
+    def home() -> str:
+        return "home"
+
+    @app.post("/form")
+    def form() -> str:
+        from flask import request
+
+        return str(len(request.get_data()))
+
+    @app.errorhandler(404)
+    def lost(error: Exception) -> tuple[str, int]:
+        return "the host's own page", 404
+
+    @app.after_request
+    def mark(response: Response) -> Response:
+        response.headers["X-Host"] = "1"
+        return response
+
+    return app
+
+
+def test_the_readmes_example_works(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run as it stands, but for where its records and its provider are."""
+    (code,) = re.findall(r"```python\n(.*?app\.run.*?)```", README, re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    monkeypatch.setattr(Flask, "run", lambda app: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789012")
+    monkeypatch.setenv("HTTPS_PROXY", upstream.url)
+    names: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(code, "README.md", "exec"), names)
+    app, bridge = names["app"], names["bridge"]
+    assert isinstance(app, Flask)
+    assert isinstance(bridge, AIBridge)
+    client = app.test_client()
+    assert client.get(f"{PREFIX}/healthz").status_code == 200
+    assert client.post(MESSAGES, data=b"{}").status_code == 401
+    upstream.say(answer(403, b""))  # the proxy refuses the tunnel: the request got as far as that
+    asked = client.post(MESSAGES, data=b"{}", headers={"X-User": "ann"}, buffered=True)
+    assert asked.status_code == 502
+    assert upstream.heard[0].target == "api.anthropic.com:443"
+    bridge.close(app)
+
+
+def test_a_host_stays_as_it_is(tmp_path: Path, upstream: Upstream) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+    client = app.test_client()
+    assert client.get("/").get_data(as_text=True) == "home"
+    assert client.get("/nowhere").get_data(as_text=True) == "the host's own page"
+    assert client.post("/form", data=b"x" * 11).status_code == 413
+    upstream.say(*streamed(b"data: 1\n\n"))
+    body = b'{"model":"m","messages":[]}'
+    bridged = client.post(MESSAGES, data=body, buffered=True)
+    assert (bridged.get_data(), bridged.headers["X-Host"]) == (b"data: 1\n\n", "1")
+    assert client.get(f"{PREFIX}/anthropic/nowhere").get_json()["error"]["type"] == "not_found_error"
+    bridge.close(app)
+
+
+def test_several_applications_stand_side_by_side(tmp_path: Path, upstream: Upstream) -> None:
+    bridge = AIBridge()
+    apps = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        app = host(tmp_path / name, upstream, url_prefix=f"/{name}/ai")
+        bridge.init_app(app)
+        apps.append(app)
+    for name, app in zip(("one", "two"), apps, strict=True):
+        upstream.say(answer(200, b"{}"))
+        client = app.test_client()
+        sent = client.post(
+            f"/{name}/ai/anthropic/v1/messages", data=b'{"model":"%s"}' % name.encode(), buffered=True
+        )
+        assert sent.status_code == 200
+        found = client.get(f"/{name}/ai/interceptions").get_json()
+        assert [one["model"] for one in found["results"]] == [name]
+        assert client.get(f"{PREFIX}/healthz").status_code == 404
+        bridge.close(app)
+
+
+def test_a_second_bridge_on_one_application_is_refused(tmp_path: Path, upstream: Upstream) -> None:
+    app = host(tmp_path, upstream)
+    AIBridge(app)
+    with pytest.raises(RuntimeError, match="already"):
+        AIBridge(app)
+
+
+def test_wrong_settings_stop_the_start(tmp_path: Path, upstream: Upstream) -> None:
+    with pytest.raises(ConfigError, match="colour"):
+        AIBridge(host(tmp_path, upstream, colour="red"))
+
+
+def test_the_bridge_can_be_mounted_below_a_prefix(tmp_path: Path, upstream: Upstream) -> None:
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+    from werkzeug.test import Client
+
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+    client = Client(DispatcherMiddleware(Flask("outer").wsgi_app, {"/below": app.wsgi_app}))
+    upstream.say(answer(200, b"{}"))
+    response = client.get(
+        f"/below{PREFIX}/anthropic/v1/models/a%2Fb?x=1",
+        environ_base={"REMOTE_ADDR": "127.0.0.1"},
+        buffered=True,
+    )
+    assert response.status_code == 200
+    assert upstream.heard[0].target == "/v1/models/a%2Fb?x=1"
+    bridge.close(app)
+
+
+@pytest.mark.parametrize(
+    "path", ["/anthropic/v1/models/x", "/anthropic/v1/models/a%2Fb", "/anthropic//v1/models"]
+)
+def test_a_server_without_raw_targets_serves_plain_paths_alone(
+    tmp_path: Path, upstream: Upstream, path: str
+) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+
+    def bare(environ: dict[str, object], start: object) -> object:
+        environ.pop("RAW_URI")
+        environ.pop("REQUEST_URI")
+        environ["PATH_INFO"] = PREFIX + path
+        return app.wsgi_app(environ, start)
+
+    from werkzeug.test import Client
+
+    upstream.say(answer(200, b"{}"))
+    response = Client(bare).get("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}, buffered=True)
+    assert response.status_code == (200 if path.endswith("/x") else 404)
+    bridge.close(app)
+
+
+def test_the_standalone_page_tells_the_base_urls(make_app: object) -> None:
+    page = make_app().test_client().get("/").get_data(as_text=True)
+    for part in (
+        "ANTHROPIC_BASE_URL=http://localhost/api/v2/aibridge/anthropic",
+        "/openai/v1",
+        "/copilot",
+        "/healthz",
+    ):
+        assert part in page
+    assert "/off" not in page
+
+
+def test_an_actor_without_rights_sees_only_its_own(tmp_path: Path, upstream: Upstream) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+    bridge.actor_loader(lambda request: Actor(request.headers["X-Who"]))
+    client = app.test_client()
+    upstream.say(answer(200, b"{}"))
+    client.post(MESSAGES, data=b'{"model":"m"}', headers={"X-Who": "ann"}, buffered=True)
+    seen = [
+        client.get(f"{PREFIX}/interceptions", headers={"X-Who": who}).get_json()["count"]
+        for who in ("ann", "bob")
+    ]
+    assert seen == [1, 0]
+    bridge.close(app)

@@ -1,0 +1,167 @@
+"""Group commit, the start of a database, and what happens while it is locked."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from aibridge_flask.errors import ConfigError, RecordingFailed
+from aibridge_flask.model import Usage, new_id
+from aibridge_flask.records import database, tables
+from aibridge_flask.records.events import Ended, Started, TokenUse, ToolUse, now
+from aibridge_flask.records.recorder import Recorder
+from tests.support.server import ROOT
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/records.db"
+
+
+@pytest.fixture
+def recorder(url: str) -> Iterator[Recorder]:
+    engine = database.connect(url)
+    database.migrate(engine)
+    recorder = Recorder(engine)
+    yield recorder
+    recorder.close()
+
+
+def started(id: str, **more: str) -> Started:
+    return Started(id, "ann", now(), **more)
+
+
+def rows(recorder: Recorder, table: sa.Table) -> list[sa.RowMapping]:
+    with recorder.engine.connect() as connection:
+        return list(connection.execute(sa.select(table)).mappings())
+
+
+def test_what_is_written_is_committed_in_order(recorder: Recorder) -> None:
+    id = new_id()
+    recorder.write(started(id, model="m"), dear=False)
+    for output in (1, 5, 9):
+        recorder.record(TokenUse(id, 0, "resp", "m", Usage(3, output), now()))
+    recorder.write(Ended(id, now(), status_code=200), dear=True)
+    assert [row["output_tokens"] for row in rows(recorder, tables.token_usages)] == [9]
+    (row,) = rows(recorder, tables.interceptions)
+    assert (row["model"], row["status_code"]) == ("m", 200)
+
+
+def test_telling_twice_changes_nothing(recorder: Recorder) -> None:
+    id = new_id()
+    told = (
+        started(id),
+        ToolUse(id, 0, 0, "r", "call", "", "Read", "{}", now()),
+        Ended(id, now(), status_code=200),
+    )
+    recorder.write(*told, dear=True)
+    first = [rows(recorder, table) for table in (tables.interceptions, tables.tool_usages)]
+    recorder.write(*told, dear=True)
+    assert [rows(recorder, table) for table in (tables.interceptions, tables.tool_usages)] == first
+
+
+def test_many_threads_share_the_writer_and_nothing_is_lost(recorder: Recorder) -> None:
+    def interceptions() -> None:
+        for _ in range(50):
+            id = new_id()
+            recorder.write(started(id), dear=False)
+            recorder.write(Ended(id, now(), status_code=200), dear=True)
+
+    threads = [threading.Thread(target=interceptions) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row["status_code"] for row in rows(recorder, tables.interceptions)] == [200] * 400
+
+
+def test_a_closed_recorder_has_written_all(recorder: Recorder) -> None:
+    ids = [new_id() for _ in range(300)]
+    for id in ids:
+        recorder.record(started(id))
+    recorder.close()
+    assert {row["id"] for row in rows(recorder, tables.interceptions)} == set(ids)
+
+
+def test_a_locked_database_delays_what_is_dear_and_loses_nothing(
+    recorder: Recorder, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_MS", 50)
+    id, refused = new_id(), new_id()
+    recorder.record(started(id))
+    lock = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RecordingFailed):
+        recorder.write(started(refused), dear=False)
+    with pytest.raises(RecordingFailed):
+        recorder.write(Ended(id, now(), status_code=200), dear=True)
+    assert not recorder.healthy
+    lock.execute("COMMIT")
+    lock.close()
+    recorder.write(started(new_id()), dear=False)
+    assert recorder.healthy
+    found = {row["id"]: row["status_code"] for row in rows(recorder, tables.interceptions)}
+    assert found[id] == 200
+    assert refused not in found
+
+
+def test_one_bad_entry_does_not_take_its_neighbours_along(recorder: Recorder) -> None:
+    good = [new_id() for _ in range(3)]
+    recorder.record(started(good[0]))
+    recorder.record(TokenUse("nobody", 0, "r", "m", Usage(), now()))  # belongs to no interception
+    recorder.record(started(good[1]))
+    recorder.write(started(good[2]), dear=False)
+    assert {row["id"] for row in rows(recorder, tables.interceptions)} == set(good)
+
+
+def test_a_parent_is_found_among_the_same_actors_calls(recorder: Recorder) -> None:
+    parent, stranger, child = new_id(), new_id(), new_id()
+    recorder.write(started(parent), ToolUse(parent, 0, 0, "r", "call_1", "", "Read", "", now()), dear=True)
+    other = Started(stranger, "bob", now())
+    recorder.write(other, ToolUse(stranger, 0, 0, "r", "call_1", "", "Read", "", now()), dear=True)
+    recorder.write(started(child, correlating_tool_call_id="call_1"), dear=True)
+    found = {row["id"]: row["thread_parent_id"] for row in rows(recorder, tables.interceptions)}
+    assert found == {parent: None, stranger: None, child: parent}
+
+
+def test_the_migrations_make_the_tables(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = database.connect(url)
+    database.migrate(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_many_processes_can_start_on_an_empty_database(url: str) -> None:
+    code = f"from aibridge_flask.records import database as d; e = d.connect({url!r}); d.migrate(e); print(d._version(e))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for _ in range(6)
+    ]
+    assert [process.communicate()[0].decode().strip() for process in processes] == [database.HEAD] * 6
+
+
+def test_a_database_of_another_version_stops_the_start(url: str) -> None:
+    engine = database.connect(url)
+    database.migrate(engine)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigError, match="another version"):
+        database.migrate(engine)
+
+
+def test_a_database_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="database_url: .* cannot be used"):
+        database.migrate(database.connect(f"sqlite:///{tmp_path}/no/such/folder/records.db"))

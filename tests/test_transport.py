@@ -1,0 +1,207 @@
+"""HTTPS, CA bundles and proxies on the way to an upstream, and the seam for `responses`."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import responses
+import trustme
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.conftest import MakeApp
+from tests.support.server import PREFIX
+from tests.support.upstream import Upstream, answer, streamed
+
+MESSAGES = f"{PREFIX}/anthropic/v1/messages"
+ASK = b'{"model":"m","messages":[]}'
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority: trustme.CA) -> Iterator[Upstream]:
+    """The scripted upstream behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    upstream = Upstream(context)
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def bundle(authority: trustme.CA, tmp_path: Path) -> str:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+def at(url: str, **more: object) -> dict[str, object]:
+    provider = {"type": "anthropic", "base_url": url, "keys": [{"value": "sk-central-0123456789"}]}
+    return {"providers": [{**provider, **more}]}
+
+
+def ask(client: FlaskClient) -> TestResponse:
+    return client.post(MESSAGES, data=ASK, buffered=True)
+
+
+def test_https_needs_the_upstreams_authority(
+    make_app: MakeApp, secure: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    assert ask(make_app(**at(secure.url)).test_client()).status_code == 502
+    assert secure.heard == []
+    for _ in range(2):
+        secure.say(answer(200, b"{}"))
+    client = make_app(**at(secure.url, ca_file=bundle)).test_client()
+    assert [ask(client).get_data() for _ in range(2)] == [b"{}", b"{}"]
+    assert len({heard.header("host") for heard in secure.heard}) == 1
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_the_environments_authority_counts(
+    make_app: MakeApp, secure: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, bundle)
+    secure.say(*streamed(b"data: 1\n\n", 3))
+    assert ask(make_app(**at(secure.url)).test_client()).get_data() == b"data: 1\n\n"
+
+
+def test_plain_http_through_a_proxy_names_the_whole_url(make_app: MakeApp, upstream: Upstream) -> None:
+    upstream.say(answer(200, b"{}"))
+    client = make_app(**at("http://provider.test/base", proxy=upstream.url)).test_client()
+    assert ask(client).status_code == 200
+    assert upstream.heard[0].target == "http://provider.test/base/v1/messages"
+    assert upstream.heard[0].header("Host") == "provider.test"
+
+
+def test_the_environments_proxy_counts_and_no_proxy_too(
+    make_app: MakeApp, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", upstream.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    upstream.say(answer(200, b"{}"))
+    upstream.say(answer(200, b"{}"))
+    ask(make_app(**at("http://provider.test")).test_client())
+    ask(make_app(**at(upstream.url)).test_client())
+    assert [heard.target for heard in upstream.heard] == ["http://provider.test/v1/messages", "/v1/messages"]
+
+
+class Tunnel:
+    """A proxy that knows CONNECT alone."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[str] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        self.asked.append(head.split(b"\r\n")[0].decode())
+        host, port = head.split()[1].decode().split(":")
+        target = socket.create_connection((host, int(port)))
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        for source, sink in ((client, target), (target, client)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.fixture
+def tunnel() -> Iterator[Tunnel]:
+    proxy = Tunnel()
+    yield proxy
+    proxy.close()
+
+
+def test_https_through_a_proxy_goes_through_a_tunnel(
+    make_app: MakeApp, secure: Upstream, bundle: str, tunnel: Tunnel
+) -> None:
+    for _ in range(2):
+        secure.say(answer(200, b'{"tunnelled":1}'))
+    client = make_app(**at(secure.url, ca_file=bundle, proxy=tunnel.url)).test_client()
+    assert [ask(client).get_data() for _ in range(2)] == [b'{"tunnelled":1}'] * 2
+    assert [line.rsplit(" ", 1)[0] for line in tunnel.asked] == [f"CONNECT 127.0.0.1:{secure.port}"]
+    assert secure.heard[0].target == "/v1/messages"
+
+
+def test_a_proxy_that_is_away_is_a_502(make_app: MakeApp) -> None:
+    client = make_app(**at("https://provider.test", proxy="http://127.0.0.1:9")).test_client()
+    assert ask(client).status_code == 502
+
+
+def test_redirects_and_cookies_are_not_followed(make_app: MakeApp, upstream: Upstream) -> None:
+    upstream.say(answer(307, b"", f"Location: {upstream.url}/elsewhere", "Set-Cookie: a=b; Path=/"))
+    upstream.say(answer(200, b"{}"))
+    client = make_app().test_client()
+    moved = ask(client)
+    assert (moved.status_code, moved.headers["Location"]) == (307, f"{upstream.url}/elsewhere")
+    assert "Set-Cookie" not in moved.headers
+    ask(client)
+    assert [heard.header("Cookie") for heard in upstream.heard] == [None, None]
+
+
+def test_a_netrc_cannot_replace_the_credential(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login thief password thief")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    upstream.say(answer(200, b"{}"))
+    ask(make_app().test_client())
+    assert upstream.heard[0].header("authorization") is None
+    assert upstream.heard[0].header("x-api-key") == "sk-ant-central-0123456789"
+
+
+def test_answers_can_be_faked_with_responses(make_app: MakeApp) -> None:
+    client = make_app(**at("https://provider.test")).test_client()
+    target = "aibridge_flask.upstream.wire.WireAdapter.send"
+    with responses.RequestsMock(target=target) as mock:
+        mock.post("https://provider.test/v1/messages", body=b'{"faked":1}', headers={"request-id": "req_1"})
+        mock.get("https://provider.test/v1/models", status=404, body=b"none")
+        faked = ask(client)
+        assert (faked.get_data(), faked.headers["request-id"]) == (b'{"faked":1}', "req_1")
+        passed = client.get(f"{PREFIX}/anthropic/v1/models", buffered=True)
+        assert (passed.status_code, passed.get_data()) == (404, b"none")
+        assert mock.calls[0].request.headers["X-Api-Key"] == "sk-central-0123456789"
+
+
+def test_a_stale_pooled_connection_is_not_reused(
+    make_app: MakeApp, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("aibridge_flask.upstream.wire.time.monotonic", lambda: clock[0])
+    client = make_app().test_client()
+    for gone_by, connections in ((0, 1), (29, 1), (31, 2)):
+        clock[0] += gone_by
+        upstream.say(answer(200, b"{}"))
+        assert ask(client).status_code == 200
+        assert upstream.connections == connections
