@@ -49,7 +49,7 @@ class Bridge:
         """Raises BridgeError before anything has gone to the client. `id` is the
         interception's."""
         request = self._read(outbound, call, actor, id)
-        journal = Journal(self._recorder, self._settings.records, self._settings.prices, _started(request))
+        journal = Journal(self._recorder, self._settings.records, _started(request))
         journal.begin(request.facts.prompt)
         client, answer = _send(request, journal)
         return self._reply(request, journal, client, answer)

@@ -46,7 +46,7 @@ class AIBridge:
         settings = config.load(app.config.get("AIBRIDGE") or {})
         engine = database.connect(settings.database_url)
         database.migrate(engine)
-        recorder = Recorder(engine)
+        recorder = Recorder(engine, settings.prices)
         app.extensions[_KEY] = self
         app.config["AIBRIDGE_SETTINGS"] = settings
         self._closers[app] = ExitStack()

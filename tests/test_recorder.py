@@ -163,5 +163,5 @@ def test_a_database_of_another_version_stops_the_start(url: str) -> None:
 
 
 def test_a_database_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="database_url: .* cannot be used"):
+    with pytest.raises(ConfigError, match=r"database_url: .* cannot be used"):
         database.migrate(database.connect(f"sqlite:///{tmp_path}/no/such/folder/records.db"))

@@ -89,8 +89,8 @@ class ModelThought:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it ended; `status_code` is 0 where no answer came, `cost_micros` below 0 where no
-    price is known, `first_byte_at` the epoch where no byte came."""
+    """How it ended; `status_code` is 0 where no answer came, `first_byte_at` the epoch where no
+    byte came. The cost is that of `usage`, by the price of the first of `models` that has one."""
 
     id: str
     ended_at: datetime
@@ -100,7 +100,8 @@ class Ended:
     error_message: str = ""
     wire_exact: bool = False
     response_sha256: str = ""
-    cost_micros: int = -1
+    usage: Usage = Usage()
+    models: tuple[str, ...] = ()
 
 
 Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
-from ..config.settings import Price, Records
+from ..config.settings import Records
 from ..errors import RecordingFailed
 from ..model import Failure, Turn, Usage
 from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, ToolUse, now
-from .prices import cost_micros
 from .recorder import Recorder
 
 _log = logging.getLogger("aibridge.records")
@@ -21,10 +20,8 @@ _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 class Journal:
     """Tells the recorder what is new. `begin` and the first `end` wait until it is written."""
 
-    def __init__(
-        self, recorder: Recorder, keep: Records, prices: Mapping[str, Price], started: Started
-    ) -> None:
-        self._recorder, self._keep, self._prices, self._started = recorder, keep, prices, started
+    def __init__(self, recorder: Recorder, keep: Records, started: Started) -> None:
+        self._recorder, self._keep, self._started = recorder, keep, started
         self._prompt = Prompt(started.id, "", started.started_at)
         self._turn, self._usage = Turn(), Usage()
         self._calls = self._thoughts = 0
@@ -91,7 +88,8 @@ class Journal:
             error_message=told.message,
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
-            cost_micros=self._cost(),
+            usage=self._usage,
+            models=(self._turn.model, self._started.model),
         )
         if self._closed and ended == self._ended:
             return
@@ -107,6 +105,3 @@ class Journal:
         else:
             self._closed = True
             self._recorder.write(self._ended, dear=True)
-
-    def _cost(self) -> int:
-        return cost_micros(self._usage, (self._turn.model, self._started.model), self._prices)

@@ -8,14 +8,16 @@ import atexit
 import logging
 import os
 from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from ..config.settings import Price
 from ..errors import RecordingFailed
-from ..model import new_id
+from ..model import EMPTY, new_id
 from ..waiting import Gate, gate, start_thread
+from . import prices
 from .events import Event
 from .store import Store, StoreDown
 
@@ -41,8 +43,9 @@ class _Entry:
 class Recorder:
     """One per process: it begins anew after a fork."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, prices: Mapping[str, Price] = EMPTY) -> None:
         self.engine = engine
+        self._prices = prices
         self._pid = 0
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._join: Callable[[float], bool] = lambda timeout: True
@@ -82,13 +85,14 @@ class Recorder:
         atexit.register(self.close)
 
     def _run(self) -> None:
-        store = Store(self.engine, new_id())
+        store = Store(self.engine, new_id(), self._prices)
         ended = False
         kept: list[_Entry] = []
         while not ended or kept:
             batch, last = self._collect(kept)
             ended = ended or last
             kept = self._commit(store, batch)
+            prices.load()  # while the first request is on its way
             if kept and ended:
                 _log.error("records could not be written at the end: %d", len(kept))
                 break

@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from ..config.settings import Price
+from ..model import Usage
 from . import tables
 from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, ToolUse
+from .prices import UNKNOWN, cost_micros
 
 _EPOCH_YEAR = 1971
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -27,8 +30,8 @@ class StoreDown(Exception):
 class Store:
     """Owned by one thread; keeps one connection open."""
 
-    def __init__(self, engine: Engine, worker_id: str) -> None:
-        self._engine, self._worker_id = engine, worker_id
+    def __init__(self, engine: Engine, worker_id: str, prices: Mapping[str, Price]) -> None:
+        self._engine, self._worker_id, self._prices = engine, worker_id, prices
         self._connection: Connection | None = None
         insert = _INSERTS[engine.dialect.name]
         self._statements = {
@@ -44,7 +47,10 @@ class Store:
         """All of them or none; raises StoreDown, and SQLAlchemyError on what it will never take."""
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in _ORDER}
         for event in events:
-            rows[type(event)].append(_ROWS[type(event)](event))
+            row = _ROWS[type(event)](event)
+            if isinstance(event, Ended):
+                row["new_cost_micros"] = self._cost(event)
+            rows[type(event)].append(row)
         try:
             connection = self._open()
             with connection.begin():
@@ -60,6 +66,12 @@ class Store:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _cost(self, event: Ended) -> int | None:
+        if event.usage == Usage():
+            return None
+        cost = cost_micros(event.usage, event.models, self._prices)
+        return cost if cost != UNKNOWN else None
 
     def _open(self) -> Connection:
         if self._connection is None:
@@ -176,7 +188,6 @@ def _ended(event: Ended) -> dict[str, Any]:
         "new_error_message": clean(event.error_message),
         "new_wire_exact": event.wire_exact,
         "new_response_sha256": event.response_sha256,
-        "new_cost_micros": event.cost_micros if event.cost_micros >= 0 else None,
     }
 
 
