@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,6 +16,7 @@ from .errors import (
     BadBody,
     BodyTooLarge,
     BridgeError,
+    GatewayError,
     ProviderDisabled,
     Unauthorized,
     UnknownRoute,
@@ -26,6 +28,7 @@ from .model import Actor, Call, Format, Reply, new_id
 from .outbound import Outbound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+_log = logging.getLogger("aibridge")
 _BODILESS = (204, 304)
 _BROKE_OFF = "the request body is shorter than announced"
 
@@ -62,6 +65,9 @@ def provider_blueprint(
             return respond(call, _serve(outbound, bridge, load, call, id))
         except BridgeError as error:
             return refuse(error, shape, id, call.path in provider.bridged_routes)
+        except Exception:
+            _log.exception("request %s failed", id)
+            return refuse(GatewayError(), shape, id, call.path in provider.bridged_routes)
 
     add_catch_all(blueprint, f"{prefix}/{provider.name}", view)
     add_catch_all(blueprint, f"{prefix}/{provider.name}/<path:rest>", view)
