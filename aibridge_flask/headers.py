@@ -41,8 +41,13 @@ def _environ_name(key: str) -> str:
 
 
 def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The request's headers, with lower-case names."""
-    return {name: environ[key] for key in environ if (name := _environ_name(key)) and environ[key]}
+    """The request's headers, with lower-case names; servers leave the two without HTTP_ empty
+    where the client sent none."""
+    return {
+        name: environ[key]
+        for key in environ
+        if (name := _environ_name(key)) and (environ[key] or key.startswith("HTTP_"))
+    }
 
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:

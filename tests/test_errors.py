@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse

@@ -53,7 +53,7 @@ def test_the_readmes_example_works(
     tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is run as it stands, but for where its records and its provider are."""
-    (code,) = re.findall(r"```python\n(.*?app\.run.*?)```", README, re.S)
+    (code,) = re.findall(r"```python\n(.*?app\.run.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     monkeypatch.setattr(Flask, "run", lambda app: None)
     monkeypatch.chdir(tmp_path)
