@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.exchanges import OWN, Exchange, load
 from tests.support.server import Server
-from tests.support.upstream import CLOSE, RESET, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import CLOSE, GONE, RESET, Upstream, answer, chunk, stream_head, streamed
 
 EXCHANGES = {exchange.name: exchange for exchange in load(OWN)}
 MESSAGE, MESSAGES = "anthropic/parallel_tools/non-streaming", "anthropic/parallel_tools/streaming"
@@ -596,6 +596,19 @@ def test_an_async_stream_that_is_cut_raises(server: Server, upstream: Upstream) 
         asyncio.run(dialogue())
 
 
+def test_a_stream_that_is_left_ends_upstream(
+    claude: anthropic.Anthropic, upstream: Upstream, server: Server
+) -> None:
+    events = EXCHANGES[MESSAGES].answer
+    upstream.say(stream_head(), chunk(events[: events.index(b"event: ping")]), GONE)
+    with claude.messages.create(**ASK, stream=True) as stream:
+        assert next(stream).type == "message_start"
+    assert upstream.gone.wait(10)
+    record = server.record(stream.response.headers["x-aibridge-interception-id"])
+    assert record["error_type"] == "client_closed"
+    assert record["token_usages"][0]["cache_write_input_tokens"] == 900
+
+
 def test_an_error_event_in_a_message_raises(
     claude: anthropic.Anthropic, upstream: Upstream, server: Server
 ) -> None:
@@ -680,3 +693,13 @@ def test_an_upstream_that_says_nothing_is_a_bad_gateway(
     assert (error.status_code, error.type) == (502, "api_error")
     assert error.body["request_id"] == error.response.headers["x-aibridge-interception-id"]
     assert len(upstream.heard) == 1
+
+
+def test_a_body_that_is_too_large_is_an_error_of_its_own(
+    claude: anthropic.Anthropic, upstream: Upstream
+) -> None:
+    said = [{"role": "user", "content": "x" * (32 << 20)}]
+    with pytest.raises(anthropic.RequestTooLargeError, match="32MiB") as caught:
+        claude.messages.create(**{**ASK, "messages": said})
+    assert caught.value.type == "request_too_large"
+    assert upstream.heard == []

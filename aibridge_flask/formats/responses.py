@@ -65,7 +65,7 @@ def whole_fold() -> Fold:
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:
-    """The same inside a stream; SDKs raise on it."""
+    """The same inside a stream."""
     said = openai.error_of(error)
     event = {"type": "error", "code": said["code"], "message": said["message"], "param": None}
     return b"event: error\ndata: " + body.dumps(event) + b"\n\n"
