@@ -4,11 +4,53 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports `requests`
 
+import contextlib
 import os
+import socket
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+
+class DrainingWorker(GeventWorker):
+    """Ends in good order: first it is not ready any more, while proxies look elsewhere; then it
+    takes no more connections, ends those that wait between two requests, which gunicorn would
+    keep for `keepalive` seconds, and lets running requests finish."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.between_requests = set()
+
+    def handle(self, listener, client, addr):
+        self.between_requests.add(client)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self.between_requests.discard(client)
+
+    def handle_request(self, listener_name, req, sock, addr):
+        self.between_requests.discard(sock)
+        super().handle_request(listener_name, req, sock, addr)
+        if not self.alive:
+            raise StopIteration  # gunicorn closes the connection
+        self.between_requests.add(sock)
+
+    def handle_exit(self, sig, frame):
+        gevent.spawn(self.drain)
+
+    def drain(self):
+        bridge = getattr(self.wsgi, "extensions", {}).get("aibridge")
+        if self.alive and bridge is not None:
+            gevent.sleep(bridge.drain(self.wsgi))
+        self.alive = False
+        for client in list(self.between_requests):
+            with contextlib.suppress(OSError):
+                client._sock.shutdown(socket.SHUT_RD)  # the plain one: its reader sees an end, no error
+
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))
-worker_class = "gevent"
+worker_class = DrainingWorker
 worker_connections = 2000
 keepalive = 75  # longer than nginx keeps an idle connection: else POSTs die on it
 graceful_timeout = 600  # longer than the longest stream that should survive a reload

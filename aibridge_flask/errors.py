@@ -3,14 +3,14 @@
 BridgeError
 +-- ClientError              the request cannot be served as it came
 |   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
-|   +-- MissingCredential, ByokDisabled, NotLocal, Unauthorized
+|   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
 +-- GatewayError             we failed
-    +-- ProviderDisabled, RecordingFailed
+    +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
     +-- ConfigError          the bridge does not start
 """
 
@@ -95,6 +95,11 @@ class NotLocal(ClientError):
     )
 
 
+class UntrustedProxy(ClientError):
+    status, type, code, final = 403, "permission_error", "untrusted_proxy", True
+    text = "this peer may not name the user: add it to auth.trusted_proxies if it is your proxy"
+
+
 class UnknownRoute(ClientError):
     status, type, code, final = 404, "not_found_error", "route_not_supported", True
 
@@ -156,6 +161,11 @@ class ProviderDisabled(GatewayError):
 class RecordingFailed(GatewayError):
     code = "recording_failed"
     text = "the interception could not be recorded, so the request was not sent"
+
+
+class IdentityUnavailable(GatewayError):
+    status, code = 503, "identity_unavailable"
+    text = "the gateway token cannot be checked now"
 
 
 class ConfigError(GatewayError):

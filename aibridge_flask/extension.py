@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from flask import Blueprint, Flask, Request, Response
 
@@ -35,6 +35,7 @@ class AIBridge:
     def __init__(self, app: Flask | None = None) -> None:
         self._loader: ActorLoader | None = None
         self._closers: WeakKeyDictionary[Flask, ExitStack] = WeakKeyDictionary()
+        self._draining: WeakSet[Flask] = WeakSet()
         if app is not None:
             self.init_app(app)
 
@@ -64,9 +65,15 @@ class AIBridge:
         does it by itself, and for tests."""
         self._closers[app].close()
 
+    def drain(self, app: Flask) -> float:
+        """From now on `readyz` is 503; gives the seconds to wait before the listener closes."""
+        self._draining.add(app)
+        settings: config.Settings = app.config["AIBRIDGE_SETTINGS"]
+        return settings.drain_delay
+
     def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
-        by_mode = identity.loader(settings)
+        by_mode = identity.loader(settings, recorder)
 
         def load(request: Request) -> Actor | None:
             return (self._loader or by_mode)(request)
@@ -78,7 +85,7 @@ class AIBridge:
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
             )
         web = Blueprint("aibridge", __name__)
-        health.add_health(web, prefix, recorder)
+        health.add_health(web, prefix, recorder, lambda: app in self._draining)
         records.add_records(web, prefix, load, recorder)
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)

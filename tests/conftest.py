@@ -45,7 +45,11 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 
 @pytest.fixture(scope="session")
 def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"providers": providers(shared_upstream.url), "keepalive_interval": KEEPALIVE}
+    settings = {
+        "providers": providers(shared_upstream.url),
+        "keepalive_interval": KEEPALIVE,
+        "drain_delay": 0,
+    }
     server = Server(tmp_path_factory.mktemp("server"), settings)
     yield server
     assert "Traceback" not in server.stop()

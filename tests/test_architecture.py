@@ -19,10 +19,10 @@ LAYERS = (
     {"relay", "outbound"},
     {"agent", "bridge", "passthrough", "identity"},
     {"routes", "web"},
-    {"extension"},
-    {"__init__"},
+    {"extension", "cli"},
+    {"__init__", "__main__"},
 )
-FLASK = {"routes", "web", "identity", "extension"}
+FLASK = {"routes", "web", "identity", "extension", "cli"}
 
 
 def unit(path: Path) -> str:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from flask.testing import FlaskClient
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from aibridge_flask import Actor, ConfigError
+import pytest
+from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from aibridge_flask import Actor
+from aibridge_flask.cli import aibridge
+from aibridge_flask.headers import mask_secret
 from tests.conftest import MakeApp
 from tests.support.server import PREFIX
 from tests.support.upstream import Upstream, answer
@@ -115,7 +123,196 @@ def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstr
     assert paged.status_code == 400
 
 
-@pytest.mark.parametrize("mode", ["token", "header"])
-def test_a_mode_that_is_not_there_yet_never_lets_anybody_in(make_app: MakeApp, mode: str) -> None:
-    with pytest.raises(ConfigError, match=r"auth\.mode"):
-        make_app(auth={"mode": mode})
+def ask(client: FlaskClient, upstream: Upstream, peer: str = "10.0.0.1", **headers: str) -> TestResponse:
+    upstream.say(answer(200, b"{}"))
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post(MESSAGES, data=ASK, headers=named, environ_base={"REMOTE_ADDR": peer}, buffered=True)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`aibridge` on the database of `make_app`."""
+    monkeypatch.setenv("AIBRIDGE_DATABASE_URL", f"sqlite:///{tmp_path}/records.db")
+    return lambda *words: CliRunner().invoke(aibridge, words)
+
+
+@pytest.fixture
+def token(cli: Callable[..., Result]) -> str:
+    return cli("token", "create", "--user", "alice").stdout.strip()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds; the loader's own clock."""
+    seconds = [1000.0]
+    monkeypatch.setattr("aibridge_flask.identity.token.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+@pytest.mark.parametrize(
+    "header", ["X-AIBridge-Token", "X-Coder-AI-Governance-Token", "X-Api-Key", "Authorization"]
+)
+def test_a_token_in_any_header_tells_the_actor(
+    make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result], header: str
+) -> None:
+    app = make_app(auth={"mode": "token"})
+    value = f"Bearer {token}" if header == "Authorization" else token
+    assert ask(app.test_client(), upstream, **{header: value}).status_code == 200
+    heard = upstream.heard[0]
+    assert heard.header("x-api-key") == "sk-ant-central-0123456789"
+    assert token not in str(heard)
+    seen = app.test_client().get(f"{PREFIX}/interceptions", headers={header: value}).get_json()
+    assert [one["initiator_id"] for one in seen["results"]] == ["alice"]
+    assert token not in str(seen)
+
+
+def test_the_users_own_key_stands_beside_the_token(make_app: MakeApp, upstream: Upstream, token: str) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    ask(client, upstream, X_Api_Key=token, Authorization="Bearer users-own")
+    ask(client, upstream, X_AIBridge_Token=token, X_Api_Key="users-key")
+    assert (upstream.heard[0].header("authorization"), upstream.heard[0].header("x-api-key")) == (
+        "Bearer users-own",
+        None,
+    )
+    assert upstream.heard[1].header("x-api-key") == "users-key"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X_Api_Key": "sk-plain"},
+        {"Authorization": "Bearer aib_wrong"},
+        {"X_AIBridge_Token": "aib_"},
+        {"X_Api_Key": "aib_\xff"},
+    ],
+)
+def test_a_missing_or_bad_token_is_401_before_the_body_is_read(
+    make_app: MakeApp, upstream: Upstream, headers: dict[str, str]
+) -> None:
+    client = make_app(auth={"mode": "token"}, max_body_bytes=4).test_client()
+    refused = ask(client, upstream, peer="127.0.0.1", **headers)
+    assert refused.status_code == 401
+    assert refused.get_json()["error"]["type"] == "authentication_error"
+    assert refused.headers["x-should-retry"] == "false"
+    assert upstream.heard == []
+    assert client.get(f"{PREFIX}/interceptions").status_code == 401
+
+
+def test_a_dedicated_header_with_anything_else_is_401(
+    make_app: MakeApp, upstream: Upstream, token: str
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    assert ask(client, upstream, X_AIBridge_Token="mine", X_Api_Key=token).status_code == 401
+
+
+def test_admins_see_all_records(
+    make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result]
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    boss = cli("token", "create", "--user", "boss", "--admin").stdout.strip()
+    ask(client, upstream, X_AIBridge_Token=token)
+    ask(client, upstream, X_AIBridge_Token=boss)
+    counts = [
+        client.get(f"{PREFIX}/interceptions", headers={"X-Api-Key": one}).get_json()["count"]
+        for one in (token, boss)
+    ]
+    assert counts == [1, 2]
+
+
+def test_a_revocation_holds_within_30_seconds(
+    make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result], clock: list[float]
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    assert ask(client, upstream, X_Api_Key=token).status_code == 200
+    id = cli("token", "list").stdout.splitlines()[1].split()[0]
+    assert cli("token", "revoke", id).exit_code == 0
+    clock[0] += 30
+    assert ask(client, upstream, X_Api_Key=token).status_code == 401
+    assert "no token" in cli("token", "revoke", id).stderr
+
+
+def test_an_expired_token_is_refused_at_once(
+    make_app: MakeApp, upstream: Upstream, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    token = cli("token", "create", "--user", "bob", "--days", "1").stdout.strip()
+    assert ask(client, upstream, X_Api_Key=token).status_code == 200
+    tomorrow = datetime.now(UTC) + timedelta(days=1, seconds=1)
+    monkeypatch.setattr("aibridge_flask.identity.token.now", lambda: tomorrow)
+    assert ask(client, upstream, X_Api_Key=token).status_code == 401
+
+
+def test_known_tokens_are_believed_while_the_database_is_away(
+    make_app: MakeApp, upstream: Upstream, token: str, clock: list[float], tmp_path: Path
+) -> None:
+    app = make_app(auth={"mode": "token"})
+    client = app.test_client()
+    models = f"{PREFIX}/anthropic/v1/models"  # a passthrough: it needs the token and no record
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+
+    def status(value: str) -> int:
+        return client.get(models, headers={"X-Api-Key": value}, buffered=True).status_code
+
+    assert status(token) == 200
+    (tmp_path / "records.db").rename(tmp_path / "elsewhere.db")
+    (tmp_path / "records.db").mkdir()
+    clock[0] += 60
+    assert status(token) == 200
+    assert status("aib_unknown") == 503
+    clock[0] += 900
+    assert status(token) == 503
+
+
+def test_tokens_are_listed_with_their_last_use_and_never_shown(
+    make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    app = make_app(auth={"mode": "token"})
+    assert token.startswith("aib_")
+    assert cli("token", "list").stdout.splitlines()[1].split()[1:] == [
+        "alice",
+        mask_secret(token),
+        "-",
+        "-",
+        "-",
+    ]
+    ask(app.test_client(), upstream, X_Api_Key=token)
+    app.extensions["aibridge"].close(app)
+    last_use = cli("token", "list").stdout.splitlines()[1].split()[4]
+    assert last_use.startswith(str(datetime.now(UTC).year))
+    assert token.encode() not in (tmp_path / "records.db").read_bytes()
+
+
+def test_the_command_tells_what_is_wrong(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("token", "create").exit_code == 2
+    assert cli("token", "create", "--user", " ").exit_code == 2
+    assert cli("token", "create", "--user", "x", "--days", "-1").exit_code == 2
+
+
+def test_a_trusted_proxy_names_the_user(make_app: MakeApp, upstream: Upstream) -> None:
+    auth = {
+        "mode": "header",
+        "actor_header": "X-User",
+        "trusted_proxies": ["10.1.0.0/16", "::1/128"],
+        "admin_actors": ["root"],
+    }
+    client = make_app(auth=auth).test_client()
+    assert (
+        ask(client, upstream, "10.1.2.3", X_User="ren\xc3\xa9", X_Forwarded_For="1.2.3.4").status_code == 200
+    )
+    assert "x-user" not in upstream.heard[0].names()
+    assert ask(client, upstream, "::ffff:10.1.2.3", X_User="root").status_code == 200
+    seen = client.get(
+        f"{PREFIX}/interceptions", headers={"X-User": "root"}, environ_base={"REMOTE_ADDR": "::1"}
+    ).get_json()
+    assert [one["initiator_id"] for one in seen["results"]] == ["root", "ren\u00e9"]
+    assert ask(client, upstream, "10.1.2.3").status_code == 401
+    for stranger in ("10.2.0.1", "127.0.0.1", ""):
+        assert ask(client, upstream, stranger, X_User="root").status_code == 403
+    assert len(upstream.heard) == 2
+
+
+def test_a_unix_sockets_peer_can_be_trusted(make_app: MakeApp, upstream: Upstream) -> None:
+    client = make_app(auth={"mode": "header", "trusted_proxies": ["unix:"]}).test_client()
+    assert ask(client, upstream, "", X_Remote_User="ann").status_code == 200
+    assert ask(client, upstream, "127.0.0.1", X_Remote_User="ann").status_code == 403

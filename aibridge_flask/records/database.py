@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0002"
 _BUSY_MS = 5000
 _LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
 

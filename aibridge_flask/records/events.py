@@ -104,4 +104,12 @@ class Ended:
     models: tuple[str, ...] = ()
 
 
-Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended
+@dataclass(frozen=True, slots=True)
+class TokenUsed:
+    """A gateway token was used."""
+
+    token_id: str
+    last_used_at: datetime
+
+
+Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended | TokenUsed

@@ -14,13 +14,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from ..config.settings import Price
 from ..model import Usage
 from . import tables
-from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, ToolUse
+from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
 from .prices import UNKNOWN, cost_micros
 
 _EPOCH_YEAR = 1971
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _AWAY = (OperationalError, InterfaceError)
-_ORDER = (Started, Prompt, TokenUse, ToolUse, ModelThought, Ended)
+_ORDER = (Started, Prompt, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
 
 
 class StoreDown(Exception):
@@ -41,6 +41,7 @@ class Store:
             ToolUse: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
             Ended: _ending(),
+            TokenUsed: _used(),
         }
 
     def write(self, events: Iterable[Event]) -> None:
@@ -125,6 +126,15 @@ def _ending() -> Any:
     return statement.where(tables.interceptions.c.id == sa.bindparam("which")).values(values)
 
 
+def _used() -> Any:
+    c = tables.gateway_tokens.c
+    return (
+        sa.update(tables.gateway_tokens)
+        .where(c.id == sa.bindparam("which"))
+        .values(last_used_at=sa.bindparam("moment"))
+    )
+
+
 def clean(text: str) -> str:
     """Text that every database takes: no lone surrogates, no NUL.
 
@@ -207,4 +217,5 @@ _ROWS: Mapping[type, Any] = {
     ToolUse: _tool,
     ModelThought: _thought,
     Ended: _ended,
+    TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
 }

@@ -94,6 +94,7 @@ interceptions = Table(
     Index("ix_interceptions_initiator", "initiator_id", "started_at"),
     Index("ix_interceptions_session", "client_session_id"),
     Index("ix_interceptions_thread_root", "thread_root_id"),
+    Index("ix_interceptions_worker", "worker_id", "ended_at"),
 )
 
 token_usages = Table(
@@ -147,4 +148,26 @@ model_thoughts = Table(
     _text("content"),
     _text("source"),
     _time("created_at"),
+)
+
+gateway_tokens = Table(
+    "gateway_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    _text("hint"),
+    _text("user"),
+    Column("admin", Boolean, nullable=False),
+    _time("created_at"),
+    _time("expires_at", nullable=True),
+    _time("revoked_at", nullable=True),
+    _time("last_used_at", nullable=True),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    _text("host"),
+    _time("seen_at"),
 )

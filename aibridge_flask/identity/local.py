@@ -1,28 +1,18 @@
-"""Who asks: the actor of a request, by the configured mode or by the host's own loader."""
+"""Mode `local`: the one user of this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Request
 
-from . import headers
-from .config import Settings
-from .errors import ConfigError, NotLocal
-from .model import Actor
+from .. import headers
+from ..errors import NotLocal
+from ..model import Actor
 
-ActorLoader = Callable[[Request], Actor | None]
 _LOCAL = Actor("local", admin=True)
-
-
-def loader(settings: Settings) -> ActorLoader:
-    """The loader of `auth.mode`; raises ConfigError."""
-    if settings.auth.mode != "local":
-        raise ConfigError(f"auth.mode: {settings.auth.mode!r} is not available yet")
-    return local
 
 
 def local(request: Request) -> Actor:

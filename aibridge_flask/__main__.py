@@ -1,0 +1,5 @@
+"""`python -m aibridge_flask`."""
+
+from .cli import main
+
+main()

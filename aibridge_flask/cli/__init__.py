@@ -1,0 +1,26 @@
+"""`aibridge`, the command. It reads the same configuration as the server."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import ConfigError
+from ..web.index import version_name
+from .tokens import token
+
+
+@click.group()
+@click.version_option(version_name(), prog_name="aibridge")
+def aibridge() -> None:
+    """AI Bridge: a gateway between AI coding tools and their providers."""
+
+
+aibridge.add_command(token)
+
+
+def main() -> None:
+    """Runs the command; a wrong setting ends it with one line."""
+    try:
+        aibridge(prog_name="aibridge")
+    except ConfigError as error:
+        raise SystemExit(f"aibridge: {error.message}") from None

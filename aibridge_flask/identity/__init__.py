@@ -1,0 +1,21 @@
+"""Who asks: the actor of a request, by the configured mode. A host's own loader may stand instead."""
+
+from __future__ import annotations
+
+from ..config import Settings
+from ..records.recorder import Recorder
+from .header import HeaderLoader
+from .loader import ActorLoader
+from .local import local
+from .token import TokenLoader
+
+__all__ = ["ActorLoader", "loader"]
+
+
+def loader(settings: Settings, recorder: Recorder) -> ActorLoader:
+    """The loader of `auth.mode`."""
+    if settings.auth.mode == "token":
+        return TokenLoader(recorder)
+    if settings.auth.mode == "header":
+        return HeaderLoader(settings.auth)
+    return local

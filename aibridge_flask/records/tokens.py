@@ -1,0 +1,101 @@
+"""Gateway tokens: shown once, stored as a digest. Each has 256 random bits, so that a plain
+SHA-256 cannot be searched."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import Engine, RowMapping
+
+from ..headers import TOKEN_PREFIX, mask_secret
+from ..model import new_id
+from .events import now
+from .tables import gateway_tokens
+
+_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it is stored; `expires_at`, `revoked_at` and `last_used_at` hold one time or none."""
+
+    id: str
+    user: str
+    admin: bool
+    hint: str
+    created_at: datetime
+    expires_at: tuple[datetime, ...]
+    revoked_at: tuple[datetime, ...]
+    last_used_at: tuple[datetime, ...]
+
+    @property
+    def valid(self) -> bool:
+        return not self.revoked_at and not any(moment <= now() for moment in self.expires_at)
+
+
+def digest(token: str) -> str:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def create(engine: Engine, user: str, admin: bool, days: int) -> str:
+    """A new token for `user`, valid for `days` (0: for ever); the only time that it is shown."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(_BYTES)
+    row = {
+        "id": new_id(),
+        "digest": digest(token),
+        "hint": mask_secret(token),
+        "user": user,
+        "admin": admin,
+        "created_at": now(),
+        "expires_at": now() + timedelta(days=days) if days else None,
+    }
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.insert(gateway_tokens).values(row))
+    return token
+
+
+def find(engine: Engine, token_digest: str) -> Iterator[Token]:
+    """The token of a digest, if there is one."""
+    return _select(engine, gateway_tokens.c.digest == token_digest)
+
+
+def listed(engine: Engine) -> Iterator[Token]:
+    """All tokens, oldest first."""
+    return _select(engine, sa.true())
+
+
+def revoke(engine: Engine, id: str) -> bool:
+    """Revokes a token for good; false where there is none of this id, or it is revoked already."""
+    c = gateway_tokens.c
+    statement = sa.update(gateway_tokens).where(c.id == id, c.revoked_at.is_(None))
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        return bool(connection.execute(statement.values(revoked_at=now())).rowcount)
+
+
+def _select(engine: Engine, condition: sa.ColumnElement[bool]) -> Iterator[Token]:
+    query = sa.select(gateway_tokens).where(condition).order_by(gateway_tokens.c.created_at)
+    with engine.connect() as connection:
+        return iter([_token(row) for row in connection.execute(query).mappings()])
+
+
+def _token(row: RowMapping) -> Token:
+    return Token(
+        id=row["id"],
+        user=row["user"],
+        admin=row["admin"],
+        hint=row["hint"],
+        created_at=row["created_at"],
+        expires_at=_maybe(row["expires_at"]),
+        revoked_at=_maybe(row["revoked_at"]),
+        last_used_at=_maybe(row["last_used_at"]),
+    )
+
+
+def _maybe(moment: datetime | None) -> tuple[datetime, ...]:
+    return (moment,) if moment is not None else ()
