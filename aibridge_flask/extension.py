@@ -16,7 +16,6 @@ from .formats import CHAT
 from .identity import ActorLoader
 from .model import Actor, new_id
 from .outbound import Outbound
-from .records import database
 from .records.recorder import Recorder
 from .routes import add_catch_all, provider_blueprint, refuse
 from .web import health, index, records
@@ -45,14 +44,13 @@ class AIBridge:
         if _KEY in app.extensions:
             raise RuntimeError("this application has an AIBridge already: call init_app once")
         settings = config.load(app.config.get("AIBRIDGE") or {})
-        engine = database.connect(settings.database_url)
-        database.migrate(engine)
-        recorder = Recorder(engine, settings.prices)
+        recorder = Recorder(settings)
         app.extensions[_KEY] = self
         app.config["AIBRIDGE_SETTINGS"] = settings
         self._closers[app] = ExitStack()
         self._closers[app].callback(recorder.close)
         self._register(app, settings, recorder)
+        recorder.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
         """A decorator: `load(request)` tells who asks, or None for 401. It takes the place of

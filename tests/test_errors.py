@@ -220,7 +220,7 @@ def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: s
 def test_without_a_record_the_upstream_is_not_called(
     make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path
 ) -> None:
-    client = make_app().test_client()
+    client = make_app(records={"on_database_down": "refuse"}).test_client()
     (tmp_path / "records.db").write_bytes(b"this is no database any more, and larger than a header" * 99)
     for extra in tmp_path.glob("records.db-*"):
         extra.unlink()

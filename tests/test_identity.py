@@ -145,7 +145,7 @@ def token(cli: Callable[..., Result]) -> str:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds; the loader's own clock."""
     seconds = [1000.0]
-    monkeypatch.setattr("aibridge_flask.identity.token.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("aibridge_flask.identity.token.monotonic", lambda: seconds[0])
     return seconds
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from aibridge_flask import config
 from aibridge_flask.errors import ConfigError, RecordingFailed
 from aibridge_flask.model import Usage, new_id
 from aibridge_flask.records import database, tables
 from aibridge_flask.records.events import Ended, Started, TokenUse, ToolUse, now
-from aibridge_flask.records.recorder import Recorder
+from aibridge_flask.records.recorder import Recorder, spool_folder
 from tests.support.server import ROOT
 
 
@@ -25,11 +29,22 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/records.db"
 
 
+def make(url: str, **settings: object) -> Recorder:
+    recorder = Recorder(config.load({"database_url": url, **settings}))
+    recorder.start()
+    return recorder
+
+
 @pytest.fixture
 def recorder(url: str) -> Iterator[Recorder]:
-    engine = database.connect(url)
-    database.migrate(engine)
-    recorder = Recorder(engine)
+    recorder = make(url)
+    yield recorder
+    recorder.close()
+
+
+@pytest.fixture
+def recorder_that_refuses(url: str) -> Iterator[Recorder]:
+    recorder = make(url, records={"on_database_down": "refuse"})
     yield recorder
     recorder.close()
 
@@ -90,26 +105,114 @@ def test_a_closed_recorder_has_written_all(recorder: Recorder) -> None:
     assert {row["id"] for row in rows(recorder, tables.interceptions)} == set(ids)
 
 
-def test_a_locked_database_delays_what_is_dear_and_loses_nothing(
-    recorder: Recorder, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "_BUSY_MS", 50)
-    id, refused = new_id(), new_id()
-    recorder.record(started(id))
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else writes to the database, and does not end."""
     lock = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RecordingFailed):
-        recorder.write(started(refused), dear=False)
-    with pytest.raises(RecordingFailed):
-        recorder.write(Ended(id, now(), status_code=200), dear=True)
-    assert not recorder.healthy
+    yield
     lock.execute("COMMIT")
     lock.close()
-    recorder.write(started(new_id()), dear=False)
-    assert recorder.healthy
-    found = {row["id"]: row["status_code"] for row in rows(recorder, tables.interceptions)}
-    assert found[id] == 200
-    assert refused not in found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+
+
+def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, url: str) -> None:
+    ids = [new_id() for _ in range(3)]
+    recorder.write(started(ids[0]), dear=False)
+    with locked(url):
+        recorder.write(Ended(ids[0], now(), status_code=200), dear=True)
+        recorder.write(started(ids[1]), dear=False)
+        recorder.write(
+            started(ids[2], model="a\ud800\0b"),
+            ToolUse(ids[2], 0, 0, "r", "call", "", "Read", "{}", now()),
+            dear=False,
+        )
+        assert recorder.healthy
+        assert [row["status_code"] for row in rows(recorder, tables.interceptions)] == [None]
+    until(lambda: len(rows(recorder, tables.interceptions)) == 3)
+    found = {row["id"]: (row["status_code"], row["model"]) for row in rows(recorder, tables.interceptions)}
+    assert found == {ids[0]: (200, ""), ids[1]: (None, ""), ids[2]: (None, "a?\ufffdb")}
+    assert len(rows(recorder, tables.tool_usages)) == 1
+
+
+def test_threads_are_found_in_the_spool_too(recorder: Recorder, url: str) -> None:
+    ids = [new_id() for _ in range(3)]
+    with locked(url):
+        for number, id in enumerate(ids):
+            recorder.write(started(id, correlating_tool_call_id=f"call_{number - 1}"), dear=False)
+            recorder.write(ToolUse(id, 0, 0, "r", f"call_{number}", "", "Read", "", now()), dear=True)
+    until(lambda: len(rows(recorder, tables.tool_usages)) == 3)
+    found = {
+        row["id"]: (row["thread_parent_id"], row["thread_root_id"])
+        for row in rows(recorder, tables.interceptions)
+    }
+    assert found == {ids[0]: (None, None), ids[1]: (ids[0], ids[0]), ids[2]: (ids[1], ids[0])}
+
+
+def test_without_a_spool_what_is_dear_waits_and_the_rest_is_refused(
+    recorder_that_refuses: Recorder, url: str
+) -> None:
+    recorder = recorder_that_refuses
+    id, refused = new_id(), new_id()
+    recorder.write(started(id), dear=False)
+    with locked(url):
+        with pytest.raises(RecordingFailed):
+            recorder.write(started(refused), dear=False)
+        with pytest.raises(RecordingFailed):
+            recorder.write(Ended(id, now(), status_code=200), dear=True)
+        assert not recorder.healthy
+    until(lambda: recorder.healthy)
+    until(lambda: rows(recorder, tables.interceptions)[0]["status_code"] == 200)
+    assert [row["id"] for row in rows(recorder, tables.interceptions)] == [id]
+
+
+def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder, url: str) -> None:
+    ids = [new_id() for _ in range(2)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with locked(url):
+        recorder.write(started(ids[0]), dear=False)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        try:
+            with pytest.raises(RecordingFailed):
+                recorder.write(started(ids[1]), dear=False)
+            with pytest.raises(RecordingFailed):
+                recorder.write(Ended(ids[0], now(), status_code=200), dear=True)
+            assert not recorder.healthy
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    until(lambda: [row["status_code"] for row in rows(recorder, tables.interceptions)] == [200])
+    until(lambda: recorder.healthy)
+
+
+def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str) -> None:
+    first, id = make(url), new_id()
+    with locked(url):
+        first.write(started(id), Ended(id, now(), status_code=200), dear=True)
+        first.close()
+    second = make(url)
+    until(lambda: [row["status_code"] for row in rows(second, tables.interceptions)] == [200])
+    second.close()
+    assert list(Path(url.removeprefix("sqlite:///") + "-spool").iterdir()) == []
+
+
+def test_the_spools_folder_belongs_to_its_owner_alone(recorder: Recorder, url: str) -> None:
+    recorder.start()
+    folder = Path(url.removeprefix("sqlite:///") + "-spool")
+    with locked(url):
+        recorder.write(started(new_id()), dear=False)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="spool_dir"):
+        spool_folder(str(tmp_path / "file"), sa.make_url("sqlite:///x"))
 
 
 def test_one_bad_entry_does_not_take_its_neighbours_along(recorder: Recorder) -> None:

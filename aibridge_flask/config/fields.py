@@ -133,7 +133,8 @@ def proxy_url(url: str) -> None:
 
 
 def database_url(url: str) -> None:
-    if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
+    memory = url == "sqlite:///" or ":memory:" in url  # each connection would have its own
+    if memory or not url.startswith(("sqlite:///", "postgresql+psycopg://")):
         raise ValidationError('"sqlite:///file" or "postgresql+psycopg://user:pw@host/db" is expected')
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 
 from flask import Request
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,7 +35,7 @@ class _Known:
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.looked_at
+        return monotonic() - self.looked_at
 
     def current(self) -> Actor | None:
         return None if any(moment <= now() for moment in self.expires_at) else self.actor
@@ -69,7 +69,7 @@ class TokenLoader:
         valid = [token for token in found if token.valid]
         actor = Actor(valid[0].user, admin=valid[0].admin) if valid else None
         expires_at = valid[0].expires_at if valid else ()
-        self._remember(key, _Known(actor, expires_at, time.monotonic()))
+        self._remember(key, _Known(actor, expires_at, monotonic()))
         if valid:
             self._recorder.record(TokenUsed(valid[0].id, now()))
         return actor

@@ -15,25 +15,29 @@ from sqlalchemy.pool import NullPool
 from ..errors import ConfigError
 
 HEAD = "0002"
-_BUSY_MS = 5000
+_PATIENCE_MS = 5000
+_CONNECT_S = 3
 _LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
 
 
-def connect(url: str) -> Engine:
-    """An engine without a pool: the writer keeps one connection, readers open their own."""
-    if url.startswith("sqlite"):
-        engine = sa.create_engine(url, poolclass=NullPool)
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    return sa.create_engine(url, poolclass=NullPool)
+def connect(url: str, patience_ms: int = _PATIENCE_MS) -> Engine:
+    """An engine without a pool: the writer keeps one connection, readers open their own. After
+    `patience_ms` a lock that somebody else holds is waited for no longer."""
+    if not url.startswith("sqlite"):
+        limits = f"-c lock_timeout={patience_ms} -c statement_timeout={_PATIENCE_MS}"
+        options = {"connect_timeout": _CONNECT_S, "options": limits}
+        return sa.create_engine(url, poolclass=NullPool, connect_args=options)
+    engine = sa.create_engine(url, poolclass=NullPool)
 
+    def prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours
+        connection.execute(f"PRAGMA busy_timeout={patience_ms}")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
 
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # BEGIN is ours
-    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA foreign_keys=ON")
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
 
 
 def _begin_sqlite(connection: Connection) -> None:

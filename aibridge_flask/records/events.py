@@ -112,4 +112,5 @@ class TokenUsed:
     last_used_at: datetime
 
 
+EVENTS = (Started, Prompt, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
 Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended | TokenUsed

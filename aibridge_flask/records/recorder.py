@@ -5,152 +5,113 @@ whatever has come meanwhile in one transaction. Nobody else waits for the databa
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
-from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import tempfile
+from _queue import SimpleQueue  # the C type: gevent patches only the module `queue`
+from collections.abc import Callable
+from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import URL
 
-from ..config.settings import Price
-from ..errors import RecordingFailed
-from ..model import EMPTY, new_id
-from ..waiting import Gate, gate, start_thread
-from . import prices
+from ..config import Settings
+from ..errors import ConfigError, RecordingFailed
+from ..model import new_id
+from ..waiting import gate, start_thread
+from . import database
 from .events import Event
-from .store import Store, StoreDown
+from .roster import Roster
+from .spool import SUFFIX, Spool
+from .store import Store
+from .writer import Entry, Writer
 
 _log = logging.getLogger("aibridge.records")
-_BATCH = 1000
 _QUEUE_LIMIT = 100_000
 _WAIT = 30.0
-_RETRY_PAUSE = 0.25
 _DRAIN = 10.0
-
-
-@dataclass(slots=True)
-class _Entry:
-    """Events that belong together; a gate where somebody waits for them to be written. What is
-    `dear` is kept for the next try when the database is away, the rest of such is forgotten."""
-
-    events: tuple[Event, ...]
-    gate: Gate | None = None
-    dear: bool = True
-    failed: bool = False
+_PATIENCE_MS = 250  # a writer that waits longer for a lock writes to the spool instead
 
 
 class Recorder:
-    """One per process: it begins anew after a fork."""
+    """One per application and process: it begins anew after a fork."""
 
-    def __init__(self, engine: Engine, prices: Mapping[str, Price] = EMPTY) -> None:
-        self.engine = engine
-        self._prices = prices
+    def __init__(self, settings: Settings) -> None:
+        """Brings the database to this version's tables. Raises ConfigError where that, or the
+        spool's folder, cannot be used."""
+        self.engine, self._settings = database.connect(settings.database_url), settings
+        database.migrate(self.engine)
+        self._folder = spool_folder(settings.spool_dir, self.engine.url)
         self._pid = 0
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._join: Callable[[float], bool] = lambda timeout: True
-        self.healthy = True
+        self._writers: tuple[Writer, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Records are taken, by the database or by the spool."""
+        return all(writer.healthy for writer in self._writers)
+
+    def start(self) -> None:
+        """Starts this process's writer, if it does not run."""
+        if self._pid == os.getpid():
+            return
+        self._pid, self._queue = os.getpid(), SimpleQueue()
+        worker_id = new_id()
+        engine = database.connect(self._settings.database_url, _PATIENCE_MS)
+        store = Store(engine, worker_id, self._settings.prices)
+        roster = Roster(self._folder, worker_id, store)
+        roster.enlist()
+        spool = Spool(self._folder / f"{worker_id}{SUFFIX}")
+        refuses = self._settings.records.on_database_down == "refuse"
+        writer = Writer(self._queue, store, spool, roster, refuses)
+        self._writers = (writer,)
+        self._join = start_thread(writer.run)
+        atexit.register(self.close)
 
     def record(self, *events: Event) -> None:
         """Enqueues; the writer takes them in this order."""
-        self._put(_Entry(events))
+        self._put(Entry(events))
 
     def write(self, *events: Event, dear: bool) -> None:
-        """Enqueues and waits until they are committed. Raises RecordingFailed where the
-        database does not take them now; only what is dear is then tried again."""
+        """Enqueues and waits until they are written. Raises RecordingFailed where neither
+        database nor spool takes them now; only what is dear is then tried again."""
         opened = gate()
-        entry = _Entry(events, opened, dear)
+        entry = Entry(events, opened, dear)
         self._put(entry)
         if not opened.wait(_WAIT) or entry.failed:
             raise RecordingFailed
 
     def close(self) -> None:
         """Writes what is queued, up to 10 seconds, and ends the thread."""
+        atexit.unregister(self.close)
         if self._pid == os.getpid():
             self._queue.put(None)
             if not self._join(_DRAIN):
                 _log.error("records were still unwritten at the end: %d", self._queue.qsize())
             self._pid = 0
 
-    def _put(self, entry: _Entry) -> None:
-        if self._pid != os.getpid():
-            self._start()
+    def _put(self, entry: Entry) -> None:
+        self.start()
         if self._queue.qsize() > _QUEUE_LIMIT:
-            raise RecordingFailed("too many records wait for the database")
+            raise RecordingFailed("too many records wait to be written")
         self._queue.put(entry)
 
-    def _start(self) -> None:
-        self._pid, self._queue = os.getpid(), SimpleQueue()
-        self._join = start_thread(self._run)
-        atexit.register(self.close)
 
-    def _run(self) -> None:
-        store = Store(self.engine, new_id(), self._prices)
-        ended = False
-        kept: list[_Entry] = []
-        while not ended or kept:
-            batch, last = self._collect(kept)
-            ended = ended or last
-            kept = self._commit(store, batch)
-            prices.load()  # while the first request is on its way
-            if kept and ended:
-                _log.error("records could not be written at the end: %d", len(kept))
-                break
-        store.close()
-
-    def _collect(self, kept: list[_Entry]) -> tuple[list[_Entry], bool]:
-        """What was kept, and all that has come; waits for the first, or for a pause before a
-        retry. The flag tells that the recorder was closed."""
-        batch = kept
-        try:
-            entry = self._queue.get(timeout=_RETRY_PAUSE if kept else None)
-            while entry is not None:
-                batch.append(entry)
-                if len(batch) >= _BATCH:
-                    return batch, False
-                entry = self._queue.get_nowait()
-        except Empty:
-            return batch, False
-        return batch, True
-
-    def _commit(self, store: Store, batch: list[_Entry]) -> list[_Entry]:
-        """Writes a batch; gives back what must be tried again."""
-        if not batch:
-            return []
-        try:
-            store.write(event for entry in batch for event in entry.events)
-        except StoreDown as error:
-            return self._refuse(batch, error)
-        except Exception:  # noqa: BLE001 - the writer must live on
-            _log.warning("a batch of records was refused: one by one now")
-            return self._one_by_one(store, batch)
-        self.healthy = True
-        _open(batch)
-        return []
-
-    def _refuse(self, batch: list[_Entry], error: StoreDown) -> list[_Entry]:
-        """Those who wait are told; what is dear is kept for the next try."""
-        if self.healthy:
-            _log.error("the database takes no records: %s", error)
-        self.healthy = False
-        for entry in batch:
-            entry.failed = True
-        _open(batch)
-        return [_Entry(entry.events) for entry in batch if entry.dear]
-
-    def _one_by_one(self, store: Store, batch: list[_Entry]) -> list[_Entry]:
-        """One bad entry may not take its neighbours with it."""
-        for entry in batch:
-            try:
-                store.write(entry.events)
-            except Exception as error:  # noqa: BLE001 - the writer must live on
-                entry.failed = True
-                _log.error("a record could not be written: %s", type(error).__name__)
-        _open(batch)
-        return []
+def spool_folder(configured: str, url: URL) -> Path:
+    """The folder, which is made for its owner alone. Raises ConfigError."""
+    folder = Path(configured) if configured else _default_folder(url)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError
+    except OSError as error:
+        raise ConfigError(f"spool_dir: {folder} cannot be used: {type(error).__name__}") from None
+    return folder.resolve()
 
 
-def _open(entries: list[_Entry]) -> None:
-    for entry in entries:
-        if entry.gate is not None:
-            entry.gate.open()
+def _default_folder(url: URL) -> Path:
+    if url.get_backend_name() == "sqlite":
+        return Path(f"{url.database}-spool")
+    name = hashlib.sha256(url.render_as_string().encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"aibridge-{os.getuid()}-{name}"

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from ..config.settings import Price
 from ..model import Usage
 from . import tables
-from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
+from .events import EVENTS, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
 from .prices import UNKNOWN, cost_micros
+from .rows import row_of
 
-_EPOCH_YEAR = 1971
+_log = logging.getLogger("aibridge.records")
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_AWAY = (OperationalError, InterfaceError)
-_ORDER = (Started, Prompt, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
+_BAD = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+_INTERRUPTED = "the worker that served it died"
 
 
 class StoreDown(Exception):
@@ -34,7 +44,7 @@ class Store:
         self._engine, self._worker_id, self._prices = engine, worker_id, prices
         self._connection: Connection | None = None
         insert = _INSERTS[engine.dialect.name]
-        self._statements = {
+        self._statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: _upsert(insert, tables.user_prompts),
             TokenUse: _upsert(insert, tables.token_usages),
@@ -42,31 +52,81 @@ class Store:
             ModelThought: _upsert(insert, tables.model_thoughts),
             Ended: _ending(),
             TokenUsed: _used(),
+            tables.workers: _upsert(insert, tables.workers),
         }
 
     def write(self, events: Iterable[Event]) -> None:
         """All of them or none; raises StoreDown, and SQLAlchemyError on what it will never take."""
-        rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in _ORDER}
+        rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
         for event in events:
-            row = _ROWS[type(event)](event)
+            row = row_of(event)
             if isinstance(event, Ended):
                 row["new_cost_micros"] = self._cost(event)
             rows[type(event)].append(row)
+        with self._transaction() as connection:
+            self._write(connection, rows)
+
+    def write_each(self, events: list[Event]) -> bool:
+        """Together if that can be, else one by one; false if one of them is bad. Raises StoreDown."""
+        try:
+            self.write(events)
+        except SQLAlchemyError as error:
+            if len(events) > 1:
+                taken = [self.write_each([event]) for event in events]
+                return all(taken)
+            _log.error("a record could not be written: %s", type(error).__name__)
+            return False
+        return True
+
+    def renew(self, worker_id: str, host: str, moment: datetime) -> None:
+        """The worker lives. Raises StoreDown."""
+        row = {"id": worker_id, "host": host, "seen_at": moment}
+        with self._transaction() as connection:
+            connection.execute(self._statements[tables.workers], row)
+
+    def absent(self, since: datetime) -> list[str]:
+        """Workers that were not seen since then. Raises StoreDown."""
+        c = tables.workers.c
+        with self._transaction() as connection:
+            return list(connection.scalars(sa.select(c.id).where(c.seen_at < since)))
+
+    def interrupt(self, worker_id: str, moment: datetime) -> int:
+        """Closes what a dead worker left open; gives how many. Raises StoreDown."""
+        c = tables.interceptions.c
+        closing = sa.update(tables.interceptions).where(c.worker_id == worker_id, c.ended_at.is_(None))
+        values = {"ended_at": moment, "error_type": "interrupted", "error_message": _INTERRUPTED}
+        with self._transaction() as connection:
+            count = connection.execute(closing.values(values)).rowcount
+            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
+        return count
+
+    def forget(self, worker_id: str) -> None:
+        """The worker ends in good order. Raises StoreDown."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
+
+    def close(self) -> None:
+        """Ends the connection; the next write opens another."""
+        if self._connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """One transaction; translates what the driver raises when the database is away."""
         try:
             connection = self._open()
             with connection.begin():
-                self._write(connection, rows)
-        except _AWAY as error:
+                yield connection
+        except DBAPIError as error:
             self.close()
-            raise StoreDown(type(error).__name__) from None
+            if isinstance(error, _BAD):
+                raise
+            raise StoreDown(type(error.orig).__name__) from None
         except SQLAlchemyError:
             self.close()
             raise
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _cost(self, event: Ended) -> int | None:
         if event.usage == Usage():
@@ -80,31 +140,35 @@ class Store:
         return self._connection
 
     def _write(self, connection: Connection, rows: Mapping[type, list[dict[str, Any]]]) -> None:
-        for kind in _ORDER:
-            if not rows[kind]:
-                continue
-            if kind is Started:
-                self._place_in_threads(connection, rows[kind])
-            connection.execute(self._statements[kind], rows[kind])
-
-    def _place_in_threads(self, connection: Connection, started: list[dict[str, Any]]) -> None:
-        """The interception in which the model asked for the tool whose result this one carries
-        is its parent; the newest, where a conversation was forked or replayed."""
-        for row in started:
+        for row in rows[Started]:
             row["worker_id"] = self._worker_id
-            call = row["correlating_tool_call_id"]
-            parent = connection.execute(_PARENT, {"call": call, **row}).first() if call else None
-            row["thread_parent_id"] = parent.id if parent else None
-            row["thread_root_id"] = (parent.thread_root_id or parent.id) if parent else None
+        for kind in EVENTS:
+            if rows[kind]:
+                connection.execute(self._statements[kind], rows[kind])
+        for row in rows[Started]:
+            if row["correlating_tool_call_id"]:
+                _place_in_thread(connection, row)
+
+
+def _place_in_thread(connection: Connection, row: Mapping[str, Any]) -> None:
+    """The interception in which the model asked for the tool whose result this one carries is its
+    parent; the newest, where a conversation was forked or replayed."""
+    parent = connection.execute(_PARENT, row).first()
+    if parent is not None:
+        c = tables.interceptions.c
+        root = parent.thread_root_id or parent.id
+        placing = sa.update(tables.interceptions).where(c.id == row["id"])
+        connection.execute(placing.values(thread_parent_id=parent.id, thread_root_id=root))
 
 
 _PARENT = (
     sa.select(tables.interceptions.c.id, tables.interceptions.c.thread_root_id)
     .join(tables.tool_usages)
     .where(
-        tables.tool_usages.c.tool_call_id == sa.bindparam("call"),
+        tables.tool_usages.c.tool_call_id == sa.bindparam("correlating_tool_call_id"),
         tables.interceptions.c.initiator_id == sa.bindparam("initiator_id"),
         tables.interceptions.c.id != sa.bindparam("id"),
+        tables.interceptions.c.started_at <= sa.bindparam("started_at"),
     )
     .order_by(tables.interceptions.c.started_at.desc())
     .limit(1)
@@ -133,89 +197,3 @@ def _used() -> Any:
         .where(c.id == sa.bindparam("which"))
         .values(last_used_at=sa.bindparam("moment"))
     )
-
-
-def clean(text: str) -> str:
-    """Text that every database takes: no lone surrogates, no NUL.
-
-    >>> clean("a\\ud800b\\0")
-    'a?b\\ufffd'
-    """
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
-def _started(event: Started) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
-    for name, value in row.items():
-        if isinstance(value, str):
-            row[name] = clean(value)
-    row["metadata"] = {clean(key): clean(value) for key, value in event.metadata.items()}
-    return row
-
-
-def _prompt(event: Prompt) -> dict[str, Any]:
-    return {
-        "interception_id": event.interception_id,
-        "provider_response_id": clean(event.provider_response_id),
-        "prompt": clean(event.prompt),
-        "created_at": event.created_at,
-    }
-
-
-def _tokens(event: TokenUse) -> dict[str, Any]:
-    usage = event.usage
-    return {
-        "interception_id": event.interception_id,
-        "turn": event.turn,
-        "provider_response_id": clean(event.provider_response_id),
-        "model": clean(event.model),
-        "input_tokens": _bounded(usage.input_tokens),
-        "output_tokens": _bounded(usage.output_tokens),
-        "cache_read_input_tokens": _bounded(usage.cache_read_input_tokens),
-        "cache_write_input_tokens": _bounded(usage.cache_write_input_tokens),
-        "metadata": {clean(key): _bounded(count) for key, count in usage.metadata.items()},
-        "created_at": event.created_at,
-    }
-
-
-def _tool(event: ToolUse) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
-    return {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _thought(event: ModelThought) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
-    return {**row, "content": clean(event.content)}
-
-
-def _ended(event: Ended) -> dict[str, Any]:
-    return {
-        "which": event.id,
-        "new_ended_at": event.ended_at,
-        "new_status_code": event.status_code or None,
-        "new_first_byte_at": _known(event.first_byte_at),
-        "new_error_type": event.error_type,
-        "new_error_message": clean(event.error_message),
-        "new_wire_exact": event.wire_exact,
-        "new_response_sha256": event.response_sha256,
-    }
-
-
-def _known(moment: datetime) -> datetime | None:
-    return moment if moment.year >= _EPOCH_YEAR else None
-
-
-def _bounded(count: int) -> int:
-    """A count from an upstream that says anything still fits its column."""
-    return max(0, min(count, (1 << 53) - 1))
-
-
-_ROWS: Mapping[type, Any] = {
-    Started: _started,
-    Prompt: _prompt,
-    TokenUse: _tokens,
-    ToolUse: _tool,
-    ModelThought: _thought,
-    Ended: _ended,
-    TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
-}

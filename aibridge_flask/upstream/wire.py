@@ -7,8 +7,8 @@ as it comes, pings by a read that timed out, and a client's leaving at once.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, cast
 
 from requests import PreparedRequest, Response
@@ -133,7 +133,7 @@ class Wire:
         self._closed = True
         self._client.guard(None)
         if self._parser.complete and self._parser.reusable:
-            cast(Any, self._conn).idle_since = time.monotonic()
+            cast(Any, self._conn).idle_since = monotonic()
         else:
             with contextlib.suppress(OSError):
                 self._conn.close()
@@ -204,7 +204,7 @@ def _open(
     """A connection of the pool, or a new one; the flag tells that it has served before. One
     that was idle for long may be dead at the other end without our knowing."""
     conn = pool._get_conn()
-    idle = time.monotonic() - getattr(conn, "idle_since", 0.0)
+    idle = monotonic() - getattr(conn, "idle_since", 0.0)
     if conn.sock is not None and (fresh or idle > _IDLE_LIMIT):
         conn.close()
     reused = conn.sock is not None

@@ -1,0 +1,103 @@
+"""Events as rows of their tables: text that every database takes, counts that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
+
+_EPOCH_YEAR = 1971
+
+
+def row_of(event: Event) -> dict[str, Any]:
+    """The row; those that update name what they find by `which`."""
+    found: dict[str, Any] = _ROWS[type(event)](event)
+    return found
+
+
+def clean(text: str) -> str:
+    """Text that every database takes: no lone surrogates, no NUL.
+
+    >>> clean("a\\ud800b\\0")
+    'a?b\\ufffd'
+    """
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def _started(event: Started) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in event.__slots__}
+    for name, value in row.items():
+        if isinstance(value, str):
+            row[name] = clean(value)
+    row["metadata"] = {clean(key): clean(value) for key, value in event.metadata.items()}
+    return row
+
+
+def _prompt(event: Prompt) -> dict[str, Any]:
+    return {
+        "interception_id": event.interception_id,
+        "provider_response_id": clean(event.provider_response_id),
+        "prompt": clean(event.prompt),
+        "created_at": event.created_at,
+    }
+
+
+def _tokens(event: TokenUse) -> dict[str, Any]:
+    usage = event.usage
+    return {
+        "interception_id": event.interception_id,
+        "turn": event.turn,
+        "provider_response_id": clean(event.provider_response_id),
+        "model": clean(event.model),
+        "input_tokens": _bounded(usage.input_tokens),
+        "output_tokens": _bounded(usage.output_tokens),
+        "cache_read_input_tokens": _bounded(usage.cache_read_input_tokens),
+        "cache_write_input_tokens": _bounded(usage.cache_write_input_tokens),
+        "metadata": {clean(key): _bounded(count) for key, count in usage.metadata.items()},
+        "created_at": event.created_at,
+    }
+
+
+def _tool(event: ToolUse) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in event.__slots__}
+    return {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _thought(event: ModelThought) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in event.__slots__}
+    return {**row, "content": clean(event.content)}
+
+
+def _ended(event: Ended) -> dict[str, Any]:
+    return {
+        "which": event.id,
+        "new_ended_at": event.ended_at,
+        "new_status_code": event.status_code or None,
+        "new_first_byte_at": _known(event.first_byte_at),
+        "new_error_type": event.error_type,
+        "new_error_message": clean(event.error_message),
+        "new_wire_exact": event.wire_exact,
+        "new_response_sha256": event.response_sha256,
+    }
+
+
+def _known(moment: datetime) -> datetime | None:
+    return moment if moment.year >= _EPOCH_YEAR else None
+
+
+def _bounded(count: int) -> int:
+    """A count from an upstream that says anything still fits its column."""
+    return max(0, min(count, (1 << 53) - 1))
+
+
+_ROWS: Mapping[type, Any] = {
+    Started: _started,
+    Prompt: _prompt,
+    TokenUse: _tokens,
+    ToolUse: _tool,
+    ModelThought: _thought,
+    Ended: _ended,
+    TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
+}

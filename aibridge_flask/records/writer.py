@@ -1,0 +1,160 @@
+"""The one thread of a process that writes records: to the database, or to the spool while that
+is away. What came first is written first: while the spool holds anything, everything goes there.
+"""
+
+from __future__ import annotations
+
+import logging
+from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import monotonic
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..waiting import Gate
+from . import prices
+from .events import Event
+from .roster import Roster
+from .spool import Spool
+from .store import Store, StoreDown
+
+_log = logging.getLogger("aibridge.records")
+_BATCH = 1000
+_RETRY = 0.5
+_RENEW = 10.0
+_BURY = 30.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """Events that belong together; a gate where somebody waits for them to be written. What is
+    `dear` is kept for the next try when it can be written nowhere, the rest of such is forgotten."""
+
+    events: tuple[Event, ...]
+    gate: Gate | None = None
+    dear: bool = True
+    failed: bool = False
+
+
+class Writer:
+    """Runs until None comes through the queue."""
+
+    def __init__(
+        self, queue: SimpleQueue[Entry | None], store: Store, spool: Spool, roster: Roster, refuses: bool
+    ) -> None:
+        self._queue, self._store, self._spool, self._roster = queue, store, spool, roster
+        self._refuses = refuses
+        self._kept: list[Entry] = []
+        self._due = {self._retry: 0.0, self._roster.renew: 0.0, self._roster.bury: 0.0}
+        self._pauses = {self._retry: _RETRY, self._roster.renew: _RENEW, self._roster.bury: _BURY}
+        self.healthy = True
+        self.away = False
+
+    def run(self) -> None:
+        self._beat()
+        ended = False
+        while not ended:
+            batch, ended = self._collect()
+            self._commit(batch)
+            self._beat()
+            if batch:
+                prices.load()  # while the first request is on its way
+        self._finish()
+
+    def _collect(self) -> tuple[list[Entry], bool]:
+        """All that has come; waits for the first, or for the next thing to do. The flag tells
+        that the recorder was closed."""
+        batch: list[Entry] = []
+        waits = not self._spool.empty or self._kept
+        try:
+            entry = self._queue.get(timeout=_RETRY if waits else _RENEW)
+            while entry is not None:
+                batch.append(entry)
+                if len(batch) >= _BATCH:
+                    return batch, False
+                entry = self._queue.get_nowait()
+        except Empty:
+            return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[Entry]) -> None:
+        if batch and not (self._spool.empty and self._write(batch)):
+            self._put_by(batch)
+
+    def _write(self, batch: list[Entry]) -> bool:
+        """To the database; false where that is away."""
+        try:
+            self._store.write(_events(batch))
+        except StoreDown as error:
+            if not self.away:
+                _log.error("the database takes no records: %s", error)
+            self.away = True
+            return False
+        except SQLAlchemyError:
+            for entry in batch:  # one bad entry may not take its neighbours with it
+                entry.failed = not self._store.write_each(list(entry.events))
+        self.healthy, self.away = True, False
+        _open(batch)
+        return True
+
+    def _put_by(self, batch: list[Entry]) -> None:
+        """To the spool; where that cannot be, those who wait are told."""
+        try:
+            if self._refuses:
+                raise OSError("settings")
+            self._spool.append(_events(batch))
+            self.healthy = True
+        except OSError as error:
+            if self.healthy and not self._refuses:
+                _log.error("the spool takes no records: %s", error.strerror)
+            self.healthy = False
+            for entry in batch:
+                entry.failed = True
+            self._kept += [Entry(entry.events) for entry in batch if entry.dear]
+        _open(batch)
+
+    def _beat(self) -> None:
+        """What is to be done from time to time, as far as the database is there."""
+        for task, due in self._due.items():
+            if monotonic() < due:
+                continue
+            try:
+                task()
+            except (StoreDown, OSError) as error:
+                _log.debug("put off: %s", error)
+            self._due[task] = monotonic() + self._pauses[task]
+
+    def _retry(self) -> None:
+        """Brings what waits to the database. Raises StoreDown, OSError."""
+        if not self._spool.empty:
+            self._spool.replay(self._store.write_each)
+            _log.warning("the database takes records again: the spool is written")
+            self.away = False
+        if self._kept:
+            batch, self._kept = self._kept, []
+            self._commit(batch)
+
+    def _finish(self) -> None:
+        self._due[self._retry] = 0.0
+        self._beat()
+        if self._kept:
+            _log.error("records could be written nowhere: %d", len(self._kept))
+        clean = self._spool.empty
+        self._spool.close()
+        try:
+            self._roster.leave(clean)
+        except StoreDown:
+            _log.debug("the database is away at the end")
+        self._store.close()
+
+
+def _events(batch: Iterable[Entry]) -> list[Event]:
+    return [event for entry in batch for event in entry.events]
+
+
+def _open(batch: Iterable[Entry]) -> None:
+    for entry in batch:
+        if entry.gate is not None:
+            entry.gate.open()
+            entry.gate = None
