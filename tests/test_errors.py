@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 
 import pytest
 from flask.testing import FlaskClient
@@ -218,13 +220,12 @@ def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: s
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
 def test_without_a_record_the_upstream_is_not_called(
-    make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path
+    make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path: Path
 ) -> None:
     client = make_app(records={"on_database_down": "refuse"}).test_client()
-    (tmp_path / "records.db").write_bytes(b"this is no database any more, and larger than a header" * 99)
-    for extra in tmp_path.glob("records.db-*"):
-        extra.unlink()
-    check(post(client, path, ask), path, 500, "api_error", "recording_failed", final=False)
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        check(post(client, path, ask), path, 500, "api_error", "recording_failed", final=False)
     assert upstream.heard == []
 
 
