@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 from flask import Flask
 
 from aibridge_flask import create_app
+from aibridge_flask.records import database as databases
+from tests.support.postgres import Postgres
 from tests.support.server import KEEPALIVE, Server
 from tests.support.upstream import Upstream
 
@@ -62,17 +66,69 @@ def server(shared_server: Server, upstream: Upstream) -> Iterator[Server]:
     shared_server.disconnect()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A socket's path is short: the server's folder is not below pytest's."""
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = Postgres(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def database() -> str:
+    """`sqlite` or `postgresql`; modules that run on both parametrize it."""
+    return "sqlite"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with this version's tables: most tests take a copy of it."""
+    path = tmp_path_factory.mktemp("template") / "records.db"
+    databases.migrate(databases.connect(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> str:
+    url = postgres.new_url()
+    databases.migrate(databases.connect(url))
+    return url
+
+
+@pytest.fixture
+def database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database of the test's own, with its tables and no rows."""
+    if database == "postgresql":
+        template = request.getfixturevalue("migrated_postgres")
+        url: str = request.getfixturevalue("postgres").new_url(template)
+        return url
+    shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "records.db")
+    return f"sqlite:///{tmp_path}/records.db"
+
+
+@pytest.fixture
+def empty_database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database without tables."""
+    if database == "postgresql":
+        url: str = request.getfixturevalue("postgres").new_url()
+        return url
+    return f"sqlite:///{tmp_path}/records.db"
+
+
+BOTH_DATABASES = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
-def make_app(tmp_path: Path, upstream: Upstream) -> Iterator[MakeApp]:
+def make_app(tmp_path: Path, database_url: str, upstream: Upstream) -> Iterator[MakeApp]:
     """Makes standalone applications in this process; their records are written at the end."""
     made: list[Flask] = []
 
     def make(**settings: object) -> Flask:
         tree = {
-            "database_url": f"sqlite:///{tmp_path}/records.db",
+            "database_url": database_url,
+            "spool_dir": str(tmp_path / "spool"),
             "providers": providers(upstream.url),
             **settings,
         }

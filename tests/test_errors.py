@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient

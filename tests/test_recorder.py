@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,15 +17,20 @@ import sqlalchemy as sa
 from aibridge_flask import config
 from aibridge_flask.errors import ConfigError, RecordingFailed
 from aibridge_flask.model import Usage, new_id
-from aibridge_flask.records import database, tables
+from aibridge_flask.records import database as databases
+from aibridge_flask.records import tables
 from aibridge_flask.records.events import Ended, Started, TokenUse, ToolUse, now
 from aibridge_flask.records.recorder import Recorder, spool_folder
+from tests.conftest import BOTH_DATABASES
 from tests.support.server import ROOT
+
+pytestmark = BOTH_DATABASES
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/records.db"
+def url(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setenv("AIBRIDGE_SPOOL_DIR", str(tmp_path / "spool"))
+    return database_url
 
 
 def make(url: str, **settings: object) -> Recorder:
@@ -108,11 +112,11 @@ def test_a_closed_recorder_has_written_all(recorder: Recorder) -> None:
 @contextlib.contextmanager
 def locked(url: str) -> Iterator[None]:
     """Somebody else writes to the database, and does not end."""
-    lock = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-    lock.execute("BEGIN IMMEDIATE")
-    yield
-    lock.execute("COMMIT")
-    lock.close()
+    engine = databases.connect(url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("LOCK TABLE interceptions IN EXCLUSIVE MODE"))
+        yield
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -189,7 +193,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder
     until(lambda: recorder.healthy)
 
 
-def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str) -> None:
+def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str, tmp_path: Path) -> None:
     first, id = make(url), new_id()
     with locked(url):
         first.write(started(id), Ended(id, now(), status_code=200), dear=True)
@@ -197,19 +201,19 @@ def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str
     second = make(url)
     until(lambda: [row["status_code"] for row in rows(second, tables.interceptions)] == [200])
     second.close()
-    assert list(Path(url.removeprefix("sqlite:///") + "-spool").iterdir()) == []
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_the_spools_folder_belongs_to_its_owner_alone(recorder: Recorder, url: str) -> None:
+def test_the_spools_folder_belongs_to_its_owner_alone(recorder: Recorder, url: str, tmp_path: Path) -> None:
     recorder.start()
-    folder = Path(url.removeprefix("sqlite:///") + "-spool")
+    folder = tmp_path / "spool"
     with locked(url):
         recorder.write(started(new_id()), dear=False)
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_stops_the_start(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="spool_dir"):
         spool_folder(str(tmp_path / "file"), sa.make_url("sqlite:///x"))
@@ -234,18 +238,20 @@ def test_a_parent_is_found_among_the_same_actors_calls(recorder: Recorder) -> No
     assert found == {parent: None, stranger: None, child: parent}
 
 
-def test_the_migrations_make_the_tables(url: str) -> None:
+def test_the_migrations_make_the_tables(empty_database_url: str) -> None:
+    url = empty_database_url
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    engine = database.connect(url)
-    database.migrate(engine)
+    engine = databases.connect(url)
+    databases.migrate(engine)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
 
 
-def test_many_processes_can_start_on_an_empty_database(url: str) -> None:
+def test_many_processes_can_start_on_an_empty_database(empty_database_url: str) -> None:
+    url = empty_database_url
     code = f"from aibridge_flask.records import database as d; e = d.connect({url!r}); d.migrate(e); print(d._version(e))"
     processes = [
         subprocess.Popen(
@@ -253,18 +259,24 @@ def test_many_processes_can_start_on_an_empty_database(url: str) -> None:
         )
         for _ in range(6)
     ]
-    assert [process.communicate()[0].decode().strip() for process in processes] == [database.HEAD] * 6
+    assert [process.communicate()[0].decode().strip() for process in processes] == [databases.HEAD] * 6
 
 
 def test_a_database_of_another_version_stops_the_start(url: str) -> None:
-    engine = database.connect(url)
-    database.migrate(engine)
+    engine = databases.connect(url)
+    databases.migrate(engine)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigError, match="another version"):
-        database.migrate(engine)
+        databases.migrate(engine)
 
 
-def test_a_database_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"database_url: .* cannot be used"):
-        database.migrate(database.connect(f"sqlite:///{tmp_path}/no/such/folder/records.db"))
+def test_a_database_that_cannot_be_opened_stops_the_start(url: str, tmp_path: Path) -> None:
+    away = (
+        f"sqlite:///{tmp_path}/no/such/records.db"
+        if "sqlite" in url
+        else "postgresql+psycopg://me:canary@127.0.0.1:1/x"
+    )
+    with pytest.raises(ConfigError, match=r"database_url: .* cannot be used") as caught:
+        databases.migrate(databases.connect(away))
+    assert "canary" not in str(caught.value)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp
+from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.exchanges import RECORDED, load
-from tests.support.server import PREFIX, Server
-from tests.support.upstream import CLOSE, Upstream, answer, chunk, stream_head, streamed
+from tests.support.server import PREFIX
+from tests.support.upstream import Upstream, answer, streamed
 
+pytestmark = BOTH_DATABASES
 MESSAGES = "/anthropic/v1/messages"
 RECORDED_BY_NAME = {one.name: one for one in load(RECORDED)}
 needs_recorded = pytest.mark.skipif(
@@ -458,38 +459,3 @@ def test_errors_of_recorded_answers(client: FlaskClient, upstream: Upstream, nam
     (record,) = records(client)
     assert record["error_type"] == type
     assert record["error_message"]
-
-
-CUT_BODY = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"claude-x","usage":{"input_tokens":4,"output_tokens":1}}}\n\n'
-    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"toolu_1","name":"Read","input":{}}}\n\n'
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\\"a\\":1}"}}\n\n'
-    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
-    b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":9}}\n\n'
-    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-)
-
-
-def test_a_stream_cut_at_any_byte_passes_up_to_there_and_is_recorded(
-    server: Server, upstream: Upstream
-) -> None:
-    ends = [match.end() for match in re.finditer(rb"\n\n", CUT_BODY)]
-    ask = b'{"model":"claude-x","stream":true,"messages":[]}'
-    for cut in range(1, len(CUT_BODY)):
-        upstream.say(stream_head(), chunk(CUT_BODY[:cut]), CLOSE)
-        client = server.connect()
-        client.send("POST", MESSAGES, ask)
-        _, headers = client.head()
-        received, whole = client.chunks()
-        client.close()
-        assert not whole
-        farewell = received[cut:]
-        assert received[:cut] == CUT_BODY[:cut]
-        assert farewell.startswith(b"event: error\n") is (cut in ends)
-        if cut in ends or cut % 50 == 0:
-            record = server.record(headers["x-aibridge-interception-id"])
-            assert record["error_type"] == "server_error"
-            assert [one["output_tokens"] for one in record["token_usages"]] == (
-                [] if cut < ends[0] - 2 else [1] if cut < ends[4] - 2 else [9]
-            )
-            assert [one["tool"] for one in record["tool_usages"]] == ([] if cut < ends[1] - 2 else ["Read"])
