@@ -6,6 +6,7 @@ monkey.patch_all()  # before anything imports `requests`
 
 import contextlib
 import os
+import resource
 import socket
 
 import gevent
@@ -47,6 +48,10 @@ class DrainingWorker(GeventWorker):
             with contextlib.suppress(OSError):
                 client._sock.shutdown(socket.SHUT_RD)  # the plain one: its reader sees an end, no error
 
+
+# An open stream holds three files: client, upstream, and what watches the client.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))

@@ -134,7 +134,7 @@ def _read_body(incoming: Request, limit: int) -> bytes:
         raise BodyTooLarge(limit)
     incoming.max_content_length = limit + 1
     try:
-        body = incoming.get_data(cache=True)
+        body = incoming.get_data(cache=False)
     except RequestEntityTooLarge:
         raise BodyTooLarge(limit) from None
     except (ClientDisconnected, OSError):

@@ -188,19 +188,43 @@ class _HubGate:
         from gevent import get_hub
         from gevent.event import Event
 
-        self._loop = get_hub().loop
-        self._event = Event()
+        self.loop = get_hub().loop
+        self.event = Event()
 
     def open(self) -> None:
-        self._loop.run_callback_threadsafe(self._event.set)
+        self.loop.run_callback_threadsafe(self.event.set)
 
     def wait(self, timeout: float) -> bool:
-        return bool(self._event.wait(timeout))
+        return bool(self.event.wait(timeout))
 
 
 def gate() -> Gate:
     """A gate for the calling thread or greenlet."""
     return _HubGate() if under_gevent() else _ThreadGate()
+
+
+def open_gates(gates: list[Gate]) -> None:
+    """Opens the gates of one process, with one wake-up of the hub for all of them."""
+    in_hub = [one for one in gates if isinstance(one, _HubGate)]
+    if in_hub:
+        in_hub[0].loop.run_callback_threadsafe(lambda: [one.event.set() for one in in_hub])
+    for one in gates:
+        if not isinstance(one, _HubGate):
+            one.open()
+
+
+def soon(call: Callable[[], None]) -> None:
+    """gevent alone: calls once the hub has run what is ready."""
+    from gevent import get_hub
+
+    get_hub().loop.run_callback(call)
+
+
+def has_news(descriptor: int) -> bool:
+    """Something stands in a socket, or it has ended; asked without waiting."""
+    poll = _original("select", "poll")()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _original(module: str, name: str) -> Any:

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import sse
@@ -34,12 +34,10 @@ class ChatReading:
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def dull(self, run: bytes) -> bool:
-        if not self._id or not run.startswith(b"data: {"):
-            return False
-        for null in _NO_USAGE:
-            run = run.replace(null, b"") if null in run else run
-        return _NEEDLES.search(run) is None
+    def worth(self, run: bytes) -> Iterable[bytes]:
+        if self._id and run.startswith(b"data: {") and not _may_matter(run):
+            return ()
+        return sse.split(run)
 
     def event(self, name: bytes, data: bytes) -> None:
         if data.strip() == b"[DONE]":
@@ -110,6 +108,12 @@ class ChatReading:
         self._thinking.clear()
 
 
+def _may_matter(run: bytes) -> bool:
+    for null in _NO_USAGE:
+        run = run.replace(null, b"") if null in run else run
+    return _NEEDLES.search(run) is not None
+
+
 class UsageFilter(StreamTap):
     """Gives out whole events, all but the usage chunk that the client did not ask for."""
 
@@ -117,19 +121,21 @@ class UsageFilter(StreamTap):
 
     def feed(self, piece: bytes) -> bytes:
         run = self._scanner.feed(piece)
-        if run and not self._reading.dull(run):
-            return b"".join([event for event in sse.split(run) if self._passes(event)])
-        return run
+        if not run:
+            return run
+        self._read(run)
+        if b'"usage"' not in run:
+            return run
+        return b"".join([event for event in sse.split(run) if self._passes(event)])
 
     def end(self) -> bytes:
         rest = self._scanner.rest()
-        passes = not rest.strip() or self._passes(rest)
+        self._read(rest)
         self._reading.end()
-        return rest if passes else b""
+        return rest if self._passes(rest) else b""
 
     def _passes(self, event: bytes) -> bool:
-        self._read(event)
-        if b'"usage"' not in event:
+        if b'"usage"' not in event or any(null in event for null in _NO_USAGE):
             return True
         found = body.loads(sse.parse(event).data)
         extra = bool(body.mapping(found, "usage")) and found.get("choices") == []

@@ -5,10 +5,11 @@ https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn, Usage
 from . import body
 from .tap import failure
@@ -45,12 +46,14 @@ class MessagesReading:
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def dull(self, run: bytes) -> bool:
-        """A run of text deltas alone. The word cannot stand inside a text: its quotes would be
-        escaped there."""
-        if not run.startswith(_DELTA_HEAD):
-            return False
-        return run.count(_TEXT_DELTA) == run.count(b"\n\n") == run.count(b"\nevent: ") + 1
+    def worth(self, run: bytes) -> Iterable[bytes]:
+        start = run.find(_DELTA_HEAD)
+        if start < 0:
+            return sse.split(run)
+        end = run.find(b"\n\n", run.rfind(_DELTA_HEAD)) + 2
+        if end > 1 and _is_text(run[start:end]):
+            return sse.split(run[:start] + run[end:])
+        return [event for event in sse.split(run) if not _is_text(event)]
 
     def event(self, name: bytes, data: bytes) -> None:
         found = body.loads(data)
@@ -139,6 +142,12 @@ _HANDLERS = {
     "message_stop": MessagesReading._stop_message,
     "error": MessagesReading._fail,
 }
+
+
+def _is_text(run: bytes) -> bool:
+    """Text deltas alone. The word cannot stand inside a text: its quotes would be escaped there."""
+    count = run.count(_TEXT_DELTA)
+    return count > 0 and count == run.count(_DELTA_HEAD) == run.count(b"\n\n") == run.count(b"event: ")
 
 
 def usage(told: Mapping[str, Any]) -> Usage:

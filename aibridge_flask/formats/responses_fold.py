@@ -5,9 +5,10 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 
@@ -33,13 +34,9 @@ class ResponsesReading:
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def dull(self, run: bytes) -> bool:
-        """One event that is known to hold nothing new; its item tells it all when done."""
-        if not run.startswith(_DULL_HEADS):
-            return False
-        return run.count(b"\n\n") == 1 or all(
-            line.startswith(_DULL_HEADS) for line in run.split(b"\n\n")[:-1]
-        )
+    def worth(self, run: bytes) -> Iterable[bytes]:
+        """All but the events that hold nothing new: an item tells it all when it is done."""
+        return [event for event in sse.split(run) if not event.startswith(_DULL_HEADS)]
 
     def event(self, name: bytes, data: bytes) -> None:
         found = body.loads(data)

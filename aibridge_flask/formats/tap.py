@@ -6,7 +6,7 @@ it only the few events that may carry facts. Reading is never a gate: what canno
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .. import sse
@@ -19,13 +19,13 @@ _MESSAGE_LIMIT = 1000
 
 
 class Reading(Protocol):
-    """`dull` tells of a run of events, or of one, that nothing in it matters: it only skips
-    what it knows. `changed` and `complete` are as in `Fold`."""
+    """`worth` takes a run of events and gives those that may matter: it only skips what it knows.
+    `changed` and `complete` are as in `Fold`."""
 
     changed: bool
     complete: bool
 
-    def dull(self, run: bytes) -> bool: ...
+    def worth(self, run: bytes) -> Iterable[bytes]: ...
     def event(self, name: bytes, data: bytes) -> None: ...
     def whole(self, found: Any) -> None: ...
     def end(self) -> None: ...
@@ -62,20 +62,19 @@ class StreamTap(_Tap):
     def feed(self, piece: bytes) -> bytes:
         run = self._scanner.feed(piece)
         self.between = self._scanner.between
-        if run and not self._reading.dull(run):
-            for event in sse.split(run):
-                self._read(event)
+        if run:
+            self._read(run)
         return piece
 
     def end(self) -> bytes:
         rest = self._scanner.rest()
-        if rest.strip():
+        if rest:
             self._read(rest)
         self._reading.end()
         return b""
 
-    def _read(self, event: bytes) -> None:
-        if not self._reading.dull(event):
+    def _read(self, run: bytes) -> None:
+        for event in self._reading.worth(run):
             name, data = sse.parse(event)
             if data:
                 self._reading.event(name, data)
@@ -159,8 +158,8 @@ class Dull:
         self._type = type
         self._message = ""
 
-    def dull(self, run: bytes) -> bool:
-        return True
+    def worth(self, run: bytes) -> Iterable[bytes]:
+        return ()
 
     def event(self, name: bytes, data: bytes) -> None:
         """An error's answer holds no events that matter."""

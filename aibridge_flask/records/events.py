@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from ..model import EMPTY, Usage
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def now() -> datetime:
@@ -48,7 +48,14 @@ class Prompt:
     interception_id: str
     prompt: str
     created_at: datetime
-    provider_response_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The prompt's answer has an id."""
+
+    interception_id: str
+    provider_response_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Ended:
     id: str
     ended_at: datetime
     status_code: int = 0
-    first_byte_at: datetime = _EPOCH
+    first_byte_at: datetime = EPOCH
     error_type: str = ""
     error_message: str = ""
     wire_exact: bool = False
@@ -112,5 +119,5 @@ class TokenUsed:
     last_used_at: datetime
 
 
-EVENTS = (Started, Prompt, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
-Event = Started | Prompt | TokenUse | ToolUse | ModelThought | Ended | TokenUsed
+EVENTS = (Started, Prompt, Answered, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
+Event = Started | Prompt | Answered | TokenUse | ToolUse | ModelThought | Ended | TokenUsed

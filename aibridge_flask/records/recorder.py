@@ -18,7 +18,7 @@ from sqlalchemy import URL
 from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..model import new_id
-from ..waiting import gate, start_thread
+from ..waiting import gate, soon, start_thread, under_gevent
 from . import database
 from .events import Event
 from .roster import Roster
@@ -43,7 +43,8 @@ class Recorder:
         database.migrate(self.engine)
         self._folder = spool_folder(settings.spool_dir, self.engine.url)
         self._pid = 0
-        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
+        self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
 
@@ -56,7 +57,7 @@ class Recorder:
         """Starts this process's writer, if it does not run."""
         if self._pid == os.getpid():
             return
-        self._pid, self._queue = os.getpid(), SimpleQueue()
+        self._pid, self._queue, self._pending = os.getpid(), SimpleQueue(), []
         worker_id = new_id()
         engine = database.connect(self._settings.database_url, _PATIENCE_MS)
         store = Store(engine, worker_id, self._settings.prices)
@@ -86,6 +87,7 @@ class Recorder:
         """Writes what is queued, up to 10 seconds, and ends the thread."""
         atexit.unregister(self.close)
         if self._pid == os.getpid():
+            self._hand_over()
             self._queue.put(None)
             if not self._join(_DRAIN):
                 _log.error("records were still unwritten at the end: %d", self._queue.qsize())
@@ -95,7 +97,19 @@ class Recorder:
         self.start()
         if self._queue.qsize() > _QUEUE_LIMIT:
             raise RecordingFailed("too many records wait to be written")
-        self._queue.put(entry)
+        if not under_gevent():
+            self._queue.put([entry])
+            return
+        self._pending.append(entry)
+        if len(self._pending) == 1:
+            soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """One entry of the queue for all that came in one round of the hub: each wakes the writer,
+        which then takes the interpreter from the requests."""
+        pending, self._pending = self._pending, []
+        if pending:
+            self._queue.put(pending)
 
 
 def spool_folder(configured: str, url: URL) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .events import Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
+from .events import Answered, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
 
 _EPOCH_YEAR = 1971
 
@@ -38,7 +38,6 @@ def _started(event: Started) -> dict[str, Any]:
 def _prompt(event: Prompt) -> dict[str, Any]:
     return {
         "interception_id": event.interception_id,
-        "provider_response_id": clean(event.provider_response_id),
         "prompt": clean(event.prompt),
         "created_at": event.created_at,
     }
@@ -95,6 +94,7 @@ def _bounded(count: int) -> int:
 _ROWS: Mapping[type, Any] = {
     Started: _started,
     Prompt: _prompt,
+    Answered: lambda event: {"which": event.interception_id, "answer": clean(event.provider_response_id)},
     TokenUse: _tokens,
     ToolUse: _tool,
     ModelThought: _thought,

@@ -23,9 +23,21 @@ from sqlalchemy.exc import (
 from ..config.settings import Price
 from ..model import Usage
 from . import tables
-from .events import EVENTS, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
+from .events import (
+    EVENTS,
+    Answered,
+    Ended,
+    Event,
+    ModelThought,
+    Prompt,
+    Started,
+    TokenUse,
+    TokenUsed,
+    ToolUse,
+)
 from .prices import UNKNOWN, cost_micros
 from .rows import row_of
+from .statement import Statement
 
 _log = logging.getLogger("aibridge.records")
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -44,9 +56,10 @@ class Store:
         self._engine, self._worker_id, self._prices = engine, worker_id, prices
         self._connection: Connection | None = None
         insert = _INSERTS[engine.dialect.name]
-        self._statements: dict[Any, Any] = {
+        statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
-            Prompt: _upsert(insert, tables.user_prompts),
+            Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
+            Answered: _answering(),
             TokenUse: _upsert(insert, tables.token_usages),
             ToolUse: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
@@ -54,6 +67,7 @@ class Store:
             TokenUsed: _used(),
             tables.workers: _upsert(insert, tables.workers),
         }
+        self._statements = {key: Statement(made, engine.dialect) for key, made in statements.items()}
 
     def write(self, events: Iterable[Event]) -> None:
         """All of them or none; raises StoreDown, and SQLAlchemyError on what it will never take."""
@@ -82,7 +96,7 @@ class Store:
         """The worker lives. Raises StoreDown."""
         row = {"id": worker_id, "host": host, "seen_at": moment}
         with self._transaction() as connection:
-            connection.execute(self._statements[tables.workers], row)
+            self._statements[tables.workers].run(connection, [row])
 
     def absent(self, since: datetime) -> list[str]:
         """Workers that were not seen since then. Raises StoreDown."""
@@ -144,7 +158,7 @@ class Store:
             row["worker_id"] = self._worker_id
         for kind in EVENTS:
             if rows[kind]:
-                connection.execute(self._statements[kind], rows[kind])
+                self._statements[kind].run(connection, rows[kind])
         for row in rows[Started]:
             if row["correlating_tool_call_id"]:
                 _place_in_thread(connection, row)
@@ -188,6 +202,15 @@ def _ending() -> Any:
     statement = sa.update(tables.interceptions)
     values: dict[Any, Any] = {name: sa.bindparam(f"new_{name}") for name in names}
     return statement.where(tables.interceptions.c.id == sa.bindparam("which")).values(values)
+
+
+def _answering() -> Any:
+    c = tables.user_prompts.c
+    return (
+        sa.update(tables.user_prompts)
+        .where(c.interception_id == sa.bindparam("which"))
+        .values(provider_response_id=sa.bindparam("answer"))
+    )
 
 
 def _used() -> Any:

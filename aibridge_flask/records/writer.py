@@ -12,7 +12,7 @@ from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..waiting import Gate
+from ..waiting import Gate, open_gates
 from . import prices
 from .events import Event
 from .roster import Roster
@@ -41,7 +41,12 @@ class Writer:
     """Runs until None comes through the queue."""
 
     def __init__(
-        self, queue: SimpleQueue[Entry | None], store: Store, spool: Spool, roster: Roster, refuses: bool
+        self,
+        queue: SimpleQueue[list[Entry] | None],
+        store: Store,
+        spool: Spool,
+        roster: Roster,
+        refuses: bool,
     ) -> None:
         self._queue, self._store, self._spool, self._roster = queue, store, spool, roster
         self._refuses = refuses
@@ -52,14 +57,13 @@ class Writer:
         self.away = False
 
     def run(self) -> None:
+        prices.load()
         self._beat()
         ended = False
         while not ended:
             batch, ended = self._collect()
             self._commit(batch)
             self._beat()
-            if batch:
-                prices.load()  # while the first request is on its way
         self._finish()
 
     def _collect(self) -> tuple[list[Entry], bool]:
@@ -68,12 +72,12 @@ class Writer:
         batch: list[Entry] = []
         waits = not self._spool.empty or self._kept
         try:
-            entry = self._queue.get(timeout=_RETRY if waits else _RENEW)
-            while entry is not None:
-                batch.append(entry)
+            entries = self._queue.get(timeout=_RETRY if waits else _RENEW)
+            while entries is not None:
+                batch += entries
                 if len(batch) >= _BATCH:
                     return batch, False
-                entry = self._queue.get_nowait()
+                entries = self._queue.get_nowait()
         except Empty:
             return batch, False
         return batch, True
@@ -154,7 +158,6 @@ def _events(batch: Iterable[Entry]) -> list[Event]:
 
 
 def _open(batch: Iterable[Entry]) -> None:
+    open_gates([entry.gate for entry in batch if entry.gate is not None])
     for entry in batch:
-        if entry.gate is not None:
-            entry.gate.open()
-            entry.gate = None
+        entry.gate = None

@@ -7,6 +7,7 @@ as it comes, pings by a read that timed out, and a client's leaving at once.
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, cast
@@ -17,7 +18,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from ..errors import UpstreamCut, UpstreamTimeout
-from ..waiting import Client, watch
+from ..waiting import Client, has_news, watch
 from .parser import AnswerParser, MalformedAnswer
 
 _READ = 1 << 16
@@ -175,6 +176,7 @@ class WireAdapter(HTTPAdapter):
                 raise
             wire, _ = _open(pool, timeout[0], str(request.method), client, fresh=True)
             _exchange(wire, data, timeout[1])
+        request.body = None  # it may be large, and the answer long
         return _response(request, wire)
 
     def _pool(self, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Any:
@@ -203,9 +205,8 @@ def _open(
 ) -> tuple[Wire, bool]:
     """A connection of the pool, or a new one; the flag tells that it has served before. One
     that was idle for long may be dead at the other end without our knowing."""
-    conn = pool._get_conn()
-    idle = monotonic() - getattr(conn, "idle_since", 0.0)
-    if conn.sock is not None and (fresh or idle > _IDLE_LIMIT):
+    conn = _idle(pool) or pool._new_conn()
+    if conn.sock is not None and (fresh or _is_stale(conn)):
         conn.close()
     reused = conn.sock is not None
     if not reused:
@@ -216,6 +217,19 @@ def _open(
             pool._put_conn(conn)
             raise
     return Wire(pool, conn, method, client), reused
+
+
+def _idle(pool: Any) -> Any:
+    """A connection that waits in the pool, or none (None). urllib3 would ask by a poll that costs a
+    round of the hub whether it is alive."""
+    try:
+        return pool.pool.get(block=False)
+    except queue.Empty:
+        return None
+
+
+def _is_stale(conn: Any) -> bool:
+    return monotonic() - conn.idle_since > _IDLE_LIMIT or has_news(conn.sock.fileno())
 
 
 def _connect(pool: Any, conn: Any, timeout: float) -> None:

@@ -1,0 +1,36 @@
+"""What the kernel tells of a process and its children: CPU time, memory, files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def family(pid: int) -> list[int]:
+    """A process and the ones that it started; none for pid 0."""
+    if not pid:
+        return []
+    parents = {int(path.name): _stat(path)[1] for path in Path("/proc").iterdir() if path.name.isdigit()}
+    return [pid, *(child for child, parent in parents.items() if int(parent) == pid)]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system time of all threads so far."""
+    stats = [_stat(Path(f"/proc/{pid}")) for pid in pids]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) * _TICK
+
+
+def memory(pids: list[int]) -> int:
+    """Resident bytes."""
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * _PAGE
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields after the name: state, parent, ... (proc(5)); the name itself may hold blanks."""
+    try:
+        return (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["", "0"]

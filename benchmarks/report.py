@@ -1,0 +1,78 @@
+"""The figures as Markdown: the median of the rounds, and the spread where there are several."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+Results = Mapping[str, Mapping[str, list[float]]]
+
+_ROWS = (
+    ("json_cpu_us", "JSON of 2 KB: CPU µs/request", 0),
+    ("json_rate", "JSON of 2 KB: requests/s", 0),
+    ("burst_cpu_us", "stream of 200 events: CPU µs/stream", 0),
+    ("burst_rate", "stream of 200 events: streams/s", 0),
+    ("event_cpu_us", "500 paced streams: CPU µs/event", 0),
+    ("stream_kb", "500 paced streams: KB/stream", 1),
+    ("event_ms", "500 paced streams: age of an event, median ms", 2),
+    ("event_p99_ms", "500 paced streams: age of an event, p99 ms", 2),
+    ("json_first_ms", "JSON: first byte, median ms", 2),
+    ("json_first_p99_ms", "JSON: first byte, p99 ms", 2),
+    ("burst_first_ms", "stream: first byte, median ms", 2),
+    ("burst_first_p99_ms", "stream: first byte, p99 ms", 2),
+    ("leave_ms", "client left: upstream closed after, median ms", 1),
+    ("leave_worst_ms", "client left: upstream closed after, worst ms", 1),
+)
+_NEEDS_SERVER = ("json_cpu_us", "burst_cpu_us", "event_cpu_us", "stream_kb")
+_TARGETS = (
+    ("JSON of 2 KB, CPU", "json_cpu_us", 550, "µs"),
+    ("stream of 200 events, CPU", "burst_cpu_us", 950, "µs"),
+    ("paced event, CPU", "event_cpu_us", 80, "µs"),
+    ("open stream, memory", "stream_kb", 30, "KB"),
+    ("added time to first byte, JSON, median", "json_first_ms", 1, "ms"),
+    ("added time to first byte, stream, median", "burst_first_ms", 1, "ms"),
+    ("age of an event at 500 streams, p99", "event_p99_ms", 10, "ms"),
+    ("client left, upstream closed after, median", "leave_ms", 5, "ms"),
+)
+
+
+def tables(results: Results, notes: list[str], rounds: int, machine: str) -> str:
+    """All there is to say."""
+    trouble = "\n".join(f"- {note}" for note in notes) or "- none: all events and records arrived"
+    return (
+        f"{machine}, {rounds} round(s), medians\n\n{_beside_targets(results)}\n\n{_all(results)}\n\n"
+        f"Trouble:\n{trouble}"
+    )
+
+
+def _beside_targets(results: Results) -> str:
+    lines = ["| | target | bridge | |", "|---|---|---|---|"]
+    for title, figure, target, unit in _TARGETS:
+        found = _median(results, "bridge", figure)
+        if title.startswith("added"):
+            found -= _median(results, "direct", figure)
+        word = "reached" if found <= target else "not reached"
+        lines.append(f"| {title} | ≤ {target} {unit} | {found:.{0 if target > 30 else 2}f} {unit} | {word} |")
+    return "\n".join(lines)
+
+
+def _all(results: Results) -> str:
+    names = list(results)
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for figure, title, digits in _ROWS:
+        cells = [_cell(results, name, figure, digits) for name in names]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(results: Results, name: str, figure: str, digits: int) -> str:
+    values = results[name].get(figure, [])
+    if not values or (name == "direct" and figure in _NEEDS_SERVER):
+        return "–"
+    middle = f"{statistics.median(values):.{digits}f}"
+    low, high = min(values), max(values)
+    return f"{middle} ({low:.{digits}f}-{high:.{digits}f})" if low < high else middle
+
+
+def _median(results: Results, name: str, figure: str) -> float:
+    return statistics.median(results[name][figure])
