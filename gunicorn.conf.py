@@ -12,6 +12,9 @@ import socket
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
+from aibridge_flask import ConfigError
+from aibridge_flask.config import snapshot
+
 
 class DrainingWorker(GeventWorker):
     """Ends in good order: first it is not ready any more, while proxies look elsewhere; then it
@@ -53,6 +56,12 @@ class DrainingWorker(GeventWorker):
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
+# gunicorn runs this file again at HUP, where nothing that is raised would leave a server standing.
+try:
+    _wrong = snapshot.take()
+except ConfigError as error:
+    raise SystemExit(f"aibridge: {error.message}") from None
+
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))
 worker_class = DrainingWorker
@@ -63,6 +72,15 @@ max_requests = 0  # a worker that drains for it leaves new connections hanging
 limit_request_line = 8190
 limit_request_field_size = 32768
 control_socket_disable = True
+
+
+def on_reload(server):
+    if _wrong:
+        server.log.error("the configuration is wrong, the old one stays: %s", _wrong)
+
+
+def on_exit(server):
+    snapshot.drop()
 
 
 def when_ready(server):

@@ -55,7 +55,7 @@ def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
         "drain_delay": 0,
     }
     server = Server(tmp_path_factory.mktemp("server"), settings)
-    yield server
+    yield server.wait_ready()
     assert "Traceback" not in server.stop()
 
 

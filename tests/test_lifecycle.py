@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sqlite3
 import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import providers
-from tests.support.server import PATIENCE, Server
+from tests.support.postgres import Postgres
+from tests.support.server import PATIENCE, Client, Server
 from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
-from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
+from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, START
 
 Start = Callable[..., Server]
 
@@ -29,7 +34,7 @@ def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
         folder.mkdir()
         tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
         started.append(Server(folder, tree, *options))
-        return started[-1]
+        return started[-1].wait_ready()
 
     yield make
     for server in started:
@@ -86,3 +91,208 @@ def test_it_is_not_ready_while_it_drains(start: Start) -> None:
     server.process.send_signal(signal.SIGHUP)
     until(lambda: status(server, "/readyz") == 503)
     until(lambda: status(server, "/readyz") == 200)
+
+
+def test_a_reload_takes_the_new_configuration(start: Start, upstream: Upstream) -> None:
+    server = start()
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    assert status(server, "/anthropic/v1/models") == 200
+    server.configure(providers=[{"type": "anthropic", "enabled": False}])
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: status(server, "/anthropic/v1/models") == 503)
+
+
+BROKEN = ["nonsense = 1\n", "this is no TOML", 'providers = [{type = "openai", keys = [{file = "/gone"}]}]\n']
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_reload_with_a_broken_configuration_changes_nothing(
+    start: Start, upstream: Upstream, broken: str
+) -> None:
+    server = start()
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    server.config.write_text(broken)
+    before = server.log.read_text().count("Booting worker")
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: server.log.read_text().count("Booting worker") > before)
+    until(lambda: server.log.read_text().count("Worker exiting") >= before)
+    assert status(server, "/anthropic/v1/models") == 200
+    assert server.log.read_text().count("the configuration is wrong, the old one stays") == 1
+    assert "Traceback" not in server.log.read_text()
+    server.configure(providers=[{"type": "anthropic", "enabled": False}])
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: status(server, "/anthropic/v1/models") == 503)
+
+
+def test_a_broken_configuration_ends_the_start_with_one_line(start: Start) -> None:
+    with pytest.raises(AssertionError) as caught:
+        start(keepalive_interval="soon")
+    assert str(caught.value).startswith("aibridge: keepalive_interval: ")
+    assert "Traceback" not in str(caught.value)
+
+
+class Stream(threading.Thread):
+    """A client that asks for a stream and reads it to its end."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.client = server.connect()
+        self.client.send("POST", MESSAGES, ASK)
+        self.id = self.client.head()[1]["x-aibridge-interception-id"]
+        self.first = self.client.chunk()
+        self.received, self.whole = b"", False
+        self.start()
+
+    def run(self) -> None:
+        self.received, self.whole = self.client.chunks()
+
+
+def streams(server: Server, upstream: Upstream, count: int, go: threading.Event) -> list[Stream]:
+    """Streams that have begun, and end when `go` is set."""
+    steps = [stream_head(), chunk(START + BLOCK), go, chunk(DELTA), chunk(END), LAST_CHUNK]
+    upstream.handler = lambda heard: steps
+    return [Stream(server) for _ in range(count)]
+
+
+def ended(found: list[Stream]) -> None:
+    """All of them have their whole answer."""
+    for one in found:
+        one.join(PATIENCE)
+    expected = (START + BLOCK + DELTA + END, True)
+    assert [(one.first + one.received, one.whole) for one in found] == [expected] * len(found)
+
+
+def records(server: Server) -> dict[str, Any]:
+    results = server.get("/interceptions?limit=1000")["results"]
+    found = {one["id"]: one for one in results}
+    assert len(found) == len(results)
+    return found
+
+
+def all_ended(server: Server, ids: set[str]) -> bool:
+    found = records(server)
+    return ids <= set(found) and all(found[id]["ended_at"] for id in ids)
+
+
+def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
+    start: Start, upstream: Upstream
+) -> None:
+    server = start("--workers", "2")
+    go = threading.Event()
+    found = streams(server, upstream, 50, go)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    until(lambda: any(not one.is_alive() for one in found))
+    go.set()
+    for one in found:
+        one.join(PATIENCE)
+    whole = {one.id for one in found if one.whole}
+    cut = {one.id for one in found} - whole
+    until(lambda: all_ended(server, whole | cut))
+    after = records(server)
+    assert {id for id in after if after[id]["error_type"] == "interrupted"} == cut
+    assert cut
+    assert all(after[id]["error_type"] == "" for id in whole)
+    assert all(after[id]["token_usages"][0]["input_tokens"] == 3 for id in after)
+    assert all(after[id]["token_usages"][0]["output_tokens"] == 7 for id in whole)
+
+
+def test_a_locked_database_pauses_nobody(start: Start, upstream: Upstream) -> None:
+    server = start()
+    go = threading.Event()
+    found = streams(server, upstream, 20, go)
+    with contextlib.closing(sqlite3.connect(server.folder / "records.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        go.set()
+        found += streams(server, upstream, 5, go)  # new ones are served meanwhile
+        ended(found)
+        assert time.monotonic() - begun < 4
+        lock.execute("COMMIT")
+    until(lambda: all_ended(server, {one.id for one in found}))
+    assert {one["error_type"] for one in records(server).values()} == {""}
+
+
+def test_postgresql_can_go_and_come_back(
+    start: Start, upstream: Upstream, postgres: Postgres, migrated_postgres: str
+) -> None:
+    server = start(database_url=postgres.new_url(migrated_postgres))
+    go = threading.Event()
+    found = streams(server, upstream, 100, go)
+    postgres.halt()
+    try:
+        go.set()
+        found += streams(server, upstream, 5, go)
+        ended(found)
+        assert status(server, "/readyz") == 200
+        assert status(server, "/interceptions") == 500
+    finally:
+        postgres.resume()
+    ids = {one.id for one in found}
+    until(lambda: status(server, "/interceptions") == 200 and all_ended(server, ids))
+    after = records(server)
+    assert set(after) == ids
+    assert {one["error_type"] for one in after.values()} == {""}
+    assert [one["output_tokens"] for id in ids for one in after[id]["token_usages"]] == [7] * 105
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, workers: str) -> None:
+    server = start("--workers", workers)
+    upstream.handler = lambda heard: [answer(200, b'{"id":"msg_1"}')]
+    ids: list[str] = []
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            client = Client(server.port)
+            client.send("POST", MESSAGES, ASK_WHOLE)
+            got, headers = client.head()
+            body = client.body(headers)
+            if (got, body) != (200, (b'{"id":"msg_1"}', True)):
+                wrong.append((got, body))
+            ids.append(headers["x-aibridge-interception-id"])
+            client.close()
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for count in (1, 2):
+        server.process.send_signal(signal.SIGHUP)
+        expected = count * int(workers)
+        until(lambda wanted=expected: server.log.read_text().count("Worker exiting") >= wanted)
+    stop.set()
+    for client in clients:
+        client.join(PATIENCE)
+    assert wrong == []
+    with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
+        rows = database.execute(
+            "SELECT id FROM interceptions WHERE error_type = '' AND ended_at IS NOT NULL"
+        ).fetchall()
+    assert sorted(id for (id,) in rows) == sorted(ids)
+
+
+def test_sigterm_under_load_writes_all_records(start: Start, upstream: Upstream) -> None:
+    server = start()
+    go = threading.Event()
+    found = streams(server, upstream, 30, go)
+    server.process.send_signal(signal.SIGTERM)
+    go.set()
+    ended(found)
+    assert server.process.wait(PATIENCE) == 0
+    with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
+        rows = database.execute(
+            "SELECT status_code, error_type FROM interceptions WHERE ended_at IS NOT NULL"
+        ).fetchall()
+    assert rows == [(200, "")] * 30
+    assert list((server.folder / "records.db-spool").iterdir()) == []
+
+
+def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upstream) -> None:
+    server = start("--workers", "2")
+    go = threading.Event()
+    go.set()
+    found = streams(server, upstream, 10, go)
+    ended(found)
+    until(lambda: all_ended(server, {one.id for one in found}))
+    assert "error" not in server.log.read_text().lower()

@@ -20,6 +20,7 @@ RESERVED = frozenset((
     "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
     "readyz", "metrics", "ui", "static", "api",
 ))  # fmt: skip
+_SOURCE_EXPECTED = '{ env = "..." }, { file = "..." } or { value = "..." } is expected'
 POSITIVE = validate.Range(min=0, min_inclusive=False, error="a number above 0 is expected")
 NOT_NEGATIVE = validate.Range(min=0, error="a number of 0 or more is expected")
 
@@ -70,15 +71,20 @@ class SecretField(fields.Field[Secret]):
     """`{ env = "NAME" }`, `{ file = "path" }` or `{ value = "secret" }`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Secret:
-        if not isinstance(value, Mapping) or len(value) != 1:
-            raise ValidationError('{ env = "..." }, { file = "..." } or { value = "..." } is expected')
-        ((kind, where),) = value.items()
-        if kind not in _SOURCES or not isinstance(where, str):
-            raise ValidationError('{ env = "..." }, { file = "..." } or { value = "..." } is expected')
-        secret = _SOURCES[kind](where).strip()
-        if not secret or not secret.isprintable():
-            raise ValidationError(f"the secret ({kind}) is empty or not one line of text")
-        return Secret(secret)
+        return Secret(secret_of(value))
+
+
+def secret_of(value: Any) -> str:
+    """The secret that such a table stands for; raises ValidationError."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValidationError(_SOURCE_EXPECTED)
+    ((kind, where),) = value.items()
+    if kind not in _SOURCES or not isinstance(where, str):
+        raise ValidationError(_SOURCE_EXPECTED)
+    secret = _SOURCES[kind](where).strip()
+    if not secret or not secret.isprintable():
+        raise ValidationError(f"the secret ({kind}) is empty or not one line of text")
+    return secret
 
 
 def _from_env(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -17,7 +18,9 @@ from .settings import Settings
 
 _PREFIX = "AIBRIDGE_"
 # Read by gunicorn.conf.py, and what Kubernetes sets by itself for a service named "aibridge".
-_NOT_SETTINGS = re.compile(r"AIBRIDGE_(CONFIG|BIND|WORKERS|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?)")
+_NOT_SETTINGS = re.compile(
+    r"AIBRIDGE_(CONFIG|CONFIG_SOURCE|SNAPSHOT|BIND|WORKERS|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?)"
+)
 _DEFAULT_PROVIDERS = (
     ("anthropic", "ANTHROPIC_API_KEY"),
     ("openai", "OPENAI_API_KEY"),
@@ -30,25 +33,32 @@ def load(tree: Mapping[str, Any]) -> Settings:
 
     Raises ConfigError with the full path of each wrong key and what was expected there.
     """
+    try:
+        settings: Settings = SettingsSchema().load(merged(tree))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_lines(error.messages))) from None
+    return settings
+
+
+def merged(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """All sources as one tree, not validated yet; raises ConfigError."""
     found = _file(os.environ.get("AIBRIDGE_CONFIG", ""))
     _merge(found, tree)
     _merge(found, _from_environ())
     found.setdefault("providers", _default_providers())
-    try:
-        settings: Settings = SettingsSchema().load(found)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_lines(error.messages))) from None
-    return settings
+    return found
 
 
 def _file(path: str) -> dict[str, Any]:
     if not path:
         return {}
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeError) as error:
+        text = Path(path).read_text("utf-8")
+        found: dict[str, Any] = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+        return found
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"AIBRIDGE_CONFIG: {path} cannot be read: {type(error).__name__}") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"AIBRIDGE_CONFIG: {path} is not TOML: {error}") from None
 
 

@@ -41,11 +41,11 @@ class Server:
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = self.root + PREFIX
         self.log = folder / "log"
-        config = folder / "aibridge.toml"
-        settings = {"database_url": f"sqlite:///{folder}/records.db", **settings}
-        config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in settings.items()))
+        self.config = folder / "aibridge.toml"
+        self._settings = {"database_url": f"sqlite:///{folder}/records.db", **settings}
+        self.configure()
         environ = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
-        environ |= {"AIBRIDGE_CONFIG": str(config), "AIBRIDGE_BIND": f"127.0.0.1:{self.port}"}
+        environ |= {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": f"127.0.0.1:{self.port}"}
         command = [
             sys.executable,
             "-m",
@@ -57,14 +57,23 @@ class Server:
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
-        self._wait_ready()
 
-    def _wait_ready(self) -> None:
+    def configure(self, **settings: object) -> None:
+        """Writes the configuration file, with changes."""
+        tree = {**self._settings, **settings}
+        self.config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in tree.items()))
+
+    def workers(self) -> list[int]:
+        """The workers' processes."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def wait_ready(self) -> Server:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.get("/healthz")
-                return
+                return self
             except OSError:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, self.log.read_text()
