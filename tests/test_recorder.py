@@ -175,6 +175,16 @@ def test_without_a_spool_what_is_dear_waits_and_the_rest_is_refused(
     assert [row["id"] for row in rows(recorder, tables.interceptions)] == [id]
 
 
+def test_a_server_that_is_not_ready_finds_out_by_itself_that_it_is_again(
+    recorder_that_refuses: Recorder, url: str
+) -> None:
+    with locked(url):
+        with pytest.raises(RecordingFailed):
+            recorder_that_refuses.write(started(new_id()), dear=False)
+        assert not recorder_that_refuses.healthy
+    until(lambda: recorder_that_refuses.healthy)
+
+
 def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder, url: str) -> None:
     ids = [new_id() for _ in range(2)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

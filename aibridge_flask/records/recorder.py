@@ -77,6 +77,8 @@ class Recorder:
     def write(self, *events: Event, dear: bool) -> None:
         """Enqueues and waits until they are written. Raises RecordingFailed where neither
         database nor spool takes them now; only what is dear is then tried again."""
+        if not dear and self._queue.qsize() > _QUEUE_LIMIT:
+            raise RecordingFailed
         opened = gate()
         entry = Entry(events, opened, dear)
         self._put(entry)
@@ -95,8 +97,6 @@ class Recorder:
 
     def _put(self, entry: Entry) -> None:
         self.start()
-        if self._queue.qsize() > _QUEUE_LIMIT:
-            raise RecordingFailed("too many records wait to be written")
         if not under_gevent():
             self._queue.put([entry])
             return

@@ -87,9 +87,14 @@ def _taken(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path.exists() and os.fstat(file).st_ino == path.stat().st_ino
-    except BlockingIOError:
-        yield False
+        yield _lock(file) and path.exists() and os.fstat(file).st_ino == path.stat().st_ino
     finally:
         os.close(file)
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

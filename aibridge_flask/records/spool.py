@@ -38,7 +38,13 @@ class Spool:
 
     def append(self, events: Iterable[Event]) -> None:
         """All of them or none; raises OSError, where the disk is full for one."""
-        data = b"".join(_line(event) for event in events)
+        self._append(b"".join(_line(event) for event in events))
+
+    def probe(self) -> None:
+        """Writes an empty line; raises OSError where not even that can be."""
+        self._append(b"\n")
+
+    def _append(self, data: bytes) -> None:
         if self._file < 0:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -107,6 +113,8 @@ def _line(event: Event) -> bytes:
 
 
 def _events(line: bytes) -> Iterator[Event]:
+    if line == b"\n":
+        return
     try:
         kind, raw = msgspec.json.decode(line, type=tuple[str, msgspec.Raw])
         event: Any = msgspec.json.decode(raw, type=_KINDS[kind])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -62,15 +62,23 @@ class Writer:
         ended = False
         while not ended:
             batch, ended = self._collect()
-            self._commit(batch)
+            self._commit_safely(batch)
             self._beat()
         self._finish()
+
+    def _commit_safely(self, batch: list[Entry]) -> None:
+        """Whatever happens, the thread lives on and nobody waits for ever."""
+        try:
+            self._commit(batch)
+        except Exception:  # noqa: BLE001 - told just below
+            _log.exception("records could not be written: %d", len(batch))
+            _fail(batch)
 
     def _collect(self) -> tuple[list[Entry], bool]:
         """All that has come; waits for the first, or for the next thing to do. The flag tells
         that the recorder was closed."""
         batch: list[Entry] = []
-        waits = not self._spool.empty or self._kept
+        waits = self._kept or not (self._spool.empty and self.healthy)
         try:
             entries = self._queue.get(timeout=_RETRY if waits else _RENEW)
             while entries is not None:
@@ -96,9 +104,18 @@ class Writer:
             self.away = True
             return False
         except SQLAlchemyError:
-            for entry in batch:  # one bad entry may not take its neighbours with it
-                entry.failed = not self._store.write_each(list(entry.events))
+            return self._write_apart(batch)
         self.healthy, self.away = True, False
+        _open(batch)
+        return True
+
+    def _write_apart(self, batch: list[Entry]) -> bool:
+        """One bad entry may not take its neighbours with it."""
+        try:
+            for entry in batch:
+                entry.failed = not self._store.write_each(list(entry.events))
+        except StoreDown:
+            return False
         _open(batch)
         return True
 
@@ -113,9 +130,8 @@ class Writer:
             if self.healthy and not self._refuses:
                 _log.error("the spool takes no records: %s", error.strerror)
             self.healthy = False
-            for entry in batch:
-                entry.failed = True
             self._kept += [Entry(entry.events) for entry in batch if entry.dear]
+            _fail(batch)
         _open(batch)
 
     def _beat(self) -> None:
@@ -138,6 +154,19 @@ class Writer:
         if self._kept:
             batch, self._kept = self._kept, []
             self._commit(batch)
+        if not self.healthy:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Nobody sends requests to a server that is not ready, so it finds out by itself whether
+        records are taken again. Raises StoreDown, OSError."""
+        try:
+            self._roster.renew()
+        except StoreDown:
+            if self._refuses:
+                raise
+            self._spool.probe()
+        self.healthy = True
 
     def _finish(self) -> None:
         self._due[self._retry] = 0.0
@@ -157,7 +186,13 @@ def _events(batch: Iterable[Entry]) -> list[Event]:
     return [event for entry in batch for event in entry.events]
 
 
-def _open(batch: Iterable[Entry]) -> None:
+def _fail(batch: Sequence[Entry]) -> None:
+    for entry in batch:
+        entry.failed = True
+    _open(batch)
+
+
+def _open(batch: Sequence[Entry]) -> None:
     open_gates([entry.gate for entry in batch if entry.gate is not None])
     for entry in batch:
         entry.gate = None
