@@ -15,7 +15,7 @@ def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: fl
 
     Raises UpstreamCut, UpstreamTimeout, ClientGone.
     """
-    ended = False
+    ended = told = False
     for piece in answer.pieces(tick):
         if not piece:
             if ping and fold.between and not fold.complete:
@@ -27,7 +27,8 @@ def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: fl
         if answer.complete:
             ended, out = True, out + fold.end()
         _learn(fold, journal)
-        if ended or fold.complete:
+        if ended or (fold.complete and not told):
+            told = True
             journal.end(complete=fold.complete)
         if out:
             yield out
@@ -41,9 +42,12 @@ def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: fl
 
 def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
     """The end of an answer that broke off: what was seen of it counts."""
+    complete = fold.complete
     fold.end()
     _learn(fold, journal)
-    journal.end(failure, complete=fold.complete)
+    if failure.type == "client_closed" and complete:
+        failure = Failure()  # it has all it asked for: clients leave right after the last event
+    journal.end(failure, complete=complete)
 
 
 def _learn(fold: Fold, journal: Journal) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import agent, clients, coding, headers
 from .config import Settings
-from .errors import BackgroundNotSupported, BridgeError, ClientGone
+from .errors import BackgroundNotSupported, BridgeError, ClientGone, GatewayError
 from .formats import Decoding, error_fold
 from .headers import INTERCEPTION_HEADER
 from .model import Actor, Call, Failure, Fold, HeaderList, Interceptor, Outgoing, Reply, RequestFacts
@@ -18,7 +18,7 @@ from .records.recorder import Recorder
 from .relay import Ending, Relay
 from .upstream.keys import Credential
 from .upstream.transport import WireAnswer
-from .waiting import Client, watch
+from .waiting import NOBODY, Client, watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 _EVENT_STREAM = "text/event-stream"
@@ -69,7 +69,8 @@ class Bridge:
         streamed = _is_event_stream(answer, request.facts)
         fold = self._fold(request, answer, streamed)
         wire_format, call = request.interceptor.format, request.call
-        ping = wire_format.PING if streamed else b""
+        known = all(map(coding.is_known, _codings(answer)))
+        ping = wire_format.PING if streamed and known else b""
         pieces = agent.converse(answer, fold, journal, ping, self._settings.keepalive_interval)
 
         def settle(error: BridgeError) -> None:
@@ -94,7 +95,7 @@ class Bridge:
             fold = request.interceptor.format.fold(request.facts)
         else:
             fold = request.interceptor.format.whole_fold()
-        for name in coding.codings(headers.find(answer.headers, "content-encoding")):
+        for name in _codings(answer):
             if coding.is_known(name):
                 inflater = coding.Inflater(name, self._settings.max_body_bytes)
                 fold = Decoding(fold, inflater.feed, streamed and not request.facts.asks_usage)
@@ -140,18 +141,23 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
 
 def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
     """The answer's head, or the end of the record."""
-    outgoing = _outgoing(request, journal)
-    client = watch(request.call.client_socket)
+    client = NOBODY
     try:
+        outgoing = _outgoing(request, journal)
+        client = watch(request.call.client_socket)
         answer = request.outbound.send(outgoing, client)
     except BaseException as error:
         client.close()
-        told = error if isinstance(error, BridgeError) else BridgeError()
+        told = error if isinstance(error, BridgeError) else GatewayError()
         journal.answered(0 if isinstance(told, ClientGone) else told.status)
         journal.end(Failure(told.record_type, told.message))
         raise
     journal.answered(answer.status)
     return client, answer
+
+
+def _codings(answer: WireAnswer) -> list[str]:
+    return coding.codings(headers.find(answer.headers, "content-encoding"))
 
 
 def _is_event_stream(answer: WireAnswer, facts: RequestFacts) -> bool:
@@ -161,7 +167,7 @@ def _is_event_stream(answer: WireAnswer, facts: RequestFacts) -> bool:
 
 
 def _headers(answer: WireAnswer, fold: Fold, streamed: bool, id: str) -> HeaderList:
-    drop = []
+    drop = [INTERCEPTION_HEADER.lower()]
     if streamed:  # pings may stand in between
         drop += ["content-length", "x-accel-buffering"]
     if not fold.exact:

@@ -27,11 +27,16 @@ class _Zlib:
         self._bits, self._inflater = bits, zlib.decompressobj(bits)
 
     def feed(self, data: bytes, room: int) -> bytes:
-        return self._inflater.decompress(self._inflater.unconsumed_tail + data, room)
+        data = self._inflater.unconsumed_tail + data
+        if self._inflater.eof:
+            data = self._inflater.unused_data + data
+            if data:
+                self._inflater = zlib.decompressobj(self._bits)  # a next member
+        return self._inflater.decompress(data, room)
 
     @property
     def more(self) -> bool:
-        return bool(self._inflater.unconsumed_tail)
+        return bool(self._inflater.unconsumed_tail or self._inflater.unused_data)
 
 
 class _Deflate(_Zlib):
@@ -72,20 +77,24 @@ class _Zstd:
     STEP = 1024
 
     def __init__(self) -> None:
-        inflater = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-        self._inflater = inflater.decompressobj()
-        self._left = b""
+        self._make = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
+        self._inflater = self._make()
+        self._left = memoryview(b"")
 
     def feed(self, data: bytes, room: int) -> bytes:
-        data = self._left + data
-        if self._inflater.eof:
-            return b""
-        self._left = data[self.STEP :]
-        return self._inflater.decompress(data[: self.STEP])
+        if data:
+            self._left = memoryview(bytes(self._left) + data)
+        if self._inflater.eof and self._left:
+            self._inflater = self._make()  # a next frame
+        step, self._left = self._left[: self.STEP], self._left[self.STEP :]
+        out = self._inflater.decompress(bytes(step)) if step else b""
+        if self._inflater.eof and self._inflater.unused_data:
+            self._left = memoryview(self._inflater.unused_data + bytes(self._left))
+        return out
 
     @property
     def more(self) -> bool:
-        return bool(self._left) and not self._inflater.eof
+        return bool(self._left)
 
 
 _DECODERS: dict[str, Callable[[], _Decoder]] = {

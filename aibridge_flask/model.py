@@ -33,6 +33,13 @@ class Actor:
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     admin: bool = False
 
+    def __post_init__(self) -> None:
+        """A host's ids are often numbers."""
+        object.__setattr__(self, "id", str(self.id))
+        if self.metadata:
+            texts = {str(key): str(value) for key, value in self.metadata.items()}
+            object.__setattr__(self, "metadata", texts)
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:

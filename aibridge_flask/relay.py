@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .errors import BridgeError, ClientGone, UpstreamError
+from .errors import BridgeError, ClientGone, GatewayError, UpstreamError
 
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
@@ -63,6 +63,9 @@ class Relay:
             self._abort("the client has left")
         except UpstreamError as error:
             return self._break(error)
+        except Exception:
+            self._end(GatewayError())
+            raise
 
     def close(self) -> None:
         """The server is done, or cannot go on."""

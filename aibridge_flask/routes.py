@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Request, Response, request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from . import headers, passthrough
 from .bridge import Bridge
@@ -137,7 +137,7 @@ def _read_body(incoming: Request, limit: int) -> bytes:
         body = incoming.get_data(cache=False)
     except RequestEntityTooLarge:
         raise BodyTooLarge(limit) from None
-    except (ClientDisconnected, OSError):
+    except Exception:  # noqa: BLE001 - servers have errors of their own for what they cannot read
         raise BadBody(_BROKE_OFF) from None
     if len(body) > limit:
         raise BodyTooLarge(limit)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import os
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from .errors import ClientGone
 
 T = TypeVar("T")
+_LOOK_AGAIN = 0.5
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 
 
@@ -35,6 +40,9 @@ class Client(Protocol):
     def guard(self, upstream: socket.socket | None) -> None:
         """From now on its leaving ends this connection; none (None): no longer."""
 
+    def check(self) -> None:
+        """Raises ClientGone where it has left already, as far as that can be told."""
+
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
         """At most `size` bytes, b"" at their end. Raises TimeoutError after `timeout` seconds
         without any, ClientGone, or OSError."""
@@ -49,6 +57,9 @@ class _Blind:
     def guard(self, upstream: socket.socket | None) -> None:
         """Nothing is watched."""
 
+    def check(self) -> None:
+        """Nothing is known."""
+
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
         upstream.settimeout(timeout)
         return upstream.recv(size)
@@ -57,23 +68,29 @@ class _Blind:
         """Nothing was watched."""
 
 
+NOBODY: Client = _Blind()
+
+
 class _Peek:
     """Looks at a client's socket without taking anything from it. A plain socket on a
     duplicate of its descriptor, since TLS sockets refuse to peek."""
 
     def __init__(self, client: Any) -> None:
-        self._plain = _socket.socket(fileno=os.dup(client.fileno()))
-        self._plain.setblocking(False)
+        self._plain = _socket.socket(fileno=os.dup(client.fileno()))  # its flags are the client's too
         self.fileno = self._plain.fileno
         self.close = self._plain.close
 
     def has_left(self) -> bool:
         try:
-            return not self._plain.recv(1, socket.MSG_PEEK)
+            return not self._plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
             return True
+
+    def has_hung_up(self) -> bool:
+        """As `has_left`, also behind bytes of a next request."""
+        return _polled(self.fileno(), _POLLRDHUP)
 
 
 class _Polled:
@@ -87,17 +104,25 @@ class _Polled:
         """Leaving is seen while reading."""
 
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+        end = time.monotonic() + timeout
         pending = getattr(upstream, "pending", None)
-        if not (pending and pending()):
-            self._wait(upstream.fileno(), timeout)
-        upstream.settimeout(timeout)
-        return upstream.recv(size)
+        upstream.settimeout(0)
+        while True:
+            if not (pending and pending()):
+                self._wait(upstream.fileno(), end)
+            try:
+                return upstream.recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue  # a part of a TLS record, or nothing for us in it
 
-    def _wait(self, upstream: int, timeout: float) -> None:
+    def check(self) -> None:
+        if self._peek.has_left() or self._peek.has_hung_up():
+            raise ClientGone
+
+    def _wait(self, upstream: int, end: float) -> None:
         poll = select.poll()
         poll.register(upstream, select.POLLIN)
         poll.register(self._peek.fileno(), self._watched)
-        end = time.monotonic() + timeout
         while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
             told = ready.get(self._peek.fileno(), 0)
             if told & ~select.POLLIN or (told and self._peek.has_left()):
@@ -123,16 +148,32 @@ class _Watched:
         self._gone = False
         self._upstream: Any = None
         self._peek = _Peek(client)
-        self._io = get_hub().loop.io(self._peek.fileno(), 1)
+        self._loop = get_hub().loop
+        self._io = self._loop.io(self._peek.fileno(), 1)
+        self._timer = self._loop.timer(_LOOK_AGAIN, _LOOK_AGAIN)
         self._io.start(self._ready)
 
     def _ready(self) -> None:
         self._io.stop()  # level-triggered: bytes of a next request would wake us without end
         if self._peek.has_left():
-            self._gone = True
-            if self._upstream is not None:
-                with contextlib.suppress(OSError):
-                    self._upstream.shutdown(socket.SHUT_RDWR)
+            self._leave()
+        else:
+            self._timer.start(self._look)
+
+    def _look(self) -> None:
+        if self._peek.has_hung_up():
+            self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        self._timer.stop()
+        if self._upstream is not None:
+            with contextlib.suppress(OSError):
+                self._upstream.shutdown(socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        if self._gone:
+            raise ClientGone
 
     def guard(self, upstream: socket.socket | None) -> None:
         self._upstream = upstream
@@ -153,8 +194,9 @@ class _Watched:
 
     def close(self) -> None:
         self._upstream = None
-        self._io.stop()
-        self._io.close()
+        for watcher in (self._io, self._timer):
+            watcher.stop()
+            watcher.close()
         self._peek.close()
 
 
@@ -164,8 +206,10 @@ def watch(client_socket: Any) -> Client:
         if client_socket is None:
             return _Blind()
         return _Watched(client_socket) if under_gevent() else _Polled(client_socket)
-    except (OSError, ValueError):  # closed already
-        raise ClientGone from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
+            return _Blind()
+        raise ClientGone from None  # closed already
 
 
 class Gate(Protocol):
@@ -182,20 +226,47 @@ class _ThreadGate:
 
 
 class _HubGate:
-    """A real thread may not touch a greenlet: it asks the hub's loop to switch to it."""
+    """A real thread may not touch a greenlet: it rings the hub's bell."""
 
     def __init__(self) -> None:
         from gevent import get_hub
         from gevent.event import Event
 
-        self.loop = get_hub().loop
         self.event = Event()
+        self.bell = _bell(get_hub())
 
     def open(self) -> None:
-        self.loop.run_callback_threadsafe(self.event.set)
+        self.bell.ring([self])
 
     def wait(self, timeout: float) -> bool:
         return bool(self.event.wait(timeout))
+
+
+class _Bell:
+    """Wakes a hub from other threads. One watcher for as long as the hub lives: libev's own way, and
+    the only one that counts right with threads (`run_callback_threadsafe` does not)."""
+
+    def __init__(self, hub: Any) -> None:
+        self._opened: deque[_HubGate] = deque()
+        self._watcher = hub.loop.async_()
+        self._watcher.start(self._answer)
+
+    def ring(self, gates: list[_HubGate]) -> None:
+        self._opened.extend(gates)
+        self._watcher.send()
+
+    def _answer(self) -> None:
+        while self._opened:
+            self._opened.popleft().event.set()
+
+
+_bells: WeakKeyDictionary[Any, _Bell] = WeakKeyDictionary()
+
+
+def _bell(hub: Any) -> _Bell:
+    if hub not in _bells:
+        _bells[hub] = _Bell(hub)
+    return _bells[hub]
 
 
 def gate() -> Gate:
@@ -207,7 +278,7 @@ def open_gates(gates: list[Gate]) -> None:
     """Opens the gates of one process, with one wake-up of the hub for all of them."""
     in_hub = [one for one in gates if isinstance(one, _HubGate)]
     if in_hub:
-        in_hub[0].loop.run_callback_threadsafe(lambda: [one.event.set() for one in in_hub])
+        in_hub[0].bell.ring(in_hub)
     for one in gates:
         if not isinstance(one, _HubGate):
             one.open()
@@ -222,8 +293,12 @@ def soon(call: Callable[[], None]) -> None:
 
 def has_news(descriptor: int) -> bool:
     """Something stands in a socket, or it has ended; asked without waiting."""
+    return _polled(descriptor, select.POLLIN)
+
+
+def _polled(descriptor: int, events: int) -> bool:
     poll = _original("select", "poll")()
-    poll.register(descriptor, select.POLLIN)
+    poll.register(descriptor, events)
     return bool(poll.poll(0))
 
 

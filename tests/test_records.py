@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from aibridge_flask import Actor
 from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.exchanges import RECORDED, load
 from tests.support.server import PREFIX
@@ -321,6 +322,61 @@ def test_coded_bodies_pass_as_they_are_and_are_read(
     assert record["user_prompts"][0]["prompt"] == "packed"
     assert record["model_thoughts"][0]["content"] == "hmm"
     assert record["wire_exact"]
+
+
+def test_several_frames_are_one_body(client: FlaskClient, upstream: Upstream) -> None:
+    import zstandard
+
+    halves = b'{"model":"m","mess', b'ages":[{"role":"user","content":"hi"}]}'
+    ask = b"".join(map(zstandard.compress, halves))
+    exchange(client, upstream, MESSAGES, ask, answer(200, message()), Content_Encoding="zstd")
+    assert records(client)[0]["user_prompts"][0]["prompt"] == "hi"
+
+
+ODD_ANSWERS = [
+    (
+        "/openai/v1/chat/completions",
+        {"id": "c", "choices": [{"message": {"tool_calls": [None, 5, {"id": "t", "function": "x"}]}}]},
+    ),
+    ("/openai/v1/chat/completions", {"id": "c", "choices": {"a": 1}, "usage": [1]}),
+    (
+        "/openai/v1/responses",
+        {"id": "r", "output": [None, {"type": "reasoning", "summary": [3]}], "usage": "x"},
+    ),
+    (
+        MESSAGES,
+        {
+            "id": 5,
+            "content": [None, {"type": "tool_use", "input": [1]}],
+            "usage": {"output_tokens": 10**30, "cache_creation": 7},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "told"), ODD_ANSWERS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_odd_answers_pass_and_are_recorded(
+    client: FlaskClient, upstream: Upstream, path: str, told: object, streaming: bool
+) -> None:
+    body = json.dumps(told).encode()
+    said = streamed(b"data: " + body + b"\n\n") if streaming else [answer(200, body)]
+    ask = {"model": "claude-sonnet-4-5", "messages": [], "input": "", "stream": streaming}
+    upstream.say(*said)
+    response = client.post(PREFIX + path, data=json.dumps(ask), buffered=True)
+    assert response.get_data() == (b"data: " + body + b"\n\n" if streaming else body)
+    (record,) = records(client)
+    assert record["ended_at"]
+    assert record["error_type"] == ("unknown" if streaming else "")
+
+
+def test_an_actors_id_may_be_a_number(make_app: MakeApp, upstream: Upstream) -> None:
+    app = make_app()
+    app.extensions["aibridge"].actor_loader(lambda request: Actor(5, {"team": 7}, admin=True))
+    client = app.test_client()
+    exchange(client, upstream, "/second/v1/messages", {"model": "m"}, answer(200, message()), X_Api_Key="own")
+    assert upstream.heard[0].header("X-AI-Bridge-Actor-ID") == "5"
+    assert (records(client)[0]["initiator_id"], records(client)[0]["metadata"]) == ("5", {"team": "7"})
 
 
 def test_a_bomb_is_413(make_app: MakeApp, upstream: Upstream) -> None:

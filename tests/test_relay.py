@@ -158,6 +158,28 @@ def test_a_client_that_leaves_closes_the_upstream(
         assert record["token_usages"][0]["input_tokens"] == 3
 
 
+def test_a_client_that_leaves_after_stray_bytes_is_noticed_too(server: Server, upstream: Upstream) -> None:
+    upstream.say(GONE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.sock.sendall(b"\r\n")
+    upstream.wait_heard(1)
+    left = leave(client)
+    assert upstream.gone.wait(10)
+    assert time.monotonic() - left < 2
+
+
+def test_a_client_may_leave_right_after_the_last_event(server: Server, upstream: Upstream) -> None:
+    upstream.say(stream_head(), chunk(START + END), GONE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START + END
+    client.close()
+    assert upstream.gone.wait(10)
+    assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
+
+
 def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstream: Upstream) -> None:
     upstream.say(GONE)
     client = server.connect()

@@ -82,8 +82,8 @@ def secret_of(value: Any) -> str:
     if kind not in _SOURCES or not isinstance(where, str):
         raise ValidationError(_SOURCE_EXPECTED)
     secret = _SOURCES[kind](where).strip()
-    if not secret or not secret.isprintable():
-        raise ValidationError(f"the secret ({kind}) is empty or not one line of text")
+    if not secret or not (secret.isascii() and secret.isprintable()):
+        raise ValidationError(f"the secret ({kind}) is empty or not one line of plain text")
     return secret
 
 

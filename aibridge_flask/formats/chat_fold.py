@@ -84,7 +84,8 @@ class ChatReading:
         thinking = body.string(delta, "reasoning_content") or body.string(delta, "reasoning_text")
         if thinking:
             self._thinking.setdefault(choice, []).append(thinking)
-        for position, piece in enumerate(body.listing(delta, "tool_calls")):
+        pieces = [one for one in body.listing(delta, "tool_calls") if isinstance(one, Mapping)]
+        for position, piece in enumerate(pieces):
             index = body.number(piece, "index") if "index" in piece else position
             self._grow_call(self._open.setdefault((choice, index), {}), piece)
         if body.mapping(delta, "function_call"):  # what came before tool_calls

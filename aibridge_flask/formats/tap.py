@@ -57,6 +57,7 @@ class StreamTap(_Tap):
     def __init__(self, reading: Reading) -> None:
         super().__init__(reading)
         self._scanner = sse.Scanner()
+        self._lost = False
         self.between = True
 
     def feed(self, piece: bytes) -> bytes:
@@ -74,10 +75,15 @@ class StreamTap(_Tap):
         return b""
 
     def _read(self, run: bytes) -> None:
-        for event in self._reading.worth(run):
-            name, data = sse.parse(event)
-            if data:
-                self._reading.event(name, data)
+        if self._lost:
+            return
+        try:
+            for event in self._reading.worth(run):
+                name, data = sse.parse(event)
+                if data:
+                    self._reading.event(name, data)
+        except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
+            self._lost = True
 
 
 class WholeTap(_Tap):
@@ -87,6 +93,7 @@ class WholeTap(_Tap):
         super().__init__(reading)
         self._parts: list[bytes] = []
         self._size = 0
+        self._ended = False
 
     def feed(self, piece: bytes) -> bytes:
         self._size += len(piece)
@@ -95,11 +102,19 @@ class WholeTap(_Tap):
         return piece
 
     def end(self) -> bytes:
-        if self._size <= BODY_LIMIT:
-            self._reading.whole(body.loads(b"".join(self._parts)))
-        self._parts.clear()
-        self._reading.end()
+        if not self._ended:
+            self._ended = True
+            self._whole()
+            self._parts.clear()
         return b""
+
+    def _whole(self) -> None:
+        try:
+            if self._size <= BODY_LIMIT:
+                self._reading.whole(body.loads(b"".join(self._parts)))
+        except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
+            self._reading.complete = True
+        self._reading.end()
 
 
 class Decoding:
@@ -170,7 +185,7 @@ class Dull:
         self.changed = True
 
     def end(self) -> None:
-        """All is known."""
+        self.complete = True
 
     def turn(self) -> Turn:
         return Turn(failure=Failure(self._type, self._message[:_MESSAGE_LIMIT]))

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from _queue import SimpleQueue  # the C type: gevent patches only the module `queue`
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ class Recorder:
         database.migrate(self.engine)
         self._folder = spool_folder(settings.spool_dir, self.engine.url)
         self._pid = 0
+        self._starting = threading.Lock()
         self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
         self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
@@ -57,7 +59,13 @@ class Recorder:
         """Starts this process's writer, if it does not run."""
         if self._pid == os.getpid():
             return
-        self._pid, self._queue, self._pending = os.getpid(), SimpleQueue(), []
+        with self._starting:
+            if self._pid != os.getpid():
+                self._start()
+                self._pid = os.getpid()
+
+    def _start(self) -> None:
+        self._queue, self._pending = SimpleQueue(), []
         worker_id = new_id()
         engine = database.connect(self._settings.database_url, _PATIENCE_MS)
         store = Store(engine, worker_id, self._settings.prices)

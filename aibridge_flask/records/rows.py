@@ -9,6 +9,9 @@ from typing import Any
 from .events import Answered, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
 
 _EPOCH_YEAR = 1971
+# PostgreSQL takes no more than a third of a page into an index.
+_CLIP = 500
+_INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id", "tool_call_id")
 
 
 def row_of(event: Event) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def _started(event: Started) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in event.__slots__}
     for name, value in row.items():
         if isinstance(value, str):
-            row[name] = clean(value)
+            row[name] = clean(value)[: _CLIP if name in _INDEXED else None]
     row["metadata"] = {clean(key): clean(value) for key, value in event.metadata.items()}
     return row
 
@@ -61,7 +64,8 @@ def _tokens(event: TokenUse) -> dict[str, Any]:
 
 def _tool(event: ToolUse) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in event.__slots__}
-    return {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
+    row = {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
 
 
 def _thought(event: ModelThought) -> dict[str, Any]:

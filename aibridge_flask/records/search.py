@@ -72,8 +72,10 @@ def _condition(key: str, value: str, me: str) -> sa.ColumnElement[bool]:
 def _moment(key: str, value: str) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            raise BadSearch(f"{key}: a time with its zone is expected (RFC 3339)")
+        return moment.astimezone(UTC)
+    except BadSearch:
+        raise
+    except (ValueError, OverflowError):
         raise BadSearch(f"{key}: a time such as 2026-01-31T12:00:00Z is expected") from None
-    if moment.tzinfo is None:
-        raise BadSearch(f"{key}: a time with its zone is expected (RFC 3339)")
-    return moment.astimezone(UTC)

@@ -42,6 +42,7 @@ from .statement import Statement
 _log = logging.getLogger("aibridge.records")
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BAD = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+_MOST = 1 << 53
 _INTERRUPTED = "the worker that served it died"
 
 
@@ -145,8 +146,11 @@ class Store:
     def _cost(self, event: Ended) -> int | None:
         if event.usage == Usage():
             return None
-        cost = cost_micros(event.usage, event.models, self._prices)
-        return cost if cost != UNKNOWN else None
+        try:
+            cost = cost_micros(event.usage, event.models, self._prices)
+        except (ArithmeticError, ValueError):  # counts that no model ever has
+            return None
+        return cost if UNKNOWN < cost < _MOST else None
 
     def _open(self) -> Connection:
         if self._connection is None:

@@ -93,6 +93,8 @@ class AnswerParser:
         if self.headers_done:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise MalformedAnswer("no status")
         if status < 200:
             return
         self.status, self.headers_done = status, True

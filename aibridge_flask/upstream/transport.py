@@ -103,10 +103,13 @@ class Transport:
         except ClientGone:
             raise
         except NewConnectionError:  # by its class a kind of time-out
+            client.check()
             raise UpstreamUnreachable from None
         except _TIMEOUTS:
+            client.check()
             raise UpstreamTimeout from None
         except _FAILURES:
+            client.check()
             raise UpstreamUnreachable from None
         return WireAnswer(response, self._read_timeout)
 

@@ -37,7 +37,6 @@ class Wire:
     def __init__(self, pool: HTTPConnectionPool, conn: HTTPConnection, method: str, client: Client) -> None:
         self._pool, self._conn, self._client = pool, conn, client
         self._sock = cast(Any, conn.sock)
-        client.guard(self._sock)
         self._parser = AnswerParser(method)
         self._closed = False
 
@@ -61,6 +60,8 @@ class Wire:
     def write(self, data: bytes, timeout: float) -> None:
         """A send that fails is told by the answer that follows, if there is one: upstreams
         refuse a body before they have read it."""
+        self._client.check()  # a request that nobody waits for costs all the same
+        self._client.guard(self._sock)
         self._sock.settimeout(timeout)
         try:
             self._sock.sendall(data)
@@ -90,25 +91,23 @@ class Wire:
 
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
         """
-        parser, waited = self._parser, 0.0
+        parser, since = self._parser, monotonic()
         if piece := parser.take():
             yield piece
         while not parser.complete:
-            step = min(tick, read_timeout - waited)
+            left = read_timeout - (monotonic() - since)
+            if left <= 0:
+                raise UpstreamTimeout
             try:
-                self._receive(step)
+                self._receive(min(tick, left))
             except TimeoutError:
-                waited += step
-                if waited >= read_timeout:
-                    raise UpstreamTimeout from None
                 yield b""
-                continue
             except UpstreamCut:
                 if piece := parser.take():
                     yield piece
                 raise
             if piece := parser.take():
-                waited = 0.0
+                since = monotonic()
                 yield piece
 
     def _receive(self, timeout: float) -> None:
