@@ -1,8 +1,4 @@
-"""Waiting: for an upstream's bytes or a client that leaves, for another thread, for a slow call.
-
-The only module that names gevent. Each thing stands here twice, for gevent and for threads;
-which of the two holds is told by whether the sockets of this process are gevent's.
-"""
+"""Waiting for an upstream's bytes or for a client that leaves."""
 
 from __future__ import annotations
 
@@ -13,25 +9,15 @@ import os
 import select
 import socket
 import ssl
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
-from .errors import ClientGone
+from ..errors import ClientGone
+from .kind import original, under_gevent
 
 T = TypeVar("T")
 _LOOK_AGAIN = 0.5
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
-
-
-def under_gevent() -> bool:
-    """The process is monkey-patched."""
-    monkey = sys.modules.get("gevent.monkey")
-    return bool(monkey and monkey.is_module_patched("socket"))
 
 
 class Client(Protocol):
@@ -212,125 +198,12 @@ def watch(client_socket: Any) -> Client:
         raise ClientGone from None  # closed already
 
 
-class Gate(Protocol):
-    """Opened once, by any thread; awaited once, by its maker."""
-
-    def open(self) -> None: ...
-    def wait(self, timeout: float) -> bool: ...
-
-
-class _ThreadGate:
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.open, self.wait = self._event.set, self._event.wait
-
-
-class _HubGate:
-    """A real thread may not touch a greenlet: it rings the hub's bell."""
-
-    def __init__(self) -> None:
-        from gevent import get_hub
-        from gevent.event import Event
-
-        self.event = Event()
-        self.bell = _bell(get_hub())
-
-    def open(self) -> None:
-        self.bell.ring([self])
-
-    def wait(self, timeout: float) -> bool:
-        return bool(self.event.wait(timeout))
-
-
-class _Bell:
-    """Wakes a hub from other threads. One watcher for as long as the hub lives: libev's own way, and
-    the only one that counts right with threads (`run_callback_threadsafe` does not)."""
-
-    def __init__(self, hub: Any) -> None:
-        self._opened: deque[_HubGate] = deque()
-        self._watcher = hub.loop.async_()
-        self._watcher.start(self._answer)
-
-    def ring(self, gates: list[_HubGate]) -> None:
-        self._opened.extend(gates)
-        self._watcher.send()
-
-    def _answer(self) -> None:
-        while self._opened:
-            self._opened.popleft().event.set()
-
-
-_bells: WeakKeyDictionary[Any, _Bell] = WeakKeyDictionary()
-
-
-def _bell(hub: Any) -> _Bell:
-    if hub not in _bells:
-        _bells[hub] = _Bell(hub)
-    return _bells[hub]
-
-
-def gate() -> Gate:
-    """A gate for the calling thread or greenlet."""
-    return _HubGate() if under_gevent() else _ThreadGate()
-
-
-def open_gates(gates: list[Gate]) -> None:
-    """Opens the gates of one process, with one wake-up of the hub for all of them."""
-    in_hub = [one for one in gates if isinstance(one, _HubGate)]
-    if in_hub:
-        in_hub[0].bell.ring(in_hub)
-    for one in gates:
-        if not isinstance(one, _HubGate):
-            one.open()
-
-
-def soon(call: Callable[[], None]) -> None:
-    """gevent alone: calls once the hub has run what is ready."""
-    from gevent import get_hub
-
-    get_hub().loop.run_callback(call)
-
-
 def has_news(descriptor: int) -> bool:
     """Something stands in a socket, or it has ended; asked without waiting."""
     return _polled(descriptor, select.POLLIN)
 
 
 def _polled(descriptor: int, events: int) -> bool:
-    poll = _original("select", "poll")()
+    poll = original("select", "poll")()
     poll.register(descriptor, events)
     return bool(poll.poll(0))
-
-
-def _original(module: str, name: str) -> Any:
-    if under_gevent():
-        from gevent.monkey import get_original
-
-        return get_original(module, name)
-    return getattr(sys.modules[module], name)
-
-
-def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
-    """Runs `run` in a real thread, also under gevent; gives back a join that takes seconds."""
-    done = _original("_thread", "allocate_lock")()
-    done.acquire()
-
-    def body() -> None:
-        try:
-            run()
-        finally:
-            done.release()
-
-    _original("_thread", "start_new_thread")(body, ())
-    return lambda timeout: bool(done.acquire(timeout=timeout))
-
-
-def aside(call: Callable[[], T]) -> T:
-    """Runs a call that blocks its thread without stalling anybody else: under gevent in the
-    hub's thread pool, else right here."""
-    if not under_gevent():
-        return call()
-    from gevent import get_hub
-
-    result: T = get_hub().threadpool.apply(call)
-    return result

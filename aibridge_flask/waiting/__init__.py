@@ -1,0 +1,23 @@
+"""Waiting: for an upstream's bytes or a client that leaves, for another thread, for a slow call.
+
+The only part that names gevent. Each thing stands here twice, for gevent and for threads; which of
+the two holds is told by whether the sockets of this process are gevent's.
+"""
+
+from .client import NOBODY, Client, has_news, watch
+from .kind import under_gevent
+from .threads import Gate, aside, gate, open_gates, soon, start_thread
+
+__all__ = [
+    "NOBODY",
+    "Client",
+    "Gate",
+    "aside",
+    "gate",
+    "has_news",
+    "open_gates",
+    "soon",
+    "start_thread",
+    "under_gevent",
+    "watch",
+]
