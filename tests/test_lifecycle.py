@@ -180,6 +180,7 @@ def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
     server = start("--workers", "2")
     go = threading.Event()
     found = streams(server, upstream, 50, go)
+    until(lambda: [len(one["token_usages"]) for one in records(server).values()] == [1] * 50)
     os.kill(server.workers()[0], signal.SIGKILL)
     until(lambda: any(not one.is_alive() for one in found))
     go.set()
