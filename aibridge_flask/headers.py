@@ -110,6 +110,16 @@ def _plain(value: str) -> str:
     return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
+def bearer(value: str) -> str:
+    """The token of an `Authorization` header, or nothing.
+
+    >>> bearer("bearer  abc"), bearer("Basic abc"), bearer("Bearer")
+    ('abc', '', '')
+    """
+    scheme, _, secret = value.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
 def mask_secret(secret: str) -> str:
     """A hint that tells keys apart and gives none away.
 

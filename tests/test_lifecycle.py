@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import providers
 from tests.support.postgres import Postgres
-from tests.support.server import PATIENCE, Client, Server
+from tests.support.server import PATIENCE, Client, Server, until
 from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, START
 
@@ -41,13 +41,6 @@ def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
         server.disconnect()
         server.process.kill()
         server.process.wait()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Asks again and again, until it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
 
 
 def status(server: Server, path: str) -> int:

@@ -7,8 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from aibridge_flask.records import tables
 from aibridge_flask.records.events import Ended, Started, TokenUse, ToolUse, now
 from aibridge_flask.records.recorder import Recorder, spool_folder
 from tests.conftest import BOTH_DATABASES
-from tests.support.server import ROOT
+from tests.support.server import ROOT, until
 
 pytestmark = BOTH_DATABASES
 
@@ -117,12 +116,6 @@ def locked(url: str) -> Iterator[None]:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.text("LOCK TABLE interceptions IN EXCLUSIVE MODE"))
         yield
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
 
 
 def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, url: str) -> None:

@@ -11,7 +11,7 @@ from flask import Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import IdentityUnavailable, Unauthorized
-from ..headers import TOKEN_HEADERS, TOKEN_PREFIX
+from ..headers import TOKEN_HEADERS, TOKEN_PREFIX, bearer
 from ..model import Actor
 from ..records import tokens
 from ..records.events import TokenUsed, now
@@ -96,9 +96,8 @@ def _token(request: Request) -> str:
             raise Unauthorized
         if value:
             return value
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-    for value in (bearer, request.headers.get("x-api-key", "").strip()):
+    own = bearer(request.headers.get("authorization", "").strip())
+    for value in (own, request.headers.get("x-api-key", "").strip()):
         if value.startswith(TOKEN_PREFIX):
             return value
     return ""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Column, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     DataError,
@@ -60,12 +60,12 @@ class Store:
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            Answered: _answering(),
+            Answered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
             TokenUse: _upsert(insert, tables.token_usages),
             ToolUse: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
-            Ended: _ending(),
-            TokenUsed: _used(),
+            Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END}),
+            TokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
             tables.workers: _upsert(insert, tables.workers),
         }
         self._statements = {key: Statement(made, engine.dialect) for key, made in statements.items()}
@@ -200,27 +200,11 @@ def _upsert(insert: Any, table: Table) -> Any:
     return statement.on_conflict_do_update(index_elements=keys, set_=fresh)
 
 
-def _ending() -> Any:
-    names = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
-             "wire_exact", "response_sha256", "cost_micros")  # fmt: skip
-    statement = sa.update(tables.interceptions)
-    values: dict[Any, Any] = {name: sa.bindparam(f"new_{name}") for name in names}
-    return statement.where(tables.interceptions.c.id == sa.bindparam("which")).values(values)
+def _update(key: Column[Any], **parameters: str) -> Any:
+    """Sets columns of the row whose `key` is `which`, each from the parameter named beside it."""
+    values: dict[Any, Any] = {name: sa.bindparam(parameter) for name, parameter in parameters.items()}
+    return sa.update(key.table).where(key == sa.bindparam("which")).values(values)
 
 
-def _answering() -> Any:
-    c = tables.user_prompts.c
-    return (
-        sa.update(tables.user_prompts)
-        .where(c.interception_id == sa.bindparam("which"))
-        .values(provider_response_id=sa.bindparam("answer"))
-    )
-
-
-def _used() -> Any:
-    c = tables.gateway_tokens.c
-    return (
-        sa.update(tables.gateway_tokens)
-        .where(c.id == sa.bindparam("which"))
-        .values(last_used_at=sa.bindparam("moment"))
-    )
+_END = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
+        "wire_exact", "response_sha256", "cost_micros")  # fmt: skip

@@ -141,7 +141,7 @@ class Writer:
                 continue
             try:
                 task()
-            except (StoreDown, OSError) as error:
+            except (StoreDown, OSError, SQLAlchemyError) as error:
                 _log.debug("put off: %s", error)
             self._due[task] = monotonic() + self._pauses[task]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..headers import TOKEN_PREFIX, mask_secret
+from ..headers import TOKEN_PREFIX, bearer, mask_secret
 from ..model import Secret
 
 
@@ -23,19 +23,10 @@ def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple
     It goes on in the header in which it came; a gateway token never does."""
     for name in names:
         value = headers.get(name, "").strip()
-        secret = _bearer(value) if name == "authorization" else value
+        secret = bearer(value) if name == "authorization" else value
         if secret and not secret.startswith(TOKEN_PREFIX):
             return (Credential("byok", mask_secret(secret), (name.title(), value)),)
     return ()
-
-
-def _bearer(value: str) -> str:
-    """
-    >>> _bearer("bearer  abc"), _bearer("Basic abc"), _bearer("Bearer")
-    ('abc', '', '')
-    """
-    scheme, _, secret = value.partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def central_credential(header: str, key: Secret) -> Credential:
