@@ -1,13 +1,15 @@
 """What the recorder is told: frozen values, each safe to be told twice.
 
-They are upserts keyed by the interception, the turn and the position in it.
+They are upserts keyed by the interception, the turn and the position in it. Structs of msgspec, which
+also writes them to the spool: several are made for each request, and these are made fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from ..model import EMPTY, Usage
 
@@ -19,14 +21,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """An interception, told before the upstream is called."""
 
     id: str
     initiator_id: str
     started_at: datetime
-    metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    metadata: Mapping[str, str] = EMPTY
     provider: str = ""
     provider_name: str = ""
     model: str = ""
@@ -43,23 +44,20 @@ class Started:
     request_sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     interception_id: str
     prompt: str
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The prompt's answer has an id."""
 
     interception_id: str
     provider_response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUse:
+class TokenUse(Struct, frozen=True):
     interception_id: str
     turn: int
     provider_response_id: str
@@ -68,8 +66,7 @@ class TokenUse:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ToolUse:
+class ToolUse(Struct, frozen=True):
     interception_id: str
     turn: int
     position: int
@@ -84,8 +81,7 @@ class ToolUse:
     invocation_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelThought:
+class ModelThought(Struct, frozen=True):
     interception_id: str
     turn: int
     position: int
@@ -94,8 +90,7 @@ class ModelThought:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How it ended; `status_code` is 0 where no answer came, `first_byte_at` the epoch where no
     byte came. The cost is that of `usage`, by the price of the first of `models` that has one."""
 
@@ -111,8 +106,7 @@ class Ended:
     models: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsed:
+class TokenUsed(Struct, frozen=True):
     """A gateway token was used."""
 
     token_id: str

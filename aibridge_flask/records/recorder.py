@@ -13,6 +13,7 @@ import threading
 from _queue import SimpleQueue  # the C type: gevent patches only the module `queue`
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakSet
 
 from sqlalchemy import URL
 
@@ -43,12 +44,13 @@ class Recorder:
         self.engine, self._settings = database.connect(settings.database_url), settings
         database.migrate(self.engine)
         self._folder = spool_folder(settings.spool_dir, self.engine.url)
-        self._pid = 0
+        self._running = self._under_gevent = False
         self._starting = threading.Lock()
         self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
         self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
+        _recorders.add(self)
 
     @property
     def healthy(self) -> bool:
@@ -57,15 +59,19 @@ class Recorder:
 
     def start(self) -> None:
         """Starts this process's writer, if it does not run."""
-        if self._pid == os.getpid():
+        if self._running:
             return
         with self._starting:
-            if self._pid != os.getpid():
+            if not self._running:
                 self._start()
-                self._pid = os.getpid()
+                self._running = True
+
+    def forked(self) -> None:
+        """The thread stayed behind in the other process."""
+        self._running = False
 
     def _start(self) -> None:
-        self._queue, self._pending = SimpleQueue(), []
+        self._queue, self._pending, self._under_gevent = SimpleQueue(), [], under_gevent()
         worker_id = new_id()
         engine = database.connect(self._settings.database_url, _PATIENCE_MS)
         store = Store(engine, worker_id, self._settings.prices)
@@ -96,16 +102,16 @@ class Recorder:
     def close(self) -> None:
         """Writes what is queued, up to 10 seconds, and ends the thread."""
         atexit.unregister(self.close)
-        if self._pid == os.getpid():
+        if self._running:
             self._hand_over()
             self._queue.put(None)
             if not self._join(_DRAIN):
                 _log.error("records were still unwritten at the end: %d", self._queue.qsize())
-            self._pid = 0
+            self._running = False
 
     def _put(self, entry: Entry) -> None:
         self.start()
-        if not under_gevent():
+        if not self._under_gevent:
             self._queue.put([entry])
             return
         self._pending.append(entry)
@@ -118,6 +124,17 @@ class Recorder:
         pending, self._pending = self._pending, []
         if pending:
             self._queue.put(pending)
+
+
+_recorders: WeakSet[Recorder] = WeakSet()
+
+
+def _fork() -> None:
+    for recorder in _recorders:
+        recorder.forked()
+
+
+os.register_at_fork(after_in_child=_fork)
 
 
 def spool_folder(configured: str, url: URL) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import asdict
+
 from .events import Answered, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
 
 _EPOCH_YEAR = 1971
@@ -30,7 +32,7 @@ def clean(text: str) -> str:
 
 
 def _started(event: Started) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
+    row = asdict(event)
     for name, value in row.items():
         if isinstance(value, str):
             row[name] = clean(value)[: _CLIP if name in _INDEXED else None]
@@ -63,13 +65,13 @@ def _tokens(event: TokenUse) -> dict[str, Any]:
 
 
 def _tool(event: ToolUse) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
+    row = asdict(event)
     row = {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
     return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
 
 
 def _thought(event: ModelThought) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in event.__slots__}
+    row = asdict(event)
     return {**row, "content": clean(event.content)}
 
 

@@ -6,11 +6,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from .events import EVENTS, Event
 from .rows import clean
@@ -107,8 +107,8 @@ def _line(event: Event) -> bytes:
     try:
         return msgspec.json.encode([kind, event], enc_hook=dict) + b"\n"
     except UnicodeError:
-        texts = {f.name: clean(v) for f in fields(event) if isinstance(v := getattr(event, f.name), str)}
-        cleaned: Any = replace(event, **texts)  # type: ignore[arg-type]
+        texts = {name: clean(text) for name, text in asdict(event).items() if isinstance(text, str)}
+        cleaned: Any = replace(event, **texts)
         return msgspec.json.encode([kind, cleaned], enc_hook=dict) + b"\n"
 
 

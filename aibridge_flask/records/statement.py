@@ -1,5 +1,5 @@
-"""A statement compiled once. SQLAlchemy would look it up and convert each value at every use, which
-costs more than writing the rows."""
+"""A statement compiled once, for the driver's own cursor. SQLAlchemy would look it up and convert each
+value at every use, which costs more than writing the rows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Dialect
 
 
 class Statement:
-    """An insert or update of many rows with the same members."""
+    """An insert or update of many rows with the same members, or a question with one row's."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         self._statement, self._dialect = statement, dialect
         self._by_place = dialect.positional
         self._sql = ""
         self._names: tuple[str, ...] = ()
+        self._own: Mapping[str, Any] = {}
 
-    def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def run(self, cursor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._sql:
             self._compile(rows[0])
-        values: list[Any] = [self._values(row) for row in rows]
-        connection.exec_driver_sql(self._sql, values)
+        cursor.executemany(self._sql, [self._values(row) for row in rows])
+
+    def first(self, cursor: Any, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What is found first, or nothing."""
+        if not self._sql:
+            self._compile(row)
+        cursor.execute(self._sql, self._values({**self._own, **row}))
+        return tuple(cursor.fetchone() or ())
 
     def _compile(self, row: Mapping[str, Any]) -> None:
         insert = self._statement.is_insert
         compiled = self._statement.compile(dialect=self._dialect, column_keys=list(row) if insert else None)
+        self._own = compiled.params
         self._names = tuple(compiled.positiontup or compiled.params)
         self._sql = str(compiled)
 

@@ -11,14 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NotSupportedError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..config.settings import Price
 from ..model import Usage
@@ -41,7 +34,7 @@ from .statement import Statement
 
 _log = logging.getLogger("aibridge.records")
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_BAD = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+_BAD = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
 _MOST = 1 << 53
 _INTERRUPTED = "the worker that served it died"
 
@@ -50,12 +43,20 @@ class StoreDown(Exception):
     """The database is away or locked; nothing of the batch was written."""
 
 
+class Refused(Exception):
+    """The database will never take this; nothing of the batch was written."""
+
+
 class Store:
     """Owned by one thread; keeps one connection open."""
 
     def __init__(self, engine: Engine, worker_id: str, prices: Mapping[str, Price]) -> None:
         self._engine, self._worker_id, self._prices = engine, worker_id, prices
         self._connection: Connection | None = None
+        driver: Any = engine.dialect.dbapi
+        self._error = driver.Error
+        self._bad = tuple(getattr(driver, name) for name in _BAD)
+        self._begin = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else ""
         insert = _INSERTS[engine.dialect.name]
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
@@ -66,30 +67,32 @@ class Store:
             ModelThought: _upsert(insert, tables.model_thoughts),
             Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END}),
             TokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
-            tables.workers: _upsert(insert, tables.workers),
+            _PARENT: _PARENT,
+            _PLACE: _PLACE,
         }
+        self._renewal = _upsert(insert, tables.workers)
         self._statements = {key: Statement(made, engine.dialect) for key, made in statements.items()}
 
     def write(self, events: Iterable[Event]) -> None:
-        """All of them or none; raises StoreDown, and SQLAlchemyError on what it will never take."""
+        """All of them or none. Raises StoreDown, Refused."""
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
         for event in events:
             row = row_of(event)
             if isinstance(event, Ended):
                 row["new_cost_micros"] = self._cost(event)
             rows[type(event)].append(row)
-        with self._transaction() as connection:
-            self._write(connection, rows)
+        with self._batch() as cursor:
+            self._write(cursor, rows)
 
     def write_each(self, events: list[Event]) -> bool:
         """Together if that can be, else one by one; false if one of them is bad. Raises StoreDown."""
         try:
             self.write(events)
-        except SQLAlchemyError as error:
+        except Refused as error:
             if len(events) > 1:
                 taken = [self.write_each([event]) for event in events]
                 return all(taken)
-            _log.error("a record could not be written: %s", type(error).__name__)
+            _log.error("a record could not be written: %s", error)
             return False
         return True
 
@@ -97,7 +100,7 @@ class Store:
         """The worker lives. Raises StoreDown."""
         row = {"id": worker_id, "host": host, "seen_at": moment}
         with self._transaction() as connection:
-            self._statements[tables.workers].run(connection, [row])
+            connection.execute(self._renewal, row)
 
     def absent(self, since: datetime) -> list[str]:
         """Workers that were not seen since then. Raises StoreDown."""
@@ -129,19 +132,31 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """One transaction; translates what the driver raises when the database is away."""
+        """One transaction. Raises StoreDown."""
         try:
             connection = self._open()
             with connection.begin():
                 yield connection
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             self.close()
-            if isinstance(error, _BAD):
-                raise
-            raise StoreDown(type(error.orig).__name__) from None
-        except SQLAlchemyError:
+            raise StoreDown(_name(error)) from None
+
+    @contextlib.contextmanager
+    def _batch(self) -> Iterator[Any]:
+        """One transaction on the driver's own cursor. Raises StoreDown, Refused."""
+        try:
+            driver: Any = self._open().connection.dbapi_connection
+            cursor = driver.cursor()
+            if self._begin:
+                cursor.execute(self._begin)
+            yield cursor
+            driver.commit()
+        except self._bad as error:
             self.close()
-            raise
+            raise Refused(type(error).__name__) from None
+        except (self._error, SQLAlchemyError) as error:
+            self.close()
+            raise StoreDown(_name(error)) from None
 
     def _cost(self, event: Ended) -> int | None:
         if event.usage == Usage():
@@ -157,26 +172,29 @@ class Store:
             self._connection = self._engine.connect().execution_options(writes=True)
         return self._connection
 
-    def _write(self, connection: Connection, rows: Mapping[type, list[dict[str, Any]]]) -> None:
+    def _write(self, cursor: Any, rows: Mapping[type, list[dict[str, Any]]]) -> None:
         for row in rows[Started]:
             row["worker_id"] = self._worker_id
         for kind in EVENTS:
             if rows[kind]:
-                self._statements[kind].run(connection, rows[kind])
+                self._statements[kind].run(cursor, rows[kind])
         for row in rows[Started]:
             if row["correlating_tool_call_id"]:
-                _place_in_thread(connection, row)
+                self._place_in_thread(cursor, row)
+
+    def _place_in_thread(self, cursor: Any, row: Mapping[str, Any]) -> None:
+        """The interception in which the model asked for the tool whose result this one carries is
+        its parent; the newest, where a conversation was forked or replayed."""
+        found = self._statements[_PARENT].first(cursor, row)
+        if found:
+            parent, root = found
+            place = {"which": row["id"], "parent": parent, "root": root or parent}
+            self._statements[_PLACE].run(cursor, [place])
 
 
-def _place_in_thread(connection: Connection, row: Mapping[str, Any]) -> None:
-    """The interception in which the model asked for the tool whose result this one carries is its
-    parent; the newest, where a conversation was forked or replayed."""
-    parent = connection.execute(_PARENT, row).first()
-    if parent is not None:
-        c = tables.interceptions.c
-        root = parent.thread_root_id or parent.id
-        placing = sa.update(tables.interceptions).where(c.id == row["id"])
-        connection.execute(placing.values(thread_parent_id=parent.id, thread_root_id=root))
+def _name(error: Exception) -> str:
+    """What the driver called it."""
+    return type(error.orig if isinstance(error, DBAPIError) else error).__name__
 
 
 _PARENT = (
@@ -206,5 +224,6 @@ def _update(key: Column[Any], **parameters: str) -> Any:
     return sa.update(key.table).where(key == sa.bindparam("which")).values(values)
 
 
+_PLACE = _update(tables.interceptions.c.id, thread_parent_id="parent", thread_root_id="root")
 _END = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
         "wire_exact", "response_sha256", "cost_micros")  # fmt: skip

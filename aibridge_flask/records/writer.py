@@ -10,14 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from ..waiting import Gate, open_gates
 from . import prices
 from .events import Event
 from .roster import Roster
 from .spool import Spool
-from .store import Store, StoreDown
+from .store import Refused, Store, StoreDown
 
 _log = logging.getLogger("aibridge.records")
 _BATCH = 1000
@@ -103,7 +101,7 @@ class Writer:
                 _log.error("the database takes no records: %s", error)
             self.away = True
             return False
-        except SQLAlchemyError:
+        except Refused:
             return self._write_apart(batch)
         self.healthy, self.away = True, False
         _open(batch)
@@ -141,7 +139,7 @@ class Writer:
                 continue
             try:
                 task()
-            except (StoreDown, OSError, SQLAlchemyError) as error:
+            except (StoreDown, OSError) as error:
                 _log.debug("put off: %s", error)
             self._due[task] = monotonic() + self._pauses[task]
 

@@ -18,13 +18,12 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from ..errors import UpstreamCut, UpstreamTimeout
-from ..waiting import Client, has_news, watch
+from ..waiting import NOBODY, Client, news_of
 from .parser import AnswerParser, MalformedAnswer
 
 _READ = 1 << 16
 _IDLE_LIMIT = 30.0
 _POOL = 4000
-_BLIND = watch(None)
 
 
 class DeadConnection(Exception):
@@ -60,11 +59,8 @@ class Wire:
     def write(self, data: bytes, timeout: float) -> None:
         """A send that fails is told by the answer that follows, if there is one: upstreams
         refuse a body before they have read it."""
-        self._client.check()  # a request that nobody waits for costs all the same
-        self._client.guard(self._sock)
-        self._sock.settimeout(timeout)
         try:
-            self._sock.sendall(data)
+            self._client.send(self._sock, data, timeout)
         except TimeoutError:
             raise
         except OSError:
@@ -131,7 +127,6 @@ class Wire:
         if self._closed:
             return
         self._closed = True
-        self._client.guard(None)
         if self._parser.complete and self._parser.reusable:
             cast(Any, self._conn).idle_since = monotonic()
         else:
@@ -158,7 +153,7 @@ class WireAdapter(HTTPAdapter):
         verify: Any = True,
         cert: Any = None,
         proxies: Any = None,
-        client: Client = _BLIND,
+        client: Client = NOBODY,
     ) -> Response:
         """A Response whose `raw` is a Wire, with its head read; its body is still to come.
 
@@ -210,7 +205,7 @@ def _open(
     reused = conn.sock is not None
     if not reused:
         try:
-            _connect(pool, conn, connect_timeout)
+            client.during(lambda: _connect(pool, conn, connect_timeout))
         except BaseException:
             conn.close()
             pool._put_conn(conn)
@@ -228,7 +223,7 @@ def _idle(pool: Any) -> Any:
 
 
 def _is_stale(conn: Any) -> bool:
-    return monotonic() - conn.idle_since > _IDLE_LIMIT or has_news(conn.sock.fileno())
+    return bool(monotonic() - conn.idle_since > _IDLE_LIMIT or conn.has_news())
 
 
 def _connect(pool: Any, conn: Any, timeout: float) -> None:
@@ -237,6 +232,7 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
         pool._prepare_proxy(conn)
     else:
         conn.connect()
+    conn.has_news = news_of(conn.sock)
 
 
 def _request_bytes(request: PreparedRequest, target: str) -> bytes:

@@ -4,7 +4,7 @@ The only part that names gevent. Each thing stands here twice, for gevent and fo
 the two holds is told by whether the sockets of this process are gevent's.
 """
 
-from .client import NOBODY, Client, has_news, watch
+from .client import NOBODY, Client, news_of, watch
 from .kind import under_gevent
 from .threads import Gate, aside, gate, open_gates, soon, start_thread
 
@@ -14,7 +14,7 @@ __all__ = [
     "Gate",
     "aside",
     "gate",
-    "has_news",
+    "news_of",
     "open_gates",
     "soon",
     "start_thread",

@@ -1,4 +1,4 @@
-"""Waiting for an upstream's bytes or for a client that leaves."""
+"""Waiting for an upstream, or for a client that leaves meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ClientGone
@@ -18,20 +19,27 @@ from .kind import original, under_gevent
 T = TypeVar("T")
 _LOOK_AGAIN = 0.5
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
+_READ, _WRITE = 1, 2  # libev's words
+_BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Client(Protocol):
-    """The client's side of a request: reading an upstream through it ends when it leaves."""
+    """The client's side of a request: what is done with an upstream through it ends when it leaves.
 
-    def guard(self, upstream: socket.socket | None) -> None:
-        """From now on its leaving ends this connection; none (None): no longer."""
+    All raise ClientGone; `timeout` is in seconds, after which they raise TimeoutError.
+    """
 
     def check(self) -> None:
         """Raises ClientGone where it has left already, as far as that can be told."""
 
+    def during(self, call: Callable[[], T]) -> T:
+        """Calls something that waits in its own way."""
+
+    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
+        """Sends all; `timeout` is that of each wait. Raises OSError."""
+
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        """At most `size` bytes, b"" at their end. Raises TimeoutError after `timeout` seconds
-        without any, ClientGone, or OSError."""
+        """At most `size` bytes, b"" at their end. Raises OSError."""
 
     def close(self) -> None:
         """Stops watching."""
@@ -40,11 +48,15 @@ class Client(Protocol):
 class _Blind:
     """A server that does not give the client's socket: leaving shows at the next write."""
 
-    def guard(self, upstream: socket.socket | None) -> None:
-        """Nothing is watched."""
-
     def check(self) -> None:
         """Nothing is known."""
+
+    def during(self, call: Callable[[], T]) -> T:
+        return call()
+
+    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
+        upstream.settimeout(timeout)
+        upstream.sendall(data)
 
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
         upstream.settimeout(timeout)
@@ -57,133 +69,148 @@ class _Blind:
 NOBODY: Client = _Blind()
 
 
-class _Peek:
-    """Looks at a client's socket without taking anything from it. A plain socket on a
-    duplicate of its descriptor, since TLS sockets refuse to peek."""
+class _Waiting:
+    """Tries first and waits then: on TLS what can be read may stand in the library already."""
 
-    def __init__(self, client: Any) -> None:
-        self._plain = _socket.socket(fileno=os.dup(client.fileno()))  # its flags are the client's too
-        self.fileno = self._plain.fileno
-        self.close = self._plain.close
-
-    def has_left(self) -> bool:
-        try:
-            return not self._plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def has_hung_up(self) -> bool:
-        """As `has_left`, also behind bytes of a next request."""
-        return _polled(self.fileno(), _POLLRDHUP)
-
-
-class _Polled:
-    """Threads: both sockets are polled before each read."""
-
-    def __init__(self, client: Any) -> None:
-        self._peek = _Peek(client)
-        self._watched = select.POLLIN | _POLLRDHUP
-
-    def guard(self, upstream: socket.socket | None) -> None:
-        """Leaving is seen while reading."""
+    _gone = False
 
     def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        end = time.monotonic() + timeout
-        pending = getattr(upstream, "pending", None)
+        if self._gone:
+            raise ClientGone
         upstream.settimeout(0)
         while True:
-            if not (pending and pending()):
-                self._wait(upstream.fileno(), end)
             try:
                 return upstream.recv(size)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                continue  # a part of a TLS record, or nothing for us in it
+            except _BUSY as error:
+                self._wait(upstream.fileno(), _event(error, _READ), timeout)
+
+    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
+        self.check()  # a request that nobody waits for costs all the same
+        upstream.settimeout(0)
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[upstream.send(left) :]
+            except _BUSY as error:
+                self._wait(upstream.fileno(), _event(error, _WRITE), timeout)
 
     def check(self) -> None:
-        if self._peek.has_left() or self._peek.has_hung_up():
+        raise NotImplementedError
+
+    def _wait(self, upstream: int, event: int, timeout: float) -> None:
+        raise NotImplementedError
+
+
+def _event(error: OSError, wanted: int) -> int:
+    """TLS may have to write before it can read."""
+    if isinstance(error, ssl.SSLWantReadError):
+        return _READ
+    return _WRITE if isinstance(error, ssl.SSLWantWriteError) else wanted
+
+
+class _Polled(_Waiting):
+    """Threads: both sockets are polled."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._watched = select.POLLIN | _POLLRDHUP
+
+    def during(self, call: Callable[[], T]) -> T:
+        self.check()
+        return call()
+
+    def check(self) -> None:
+        if _has_left(self._client) or _has_hung_up(self._client):
             raise ClientGone
 
-    def _wait(self, upstream: int, end: float) -> None:
+    def _wait(self, upstream: int, event: int, timeout: float) -> None:
+        end, client = time.monotonic() + timeout, self._client.fileno()
         poll = select.poll()
-        poll.register(upstream, select.POLLIN)
-        poll.register(self._peek.fileno(), self._watched)
+        poll.register(upstream, select.POLLIN if event == _READ else select.POLLOUT)
+        poll.register(client, self._watched)
         while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
-            told = ready.get(self._peek.fileno(), 0)
-            if told & ~select.POLLIN or (told and self._peek.has_left()):
+            told = ready.get(client, 0)
+            if told & ~select.POLLIN or (told and _has_left(self._client)):
                 raise ClientGone
             if told:  # bytes of a next request: they would wake us without end
                 self._watched = _POLLRDHUP
-                poll.modify(self._peek.fileno(), self._watched)
+                poll.modify(client, self._watched)
             if upstream in ready:
                 return
         raise TimeoutError
 
     def close(self) -> None:
-        self._peek.close()
+        """Nothing is kept."""
 
 
-class _Watched:
-    """gevent: the hub watches the client, and shuts the upstream's socket when it leaves, which
-    wakes whoever reads or writes there."""
+class _Watched(_Waiting):
+    """gevent: the hub watches the client, and wakes who waits here when it leaves."""
 
     def __init__(self, client: Any) -> None:
         from gevent import get_hub
 
-        self._gone = False
-        self._upstream: Any = None
-        self._peek = _Peek(client)
-        self._loop = get_hub().loop
-        self._io = self._loop.io(self._peek.fileno(), 1)
-        self._timer = self._loop.timer(_LOOK_AGAIN, _LOOK_AGAIN)
+        self._client, self._loop = client, get_hub().loop
+        self._asleep: Any = None
+        self._timer: Any = None
+        self._io = self._loop.io(client.fileno(), _READ)
         self._io.start(self._ready)
-
-    def _ready(self) -> None:
-        self._io.stop()  # level-triggered: bytes of a next request would wake us without end
-        if self._peek.has_left():
-            self._leave()
-        else:
-            self._timer.start(self._look)
-
-    def _look(self) -> None:
-        if self._peek.has_hung_up():
-            self._leave()
-
-    def _leave(self) -> None:
-        self._gone = True
-        self._timer.stop()
-        if self._upstream is not None:
-            with contextlib.suppress(OSError):
-                self._upstream.shutdown(socket.SHUT_RDWR)
 
     def check(self) -> None:
         if self._gone:
             raise ClientGone
 
-    def guard(self, upstream: socket.socket | None) -> None:
-        self._upstream = upstream
+    def during(self, call: Callable[[], T]) -> T:
+        from gevent import getcurrent
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        if self._gone:
-            raise ClientGone
-        upstream.settimeout(timeout)
+        self.check()
+        self._asleep = getcurrent()
         try:
-            data = upstream.recv(size)
-        except OSError:
-            if self._gone:
-                raise ClientGone from None
-            raise
-        if self._gone and not data:
-            raise ClientGone
-        return data
+            return call()
+        finally:
+            self._asleep = None
+
+    def _wait(self, upstream: int, event: int, timeout: float) -> None:
+        from gevent.hub import Waiter
+
+        waiter = self._asleep = Waiter()
+        io, timer = self._loop.io(upstream, event), self._loop.timer(timeout)
+        io.start(waiter.switch, True)
+        timer.start(waiter.switch, False)
+        try:
+            if not waiter.get():
+                raise TimeoutError
+        finally:
+            self._asleep = None
+            _end(io)
+            _end(timer)
+
+    def _ready(self) -> None:
+        self._io.stop()  # level-triggered: bytes of a next request would wake us without end
+        if _has_left(self._client):
+            self._leave()
+        else:
+            self._timer = self._loop.timer(_LOOK_AGAIN, _LOOK_AGAIN)
+            self._timer.start(self._look)
+
+    def _look(self) -> None:
+        if _has_hung_up(self._client):
+            self._timer.stop()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        if self._asleep is not None:
+            self._asleep.throw(ClientGone)
 
     def close(self) -> None:
-        self._upstream = None
-        for watcher in (self._io, self._timer):
-            watcher.stop()
-            watcher.close()
-        self._peek.close()
+        _end(self._io)
+        if self._timer is not None:
+            _end(self._timer)
+
+
+def _end(watcher: Any) -> None:
+    watcher.stop()
+    watcher.close()
 
 
 def watch(client_socket: Any) -> Client:
@@ -192,18 +219,31 @@ def watch(client_socket: Any) -> Client:
         if client_socket is None:
             return _Blind()
         return _Watched(client_socket) if under_gevent() else _Polled(client_socket)
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
-            return _Blind()
+    except (OSError, ValueError):
         raise ClientGone from None  # closed already
 
 
-def has_news(descriptor: int) -> bool:
-    """Something stands in a socket, or it has ended; asked without waiting."""
-    return _polled(descriptor, select.POLLIN)
+def _has_left(client: Any) -> bool:
+    """Looks without taking anything. A plain socket on a duplicate of the descriptor, since TLS
+    sockets refuse to peek; its flags are the client's too."""
+    try:
+        with contextlib.closing(_socket.socket(fileno=os.dup(client.fileno()))) as plain:
+            return not plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
 
 
-def _polled(descriptor: int, events: int) -> bool:
+def _has_hung_up(client: Any) -> bool:
+    """As `_has_left`, also behind bytes of a next request."""
     poll = original("select", "poll")()
-    poll.register(descriptor, events)
+    poll.register(client.fileno(), _POLLRDHUP)
     return bool(poll.poll(0))
+
+
+def news_of(upstream: socket.socket) -> Callable[[], bool]:
+    """Tells, without waiting, whether something stands in a socket, or it has ended."""
+    poll = original("select", "poll")()
+    poll.register(upstream.fileno(), select.POLLIN)
+    return lambda: bool(poll.poll(0))

@@ -31,16 +31,34 @@ class _HubGate:
 
     def __init__(self) -> None:
         from gevent import get_hub
-        from gevent.event import Event
 
-        self.event = Event()
-        self.bell = _bell(get_hub())
+        self._hub = get_hub()
+        self.bell = _bell(self._hub)
+        self._opened = False
+        self._waiter: Any = None
 
     def open(self) -> None:
         self.bell.ring([self])
 
+    def answer(self) -> None:
+        """Called in the hub."""
+        self._opened = True
+        if self._waiter is not None:
+            self._waiter.switch(True)
+
     def wait(self, timeout: float) -> bool:
-        return bool(self.event.wait(timeout))
+        from gevent.hub import Waiter
+
+        if not self._opened:
+            self._waiter, timer = Waiter(self._hub), self._hub.loop.timer(timeout)
+            timer.start(self._waiter.switch, False)
+            try:
+                self._waiter.get()
+            finally:
+                self._waiter = None
+                timer.stop()
+                timer.close()
+        return self._opened
 
 
 class _Bell:
@@ -58,7 +76,7 @@ class _Bell:
 
     def _answer(self) -> None:
         while self._opened:
-            self._opened.popleft().event.set()
+            self._opened.popleft().answer()
 
 
 _bells: WeakKeyDictionary[Any, _Bell] = WeakKeyDictionary()
