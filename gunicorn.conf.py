@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()  # before anything imports `requests`
 
 import contextlib
+import gc
 import os
 import resource
 import socket
@@ -91,3 +92,8 @@ def when_ready(server):
     root = f"http://{bind}"
     for client, how in base_urls(config.load({}), root):
         server.log.info("%s: %s", client, how)
+
+
+def post_worker_init(worker):
+    gc.collect()
+    gc.freeze()  # what stands now stays: later collections need not look at it

@@ -92,6 +92,25 @@ def find(headers: HeaderList, wanted: str) -> str:
     return ""
 
 
+class HeaderView(Mapping[str, str]):
+    """A header list, looked into as `requests` has it: any case, repeated ones joined."""
+
+    def __init__(self, fields: HeaderList) -> None:
+        self.fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        found = [value for key, value in self.fields if key.lower() == name.lower()]
+        if not found:
+            raise KeyError(name)
+        return ", ".join(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for name, _ in self.fields))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 def actor_headers(actor: Actor) -> list[tuple[str, str]]:
     """Who asks, for an upstream that wants to know; anything but plain text is percent-encoded."""
     named = [(f"X-AI-Bridge-Actor-Metadata-{_token(k)}", v) for k, v in actor.metadata.items()]

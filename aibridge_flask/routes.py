@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Request, Response, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from . import headers, passthrough
@@ -30,6 +31,7 @@ from .outbound import Outbound
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
 _BODILESS = (204, 304)
+_HELD = "aibridge.answer"
 _BROKE_OFF = "the request body is shorter than announced"
 
 
@@ -69,6 +71,7 @@ def provider_blueprint(
             _log.exception("request %s failed", id)
             return refuse(GatewayError(), shape, id, call.path in provider.bridged_routes)
 
+    blueprint.teardown_request(_abandon)
     add_catch_all(blueprint, f"{prefix}/{provider.name}", view)
     add_catch_all(blueprint, f"{prefix}/{provider.name}/<path:rest>", view)
     return blueprint
@@ -146,6 +149,26 @@ def _read_body(incoming: Request, limit: int) -> bytes:
     return body
 
 
+class _Relayed(Response):
+    """An upstream's answer, whose headers are its own. What a host does after the view may fail or
+    put another answer in its place: then no server ever closes this one, and `_abandon` does."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        return self.headers
+
+    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
+        environ.pop(_HELD, None)
+        return super().get_app_iter(environ)
+
+
+def _abandon(_error: BaseException | None) -> None:
+    held = request.environ.pop(_HELD, None)
+    if held is not None:
+        held.close()
+
+
 def respond(call: Call, reply: Reply) -> Response:
     """The answer, streamed. Servers call nothing on the body of an answer that has none, so
     such a one is ended here."""
@@ -155,10 +178,8 @@ def respond(call: Call, reply: Reply) -> Response:
             pass
         body.close()
         body = ()
-    response = Response(body, status=reply.status, direct_passthrough=True)
-    del response.headers["Content-Type"]
-    for name, value in reply.headers:
-        response.headers.add(name, value)
+    response = _Relayed(body, reply.status, Headers(reply.headers), direct_passthrough=True)
+    request.environ[_HELD] = response
     return response
 
 

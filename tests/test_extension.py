@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from flask import Flask, Response
 from aibridge_flask import Actor, AIBridge, ConfigError
 from tests.conftest import providers
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import GONE, PATIENCE, Upstream, answer, chunk, stream_head, streamed
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
@@ -188,3 +190,24 @@ def test_an_actor_without_rights_sees_only_its_own(tmp_path: Path, upstream: Ups
     ]
     assert seen == [1, 0]
     bridge.close(app)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_host_that_drops_an_answer_ends_it(tmp_path: Path, upstream: Upstream, replaces: bool) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+
+    @app.after_request
+    def after(response: Response) -> Response:
+        if not replaces:
+            raise ZeroDivisionError
+        return Response("ours", 418)
+
+    upstream.say(stream_head(), chunk(b"event: ping\n\n"), GONE)
+    response = app.test_client().post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
+    assert response.status_code == (418 if replaces else 500)
+    assert upstream.gone.wait(PATIENCE)
+    bridge.close(app)
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
+        ended = database.execute("SELECT ended_at IS NOT NULL, error_type FROM interceptions").fetchall()
+    assert ended == [(1, "client_closed")]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import requests
 from requests import PreparedRequest, Session
-from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
 from ..config import ProviderSettings
 from ..errors import ClientGone, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
+from ..headers import HeaderView
 from ..model import HeaderList, Outgoing
 from ..waiting import Client
 from .parser import MalformedAnswer
@@ -96,7 +96,7 @@ class Transport:
         """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
         request = PreparedRequest()
         request.method, request.url = outgoing.method, outgoing.url
-        request.headers = CaseInsensitiveDict(outgoing.headers)
+        request.headers = cast(Any, HeaderView(outgoing.headers))
         request.body = outgoing.body
         try:
             response = self._adapter.send(request, client=client, **self._options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections.abc import Iterator
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from ..errors import UpstreamCut, UpstreamTimeout
+from ..headers import HeaderView
+from ..model import HeaderList
 from ..waiting import NOBODY, Client, news_of
 from .parser import AnswerParser, MalformedAnswer
 
@@ -40,7 +43,7 @@ class Wire:
         self._closed = False
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
+    def headers(self) -> HeaderList:
         return tuple(self._parser.headers)
 
     @property
@@ -143,7 +146,7 @@ class WireAdapter(HTTPAdapter):
 
     def __init__(self) -> None:
         super().__init__(pool_maxsize=_POOL)
-        self._origins: dict[str, Any] = {}
+        self._origins: dict[str, _Origin] = {}
 
     def send(  # type: ignore[override]
         self,
@@ -160,8 +163,9 @@ class WireAdapter(HTTPAdapter):
         `timeout` is seconds to connect and seconds without a byte. Raises DeadConnection,
         MalformedAnswer, TimeoutError, ClientGone and what urllib3 raises on connecting.
         """
-        pool = self._pool(request, verify, cert, proxies)
-        data = _request_bytes(request, self.request_url(request, proxies))
+        url = str(request.url)
+        origin = self._origin(request, url, verify, cert, proxies)
+        pool, data = origin.pool, _request_bytes(request, origin, url)
         wire, reused = _open(pool, timeout[0], str(request.method), client)
         try:
             _exchange(wire, data, timeout[1])
@@ -173,16 +177,28 @@ class WireAdapter(HTTPAdapter):
         request.body = None  # it may be large, and the answer long
         return _response(request, wire)
 
-    def _pool(self, request: PreparedRequest, verify: Any, cert: Any, proxies: Any) -> Any:
-        """urllib3's pool for the origin. One adapter serves one provider, whose CA bundle and
-        proxy stay the same, so that the search for it is made once."""
-        origin = "/".join(str(request.url).split("/", 3)[:3])
-        pool = self._origins.get(origin)
-        if pool is None:
-            pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
-            cast(Any, self).cert_verify(pool, str(request.url), verify, cert)
-            self._origins[origin] = pool
-        return pool
+    def _origin(self, request: PreparedRequest, url: str, verify: Any, cert: Any, proxies: Any) -> _Origin:
+        """One adapter serves one provider, whose CA bundle and proxy stay the same, so that the
+        search for its pool is made once."""
+        start = "/".join(url.split("/", 3)[:3])
+        origin = self._origins.get(start)
+        if origin is None:
+            pool: Any = self.get_connection_with_tls_context(request, verify, proxies, cert)
+            cast(Any, self).cert_verify(pool, url, verify, cert)
+            proxied = pool.proxy is not None and pool.scheme == "http"
+            headers = tuple(pool.proxy_headers.items()) if proxied else ()
+            origin = self._origins[start] = _Origin(pool, "" if proxied else start, headers)
+        return origin
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where requests go: urllib3's pool, what of a URL is not said on the wire, and what a proxy
+    that takes whole URLs wants to be told."""
+
+    pool: Any
+    unsaid: str
+    headers: HeaderList
 
 
 def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
@@ -235,9 +251,9 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
     conn.has_news = news_of(conn.sock)
 
 
-def _request_bytes(request: PreparedRequest, target: str) -> bytes:
-    lines = [f"{request.method} {target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+def _request_bytes(request: PreparedRequest, origin: _Origin, url: str) -> bytes:
+    lines = [f"{request.method} {url.removeprefix(origin.unsaid)} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in (*request.headers.items(), *origin.headers)]
     head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
     return head + cast(bytes, request.body) if request.body else head
 
@@ -246,7 +262,7 @@ def _response(request: PreparedRequest, wire: Wire) -> Response:
     response = Response()
     response.status_code = wire.status
     response.reason = wire.reason
-    response.headers.update(wire.headers)
+    response.headers = cast(Any, HeaderView(wire.headers))
     response.raw = wire
     response.request = request
     return response
