@@ -14,7 +14,7 @@ import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
-from aibridge_flask.config import snapshot
+from aibridge_flask.config import load, take
 
 
 class DrainingWorker(GeventWorker):
@@ -59,7 +59,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 # gunicorn runs this file again at HUP, where nothing that is raised would leave a server standing.
 try:
-    _wrong = snapshot.take()
+    _wrong = take()
 except ConfigError as error:
     raise SystemExit(f"aibridge: {error.message}") from None
 
@@ -80,17 +80,12 @@ def on_reload(server):
         server.log.error("the configuration is wrong, the old one stays: %s", _wrong)
 
 
-def on_exit(server):
-    snapshot.drop()
-
-
 def when_ready(server):
     """Tells what to set in which client."""
-    from aibridge_flask import config
     from aibridge_flask.web.index import base_urls
 
     root = f"http://{bind}"
-    for client, how in base_urls(config.load({}), root):
+    for client, how in base_urls(load({}), root):
         server.log.info("%s: %s", client, how)
 
 

@@ -13,7 +13,7 @@ from flask import Flask
 from aibridge_flask import create_app
 from aibridge_flask.records import database as databases
 from tests.support.postgres import Postgres
-from tests.support.server import KEEPALIVE, Server
+from tests.support.server import KEEPALIVE, PREFIX, Server
 from tests.support.upstream import Upstream
 
 
@@ -64,6 +64,34 @@ def server(shared_server: Server, upstream: Upstream) -> Iterator[Server]:
     """The bridge under gunicorn with gevent, at the scripted upstream."""
     yield shared_server
     shared_server.disconnect()
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
+    """Starts servers of a test's own; they are ended with it."""
+    started: list[Server] = []
+
+    def make(
+        *options: str,
+        kind: str = "gevent",
+        prefix: str = PREFIX,
+        environ: dict[str, str] = {},
+        **settings: object,
+    ) -> Server:
+        folder = tmp_path / f"server{len(started)}"
+        folder.mkdir()
+        tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
+        started.append(Server(folder, tree, *options, kind=kind, prefix=prefix, environ=environ))
+        return started[-1].wait_ready()
+
+    yield make
+    for server in started:
+        server.disconnect()
+        server.process.kill()
+        server.process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -9,38 +9,16 @@ import sqlite3
 import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import providers
+from tests.conftest import Start
 from tests.support.postgres import Postgres
 from tests.support.server import PATIENCE, Client, Server, until
 from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, START
-
-Start = Callable[..., Server]
-
-
-@pytest.fixture
-def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
-    """Starts servers of a test's own; they are ended with it."""
-    started: list[Server] = []
-
-    def make(*options: str, **settings: object) -> Server:
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
-        tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
-        started.append(Server(folder, tree, *options))
-        return started[-1].wait_ready()
-
-    yield make
-    for server in started:
-        server.disconnect()
-        server.process.kill()
-        server.process.wait()
 
 
 def status(server: Server, path: str) -> int:
@@ -115,6 +93,39 @@ def test_a_reload_with_a_broken_configuration_changes_nothing(
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
     until(lambda: status(server, "/anthropic/v1/models") == 503)
+
+
+def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upstream: Upstream) -> None:
+    server = start()
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    server.config.unlink()
+    (first,) = server.workers()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: server.workers() not in ([], [first]))
+    until(lambda: status(server, "/anthropic/v1/models") == 200)
+
+
+def test_a_master_that_takes_over_reads_the_configuration_anew(
+    start: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    server = start("--pid", str(tmp_path / "pid"))
+    server.configure(providers=[{"type": "anthropic", "enabled": False}])
+    server.process.send_signal(signal.SIGUSR2)
+    until(lambda: server.log.read_text().count("Booting worker") == 2)
+    successor = int((tmp_path / "pid.2").read_text())
+    try:
+        server.stop()
+        assert status(server, "/anthropic/v1/models") == 503
+    finally:
+        os.kill(successor, signal.SIGTERM)
+
+
+def test_no_file_is_left_when_it_is_killed(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "temp").mkdir()
+    server = start(environ={"TMPDIR": str(tmp_path / "temp")})
+    server.process.kill()
+    server.process.wait()
+    assert list((tmp_path / "temp").iterdir()) == []
 
 
 def test_a_broken_configuration_ends_the_start_with_one_line(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,19 +14,46 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from ..errors import ConfigError
+from .fields import secret_of
 from .schemas import SettingsSchema
 from .settings import Settings
 
 _PREFIX = "AIBRIDGE_"
 # Read by gunicorn.conf.py, and what Kubernetes sets by itself for a service named "aibridge".
-_NOT_SETTINGS = re.compile(
-    r"AIBRIDGE_(CONFIG|CONFIG_SOURCE|SNAPSHOT|BIND|WORKERS|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?)"
-)
+_NOT_SETTINGS = re.compile(r"AIBRIDGE_(CONFIG|BIND|WORKERS|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?)")
 _DEFAULT_PROVIDERS = (
     ("anthropic", "ANTHROPIC_API_KEY"),
     ("openai", "OPENAI_API_KEY"),
     ("copilot", ""),
 )
+_taken: list[dict[str, Any]] = []  # what `take` found, or nothing
+
+
+def take() -> str:
+    """Reads what `load` starts from, from now on, in this process and in those forked from it: a
+    server's master takes it at the start and at each reload, so that a reload with a broken
+    configuration changes nothing. Gives what is wrong, if what was taken before stands on; raises
+    ConfigError if nothing was."""
+    before = _taken.copy()
+    _taken.clear()
+    try:
+        load({})
+        _taken.append(_with_secrets(merged({})))
+    except ConfigError as error:
+        if not before:
+            raise
+        _taken.extend(before)
+        return error.message
+    return ""
+
+
+def _with_secrets(tree: Any) -> Any:
+    """A copy, in which secrets stand themselves: their files may be gone when it is used."""
+    if isinstance(tree, Mapping):
+        if set(tree) in ({"env"}, {"file"}):
+            return {"value": secret_of(tree)}
+        return {key: _with_secrets(inner) for key, inner in tree.items()}
+    return [_with_secrets(inner) for inner in tree] if isinstance(tree, list | tuple) else tree
 
 
 def load(tree: Mapping[str, Any]) -> Settings:
@@ -42,7 +70,7 @@ def load(tree: Mapping[str, Any]) -> Settings:
 
 def merged(tree: Mapping[str, Any]) -> dict[str, Any]:
     """All sources as one tree, not validated yet; raises ConfigError."""
-    found = _file(os.environ.get("AIBRIDGE_CONFIG", ""))
+    found = copy.deepcopy(_taken[0]) if _taken else _file(os.environ.get("AIBRIDGE_CONFIG", ""))
     _merge(found, tree)
     _merge(found, _from_environ())
     found.setdefault("providers", _default_providers())

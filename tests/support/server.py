@@ -18,6 +18,15 @@ PREFIX = "/api/v2/aibridge"
 PATIENCE = 20.0
 KEEPALIVE = 0.25
 
+_GUNICORN = (str(Path(sys.executable).with_name("gunicorn")),)  # at USR2 it starts itself by this name
+_PLAIN = (*_GUNICORN, "--no-control-socket", "--bind={bind}")  # without gunicorn.conf.py, which patches
+COMMANDS = {
+    "gevent": (*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py")),
+    "gthread": (*_PLAIN, "--worker-class=gthread", "--threads=32"),
+    "sync": (*_PLAIN, "--worker-class=sync", "--workers=3"),
+    "waitress": (sys.executable, "-m", "waitress", "--listen={bind}", "--threads=32"),
+}
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -41,30 +50,39 @@ def toml(tree: object) -> str:
 
 
 class Server:
-    """The bridge under gunicorn, as `gunicorn.conf.py` starts it."""
+    """The bridge under a real server: gunicorn as `gunicorn.conf.py` starts it, or another one."""
 
-    def __init__(self, folder: Path, settings: dict[str, object], *options: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, object],
+        *options: str,
+        kind: str = "gevent",
+        prefix: str = PREFIX,
+        environ: dict[str, str] = {},
+    ) -> None:
+        self.folder, self.port, self.prefix = folder, free_port(), prefix
         self.clients: list[Client] = []
         self.root = f"http://127.0.0.1:{self.port}"
-        self.url = self.root + PREFIX
+        self.url = self.root + prefix
         self.log = folder / "log"
         self.config = folder / "aibridge.toml"
-        self._settings = {"database_url": f"sqlite:///{folder}/records.db", **settings}
+        spool = str(folder / "records.db-spool")
+        self._settings = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": spool, **settings}
+        self._ends_at = signal.SIGINT if kind == "waitress" else signal.SIGTERM
         self.configure()
-        environ = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
-        environ |= {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": f"127.0.0.1:{self.port}"}
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "-c",
-            str(ROOT / "gunicorn.conf.py"),
-            *options,
-            "wsgi:app",
-        ]
+        bind = f"127.0.0.1:{self.port}"
+        inherited = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+        own = {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": bind, "PYTHONPATH": str(ROOT)}
+        command = [part.format(bind=bind) for part in COMMANDS[kind]]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*command, *options, "wsgi:app"],
+                cwd=folder,
+                env={**inherited, **own, **environ},
+                stdout=log,
+                stderr=log,
+            )
 
     def configure(self, **settings: object) -> None:
         """Writes the configuration file, with changes."""
@@ -93,7 +111,7 @@ class Server:
             return json.load(answer)
 
     def connect(self) -> Client:
-        self.clients.append(Client(self.port))
+        self.clients.append(Client(self.port, self.prefix))
         return self.clients[-1]
 
     def disconnect(self) -> None:
@@ -112,7 +130,7 @@ class Server:
 
     def stop(self) -> str:
         """Ends it in good order; gives its log."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(self._ends_at)
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()
         return self.log.read_text()
 
@@ -120,12 +138,13 @@ class Server:
 class Client:
     """One connection to the bridge."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, prefix: str = PREFIX) -> None:
+        self.prefix = prefix
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.stream = self.sock.makefile("rb")
 
     def send(self, method: str, path: str, body: bytes = b"", version: str = "1.1", **headers: str) -> None:
-        lines = [f"{method} {PREFIX}{path} HTTP/{version}", "Host: 127.0.0.1"]
+        lines = [f"{method} {self.prefix}{path} HTTP/{version}", "Host: 127.0.0.1"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if body or method == "POST":
             lines.append(f"Content-Length: {len(body)}")
