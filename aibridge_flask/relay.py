@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -93,8 +94,11 @@ class Relay:
 
     def _abort(self, why: str) -> NoReturn:
         """HTTP/1.0 has no chunks, so that only a reset tells a cut from an end; never on 1.1,
-        where it could discard the event just sent."""
+        where it could discard the event just sent. It must come before the server's own end: some
+        shut the sending side first, which a client takes for a whole answer."""
         if self._http10 and self._client is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), socket.socket() as nobody:
                 self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+                # ends it, and leaves the server its number
+                os.dup2(nobody.fileno(), self._client.fileno(), inheritable=False)
         raise OSError(errno.ECONNRESET, why)

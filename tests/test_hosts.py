@@ -1,0 +1,306 @@
+"""The same dialogues on every server: gunicorn with gevent, with threads, one by one, and waitress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Start, providers
+from tests.support.server import COMMANDS, KEEPALIVE, PATIENCE, Server, until
+from tests.support.upstream import (
+    CLOSE,
+    GONE,
+    LAST_CHUNK,
+    RESET,
+    Upstream,
+    answer,
+    chunk,
+    head,
+    stream_head,
+)
+from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
+
+GIVES_SOCKET = ["gevent", "gthread", "sync"]
+LIMIT = 1 << 20
+ID = "x-aibridge-interception-id"
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def shared_host(
+    request: pytest.FixtureRequest, shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    settings = {
+        "providers": providers(shared_upstream.url),
+        "keepalive_interval": KEEPALIVE,
+        "max_body_bytes": LIMIT,
+        "drain_delay": 0,
+    }
+    server = Server(tmp_path_factory.mktemp(request.param), settings, kind=request.param)
+    yield server.wait_ready()
+    log = server.stop()
+    assert "Traceback" not in log or request.param == "waitress"  # it logs an answer that broke off
+
+
+@pytest.fixture
+def host(shared_host: Server, upstream: Upstream) -> Iterator[Server]:
+    """The bridge on each server, at the scripted upstream."""
+    yield shared_host
+    shared_host.disconnect()
+
+
+def on(kinds: list[str]) -> pytest.MarkDecorator:
+    """For these servers alone."""
+    return pytest.mark.parametrize("shared_host", kinds, indirect=True)
+
+
+def test_a_json_answer_passes_byte_for_byte(host: Server, upstream: Upstream) -> None:
+    asked = (
+        b' {"model" : "m\\u00e9", "n":1e5,\n"messages":[{"role":"user","content":"hi \xf0\x9f\xa6\x8a"}]}\n'
+    )
+    told = b'{"id":"msg_1",  "usage":{"input_tokens":3,"output_tokens":7e0},"\\u0041":[1.50]}\n'
+    upstream.say(answer(200, told, "request-id: req_7", "X-Twice: 1", "X-Twice: 2"))
+    client = host.connect()
+    client.send("POST", MESSAGES + "?beta=true", asked, anthropic_beta="a,b")
+    status, headers = client.head()
+    assert (status, headers["request-id"]) == (200, "req_7")
+    assert client.body(headers) == (told, True)
+    (heard,) = upstream.heard
+    assert (heard.target, heard.body) == ("/v1/messages?beta=true", asked)
+    assert heard.header("anthropic-beta") == "a,b"
+    record = host.record(headers[ID])
+    assert (record["status_code"], record["error_type"], record["wire_exact"]) == (200, "", True)
+    assert [one["prompt"] for one in record["user_prompts"]] == ["hi \U0001f98a"]
+    assert [one["input_tokens"] for one in record["token_usages"]] == [3]
+
+
+def test_each_event_comes_at_once(host: Server, upstream: Upstream) -> None:
+    """The upstream writes the next event only when the client has read the one before."""
+    events = (START, BLOCK, DELTA, DELTA, END)
+    gates = [threading.Event() for _ in events]
+    steps = [step for gate, event in zip(gates, events, strict=True) for step in (gate, chunk(event))]
+    upstream.say(stream_head(), *steps, LAST_CHUNK)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK)
+    gates[0].set()  # some servers send the head with the first event
+    _, headers = client.head()
+    for gate, event in zip(gates, events, strict=True):
+        gate.set()
+        while (got := client.chunk()) == PING:
+            pass
+        assert got == event
+    assert client.chunk() == b""
+    record = host.record(headers[ID])
+    assert record["error_type"] == ""
+    assert [(one["input_tokens"], one["output_tokens"]) for one in record["token_usages"]] == [(3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
+)
+def test_a_silent_stream_gets_pings(
+    host: Server, upstream: Upstream, route: str, ask: bytes, ping: bytes
+) -> None:
+    go = threading.Event()
+    last = END if route == MESSAGES else b"data: [DONE]\n\n"
+    upstream.say(stream_head(), go, chunk(last), LAST_CHUNK)
+    client = host.connect()
+    client.send("POST", route, ask)
+    client.head()
+    assert [client.chunk(), client.chunk()] == [ping, ping]
+    go.set()
+    rest, whole = client.chunks()
+    assert (rest.replace(ping, b""), whole) == (last, True)
+
+
+SILENT = {
+    "before the head": (),
+    "inside a JSON answer": (head(200, "Content-Length: 100"), b'{"id":'),
+    "inside an event": (stream_head(), chunk(START + BLOCK[:20])),
+}
+
+
+@on(GIVES_SOCKET)
+@pytest.mark.parametrize("begun", SILENT.values(), ids=SILENT)
+def test_a_client_that_leaves_is_noticed_where_no_ping_could_be_written(
+    host: Server, upstream: Upstream, begun: tuple[bytes, ...]
+) -> None:
+    upstream.say(*begun, GONE)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK)
+    upstream.wait_heard(1)
+    if begun:
+        client.head()
+        client.stream.read(1)
+    client.close()
+    assert upstream.gone.wait(PATIENCE)
+    record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+    assert record["error_type"] == "client_closed"
+    assert record["status_code"] == (200 if begun else None)
+
+
+def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstream: Upstream) -> None:
+    """Servers that do not give its socket notice it by the pings."""
+    upstream.say(stream_head(), chunk(START + BLOCK), GONE)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START + BLOCK
+    client.close()
+    assert upstream.gone.wait(PATIENCE)
+    record = host.record(headers[ID])
+    assert record["error_type"] == "client_closed"
+    assert [one["input_tokens"] for one in record["token_usages"]] == [3]
+
+
+@pytest.mark.parametrize("cut", [CLOSE, RESET])
+def test_a_cut_stream_is_never_a_clean_end(host: Server, upstream: Upstream, cut: object) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START + BLOCK + DELTA
+    go.set()
+    event, whole = client.chunks()
+    event = event.replace(PING, b"")
+    assert not whole
+    assert event.startswith(b"event: error\n")
+    assert json.loads(event.partition(b"data: ")[2])["request_id"] == headers[ID]
+    client.close()
+    record = host.record(headers[ID])
+    assert record["error_type"] == "server_error"
+    assert [one["output_tokens"] for one in record["token_usages"]] == [1]
+
+
+def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START[:40]), go, CLOSE)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    assert client.chunk() == START[:40]
+    go.set()
+    assert client.chunks() == (b"", False)
+
+
+def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
+    upstream.say(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    _, headers = client.head()
+    assert client.body(headers) == (b'{"id":', False)
+    client.close()
+    assert host.record(headers[ID])["error_type"] == "server_error"
+
+
+@on(["gthread", "sync"])
+def test_http_1_0_sees_a_reset_instead_of_an_end(host: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START[:30]), go, CLOSE)
+    client = host.connect()
+    client.send("POST", MESSAGES, ASK, version="1.0")
+    client.head()
+    assert client.stream.read(30) == START[:30]
+    go.set()
+    with pytest.raises(ConnectionResetError):
+        client.stream.read(1)
+
+
+@on(["gevent", "gthread", "waitress"])
+def test_a_connection_serves_many_requests(host: Server, upstream: Upstream) -> None:
+    client = host.connect()
+    for count in range(3):
+        told = b'{"n":%d}' % count
+        upstream.say(answer(200, told))
+        upstream.say(answer(529, b"overloaded"))
+        client.send("POST", MESSAGES, ASK_WHOLE)
+        assert client.body(client.head()[1]) == (told, True)
+        client.send("GET", "/anthropic/v1/nowhere")
+        status, headers = client.head()
+        assert (status, client.body(headers)[1]) == (404, True)
+        client.send("POST", MESSAGES, ASK)
+        status, headers = client.head()
+        assert (status, client.body(headers)) == (529, (b"overloaded", True))
+
+
+@on(["gevent", "gthread"])
+def test_a_connection_serves_many_streams(host: Server, upstream: Upstream) -> None:
+    """waitress ends it after each answer without a length."""
+    client = host.connect()
+    for _ in range(3):
+        upstream.say(stream_head(), chunk(START + END), LAST_CHUNK)
+        client.send("POST", MESSAGES, ASK)
+        assert client.body(client.head()[1]) == (START + END, True)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1048577", "Transfer-Encoding: chunked"])
+def test_a_large_body_is_413(host: Server, upstream: Upstream, framing: str) -> None:
+    client = host.connect()
+    size = LIMIT + 1
+    body = b"x" * size
+    head = f"POST {host.prefix}{MESSAGES} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode()
+    with contextlib.suppress(ConnectionError):  # it is told before it has sent all
+        client.sock.sendall(
+            head + (b"%x\r\n%s\r\n0\r\n\r\n" % (size, body) if "chunked" in framing else body)
+        )
+    status, headers = client.head()
+    assert status == 413
+    assert json.loads(client.body(headers)[0])["error"]["type"] == "request_too_large"
+    assert upstream.heard == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/anthropic//v1/messages",
+        "//anthropic/v1/messages",
+        "/anthropic/v1/%6dessages",
+        "/anthropic/v1/messages%2F",
+        "/anthropic/v1/messages%3Fx",
+        "/anthropic/v1/models/../../v1/organizations",
+        "/anthropic/v1/models/%2e%2e/organizations",
+        "/anthropic/v1/models/%2E%2E%2Forganizations",
+        "/anthropic/v1/models//x",
+        "/anthropic/v1/models/x;y",
+        "/anthropic/v1/models/%00",
+        "/anthropic%2Fv1/models",
+        "/%61nthropic/v1/models",
+    ],
+)
+def test_no_trick_with_a_path_reaches_the_upstream(host: Server, upstream: Upstream, path: str) -> None:
+    for method in ("POST", "GET"):
+        client = host.connect()
+        client.send(method, path)
+        assert client.head()[0] == 404
+    assert upstream.heard == []
+
+
+def test_an_encoded_path_that_is_allowed_stays_encoded(host: Server, upstream: Upstream) -> None:
+    upstream.say(answer(200, b"{}"))
+    client = host.connect()
+    client.send("GET", "/anthropic/v1/models/a%2Fb?x=%2F")
+    status, headers = client.head()
+    assert (status, client.body(headers)) == (200, (b"{}", True))
+    assert upstream.heard[0].target == "/v1/models/a%2Fb?x=%2F"
+
+
+@pytest.mark.parametrize("kind", GIVES_SOCKET)
+def test_sigterm_lets_a_running_request_finish(start: Start, upstream: Upstream, kind: str) -> None:
+    server = start(kind=kind)
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    assert client.chunk() == START + BLOCK
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: "Handling signal: term" in server.log.read_text())
+    go.set()
+    assert client.chunks() == (END, True)
+    assert server.process.wait(PATIENCE) == 0
+    assert "Traceback" not in server.log.read_text()
