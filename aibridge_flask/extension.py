@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from flask import Blueprint, Flask, Request, Response
+from flask import Flask, Request, Response
 
 from . import config, identity
 from .bridge import Bridge
@@ -17,7 +17,7 @@ from .identity import ActorLoader
 from .model import Actor, new_id
 from .outbound import Outbound
 from .records.recorder import Recorder
-from .routes import add_catch_all, provider_blueprint, refuse
+from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
 from .web import health, index, records
 
 _KEY = "aibridge"
@@ -82,7 +82,7 @@ class AIBridge:
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
             )
-        web = Blueprint("aibridge", __name__)
+        web = BridgeBlueprint("aibridge")
         health.add_health(web, prefix, recorder, lambda: app in self._draining)
         records.add_records(web, prefix, load, recorder)
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Request, Response, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -30,9 +31,30 @@ from .outbound import Outbound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
+_HOST = "_aibridge_host"
 _BODILESS = (204, 304)
 _HELD = "aibridge.answer"
 _BROKE_OFF = "the request body is shorter than announced"
+
+
+class BridgeBlueprint(Blueprint):
+    """Serves on every host, also in an application that tells its pages apart by host."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, __name__)
+        self.url_value_preprocessor(_forget_host)
+
+    def add_url_rule(self, rule: str, *args: Any, **options: Any) -> None:
+        def add(state: BlueprintSetupState) -> None:
+            found = {"host": f"<string:{_HOST}>", **options} if state.app.url_map.host_matching else options
+            state.add_url_rule(rule, *args, **found)
+
+        self.record(add)
+
+
+def _forget_host(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    if values:
+        values.pop(_HOST, None)
 
 
 def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]) -> None:
@@ -56,7 +78,7 @@ def provider_blueprint(
 ) -> Blueprint:
     """The routes of one provider, below `{prefix}/{name}`."""
     provider = outbound.provider
-    blueprint = Blueprint(f"aibridge_{provider.name.replace('-', '_')}", __name__)
+    blueprint = BridgeBlueprint(f"aibridge_{provider.name.replace('-', '_')}")
 
     def view(rest: str = "") -> Response:
         call = read_call(request, f"{prefix}/{provider.name}", limit)
@@ -104,7 +126,7 @@ def read_call(incoming: Request, below: str, limit: int) -> Call:
     told from the raw target is empty, which fits no route."""
     environ = incoming.environ
     path, query = _raw_target(environ)
-    path = path.removeprefix(quote(environ.get("SCRIPT_NAME", "")))
+    path = path.removeprefix(quote(environ.get("SCRIPT_NAME", "").encode("latin-1")))
     return Call(
         method=incoming.method,
         path=path.removeprefix(below) if path.startswith(below) else "",

@@ -124,24 +124,6 @@ def test_wrong_settings_stop_the_start(tmp_path: Path, upstream: Upstream) -> No
         AIBridge(host(tmp_path, upstream, colour="red"))
 
 
-def test_the_bridge_can_be_mounted_below_a_prefix(tmp_path: Path, upstream: Upstream) -> None:
-    from werkzeug.middleware.dispatcher import DispatcherMiddleware
-    from werkzeug.test import Client
-
-    app = host(tmp_path, upstream)
-    bridge = AIBridge(app)
-    client = Client(DispatcherMiddleware(Flask("outer").wsgi_app, {"/below": app.wsgi_app}))
-    upstream.say(answer(200, b"{}"))
-    response = client.get(
-        f"/below{PREFIX}/anthropic/v1/models/a%2Fb?x=1",
-        environ_base={"REMOTE_ADDR": "127.0.0.1"},
-        buffered=True,
-    )
-    assert response.status_code == 200
-    assert upstream.heard[0].target == "/v1/models/a%2Fb?x=1"
-    bridge.close(app)
-
-
 @pytest.mark.parametrize(
     "path", ["/anthropic/v1/models/x", "/anthropic/v1/models/a%2Fb", "/anthropic//v1/models"]
 )

@@ -40,7 +40,7 @@ def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
 
 def page(settings: Settings) -> Response:
     """Plain text, so that nothing in it needs escaping."""
-    root = request.host_url.rstrip("/")
+    root = request.root_url.rstrip("/")
     prefix = settings.url_prefix
     rows = [f"{client:14}{how}" for client, how in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("healthz", "readyz", "interceptions")]

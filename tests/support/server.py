@@ -19,7 +19,7 @@ PATIENCE = 20.0
 KEEPALIVE = 0.25
 
 _GUNICORN = (str(Path(sys.executable).with_name("gunicorn")),)  # at USR2 it starts itself by this name
-_PLAIN = (*_GUNICORN, "--no-control-socket", "--bind={bind}")  # without gunicorn.conf.py, which patches
+_PLAIN = (*_GUNICORN, "-c", os.devnull, "--no-control-socket", "--bind={bind}")
 COMMANDS = {
     "gevent": (*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py")),
     "gthread": (*_PLAIN, "--worker-class=gthread", "--threads=32"),

@@ -49,9 +49,7 @@ class Upstream:
         self.heard: list[Heard] = []
         self.connections = 0
         self.gone = threading.Event()
-        self.handler: Callable[[Heard], Iterable[Step]] = lambda heard: [
-            answer(500, b'{"error":{"message":"unscripted"}}')
-        ]
+        self.handler: Callable[[Heard], Iterable[Step]] = _unscripted
         self._scripts: deque[Iterable[Step]] = deque()
         self._open: set[socket.socket] = set()
         self._arrived = threading.Condition()
@@ -68,6 +66,7 @@ class Upstream:
 
     def reset(self) -> None:
         """Forgets what was heard and scripted, and ends idle connections."""
+        self.handler = _unscripted
         self._scripts.clear()
         self.heard.clear()
         self.gone.clear()
@@ -125,6 +124,10 @@ class Upstream:
             elif step is CLOSE:
                 return False
         return True
+
+
+def _unscripted(heard: Heard) -> list[Step]:
+    return [answer(500, b'{"error":{"message":"unscripted"}}')]
 
 
 def _read_request(stream: object) -> Heard | None:

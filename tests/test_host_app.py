@@ -1,0 +1,264 @@
+"""A Flask application of somebody else's, with habits of its own: neither disturbs the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort, jsonify, redirect, request, session
+from flask.json.provider import DefaultJSONProvider
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.routing import BaseConverter
+
+from aibridge_flask import Actor, AIBridge
+from tests.conftest import providers
+from tests.support.server import PREFIX
+from tests.support.upstream import GONE, LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.test_relay import ASK, ASK_WHOLE, END, START
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+MESSAGES, CHAT = f"{PREFIX}/anthropic/v1/messages", f"{PREFIX}/openai/v1/chat/completions"
+MODELS = f"{PREFIX}/anthropic/v1/models"
+
+Change = Callable[[Flask], None]
+MakeHost = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_host(tmp_path: Path, upstream: Upstream, database_url: str) -> Iterator[MakeHost]:
+    """Makes a host with its pages; `change` gives it a habit, before the bridge comes."""
+    made: list[Flask] = []
+
+    def make(*changes: Change, **options: Any) -> Flask:
+        app = Flask("host", **options)
+        app.secret_key = "s"
+        app.config["AIBRIDGE"] = {
+            "database_url": database_url,
+            "spool_dir": str(tmp_path / "spool"),
+            "providers": providers(upstream.url),
+            "max_body_bytes": 1000,
+        }
+        for change in changes:
+            change(app)
+        where = {"host": "localhost"} if app.url_map.host_matching else {}
+        app.add_url_rule("/", "home", lambda: jsonify(page="home"), **where)
+        app.add_url_rule("/form", "form", lambda: str(len(request.get_data())), methods=["POST"], **where)
+        app.add_url_rule("/broken", "broken", lambda: 1 / 0, **where)
+        AIBridge(app)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        app.extensions["aibridge"].close(app)
+
+
+def own_error_pages(app: Flask) -> None:
+    for status in (400, 401, 403, 404, 405, 413, 500, 502):
+        app.register_error_handler(status, lambda error, status=status: (f"<h1>own {status}</h1>", status))
+
+
+def own_error_page_for_everything(app: Flask) -> None:
+    app.register_error_handler(Exception, lambda error: ({"own": str(error)}, getattr(error, "code", 500)))
+
+
+def own_limit(app: Flask) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = 10
+
+
+def own_json(app: Flask) -> None:
+    class Shouting(DefaultJSONProvider):
+        def dumps(self, obj: Any, **kwargs: Any) -> str:
+            return super().dumps({"shouted": obj}).upper()
+
+    app.json = Shouting(app)
+
+
+def own_server_name(app: Flask) -> None:
+    app.config.update(SERVER_NAME="localhost", APPLICATION_ROOT="/root", PREFERRED_URL_SCHEME="https")
+
+
+def own_converters(app: Flask) -> None:
+    class Numbers(BaseConverter):
+        regex = "[0-9]+"
+
+    app.url_map.converters.update(numbers=Numbers, default=Numbers)
+    app.url_map.strict_slashes = app.url_map.merge_slashes = True
+
+
+def own_hooks(app: Flask) -> None:
+    """What it does before and after each of its pages."""
+    app.before_request(lambda: None)
+    app.url_value_preprocessor(lambda endpoint, values: None)
+    app.teardown_request(lambda error: session.clear())
+    app.teardown_appcontext(lambda error: None)
+
+    @app.after_request
+    def mark(response: Response) -> Response:
+        response.headers["X-Host"] = "1"
+        return response
+
+
+HABITS = [
+    own_error_pages,
+    own_error_page_for_everything,
+    own_limit,
+    own_json,
+    own_server_name,
+    own_converters,
+    own_hooks,
+]
+
+
+@pytest.mark.parametrize("host_matching", [False, True])
+@pytest.mark.parametrize("habit", HABITS)
+def test_the_bridge_does_not_mind_a_hosts_habits(
+    make_host: MakeHost, upstream: Upstream, habit: Change, host_matching: bool
+) -> None:
+    more = {"static_host": "localhost"} if host_matching else {}
+    client = make_host(habit, host_matching=host_matching, **more).test_client()
+    upstream.say(answer(200, b'{"a": 1.0}', "X-Own: 1"))
+    asked = client.post(MESSAGES, data=ASK_WHOLE, buffered=True)
+    assert (asked.status_code, asked.get_data(), asked.headers["X-Own"]) == (200, b'{"a": 1.0}', "1")
+    assert (upstream.heard[0].target, upstream.heard[0].body) == ("/v1/messages", ASK_WHOLE)
+    upstream.say(stream_head(), chunk(START), chunk(END), LAST_CHUNK)
+    assert client.post(MESSAGES, data=ASK, buffered=True).get_data() == START + END
+    upstream.say(answer(500, b"the upstream's own"))
+    assert client.get(f"{MODELS}/a%2Fb", buffered=True).get_data() == b"the upstream's own"
+    assert upstream.heard[2].target == "/v1/models/a%2Fb"
+    errors = [
+        client.post(MESSAGES, data=b"x" * 1001),
+        client.post(MESSAGES, data=b"no JSON"),
+        client.put(MESSAGES),
+        client.get(f"{PREFIX}/off/x"),
+    ]
+    assert [one.status_code for one in errors] == [413, 400, 404, 503]
+    assert [one.get_json()["error"]["type"] for one in errors] == [
+        "request_too_large",
+        "invalid_request_error",
+        "not_found_error",
+        "api_error",
+    ]
+    for path in ("", "/", "/nobody", "/nobody/v1"):
+        unknown = client.post(PREFIX + path)
+        assert unknown.status_code == 404
+    assert client.get(f"{PREFIX}/nobody/v1").get_json()["error"]["code"] == "provider_not_found"
+    assert client.get(f"{PREFIX}/healthz").get_data() == b'{"status":"ok"}'
+    assert client.get(f"{PREFIX}/readyz").get_data() == b'{"status":"ok"}'
+    assert client.get(f"{PREFIX}/interceptions").get_json()["count"] == 2
+    assert client.get(f"{PREFIX}/interceptions?limit=0").get_json()["validations"][0]["field"] == "limit"
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_hosts_pages_are_as_without_the_bridge(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, habit: Change
+) -> None:
+    def seen(client: Any) -> list[object]:
+        answers = [
+            client.get("/"),
+            client.post("/"),
+            client.options("/"),
+            client.head("/"),
+            client.get("//"),
+            client.get("/nowhere"),
+            client.get("/broken"),
+            client.post("/form", data=b"x" * 11),
+            client.post("/form", data=b"x" * 2000),
+            client.get("/", headers={"Upgrade": "websocket", "Connection": "Upgrade"}),
+        ]
+        return [(one.status, sorted(one.headers), one.get_data()) for one in answers]
+
+    with_bridge = seen(make_host(habit).test_client())
+    monkeypatch.setattr("tests.test_host_app.AIBridge", lambda app: app.extensions.update(aibridge=Nothing()))
+    assert with_bridge == seen(make_host(habit).test_client())
+    assert [status for status, _, _ in with_bridge][:2] == ["200 OK", "405 METHOD NOT ALLOWED"]
+
+
+class Nothing:
+    def close(self, app: Flask) -> None:
+        """There is no bridge."""
+
+
+def with_login(app: Flask) -> None:
+    """Its users log in with a cookie; its pages are for them alone."""
+    own_error_pages(app)
+
+    @app.before_request
+    def known() -> object:
+        own = not (request.blueprint or "").startswith("aibridge")
+        return redirect("/login") if own and request.path != "/login" and "user" not in session else None
+
+    @app.post("/login")
+    def login() -> str:
+        if request.form["password"] != "right":
+            abort(403)
+        session["user"] = request.form["user"]
+        return "welcome"
+
+
+def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream) -> None:
+    app = make_host(with_login)
+    bridge = app.extensions["aibridge"]
+    bridge.actor_loader(lambda request: Actor(session["user"]) if "user" in session else None)
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    for user in ("ann", "bob"):
+        client = app.test_client()
+        assert client.get("/").location == "/login"
+        refused = client.post(MESSAGES, data=ASK_WHOLE)
+        assert (refused.status_code, refused.get_json()["error"]["type"]) == (401, "authentication_error")
+        assert client.get(f"{PREFIX}/healthz").status_code == 200
+        assert (
+            client.post("/login", data={"user": user, "password": "wrong"}).get_data() == b"<h1>own 403</h1>"
+        )
+        assert client.post("/login", data={"user": user, "password": "right"}).status_code == 200
+        assert client.get("/").get_json() == {"page": "home"}
+        assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 200
+        seen = client.get(f"{PREFIX}/interceptions").get_json()
+        assert [one["initiator_id"] for one in seen["results"]] == [user]
+    assert all("cookie" not in heard.names() for heard in upstream.heard)
+
+
+def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, upstream: Upstream) -> None:
+    app = make_host(lambda app: app.config.update(WTF_CSRF_SECRET_KEY="s"))
+    csrf = CSRFProtect(app)
+    client = app.test_client()
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 400
+    (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", README, re.DOTALL)
+    exec(code, {"app": app, "csrf": csrf})
+    for path in (MESSAGES, CHAT, f"{PREFIX}/second/v1/messages/count_tokens"):
+        sent = client.post(path, data=ASK_WHOLE, headers={"X-Api-Key": "x"}, buffered=True)
+        assert sent.status_code == 200
+    assert client.post(f"{PREFIX}/nobody/x").get_json()["error"]["code"] == "provider_not_found"
+    assert client.post("/form", data=b"x").status_code == 400
+
+
+def fails_after(app: Flask) -> None:
+    @app.after_request
+    def touch(response: Response) -> Response:
+        response.get_data()  # not possible for an answer that streams
+        return response
+
+
+def replaces_after(app: Flask) -> None:
+    @app.after_request
+    def replace(response: Response) -> Response:
+        return (
+            Response("sorry", 503) if response.status_code == 200 and request.method == "POST" else response
+        )
+
+
+@pytest.mark.parametrize("habit", [fails_after, replaces_after])
+def test_an_answer_that_a_host_puts_aside_is_ended(
+    make_host: MakeHost, upstream: Upstream, habit: Change
+) -> None:
+    client = make_host(habit).test_client()
+    upstream.say(stream_head(), chunk(START), GONE)
+    assert client.post(MESSAGES, data=ASK, buffered=True).status_code in (500, 503)
+    assert upstream.gone.wait(10)
+    (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
+    assert record["error_type"] == "client_closed"
+    assert record["ended_at"]
