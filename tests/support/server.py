@@ -63,6 +63,7 @@ class Server:
     ) -> None:
         self.folder, self.port, self.prefix = folder, free_port(), prefix
         self.clients: list[Client] = []
+        self.headers: dict[str, str] = {}  # that `get` sends
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = self.root + prefix
         self.log = folder / "log"
@@ -107,7 +108,8 @@ class Server:
 
     def get(self, path: str) -> dict[str, object]:
         """A JSON answer of the bridge's own."""
-        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+        request = urllib.request.Request(self.url + path, headers=self.headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def connect(self) -> Client:

@@ -1,0 +1,285 @@
+"""Behind nginx: with the configuration of `deploy/`, with none to speak of, and below a path."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start, providers
+from tests.support.nginx import Nginx
+from tests.support.server import KEEPALIVE, PATIENCE, PREFIX, ROOT, Client, Server
+from tests.support.upstream import (
+    CLOSE,
+    GONE,
+    LAST_CHUNK,
+    RESET,
+    Upstream,
+    answer,
+    chunk,
+    head,
+    stream_head,
+)
+from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, PING, START
+
+LIMIT = 1 << 20
+ID = "x-aibridge-interception-id"
+ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode(), "X_Remote_User": "mallory"}
+MakeNginx = Callable[[str], Nginx]
+
+
+@pytest.fixture
+def make_nginx(tmp_path: Path) -> Iterator[MakeNginx]:
+    made: list[Nginx] = []
+
+    def make(site: str) -> Nginx:
+        folder = tmp_path / f"nginx{len(made)}"
+        folder.mkdir()
+        made.append(Nginx(folder, site))
+        return made[-1]
+
+    yield make
+    for nginx in made:
+        nginx.stop()
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture(scope="module")
+def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """It believes nginx who asks."""
+    settings = {
+        "auth": {"mode": "header", "trusted_proxies": ["127.0.0.1/32"], "admin_actors": ["root"]},
+        "providers": providers(shared_upstream.url),
+        "keepalive_interval": KEEPALIVE,
+        "max_body_bytes": LIMIT,
+        "drain_delay": 0,
+    }
+    server = Server(tmp_path_factory.mktemp("bridge"), settings)
+    server.headers = {"X-Remote-User": "root"}
+    yield server.wait_ready()
+    assert "Traceback" not in server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_nginx(shared_bridge: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """As `deploy/nginx.conf` says, but for its ports and its file of users."""
+    folder = tmp_path_factory.mktemp("nginx")
+    (folder / "users").write_text("ann:{PLAIN}secret\n")
+    changes = {
+        "listen 80;": "listen 127.0.0.1:{port};",
+        "server 127.0.0.1:8080;": f"server 127.0.0.1:{shared_bridge.port};",
+        "# auth_basic ": "auth_basic ",
+        "# auth_basic_user_file /etc/nginx/aibridge.users;": f"auth_basic_user_file {folder}/users;",
+    }
+    nginx = Nginx(folder, replaced((ROOT / "deploy" / "nginx.conf").read_text(), changes))
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture
+def bridge(shared_bridge: Server) -> Server:
+    return shared_bridge
+
+
+@pytest.fixture
+def nginx(shared_nginx: Nginx, upstream: Upstream) -> Iterator[Nginx]:
+    yield shared_nginx
+    shared_nginx.disconnect()
+
+
+def check_each_event_comes_at_once(client: Client, upstream: Upstream, **headers: str) -> None:
+    """The upstream writes the next event only when the client has read the one before."""
+    events = (START, BLOCK, DELTA, END)
+    gates = [threading.Event() for _ in events]
+    steps = [step for gate, event in zip(gates, events, strict=True) for step in (gate, chunk(event))]
+    upstream.say(stream_head(), *steps, LAST_CHUNK)
+    client.send("POST", MESSAGES, ASK, **headers)
+    assert client.head()[0] == 200
+    for gate, event in zip(gates, events, strict=True):
+        gate.set()
+        while (got := client.chunk()) == PING:
+            pass
+        assert got == event
+    assert client.chunk() == b""
+
+
+def test_each_event_and_each_ping_comes_at_once(nginx: Nginx, upstream: Upstream) -> None:
+    client = nginx.connect()
+    check_each_event_comes_at_once(client, upstream, **ANN)
+    go = threading.Event()
+    upstream.say(stream_head(), go, chunk(END), LAST_CHUNK)
+    client.send("POST", MESSAGES, ASK, **ANN)
+    client.head()
+    assert [client.chunk(), client.chunk()] == [PING, PING]
+    go.set()
+    rest, whole = client.chunks()
+    assert (rest.replace(PING, b""), whole) == (END, True)
+
+
+def test_bytes_and_targets_pass_as_they_are(nginx: Nginx, upstream: Upstream) -> None:
+    client = nginx.connect()
+    for path in ("/v1/messages?beta=true&x=%2F", "/v1/models/a%2Fb"):
+        upstream.say(answer(200, b'{"a": 1.0}\n', "request-id: req_7"))
+        client.send("POST", "/anthropic" + path, ASK_WHOLE + b"\n ", **ANN)
+        status, headers = client.head()
+        assert (status, headers["request-id"]) == (200, "req_7")
+        assert client.body(headers) == (b'{"a": 1.0}\n', True)
+        assert (upstream.heard[-1].target, upstream.heard[-1].body) == (path, ASK_WHOLE + b"\n ")
+    assert upstream.heard[0].header("x-api-key") == "sk-ant-central-0123456789"
+    assert not upstream.heard[0].names() & {"authorization", "x-remote-user", "x-forwarded-for"}
+
+
+def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -> None:
+    upstream.say(answer(200, b"{}"))
+    client = nginx.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+    _, headers = client.head()
+    assert client.body(headers) == (b"{}", True)
+    assert bridge.record(headers[ID])["initiator_id"] == "ann"
+    stranger = nginx.connect()
+    stranger.send("POST", MESSAGES, ASK_WHOLE, X_Remote_User="ann")
+    assert stranger.head()[0] == 401
+    metrics = nginx.connect()
+    metrics.send("GET", "/metrics", **ANN)
+    assert metrics.head()[0] == 403
+    assert len(upstream.heard) == 1
+
+
+SILENT = {
+    "before the head": (),
+    "inside a JSON answer": (head(200, "Content-Length: 100"), b'{"id":'),
+    "inside an event": (stream_head(), chunk(START + BLOCK[:20])),
+}
+
+
+@pytest.mark.parametrize("begun", SILENT.values(), ids=SILENT)
+def test_a_client_that_leaves_closes_the_upstream(
+    nginx: Nginx, bridge: Server, upstream: Upstream, begun: tuple[bytes, ...]
+) -> None:
+    upstream.say(*begun, GONE)
+    client = nginx.connect()
+    client.send("POST", MESSAGES, ASK, **ANN)
+    upstream.wait_heard(1)
+    if begun:
+        client.head()
+        client.stream.read(1)
+    client.close()
+    assert upstream.gone.wait(PATIENCE)
+    record = bridge.record(bridge.get("/interceptions?limit=1")["results"][0]["id"])
+    assert record["error_type"] == "client_closed"
+
+
+@pytest.mark.parametrize("cut", [CLOSE, RESET])
+def test_a_cut_stays_cut(nginx: Nginx, upstream: Upstream, cut: object) -> None:
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK), go, cut)
+    client = nginx.connect()
+    client.send("POST", MESSAGES, ASK, **ANN)
+    client.head()
+    assert client.chunk() == START + BLOCK
+    go.set()
+    event, whole = client.chunks()
+    assert not whole
+    assert event.replace(PING, b"").startswith(b"event: error\n")
+    upstream.say(head(200, "Content-Length: 100"), b'{"id":', cut)
+    short = nginx.connect()
+    short.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+    assert short.body(short.head()[1])[1] is False
+
+
+def test_a_connection_serves_many_requests(nginx: Nginx, upstream: Upstream) -> None:
+    client = nginx.connect()
+    for _ in range(5):
+        upstream.say(stream_head(), chunk(START + END), LAST_CHUNK)
+        upstream.say(answer(529, b"{}"))
+        client.send("POST", MESSAGES, ASK, **ANN)
+        assert client.body(client.head()[1]) == (START + END, True)
+        client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+        status, headers = client.head()
+        assert (status, client.body(headers)) == (529, (b"{}", True))
+
+
+def test_a_large_body_gets_the_bridges_answer(nginx: Nginx, upstream: Upstream) -> None:
+    client = nginx.connect()
+    with contextlib.suppress(ConnectionError):  # it is told before it has sent all
+        client.send("POST", MESSAGES, b"x" * (LIMIT + 1), **ANN)
+    status, headers = client.head()
+    assert status == 413
+    assert json.loads(client.body(headers)[0])["error"]["type"] == "request_too_large"
+    assert upstream.heard == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/anthropic/v1/models/../../../openai/v1/organization",
+        "/anthropic/v1/models/%2e%2e/organizations",
+        "/anthropic//v1/messages",
+        "/anthropic/v1/%6dessages",
+        "/anthropic/v1/messages%2F",
+    ],
+)
+def test_no_trick_with_a_path_reaches_the_upstream(nginx: Nginx, upstream: Upstream, path: str) -> None:
+    client = nginx.connect()
+    client.send("POST", path, ASK_WHOLE, **ANN)
+    assert client.head()[0] == 404
+    assert upstream.heard == []
+
+
+BARE = "server {{ listen 127.0.0.1:{{port}}; location {location} {{ proxy_pass http://127.0.0.1:{port}{path}; {more} }} }}"
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
+def test_nginx_as_it_comes_speaks_http_1_0_and_a_cut_stays_cut_all_the_same(
+    start: Start, make_nginx: MakeNginx, upstream: Upstream, kind: str
+) -> None:
+    server = start(kind=kind)
+    nginx = make_nginx(BARE.format(location="/", port=server.port, path="", more=""))
+    check_each_event_comes_at_once(nginx.connect(), upstream)
+    go = threading.Event()
+    upstream.say(stream_head(), chunk(START + BLOCK[:20]), go, CLOSE)
+    client = nginx.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    assert client.chunk() == START + BLOCK[:20]
+    go.set()
+    assert client.chunks() == (b"", False)
+
+
+@pytest.mark.parametrize(
+    ("environ", "path", "more"),
+    [
+        ({"SCRIPT_NAME": "/below"}, "", ""),
+        ({}, "/", "proxy_set_header X-Forwarded-Prefix /below;"),
+    ],
+)
+def test_it_can_stand_below_a_path(
+    start: Start,
+    make_nginx: MakeNginx,
+    upstream: Upstream,
+    environ: dict[str, str],
+    path: str,
+    more: str,
+) -> None:
+    """gunicorn is told where it stands, or nginx takes its own part of the path away."""
+    prefix = f"/below{PREFIX}" if environ else PREFIX
+    auth = {"mode": "header"}
+    server = start(environ=environ, prefix=prefix, auth=auth)
+    more += " proxy_set_header X-Remote-User ann;"
+    nginx = make_nginx(BARE.format(location="/below/", port=server.port, path=path, more=more))
+    client = nginx.connect(f"/below{PREFIX}")
+    check_each_event_comes_at_once(client, upstream)
+    client.send("GET", "/anthropic/v1/nowhere")
+    body, _ = client.body(client.head()[1])
+    assert json.loads(body)["error"]["message"] == "route not supported: GET /v1/nowhere"
