@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -26,16 +27,47 @@ from tests.support.upstream import (
 from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
 
 GIVES_SOCKET = ["gevent", "gthread", "sync"]
-LIMIT = 1 << 20
+LIMIT = 4 << 20
 ID = "x-aibridge-interception-id"
+
+
+@pytest.fixture(scope="module")
+def deaf() -> Iterator[socket.socket]:
+    """An upstream that takes connections and reads nothing by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.settimeout(PATIENCE)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def absent() -> Iterator[str]:
+    """The URL of an upstream that neither takes connections nor refuses them: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as waiting:
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def shared_host(
-    request: pytest.FixtureRequest, shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared_upstream: Upstream,
+    deaf: socket.socket,
+    absent: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
+    key = [{"value": "sk-ant-central-0123456789"}]
+    url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
     settings = {
-        "providers": providers(shared_upstream.url),
+        "providers": [
+            *providers(shared_upstream.url),
+            {"type": "anthropic", "name": "deaf", "base_url": url, "keys": key},
+            {"type": "anthropic", "name": "absent", "base_url": absent, "keys": key},
+        ],
+        "connect_timeout": 3600.0,
         "keepalive_interval": KEEPALIVE,
         "max_body_bytes": LIMIT,
         "drain_delay": 0,
@@ -143,6 +175,37 @@ def test_a_client_that_leaves_is_noticed_where_no_ping_could_be_written(
     assert record["status_code"] == (200 if begun else None)
 
 
+@on(GIVES_SOCKET)
+def test_a_client_that_leaves_while_its_body_is_sent_on_is_noticed(host: Server, deaf: socket.socket) -> None:
+    body = ASK[:-1] + b',"more":"' + b"x" * (LIMIT - 1000) + b'"}'
+    client = host.connect()
+    client.send("POST", "/deaf/v1/messages", body)
+    upstream, _ = deaf.accept()
+    with upstream:
+        upstream.settimeout(PATIENCE)
+        upstream.recv(1, socket.MSG_PEEK)
+        client.close()
+        record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+        assert record["error_type"] == "client_closed"
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := upstream.recv(1 << 16):
+                received += len(data)
+        assert received < len(body)
+
+
+@on(["gevent"])
+def test_a_client_that_leaves_while_the_upstream_is_connected_to_is_noticed(host: Server) -> None:
+    """Threads notice it when the connecting ends, after `connect_timeout` at last."""
+    before = host.get("/interceptions?limit=1000")["count"]
+    client = host.connect()
+    client.send("POST", "/absent/v1/messages", ASK)
+    until(lambda: host.get("/interceptions?limit=1000")["count"] > before)
+    client.close()
+    record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+    assert (record["provider_name"], record["error_type"]) == ("absent", "client_closed")
+
+
 def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstream: Upstream) -> None:
     """Servers that do not give its socket notice it by the pings."""
     upstream.say(stream_head(), chunk(START + BLOCK), GONE)
@@ -238,7 +301,7 @@ def test_a_connection_serves_many_streams(host: Server, upstream: Upstream) -> N
         assert client.body(client.head()[1]) == (START + END, True)
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 1048577", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("framing", ["Content-Length: 4194305", "Transfer-Encoding: chunked"])
 def test_a_large_body_is_413(host: Server, upstream: Upstream, framing: str) -> None:
     client = host.connect()
     size = LIMIT + 1
@@ -289,7 +352,7 @@ def test_an_encoded_path_that_is_allowed_stays_encoded(host: Server, upstream: U
     assert upstream.heard[0].target == "/v1/models/a%2Fb?x=%2F"
 
 
-@pytest.mark.parametrize("kind", GIVES_SOCKET)
+@pytest.mark.parametrize("kind", ["gthread", "sync"])
 def test_sigterm_lets_a_running_request_finish(start: Start, upstream: Upstream, kind: str) -> None:
     server = start(kind=kind)
     go = threading.Event()
@@ -302,5 +365,6 @@ def test_sigterm_lets_a_running_request_finish(start: Start, upstream: Upstream,
     until(lambda: "Handling signal: term" in server.log.read_text())
     go.set()
     assert client.chunks() == (END, True)
+    client.close()
     assert server.process.wait(PATIENCE) == 0
     assert "Traceback" not in server.log.read_text()
