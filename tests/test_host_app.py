@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter
 from aibridge_flask import Actor, AIBridge
 from tests.conftest import providers
 from tests.support.server import PREFIX
-from tests.support.upstream import GONE, LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
 from tests.test_relay import ASK, ASK_WHOLE, END, START
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -234,31 +234,3 @@ def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, u
         assert sent.status_code == 200
     assert client.post(f"{PREFIX}/nobody/x").get_json()["error"]["code"] == "provider_not_found"
     assert client.post("/form", data=b"x").status_code == 400
-
-
-def fails_after(app: Flask) -> None:
-    @app.after_request
-    def touch(response: Response) -> Response:
-        response.get_data()  # not possible for an answer that streams
-        return response
-
-
-def replaces_after(app: Flask) -> None:
-    @app.after_request
-    def replace(response: Response) -> Response:
-        return (
-            Response("sorry", 503) if response.status_code == 200 and request.method == "POST" else response
-        )
-
-
-@pytest.mark.parametrize("habit", [fails_after, replaces_after])
-def test_an_answer_that_a_host_puts_aside_is_ended(
-    make_host: MakeHost, upstream: Upstream, habit: Change
-) -> None:
-    client = make_host(habit).test_client()
-    upstream.say(stream_head(), chunk(START), GONE)
-    assert client.post(MESSAGES, data=ASK, buffered=True).status_code in (500, 503)
-    assert upstream.gone.wait(10)
-    (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
-    assert record["error_type"] == "client_closed"
-    assert record["ended_at"]

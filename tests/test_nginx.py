@@ -48,8 +48,16 @@ def make_nginx(tmp_path: Path) -> Iterator[MakeNginx]:
         nginx.stop()
 
 
-def replaced(text: str, changes: dict[str, str]) -> str:
-    for old, new in changes.items():
+def deployed(folder: Path, port: int) -> str:
+    """`deploy/nginx.conf` as it stands, but for its ports and its file of users."""
+    (folder / "users").write_text("ann:{PLAIN}secret\n")
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in {
+        "listen 80;": "listen 127.0.0.1:{port};",
+        "server 127.0.0.1:8080;": f"server 127.0.0.1:{port};",
+        "# auth_basic ": "auth_basic ",
+        "# auth_basic_user_file /etc/nginx/aibridge.users;": f"auth_basic_user_file {folder}/users;",
+    }.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
@@ -73,16 +81,8 @@ def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def shared_nginx(shared_bridge: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """As `deploy/nginx.conf` says, but for its ports and its file of users."""
     folder = tmp_path_factory.mktemp("nginx")
-    (folder / "users").write_text("ann:{PLAIN}secret\n")
-    changes = {
-        "listen 80;": "listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8080;": f"server 127.0.0.1:{shared_bridge.port};",
-        "# auth_basic ": "auth_basic ",
-        "# auth_basic_user_file /etc/nginx/aibridge.users;": f"auth_basic_user_file {folder}/users;",
-    }
-    nginx = Nginx(folder, replaced((ROOT / "deploy" / "nginx.conf").read_text(), changes))
+    nginx = Nginx(folder, deployed(folder, shared_bridge.port))
     yield nginx
     nginx.stop()
 
@@ -208,6 +208,22 @@ def test_a_connection_serves_many_requests(nginx: Nginx, upstream: Upstream) -> 
         client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
         status, headers = client.head()
         assert (status, client.body(headers)) == (529, (b"{}", True))
+
+
+def test_nginx_keeps_its_connections_to_the_bridge(
+    make_nginx: MakeNginx, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The scripted upstream stands where the bridge would."""
+    nginx = make_nginx(deployed(tmp_path, upstream.port))
+    for _ in range(3):
+        upstream.say(answer(200, b"{}"))
+        client = nginx.connect()
+        client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+        assert client.body(client.head()[1]) == (b"{}", True)
+    assert upstream.connections == 1
+    heard = upstream.heard[-1]
+    assert (heard.header("x-remote-user"), heard.header("x-forwarded-for")) == ("ann", "127.0.0.1")
+    assert heard.target == PREFIX + MESSAGES
 
 
 def test_a_large_body_gets_the_bridges_answer(nginx: Nginx, upstream: Upstream) -> None:
