@@ -16,7 +16,7 @@ from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder
 from .relay import Ending, Relay
-from .upstream.keys import Credential
+from .upstream.keys import Keys
 from .upstream.transport import WireAnswer
 from .waiting import NOBODY, Client, watch
 
@@ -33,7 +33,7 @@ class _Request:
     call: Call
     actor: Actor
     id: str
-    credential: Credential
+    keys: Keys
     body: bytes
     text: bytes
     facts: RequestFacts
@@ -62,14 +62,14 @@ class Bridge:
 
     def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
         interceptor = outbound.provider.create_interceptor(call)
-        credential = outbound.credential(call.headers)
+        keys = outbound.keys(call.headers)
         body = call.read_body()
         coded = call.headers.get("content-encoding", "")
         text = coding.decode(body, coded, self._settings.max_body_bytes) if coded else body
         facts = interceptor.format.read(text)
         if facts.background:
             raise BackgroundNotSupported
-        return _Request(outbound, interceptor, call, actor, id, credential, body, text, facts)
+        return _Request(outbound, interceptor, call, actor, id, keys, body, text, facts)
 
     def _reply(self, request: _Request, journal: Journal, client: Client, answer: WireAnswer) -> Reply:
         streamed = _is_event_stream(answer, request.facts)
@@ -123,8 +123,8 @@ def _started(request: _Request) -> Started:
         client=client,
         client_session_id=clients.session_id(client, call.headers, facts.user_id),
         user_agent=call.headers.get("user-agent", ""),
-        credential_kind=request.credential.kind,
-        credential_hint=request.credential.hint,
+        credential_kind=request.keys.first.kind,
+        credential_hint=request.keys.first.hint,
         correlating_tool_call_id=facts.correlating_tool_call_id,
         agent_id=agent_id,
         parent_agent_id=parent_agent_id,
@@ -140,9 +140,7 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
     changed = asked is not request.text
     journal.exact = not changed
     body = asked if changed else request.body
-    return request.outbound.bridged(
-        request.call, request.interceptor.url, body, request.credential, request.actor, changed
-    )
+    return request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
 
 
 def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
@@ -151,15 +149,16 @@ def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
     try:
         outgoing = _outgoing(request, journal)
         client = watch(request.call.client_socket)
-        answer = request.outbound.send(outgoing, client)
+        endpoint, model = request.interceptor.endpoint, request.facts.model
+        sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
     except BaseException as error:
         client.close()
         told = error if isinstance(error, BridgeError) else GatewayError()
         journal.answered(0 if isinstance(told, ClientGone) else told.status)
         journal.end(Failure(told.record_type, told.message))
         raise
-    journal.answered(answer.status)
-    return client, answer
+    journal.answered(sent.answer.status, sent.credential.hint)
+    return client, sent.answer
 
 
 def _codings(answer: WireAnswer) -> list[str]:

@@ -7,8 +7,9 @@ BridgeError
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
-|   +-- UpstreamUnreachable, UpstreamTimeout
+|   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
+|   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
 +-- GatewayError             we failed
     +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
     +-- ConfigError          the bridge does not start
@@ -16,12 +17,14 @@ BridgeError
 
 from __future__ import annotations
 
+from math import ceil
 from typing import ClassVar
 
 
 class BridgeError(Exception):
     """`status` is the HTTP status, `type` and `code` are the API's words, `record_type` is the
-    record's `error_type`; `final` tells clients that asking again cannot mend it."""
+    record's `error_type`; `final` tells clients that asking again cannot mend it, `retry_after`
+    (seconds, 0 for nothing) when it may. `openai_type` is OpenAI's word where it differs."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
@@ -29,6 +32,8 @@ class BridgeError(Exception):
     record_type: ClassVar[str] = "unknown"
     final: ClassVar[bool] = False
     text: ClassVar[str] = "internal error"
+    openai_type: ClassVar[str] = ""
+    retry_after = 0
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or self.text)
@@ -39,6 +44,8 @@ class BridgeError(Exception):
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
+        if self.retry_after:
+            return (("Retry-After", str(self.retry_after)),)
         return (("x-should-retry", "false"),) if self.final else ()
 
 
@@ -137,6 +144,10 @@ class UpstreamUnreachable(UpstreamError):
     text = "the AI provider could not be reached"
 
 
+class UpstreamRefused(UpstreamUnreachable):
+    """No connection came about, so that nothing was sent: asking again costs nothing."""
+
+
 class UpstreamTimeout(UpstreamError):
     status, code, record_type = 504, "upstream_timeout", "timeout"
     text = "the AI provider did not answer in time"
@@ -145,6 +156,31 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
     text = "the AI provider's answer broke off"
+
+
+class CircuitOpen(UpstreamError):
+    """The breaker keeps requests from an upstream that has failed."""
+
+    status, type, code, record_type = 503, "overloaded_error", "service_unavailable", "overloaded"
+    openai_type = "server_error"
+    text = "circuit breaker is open"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.retry_after = max(1, ceil(seconds))
+
+
+class AllKeysRateLimited(UpstreamError):
+    status, type, code, record_type = 429, "rate_limit_error", "rate_limit_exceeded", "rate_limited"
+
+    def __init__(self, seconds: float) -> None:
+        self.retry_after = max(1, ceil(seconds))
+        super().__init__(f"all configured keys are rate-limited (retry after {self.retry_after}s)")
+
+
+class AllKeysRefused(UpstreamError):
+    code, record_type = "server_error", "unauthorized"
+    text = "all configured keys failed authentication. Contact your administrator"
 
 
 class GatewayError(BridgeError):

@@ -13,11 +13,13 @@ from . import config, identity
 from .bridge import Bridge
 from .errors import BridgeError, UnknownProvider
 from .formats import CHAT
+from .hooks import Hooks
 from .identity import ActorLoader
 from .model import Actor, new_id
 from .outbound import Outbound
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
+from .upstream.board import Board
 from .web import health, index, records
 
 _KEY = "aibridge"
@@ -72,12 +74,14 @@ class AIBridge:
     def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
         by_mode = identity.loader(settings, recorder)
+        board, hooks = Board(settings.redis_url), Hooks()
+        self._closers[app].callback(board.close)
 
         def load(request: Request) -> Actor | None:
             return (self._loader or by_mode)(request)
 
         for provider in settings.providers:
-            outbound = Outbound(settings, provider)
+            outbound = Outbound(settings, provider, board, hooks)
             self._closers[app].callback(outbound.close)
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)

@@ -1,4 +1,4 @@
-"""One provider's way out: which credential, which headers, and the sending itself."""
+"""One provider's way out: which credentials, which headers, and the sending itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from . import headers
 from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
+from .hooks import Hooks
 from .model import Actor, Call, Outgoing
 from .providers import Provider, build
-from .upstream.keys import Credential, central_credential, user_credential
+from .upstream.attempts import Attempts, Sent
+from .upstream.board import Board
+from .upstream.breaker import Breakers
+from .upstream.keys import PASSTHROUGH, KeyPool, Keys, OwnKey, user_credential
 from .upstream.transport import Transport, WireAnswer
 from .waiting import Client
 
@@ -17,18 +21,21 @@ _IDENTITY = ("Accept-Encoding", "identity")
 
 
 class Outbound:
-    """A provider with its connections and keys."""
+    """A provider with its connections, keys and breakers."""
 
-    def __init__(self, settings: Settings, configured: ProviderSettings) -> None:
-        self.provider: Provider = build(configured)
+    def __init__(self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks) -> None:
+        self.provider = provider = build(configured)
         self._byok = settings.auth.byok
         self._own_header = settings.auth.actor_header.lower() if settings.auth.mode == "header" else ""
         self._transport = Transport(
-            configured, self.provider.base_url, settings.connect_timeout, settings.read_timeout
+            configured, provider.base_url, settings.connect_timeout, settings.read_timeout
         )
+        self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
+        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
+        self._attempts = Attempts(self._transport, breakers, provider.max_retries)
 
-    def credential(self, given: Mapping[str, str]) -> Credential:
-        """The user's own credential, if the settings let it, else a central key.
+    def keys(self, given: Mapping[str, str]) -> Keys:
+        """The user's own credential, if the settings let it, else the central keys.
 
         Raises ByokDisabled, MissingCredential.
         """
@@ -36,41 +43,43 @@ class Outbound:
         own = user_credential(provider.user_headers, given)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
-            return own[0]
+            return OwnKey(own[0])
         if own and policy == "reject":
             raise ByokDisabled
-        if not provider.keys:
+        if not self.pool:
             raise MissingCredential(_advice(provider))
-        return central_credential(provider.auth_header, provider.keys[0])
+        return self.pool
 
-    def bridged(
-        self, call: Call, url: str, body: bytes, credential: Credential, actor: Actor, decoded: bool
-    ) -> Outgoing:
+    def bridged(self, call: Call, url: str, body: bytes, actor: Actor, decoded: bool) -> Outgoing:
         """A bridged request. It asks for an answer that is not compressed, since it is read;
         `decoded` tells that the body no longer is what its `Content-Encoding` says."""
         drop = ("accept-encoding", "content-encoding") if decoded else ("accept-encoding",)
-        return self._outgoing(call, url, body, credential, actor, drop, (_IDENTITY,))
+        return self._outgoing(call, url, body, actor, drop, (_IDENTITY,))
 
-    def passed(self, call: Call, body: bytes, credential: Credential, actor: Actor) -> Outgoing:
+    def passed(self, call: Call, body: bytes, actor: Actor) -> Outgoing:
         """A passthrough request."""
-        return self._outgoing(call, self.provider.url(call), body, credential, actor, (), ())
+        return self._outgoing(call, self.provider.url(call), body, actor, (), ())
 
-    def send(self, outgoing: Outgoing, client: Client) -> WireAnswer:
-        """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
-        return self._transport.send(outgoing, client)
+    def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, model: str, client: Client) -> Sent:
+        """Sends a bridged request with the keys that it may be sent with. Raises UpstreamError,
+        ClientGone."""
+        return self._attempts.send(outgoing, keys, endpoint, model, client)
+
+    def send_passed(self, outgoing: Outgoing, keys: Keys, client: Client) -> WireAnswer:
+        """Sends a passthrough request, which no breaker watches. Raises as `send`."""
+        return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).answer
 
     def close(self) -> None:
         """Ends the connections that wait for a next request."""
         self._transport.close()
 
     def _outgoing(
-        self, call: Call, url: str, body: bytes, credential: Credential, actor: Actor,
+        self, call: Call, url: str, body: bytes, actor: Actor,
         drop: Iterable[str], add: Iterable[tuple[str, str]],
     ) -> Outgoing:  # fmt: skip
         sent = [("Host", self.provider.host)]
         sent += headers.to_upstream(call.headers, (*drop, self._own_header))
         sent += add
-        sent.append(credential.header)
         if self.provider.send_actor_headers:
             sent += headers.actor_headers(actor)
         if body or call.method not in ("GET", "HEAD", "OPTIONS"):

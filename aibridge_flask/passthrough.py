@@ -17,11 +17,11 @@ _NO_TICK = 3600.0
 
 def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
-    credential = outbound.credential(call.headers)
-    outgoing = outbound.passed(call, call.read_body(), credential, actor)
+    keys = outbound.keys(call.headers)
+    outgoing = outbound.passed(call, call.read_body(), actor)
     client = watch(call.client_socket)
     try:
-        answer = outbound.send(outgoing, client)
+        answer = outbound.send_passed(outgoing, keys, client)
     except BaseException:
         client.close()
         raise

@@ -105,7 +105,7 @@ def _serve(outbound: Outbound, bridge: Bridge, load: ActorLoader, call: Call, id
         return bridge.intercept(outbound, call, _actor(load), id)
     if _is_websocket(call) and call.path in provider.bridged_routes:
         raise UpgradeRequired
-    if not provider.passes(call.path):
+    if not provider.passthrough(call.path):
         raise UnknownRoute(call.method, call.path)
     return passthrough.forward(outbound, call, _actor(load))
 

@@ -15,7 +15,12 @@ PING = b": keep-alive\n\n"
 
 def error_of(error: BridgeError) -> dict[str, Any]:
     """An error of the bridge's own, as these APIs word it."""
-    return {"message": error.message, "type": error.type, "param": None, "code": error.code}
+    return {
+        "message": error.message,
+        "type": error.openai_type or error.type,
+        "param": None,
+        "code": error.code,
+    }
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:

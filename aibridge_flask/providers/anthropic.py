@@ -26,4 +26,5 @@ def Anthropic(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes 
             "/api/event_logging/*",
         ),
         default_format=MESSAGES,
+        failures=frozenset((503, 504, 529)),
     )

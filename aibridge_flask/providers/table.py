@@ -20,7 +20,8 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f%;\\?#]|//|/\.{1,2}(/|$)")
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One configured provider. `keys` are the central keys; `user_headers` are those in which a
-    client's own credential may come, in their order; `byok_only` has no central keys at all."""
+    client's own credential may come, in their order; `byok_only` has no central keys at all;
+    `failures` are the statuses that count for a circuit breaker."""
 
     type: str
     name: str
@@ -36,6 +37,8 @@ class Provider:
     byok_only: bool = False
     send_actor_headers: bool = False
     circuit_breaker: tuple[CircuitBreaker, ...] = ()
+    failures: frozenset[int] = frozenset((503, 504))
+    max_retries: int = 0
     api_dump_dir: str = ""
 
     @property
@@ -57,16 +60,16 @@ class Provider:
     def is_bridged(self, call: Call) -> bool:
         return call.method == "POST" and call.path in self.bridged_routes
 
-    def passes(self, path: str) -> bool:
-        """The path is on the white list. It is compared as it stands on the wire: nothing that
-        is encoded, doubled or dotted can widen the list."""
+    def passthrough(self, path: str) -> str:
+        """The white list's entry that fits, or nothing. The path is compared as it stands on the
+        wire: what is encoded, doubled or dotted cannot widen the list."""
         if not is_plain(path):
-            return False
+            return ""
         for route in self.passthrough_routes:
             stem, star, _ = route.partition("*")
             if path == route or (star and path.startswith(stem) and len(path) > len(stem)):
-                return True
-        return False
+                return route
+        return ""
 
     def url(self, call: Call) -> str:
         """The upstream's URL: the base URL in place of the route prefix, the rest as it came."""
@@ -92,5 +95,6 @@ def common(settings: ProviderSettings, base_url: str) -> dict[str, object]:
         "keys": settings.keys,
         "send_actor_headers": settings.send_actor_headers,
         "circuit_breaker": settings.circuit_breaker,
+        "max_retries": settings.max_retries,
         "api_dump_dir": settings.api_dump_dir,
     }

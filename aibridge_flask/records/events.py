@@ -57,6 +57,13 @@ class Answered(Struct, frozen=True):
     provider_response_id: str
 
 
+class KeyUsed(Struct, frozen=True):
+    """Another credential than the first one served."""
+
+    interception_id: str
+    credential_hint: str
+
+
 class TokenUse(Struct, frozen=True):
     interception_id: str
     turn: int
@@ -113,5 +120,5 @@ class TokenUsed(Struct, frozen=True):
     last_used_at: datetime
 
 
-EVENTS = (Started, Prompt, Answered, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
-Event = Started | Prompt | Answered | TokenUse | ToolUse | ModelThought | Ended | TokenUsed
+EVENTS = (Started, Prompt, Answered, KeyUsed, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
+Event = Started | Prompt | Answered | KeyUsed | TokenUse | ToolUse | ModelThought | Ended | TokenUsed

@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from ..config.settings import Records
 from ..errors import RecordingFailed
 from ..model import Failure, Turn
-from .events import EPOCH, Answered, Ended, Event, ModelThought, Prompt, Started, TokenUse, ToolUse, now
+from .events import (
+    EPOCH,
+    Answered,
+    Ended,
+    Event,
+    KeyUsed,
+    ModelThought,
+    Prompt,
+    Started,
+    TokenUse,
+    ToolUse,
+    now,
+)
 from .recorder import Recorder
 
 _log = logging.getLogger("aibridge.records")
@@ -40,9 +52,11 @@ class Journal:
             first.append(Prompt(self.id, prompt, self._started.started_at))
         self._recorder.write(*first, dear=False)
 
-    def answered(self, status: int) -> None:
-        """The upstream's head is known."""
+    def answered(self, status: int, hint: str = "") -> None:
+        """The upstream's head is known, and to which credential it answered."""
         self._status = status
+        if hint not in ("", self._started.credential_hint):
+            self._recorder.record(KeyUsed(self.id, hint))
 
     def received(self, piece: bytes) -> None:
         """Bytes of the upstream's answer, as they came."""

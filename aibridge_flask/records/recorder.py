@@ -13,14 +13,13 @@ import threading
 from _queue import SimpleQueue  # the C type: gevent patches only the module `queue`
 from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakSet
 
 from sqlalchemy import URL
 
 from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..model import new_id
-from ..waiting import gate, soon, start_thread, under_gevent
+from ..waiting import after_fork, gate, soon, start_thread, under_gevent
 from . import database
 from .events import Event
 from .roster import Roster
@@ -50,7 +49,7 @@ class Recorder:
         self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
-        _recorders.add(self)
+        after_fork(self, Recorder._forked)
 
     @property
     def healthy(self) -> bool:
@@ -66,8 +65,7 @@ class Recorder:
                 self._start()
                 self._running = True
 
-    def forked(self) -> None:
-        """The thread stayed behind in the other process."""
+    def _forked(self) -> None:
         self._running = False
 
     def _start(self) -> None:
@@ -124,17 +122,6 @@ class Recorder:
         pending, self._pending = self._pending, []
         if pending:
             self._queue.put(pending)
-
-
-_recorders: WeakSet[Recorder] = WeakSet()
-
-
-def _fork() -> None:
-    for recorder in _recorders:
-        recorder.forked()
-
-
-os.register_at_fork(after_in_child=_fork)
 
 
 def spool_folder(configured: str, url: URL) -> Path:

@@ -8,7 +8,18 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from .events import Answered, Ended, Event, ModelThought, Prompt, Started, TokenUse, TokenUsed, ToolUse
+from .events import (
+    Answered,
+    Ended,
+    Event,
+    KeyUsed,
+    ModelThought,
+    Prompt,
+    Started,
+    TokenUse,
+    TokenUsed,
+    ToolUse,
+)
 
 _EPOCH_YEAR = 1971
 # PostgreSQL takes no more than a third of a page into an index.
@@ -101,6 +112,7 @@ _ROWS: Mapping[type, Any] = {
     Started: _started,
     Prompt: _prompt,
     Answered: lambda event: {"which": event.interception_id, "answer": clean(event.provider_response_id)},
+    KeyUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
     TokenUse: _tokens,
     ToolUse: _tool,
     ModelThought: _thought,

@@ -1,12 +1,31 @@
-"""Which credential a request is sent with: the user's own, or a central key."""
+"""Which credential a request is sent with: the user's own, or one of the provider's pool of keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from time import time
+from typing import Protocol
 
-from ..headers import TOKEN_PREFIX, bearer, mask_secret
-from ..model import Secret
+from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError
+from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
+from ..hooks import Hooks, KeyRested, KeysExhausted, KeysTried
+from ..model import HeaderList, Secret
+from .board import Board, Notice
+
+PASSTHROUGH = "\0passthrough"  # a scope that no model's name can be
+RATE_LIMITED, UNAUTHORIZED = "rate_limited", "unauthorized"
+_EVERYWHERE = "\0"
+_REST = 60.0
+_LONGEST = 86_400.0
+_DIGITS = 10
+_SAME = 1.0  # seconds by which answers to the same burst may differ
+_CLIP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +35,118 @@ class Credential:
     kind: str
     hint: str
     header: tuple[str, str] = field(repr=False)
+
+
+class Keys(Protocol):
+    """Where a request's credentials come from; `scope` is the model, since limits are per model."""
+
+    @property
+    def first(self) -> Credential: ...
+    def offers(self, scope: str) -> Iterator[Credential]:
+        """What may be sent now, each once, in their order."""
+        ...
+
+    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        """Hears an answer's head; true if another credential is to be tried."""
+        ...
+
+    def exhausted(self, scope: str) -> BridgeError:
+        """What the client is told when no credential is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKey:
+    """A user's own: sent once, and every answer to it is the user's."""
+
+    first: Credential
+
+    def offers(self, scope: str) -> Iterator[Credential]:
+        yield self.first
+
+    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        return False
+
+    def exhausted(self, scope: str) -> BridgeError:
+        return AllKeysRefused()
+
+
+class KeyPool:
+    """A provider's central keys. What rests is posted on the board, for all workers to see."""
+
+    def __init__(
+        self, provider: str, header: str, keys: tuple[Secret, ...], board: Board, hooks: Hooks
+    ) -> None:
+        self._provider, self._board, self._hooks = provider, board, hooks
+        self._credentials = tuple(_central(header, key) for key in keys)
+        self._names = tuple(map(_name, self._credentials))
+        self._lock = threading.Lock()
+
+    @property
+    def first(self) -> Credential:
+        return self._credentials[0]
+
+    def __bool__(self) -> bool:
+        return bool(self._credentials)
+
+    def offers(self, scope: str) -> Iterator[Credential]:
+        count = 0
+        try:
+            for credential in self._credentials:
+                if not self._resting(credential, scope):
+                    count += 1
+                    yield credential
+        finally:
+            self._hooks.tell(KeysTried(self._provider, count))
+
+    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        """A 401 rests a key altogether, a 429 for the model; a pool of one never rests."""
+        alone = len(self._credentials) == 1
+        if status == 401:
+            if not alone:
+                self._rest(credential, _EVERYWHERE, UNAUTHORIZED, _REST)
+            return True
+        if status == 429 and not alone:
+            self._rest(credential, scope, RATE_LIMITED, retry_after(headers, _REST))
+            return True
+        return False
+
+    def exhausted(self, scope: str) -> BridgeError:
+        notices = [notice for one in self._credentials for notice in self._notices(one, scope)]
+        limited = [notice.until for notice in notices if notice.value == RATE_LIMITED]
+        self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED if limited else UNAUTHORIZED))
+        return AllKeysRateLimited(min(limited) - time()) if limited else AllKeysRefused()
+
+    def states(self) -> Mapping[str, int]:
+        """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`."""
+        found = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
+        for name in self._names:
+            reasons = {notice.value for notice in self._board.under(("key", self._provider, name))}
+            found[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
+        return found
+
+    def _rest(self, credential: Credential, scope: str, reason: str, seconds: float) -> None:
+        """Requests that meet the same answer side by side mark the key once."""
+        place, until = self._place(credential, scope), time() + seconds
+        with self._lock:
+            known = self._board.get(place)
+            told = known.until if known is not None else 0.0
+            if told < until - _SAME:
+                self._board.post(place, reason, until)
+        if told <= time():
+            self._hooks.tell(KeyRested(self._provider, reason))
+
+    def _resting(self, credential: Credential, scope: str) -> bool:
+        return any(True for _ in self._notices(credential, scope))
+
+    def _notices(self, credential: Credential, scope: str) -> Iterator[Notice]:
+        for where in (_EVERYWHERE, scope):
+            notice = self._board.get(self._place(credential, where))
+            if notice is not None and notice.until > time():
+                yield notice
+
+    def _place(self, credential: Credential, scope: str) -> tuple[str, ...]:
+        return ("key", self._provider, _name(credential), scope[:_CLIP])
 
 
 def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple[Credential, ...]:
@@ -29,7 +160,30 @@ def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple
     return ()
 
 
-def central_credential(header: str, key: Secret) -> Credential:
+def _central(header: str, key: Secret) -> Credential:
     """A key of the provider's, in the header where the provider looks for it."""
     value = f"Bearer {key.value}" if header == "Authorization" else key.value
     return Credential("centralized", mask_secret(key.value), (header, value))
+
+
+@lru_cache(maxsize=1024)
+def _name(credential: Credential) -> str:
+    """Tells keys apart on all hosts and gives none away."""
+    return hashlib.sha256(credential.header[1].encode()).hexdigest()[:16]
+
+
+def retry_after(headers: HeaderList, default: float) -> float:
+    """Seconds, of a `Retry-After` in seconds or as a date (RFC 9110 10.2.3); a day at most.
+
+    >>> retry_after((("Retry-After", "7"),), 60.0), retry_after((), 60.0)
+    (7.0, 60.0)
+    """
+    told = find(headers, "retry-after").strip()
+    if told.isascii() and told.isdigit():
+        return min(float(told[:_DIGITS]), _LONGEST)
+    try:
+        moment = parsedate_to_datetime(told)
+    except (ValueError, OverflowError):
+        return default
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time()
+    return max(0.0, min(seconds, _LONGEST))

@@ -12,7 +12,7 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
 from ..config import ProviderSettings
-from ..errors import ClientGone, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
+from ..errors import ClientGone, UpstreamCut, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from ..headers import HeaderView
 from ..model import HeaderList, Outgoing
 from ..waiting import Client
@@ -93,7 +93,7 @@ class Transport:
         self._read_timeout = read
 
     def send(self, outgoing: Outgoing, client: Client) -> WireAnswer:
-        """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
+        """Raises UpstreamUnreachable, UpstreamRefused, UpstreamTimeout, ClientGone."""
         request = PreparedRequest()
         request.method, request.url = outgoing.method, outgoing.url
         request.headers = cast(Any, HeaderView(outgoing.headers))
@@ -104,7 +104,7 @@ class Transport:
             raise
         except NewConnectionError:  # by its class a kind of time-out
             client.check()
-            raise UpstreamUnreachable from None
+            raise UpstreamRefused from None
         except _TIMEOUTS:
             client.check()
             raise UpstreamTimeout from None

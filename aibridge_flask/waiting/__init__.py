@@ -6,12 +6,13 @@ the two holds is told by whether the sockets of this process are gevent's.
 
 from .client import NOBODY, Client, news_of, watch
 from .kind import under_gevent
-from .threads import Gate, aside, gate, open_gates, soon, start_thread
+from .threads import Gate, after_fork, aside, gate, open_gates, soon, start_thread
 
 __all__ = [
     "NOBODY",
     "Client",
     "Gate",
+    "after_fork",
     "aside",
     "gate",
     "news_of",

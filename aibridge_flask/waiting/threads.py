@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -123,6 +125,19 @@ def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
 
     original("_thread", "start_new_thread")(body, ())
     return lambda timeout: bool(done.acquire(timeout=timeout))
+
+
+def after_fork(of: T, begin_anew: Callable[[T], None]) -> None:
+    """Threads stay behind in the other process: `begin_anew(of)` is called in a forked one, as long
+    as `of` lives."""
+    weakly = weakref.ref(of)
+
+    def forked() -> None:
+        living = weakly()
+        if living is not None:
+            begin_anew(living)
+
+    os.register_at_fork(after_in_child=forked)
 
 
 def aside(call: Callable[[], T]) -> T:

@@ -1,0 +1,85 @@
+"""Who wants to hear what happens: typed callables, each given one frozen value.
+
+Nothing is made or called while nobody listens, and a listener that fails breaks nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_log = logging.getLogger("aibridge")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerTurned:
+    """`state` is 0 closed, 0.5 half-open, 1 open."""
+
+    provider: str
+    endpoint: str
+    model: str
+    state: float
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRejected:
+    provider: str
+    endpoint: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRested:
+    """`reason` is `rate_limited` or `unauthorized`."""
+
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysTried:
+    """How many central keys one request took."""
+
+    provider: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysExhausted:
+    """No central key was left; `outcome` is `rate_limited` or `unauthorized`."""
+
+    provider: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A passthrough request; `route` is the white list's, not the client's."""
+
+    provider: str
+    route: str
+    method: str
+
+
+class Hooks:
+    """Listeners by the type of what they want to hear."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
+
+    def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
+        self._listeners[kind].append(listener)
+
+    def hears(self, kind: type) -> bool:
+        return kind in self._listeners
+
+    def tell(self, value: object) -> None:
+        for listener in self._listeners.get(type(value), ()):
+            try:
+                listener(value)
+            except Exception:  # noqa: BLE001 - told just below
+                _log.exception("a listener failed at %s", type(value).__name__)

@@ -1,0 +1,92 @@
+"""The attempts at one request, up to the head of the answer that counts: keys times retries, each
+admitted by the breaker. Nothing has gone to the client yet.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from ..errors import UpstreamRefused
+from ..headers import find
+from ..model import Outgoing
+from ..waiting import Client
+from .breaker import Breakers
+from .keys import Credential, Keys, retry_after
+from .transport import Transport, WireAnswer
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.5, 8.0
+_LONGEST_PAUSE = 60.0
+_LOOK = 0.5
+_PASSING = (408, 409)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The answer, and the credential that it came to."""
+
+    answer: WireAnswer
+    credential: Credential
+
+
+class Attempts:
+    """One provider's."""
+
+    def __init__(self, transport: Transport, breakers: Breakers, max_retries: int) -> None:
+        self._transport, self._breakers, self._max_retries = transport, breakers, max_retries
+
+    def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, scope: str, client: Client) -> Sent:
+        """Asks with one key after the other; `endpoint` is empty where no breaker stands.
+
+        Raises UpstreamError, ClientGone.
+        """
+        for credential in keys.offers(scope):
+            answer = self._persist(_with(outgoing, credential), endpoint, scope, client)
+            if not keys.rests(credential, scope, answer.status, answer.headers):
+                return Sent(answer, credential)
+            answer.close()
+        raise keys.exhausted(scope)
+
+    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+        """Asks again, `max_retries` times, where that may mend it. A request is never repeated after
+        a time-out, nor when its connection broke: the upstream may have begun to work on it."""
+        for count in range(self._max_retries):
+            pause = min(_FIRST_PAUSE * 2**count, _LAST_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
+            try:
+                answer = self._once(outgoing, endpoint, model, client)
+            except UpstreamRefused:
+                _wait(pause, client)
+                continue
+            if not _may_pass(answer):
+                return answer
+            told = retry_after(answer.headers, pause)
+            answer.close()
+            _wait(told if told <= _LONGEST_PAUSE else pause, client)
+        return self._once(outgoing, endpoint, model, client)
+
+    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+        if not endpoint:
+            return self._transport.send(outgoing, client)
+        with self._breakers.attempt(endpoint, model) as attempt:
+            answer = self._transport.send(outgoing, client)
+            attempt.answered(answer.status)
+        return answer
+
+
+def _with(outgoing: Outgoing, credential: Credential) -> Outgoing:
+    headers = (*outgoing.headers, credential.header)
+    return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body)
+
+
+def _may_pass(answer: WireAnswer) -> bool:
+    """The upstream may do better when asked again, and does not say otherwise."""
+    passing = answer.status in _PASSING or answer.status >= 500
+    return passing and find(answer.headers, "x-should-retry").lower() != "false"
+
+
+def _wait(seconds: float, client: Client) -> None:
+    end = monotonic() + seconds
+    while (left := end - monotonic()) > 0:
+        client.during(lambda left=left: sleep(min(left, _LOOK)))  # type: ignore[misc]
+        client.check()

@@ -1,0 +1,156 @@
+"""What all workers and hosts should know of a provider: keys that rest, breakers that are open.
+
+Reading is a look into a dict. With `redis_url` a background thread brings what is posted here to
+Redis and what others posted there to us, a few times a second; while Redis is away, what this
+process knows goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from ..waiting import after_fork
+
+Key = tuple[str, ...]
+_log = logging.getLogger("aibridge.board")
+_HASH = "aibridge:board"
+_ROUND = 0.25
+_PAUSE = 2.0
+_SIZE = 10_000
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Times are seconds since 1970: `at` is when it was posted, `until` when it may be forgotten."""
+
+    value: str
+    at: float
+    until: float
+
+
+class Board:
+    """One per application and process."""
+
+    def __init__(self, redis_url: str = "") -> None:
+        self._url = redis_url
+        self._notices: dict[Key, Notice] = {}
+        self._posted: queue.Queue[Key] = queue.Queue()
+        self._starting = threading.Lock()
+        self._running = self._closed = self._away = False
+        after_fork(self, Board._begin_anew)
+
+    def get(self, key: Key) -> Notice | None:
+        """What was posted last under this key, by anybody."""
+        if self._url and not self._running:
+            self._start()
+        return self._notices.get(key)
+
+    def post(self, key: Key, value: str, until: float) -> Notice:
+        """Known here at once, and to the others soon."""
+        self._forget()
+        notice = self._notices[key] = Notice(value, time(), until)
+        if self._url:
+            self._start()
+            self._posted.put(key)
+        return notice
+
+    def under(self, start: Key) -> Iterator[Notice]:
+        """What holds now under keys that begin so."""
+        moment = time()
+        for key, notice in list(self._notices.items()):
+            if notice.until > moment and key[: len(start)] == start:
+                yield notice
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed = True
+
+    def _forget(self) -> None:
+        """Models are named by clients: what is over goes, and so does the oldest of too much."""
+        if len(self._notices) >= _SIZE:
+            moment = time()
+            left = {key: notice for key, notice in self._notices.items() if notice.until > moment}
+            self._notices = dict(list(left.items())[-_SIZE // 2 :])
+
+    def _begin_anew(self) -> None:
+        self._running, self._posted, self._starting = False, queue.Queue(), threading.Lock()
+
+    def _start(self) -> None:
+        with self._starting:
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="aibridge-board", daemon=True).start()
+
+    def _run(self) -> None:
+        import redis  # an extra: only those who share state need it
+
+        client = redis.Redis.from_url(
+            self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, decode_responses=True
+        )
+        unsent: set[Key] = set()
+        while not self._closed:
+            unsent |= set(self._wait())
+            try:
+                self._exchange(client, unsent)
+            except (redis.RedisError, OSError, ValueError) as error:
+                self._warn(type(error).__name__)
+                continue
+            unsent.clear()
+            if self._away:
+                self._away = False
+                _log.warning("Redis is back: keys and breakers are shared again")
+        client.close()
+
+    def _wait(self) -> Iterator[Key]:
+        """What was posted; waits for the first."""
+        try:
+            yield self._posted.get(timeout=_PAUSE if self._away else _ROUND)
+            while True:
+                yield self._posted.get_nowait()
+        except queue.Empty:
+            return
+
+    def _warn(self, why: str) -> None:
+        if not self._away:
+            self._away = True
+            _log.warning("Redis is away (%s): keys and breakers are this process's own", why)
+
+    def _exchange(self, client: Any, unsent: set[Key]) -> None:
+        theirs: dict[str, str] = client.hgetall(_HASH)
+        changes = {}
+        for key in unsent:
+            name, own = json.dumps(key), self._notices.get(key)
+            if own is not None and own.at >= _read(theirs.get(name)).at:
+                changes[name] = json.dumps([own.value, own.at, own.until])
+        if changes:
+            client.hset(_HASH, mapping=changes)
+        over = [name for name in theirs if name not in changes and self._learn(name, theirs[name])]
+        if over:
+            client.hdel(_HASH, *over)
+
+    def _learn(self, name: str, text: str) -> bool:
+        """Takes it over if it is news; true if it is to be forgotten."""
+        notice = _read(text)
+        if notice.until <= time():
+            return True
+        key = tuple(json.loads(name))
+        own = self._notices.get(key)
+        if own is None or own.at < notice.at:
+            self._notices[key] = notice
+        return False
+
+
+def _read(text: str | None) -> Notice:
+    """What somebody wrote; nothing is older than all."""
+    if text is None:
+        return Notice("", 0.0, 0.0)
+    value, at, until = json.loads(text)
+    return Notice(str(value), float(at), float(until))
