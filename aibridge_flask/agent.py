@@ -31,6 +31,7 @@ def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: fl
             told = True
             journal.end(complete=fold.complete)
         if out:
+            journal.giving()
             yield out
     if not ended:
         out = fold.end()

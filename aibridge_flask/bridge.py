@@ -49,7 +49,7 @@ class Bridge:
         """Raises BridgeError before anything has gone to the client. `id` is the
         interception's."""
         request = self._read(outbound, call, actor, id)
-        journal = Journal(self._recorder, self._settings.records, _started(request))
+        journal = Journal(self._recorder, self._settings.records, outbound.hooks, _started(request))
         journal.begin(request.facts.prompt)
         client, answer = _send(request, journal)
         try:
@@ -149,6 +149,7 @@ def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
     try:
         outgoing = _outgoing(request, journal)
         client = watch(request.call.client_socket)
+        journal.sending()
         endpoint, model = request.interceptor.endpoint, request.facts.model
         sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
     except BaseException as error:

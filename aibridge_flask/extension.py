@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,12 +17,15 @@ from .hooks import Hooks
 from .identity import ActorLoader
 from .model import Actor, new_id
 from .outbound import Outbound
+from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
 from .upstream.board import Board
 from .web import health, index, records
 
 _KEY = "aibridge"
+OnStarted = Callable[[InterceptionStarted], None]
+OnEnded = Callable[[InterceptionEnded], None]
 
 
 class AIBridge:
@@ -37,6 +40,7 @@ class AIBridge:
         self._loader: ActorLoader | None = None
         self._closers: WeakKeyDictionary[Flask, ExitStack] = WeakKeyDictionary()
         self._draining: WeakSet[Flask] = WeakSet()
+        self._hooks = Hooks()
         if app is not None:
             self.init_app(app)
 
@@ -60,6 +64,17 @@ class AIBridge:
         self._loader = load
         return load
 
+    def on_interception_started(self, listener: OnStarted) -> OnStarted:
+        """A decorator: `listener` hears of each interception before its upstream is called."""
+        self._hooks.on(InterceptionStarted, listener)
+        return listener
+
+    def on_interception_ended(self, listener: OnEnded) -> OnEnded:
+        """A decorator: `listener` hears how each interception ended. It runs in the request, so it
+        may not be slow; what it raises is logged and no more."""
+        self._hooks.on(InterceptionEnded, listener)
+        return listener
+
     def close(self, app: Flask) -> None:
         """Writes all records that wait and ends idle connections; for the end of a process, which
         does it by itself, and for tests."""
@@ -74,14 +89,14 @@ class AIBridge:
     def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
         by_mode = identity.loader(settings, recorder)
-        board, hooks = Board(settings.redis_url), Hooks()
+        board = Board(settings.redis_url)
         self._closers[app].callback(board.close)
 
         def load(request: Request) -> Actor | None:
             return (self._loader or by_mode)(request)
 
         for provider in settings.providers:
-            outbound = Outbound(settings, provider, board, hooks)
+            outbound = Outbound(settings, provider, board, self._hooks)
             self._closers[app].callback(outbound.close)
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)

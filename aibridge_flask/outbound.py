@@ -25,6 +25,7 @@ class Outbound:
 
     def __init__(self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks) -> None:
         self.provider = provider = build(configured)
+        self.hooks = hooks
         self._byok = settings.auth.byok
         self._own_header = settings.auth.actor_header.lower() if settings.auth.mode == "header" else ""
         self._transport = Transport(

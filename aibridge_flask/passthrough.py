@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from . import headers
 from .errors import BridgeError
+from .hooks import Passed
 from .model import Actor, Call, Reply
 from .outbound import Outbound
 from .relay import Ending, Relay
@@ -17,6 +18,8 @@ _NO_TICK = 3600.0
 
 def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
+    provider = outbound.provider
+    outbound.hooks.tell(Passed(provider.name, provider.passthrough(call.path), call.method))
     keys = outbound.keys(call.headers)
     outgoing = outbound.passed(call, call.read_body(), actor)
     client = watch(call.client_socket)

@@ -122,3 +122,30 @@ class TokenUsed(Struct, frozen=True):
 
 EVENTS = (Started, Prompt, Answered, KeyUsed, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
 Event = Started | Prompt | Answered | KeyUsed | TokenUse | ToolUse | ModelThought | Ended | TokenUsed
+
+
+class InterceptionStarted(Struct, frozen=True):
+    """It is written, and the upstream is about to be called."""
+
+    started: Started
+
+
+class Noted(Struct, frozen=True):
+    """Something became known of an interception."""
+
+    started: Started
+    event: Event
+
+
+class FirstByte(Struct, frozen=True):
+    """The first byte of an answer went to the client: seconds since the request was read, and how
+    many of them were not spent waiting for the upstream."""
+
+    started: Started
+    seconds: float
+    overhead: float
+
+
+class InterceptionEnded(Struct, frozen=True):
+    started: Started
+    ended: Ended

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from time import monotonic
 
 from ..config.settings import Records
 from ..errors import RecordingFailed
+from ..hooks import Hooks
 from ..model import Failure, Turn
 from .events import (
     EPOCH,
     Answered,
     Ended,
     Event,
+    FirstByte,
+    InterceptionEnded,
+    InterceptionStarted,
     KeyUsed,
     ModelThought,
+    Noted,
     Prompt,
     Started,
     TokenUse,
@@ -31,8 +37,8 @@ _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 class Journal:
     """Tells the recorder what is new. `begin` and the first `end` wait until it is written."""
 
-    def __init__(self, recorder: Recorder, keep: Records, started: Started) -> None:
-        self._recorder, self._keep = recorder, keep
+    def __init__(self, recorder: Recorder, keep: Records, hooks: Hooks, started: Started) -> None:
+        self._recorder, self._keep, self._hooks = recorder, keep, hooks
         self.id, self._model = started.id, started.model
         self._started = started
         self._prompted = False
@@ -41,6 +47,8 @@ class Journal:
         self._digest = hashlib.sha256()
         self._status = 0
         self._first_byte_at = EPOCH
+        self._begun = self._sent = self._received = monotonic()
+        self._given = False
         self._ended: tuple[object, ...] = ()
         self.exact = True
 
@@ -51,25 +59,48 @@ class Journal:
         if self._prompted:
             first.append(Prompt(self.id, prompt, self._started.started_at))
         self._recorder.write(*first, dear=False)
+        self._hooks.tell(InterceptionStarted(self._started))
+        self._note(first[1:])
+
+    def sending(self) -> None:
+        """From now on it is the upstream's time."""
+        self._sent = monotonic()
 
     def answered(self, status: int, hint: str = "") -> None:
         """The upstream's head is known, and to which credential it answered."""
         self._status = status
         if hint not in ("", self._started.credential_hint):
-            self._recorder.record(KeyUsed(self.id, hint))
+            self._record([KeyUsed(self.id, hint)])
 
     def received(self, piece: bytes) -> None:
         """Bytes of the upstream's answer, as they came."""
         if self._first_byte_at is EPOCH:
-            self._first_byte_at = now()
+            self._first_byte_at, self._received = now(), monotonic()
         self._digest.update(piece)
+
+    def giving(self) -> None:
+        """A piece goes to the client."""
+        if not self._given:
+            self._given = True
+            seconds = monotonic() - self._begun
+            waited = self._received - self._sent
+            self._hooks.tell(FirstByte(self._started, seconds, seconds - waited))
 
     def learn(self, turn: Turn, number: int = 0) -> None:
         """Records what `turn` holds and was not told before."""
         news = list(self._news(turn, number))
         self._turn = turn
         if news:
-            self._recorder.record(*news)
+            self._record(news)
+
+    def _record(self, news: list[Event]) -> None:
+        self._recorder.record(*news)
+        self._note(news)
+
+    def _note(self, news: list[Event]) -> None:
+        if self._hooks.hears(Noted):
+            for event in news:
+                self._hooks.tell(Noted(self._started, event))
 
     def _news(self, turn: Turn, number: int) -> Iterator[Event]:
         moment = now()
@@ -117,3 +148,5 @@ class Journal:
                 self._recorder.record(ended)
         except RecordingFailed:
             _log.exception("the end of interception %s waits to be written", self.id)
+        if first:
+            self._hooks.tell(InterceptionEnded(self._started, ended))

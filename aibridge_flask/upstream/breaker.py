@@ -187,7 +187,7 @@ class _Breaker:
 
     def _turn(self, state: str) -> None:
         """Changes the state, and tells all who want to know."""
-        self._change(state)
+        self._change(state, time())
         self._changed_at = time()
         if state != STATE_HALF_OPEN:  # each process makes its own trials
             self._changed_at = self._board.post(self._key, state, time() + self._kept).at
@@ -203,11 +203,9 @@ class _Breaker:
         """What another process saw."""
         self._changed_at = notice.at
         if notice.value != self._circuit.current_state and notice.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(notice.value)
-            if notice.value == STATE_OPEN:
-                self._storage.opened_at = datetime.fromtimestamp(notice.at, UTC)
+            self._change(notice.value, notice.at)
 
-    def _change(self, state: str) -> None:
+    def _change(self, state: str, moment: float) -> None:
         self._generation += 1
         self._trials = 0
         self._window = time()
@@ -218,5 +216,7 @@ class _Breaker:
             STATE_CLOSED: self._circuit.close,
         }
         change[state]()
+        if state == STATE_OPEN:
+            self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
         _, provider, endpoint, model = self._key
         self._hooks.tell(BreakerTurned(provider, endpoint, model, _LEVELS[state]))

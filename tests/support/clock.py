@@ -1,0 +1,19 @@
+"""A clock that tests set, in place of the one that keys and breakers look at."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+MODULES = ("keys", "breaker", "board")
+
+
+class Clock:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        for name in MODULES:
+            patch.setattr(f"aibridge_flask.upstream.{name}.time", lambda: self.now)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds

@@ -1,0 +1,258 @@
+"""Which central key a request is sent with, and what happens when the upstream refuses one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.conftest import MakeApp
+from tests.support.clock import Clock
+from tests.support.server import PREFIX
+from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
+
+KEYS = [f"sk-ant-{letter}-0123456789-{letter}{letter}{letter}{letter}" for letter in "abc"]
+MESSAGES = f"{PREFIX}/anthropic/v1/messages"
+MODELS = f"{PREFIX}/anthropic/v1/models"
+OK = answer(200, b'{"id":"msg_1","type":"message","content":[]}')
+LIMITED = answer(429, b'{"type":"error"}', "Retry-After: 7")
+REFUSED = answer(401, b'{"type":"error","error":{"type":"authentication_error","message":"x"}}')
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def client(make_app: MakeApp, upstream: Upstream) -> FlaskClient:
+    return with_keys(make_app, upstream, *KEYS)
+
+
+def with_keys(make_app: MakeApp, upstream: Upstream, *keys: str) -> FlaskClient:
+    named = [{"value": key} for key in keys]
+    return make_app(providers=[{"type": "anthropic", "base_url": upstream.url, "keys": named}]).test_client()
+
+
+def ask(client: FlaskClient, model: str = "m", **headers: str) -> TestResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
+    return client.post(MESSAGES, data=body, headers=named, buffered=True)
+
+
+def used(upstream: Upstream) -> str:
+    """The letters of the keys, in the order in which the upstream heard them."""
+    return "".join(heard.header("x-api-key")[7] for heard in upstream.heard)
+
+
+def newest(client: FlaskClient) -> dict[str, object]:
+    found: dict[str, object] = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
+    return found
+
+
+@pytest.mark.parametrize("refusal", [LIMITED, REFUSED])
+def test_a_refused_key_gives_way_to_the_next_and_rests(
+    client: FlaskClient, upstream: Upstream, clock: Clock, refusal: bytes
+) -> None:
+    upstream.say(refusal)
+    upstream.say(OK)
+    assert ask(client).status_code == 200
+    assert used(upstream) == "ab"
+    assert upstream.heard[0].body == upstream.heard[1].body
+    assert newest(client)["credential_hint"] == "sk-a...bbbb"
+    upstream.say(OK)
+    assert ask(client).status_code == 200
+    assert used(upstream) == "abb"
+    clock.pass_by(61)
+    upstream.say(OK)
+    assert ask(client).status_code == 200
+    assert used(upstream) == "abba"
+    assert newest(client)["credential_hint"] == "sk-a...aaaa"
+
+
+def test_a_rate_limit_rests_a_key_for_its_model_a_refusal_for_all(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (LIMITED, OK, OK):
+        upstream.say(reply)
+    ask(client, "opus")
+    ask(client, "haiku")
+    assert used(upstream) == "aba"
+    upstream.heard.clear()
+    for reply in (REFUSED, OK, OK):
+        upstream.say(reply)
+    ask(client, "haiku")
+    ask(client, "sonnet")
+    assert used(upstream) == "abb"
+
+
+@pytest.mark.parametrize(
+    ("told", "rests"),
+    [
+        ("Retry-After: 7", 7), ("Retry-After: DATE", 90), ("X: y", 60), ("Retry-After: soon", 60),
+        ("Retry-After: -5", 60), ("Retry-After: 99999999999999999999", 86_400),
+    ],
+)  # fmt: skip
+def test_a_key_rests_as_long_as_the_upstream_says(
+    client: FlaskClient, upstream: Upstream, clock: Clock, told: str, rests: int
+) -> None:
+    date = datetime.fromtimestamp(clock.now, UTC).replace(microsecond=0) + timedelta(seconds=91)
+    upstream.say(answer(429, b"{}", told.replace("DATE", format_datetime(date, usegmt=True))))
+    upstream.say(OK)
+    ask(client)
+    for seconds, key in ((rests - 2, "b"), (4, "a")):
+        clock.pass_by(seconds)
+        upstream.heard.clear()
+        upstream.say(OK)
+        ask(client)
+        assert used(upstream) == key
+
+
+def test_each_key_is_asked_once_and_the_shortest_rest_is_told(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for seconds in (30, 3, 20):
+        upstream.say(answer(429, b"{}", f"Retry-After: {seconds}"))
+    response = ask(client)
+    assert used(upstream) == "abc"
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "3")
+    error = response.get_json()["error"]
+    assert error == {
+        "type": "rate_limit_error",
+        "message": "all configured keys are rate-limited (retry after 3s)",
+    }
+    assert newest(client)["error_type"] == "rate_limited"
+    assert ask(client).status_code == 429
+    assert used(upstream) == "abc"
+    clock.pass_by(4)
+    upstream.say(OK)
+    assert ask(client).status_code == 200
+    assert used(upstream) == "abcb"
+
+
+def test_without_any_rate_limit_the_administrator_is_to_be_asked(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for _ in KEYS:
+        upstream.say(REFUSED)
+    for _ in range(2):
+        response = ask(client)
+        assert response.status_code == 502
+        assert response.get_json()["error"] == {
+            "type": "api_error",
+            "message": "all configured keys failed authentication. Contact your administrator",
+        }
+        assert "Retry-After" not in response.headers
+    assert used(upstream) == "abc"
+    assert newest(client)["error_type"] == "unauthorized"
+
+
+def test_one_limited_key_among_refused_ones_makes_it_a_rate_limit(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (REFUSED, LIMITED, REFUSED):
+        upstream.say(reply)
+    assert ask(client).headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500, 503, 529])
+def test_any_other_status_is_the_answer(client: FlaskClient, upstream: Upstream, status: int) -> None:
+    upstream.say(answer(status, b'{"its":"own"}'))
+    response = ask(client)
+    assert (response.status_code, response.get_data()) == (status, b'{"its":"own"}')
+    assert used(upstream) == "a"
+
+
+def test_a_pool_of_one_never_rests(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
+    client = with_keys(make_app, upstream, KEYS[0])
+    for reply in (LIMITED, REFUSED, OK):
+        upstream.say(reply)
+    limited, refused, served = (ask(client) for _ in range(3))
+    assert (limited.status_code, limited.headers["Retry-After"]) == (429, "7")
+    assert limited.get_data() == b'{"type":"error"}'
+    assert refused.status_code == 502
+    assert served.status_code == 200
+
+
+def test_a_users_own_key_and_the_pool_know_nothing_of_each_other(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (LIMITED, REFUSED, OK):
+        upstream.say(reply)
+    own = [ask(client, X_Api_Key="sk-ant-own-0123456789").status_code for _ in range(2)]
+    assert own == [429, 401]
+    assert ask(client).status_code == 200
+    assert used(upstream) == "ooa"
+
+
+def test_passthrough_fails_over_and_rests_for_itself(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (LIMITED, OK, OK, OK):
+        upstream.say(reply)
+    assert client.get(MODELS, buffered=True).status_code == 200
+    assert client.get(MODELS, buffered=True).status_code == 200
+    assert ask(client).status_code == 200
+    assert used(upstream) == "abba"
+    upstream.heard.clear()
+    for reply in (REFUSED, OK, OK):
+        upstream.say(reply)
+    client.post(f"{MESSAGES}/count_tokens", data=b"counted", buffered=True)
+    assert [heard.body for heard in upstream.heard] == [b"counted"] * 2
+    assert ask(client).status_code == 200
+    assert used(upstream) == "bca"  # `a` is limited for passthrough alone
+
+
+def test_a_stream_fails_over_before_its_first_byte_and_never_after(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    event = b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error"}}\n\n'
+    upstream.say(LIMITED)
+    upstream.say(stream_head(), chunk(event), LAST_CHUNK)
+    response = client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
+    assert (response.status_code, response.get_data()) == (200, event)
+    assert used(upstream) == "ab"
+
+
+def test_a_hundred_that_meet_a_limit_at_once_mark_the_key_once(
+    make_app: MakeApp, upstream: Upstream, clock: Clock
+) -> None:
+    count, arrived = 100, threading.Barrier(100, timeout=30)
+    app = make_app(
+        providers=[{"type": "anthropic", "base_url": upstream.url, "keys": [{"value": key} for key in KEYS]}],
+        metrics={"enabled": True},
+    )
+
+    def reply(heard: object) -> list[bytes]:
+        if heard.header("x-api-key") != KEYS[0]:
+            return [OK]
+        arrived.wait()
+        return [LIMITED]
+
+    upstream.handler = reply
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(ask(app.test_client()).status_code))
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * count
+    text = app.test_client().get(f"{PREFIX}/metrics").get_data(as_text=True)
+    assert 'aibridge_key_pool_state_transitions_total{provider="anthropic",reason="rate_limited"} 1.0' in text
+
+
+def test_a_streamed_answer_tells_which_key_served(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    upstream.say(REFUSED)
+    upstream.say(*streamed(b'event: message_stop\ndata: {"type":"message_stop"}\n\n'))
+    client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
+    assert (newest(client)["credential_hint"], newest(client)["status_code"]) == ("sk-a...bbbb", 200)
