@@ -13,9 +13,11 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import time
 from typing import Any
 
+from ..errors import ConfigError
 from ..waiting import after_fork
 
 Key = tuple[str, ...]
@@ -36,10 +38,15 @@ class Notice:
     until: float
 
 
+_NOTHING = Notice("", 0.0, 0.0)
+
+
 class Board:
-    """One per application and process."""
+    """One per application and process. Raises ConfigError where Redis's client is not installed."""
 
     def __init__(self, redis_url: str = "") -> None:
+        if redis_url and find_spec("redis") is None:
+            raise ConfigError("redis_url: the package `redis` is needed: pip install redis")
         self._url = redis_url
         self._notices: dict[Key, Notice] = {}
         self._posted: queue.Queue[Key] = queue.Queue()
@@ -102,6 +109,7 @@ class Board:
                 self._exchange(client, unsent)
             except (redis.RedisError, OSError, ValueError) as error:
                 self._warn(type(error).__name__)
+                unsent |= set(self._notices)  # it may come back empty
                 continue
             unsent.clear()
             if self._away:
@@ -124,33 +132,28 @@ class Board:
             _log.warning("Redis is away (%s): keys and breakers are this process's own", why)
 
     def _exchange(self, client: Any, unsent: set[Key]) -> None:
-        theirs: dict[str, str] = client.hgetall(_HASH)
+        told = {name: _parsed(name, text) for name, text in client.hgetall(_HASH).items()}
+        theirs = dict(told.values())
         changes = {}
         for key in unsent:
-            name, own = json.dumps(key), self._notices.get(key)
-            if own is not None and own.at >= _read(theirs.get(name)).at:
-                changes[name] = json.dumps([own.value, own.at, own.until])
+            own = self._notices.get(key)
+            if own is not None and own.at >= theirs.get(key, _NOTHING).at:
+                changes[json.dumps(key)] = json.dumps([own.value, own.at, own.until])
         if changes:
             client.hset(_HASH, mapping=changes)
-        over = [name for name in theirs if name not in changes and self._learn(name, theirs[name])]
+        self._forget()
+        for key, notice in theirs.items():
+            if notice.until > time() and notice.at > self._notices.get(key, _NOTHING).at:
+                self._notices[key] = notice
+        over = [name for name, (_, notice) in told.items() if notice.until <= time() and name not in changes]
         if over:
             client.hdel(_HASH, *over)
 
-    def _learn(self, name: str, text: str) -> bool:
-        """Takes it over if it is news; true if it is to be forgotten."""
-        notice = _read(text)
-        if notice.until <= time():
-            return True
-        key = tuple(json.loads(name))
-        own = self._notices.get(key)
-        if own is None or own.at < notice.at:
-            self._notices[key] = notice
-        return False
 
-
-def _read(text: str | None) -> Notice:
-    """What somebody wrote; nothing is older than all."""
-    if text is None:
-        return Notice("", 0.0, 0.0)
-    value, at, until = json.loads(text)
-    return Notice(str(value), float(at), float(until))
+def _parsed(name: str, text: str) -> tuple[Key, Notice]:
+    """What somebody wrote; what cannot be read is over."""
+    try:
+        value, at, until = json.loads(text)
+        return tuple(map(str, json.loads(name))), Notice(str(value), float(at), float(until))
+    except (ValueError, TypeError):
+        return (name,), _NOTHING
