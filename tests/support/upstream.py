@@ -1,7 +1,8 @@
 """A scripted upstream on loopback: each request takes the next script, and is remembered.
 
-A script is a list of steps: bytes are sent as they stand; an Event is awaited; CLOSE ends the
-connection, RESET ends it with a reset, GONE waits until the other side has ended it.
+A script is a list of steps: bytes are sent as they stand; an Event is awaited; a function is called
+with the socket; CLOSE ends the connection, RESET ends it with a reset, GONE waits until the other
+side has ended it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Heard:
 
 
 class Upstream:
-    """Serves until `close`. `handler` answers requests for which nothing was scripted."""
+    """Serves until `close`. `handler` answers requests for which nothing was scripted; `takeover`
+    takes new connections as they are, before anything is read."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -49,9 +51,8 @@ class Upstream:
         self.heard: list[Heard] = []
         self.connections = 0
         self.gone = threading.Event()
-        self.handler: Callable[[Heard], Iterable[Step]] = lambda heard: [
-            answer(500, b'{"error":{"message":"unscripted"}}')
-        ]
+        self.takeover: Callable[[socket.socket], None] | None = None
+        self.handler: Callable[[Heard], Iterable[Step]] = _unscripted
         self._scripts: deque[Iterable[Step]] = deque()
         self._open: set[socket.socket] = set()
         self._arrived = threading.Condition()
@@ -71,6 +72,7 @@ class Upstream:
         self._scripts.clear()
         self.heard.clear()
         self.gone.clear()
+        self.takeover, self.handler = None, _unscripted
         self.connections = 0
         for sock in list(self._open):
             with contextlib.suppress(OSError):
@@ -98,6 +100,9 @@ class Upstream:
         self._open.add(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
+            if self.takeover is not None:
+                self.takeover(sock)
+                return
             while heard := _read_request(stream):
                 with self._arrived:
                     self.heard.append(heard)
@@ -124,7 +129,13 @@ class Upstream:
                 return False
             elif step is CLOSE:
                 return False
+            elif callable(step):
+                step(sock)
         return True
+
+
+def _unscripted(heard: Heard) -> Iterable[Step]:
+    return [answer(500, b'{"error":{"message":"unscripted"}}')]
 
 
 def _read_request(stream: object) -> Heard | None:
