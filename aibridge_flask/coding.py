@@ -13,6 +13,7 @@ import zstandard
 from .errors import BadBody, BodyTooLarge, UnsupportedEncoding
 
 _STEP = 1 << 16
+_MOST_CODINGS = 4  # nobody uses more than one; each is a pass over the whole body
 _MOST_MEMBERS = 10_000  # a body of nothing but empty ones would take hours
 
 
@@ -120,13 +121,15 @@ _BROKEN = (zlib.error, brotli.error, zstandard.ZstdError, EOFError)
 
 
 def codings(header: str) -> list[str]:
-    """The codings of a `Content-Encoding`, in the order in which they were applied.
+    """The codings of a `Content-Encoding`, in the order in which they were applied; too many are
+    one that is unknown.
 
-    >>> codings("gzip, BR, identity")
-    ['gzip', 'br']
+    >>> codings("gzip, BR, identity"), codings("gzip," * 5)
+    (['gzip', 'br'], ['too many'])
     """
     names = (name.strip().lower() for name in header.split(","))
-    return [name for name in names if name and name != "identity"]
+    found = [name for name in names if name and name != "identity"]
+    return found if len(found) <= _MOST_CODINGS else ["too many"]
 
 
 class Inflater:
