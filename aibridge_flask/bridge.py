@@ -52,7 +52,13 @@ class Bridge:
         journal = Journal(self._recorder, self._settings.records, _started(request))
         journal.begin(request.facts.prompt)
         client, answer = _send(request, journal)
-        return self._reply(request, journal, client, answer)
+        try:
+            return self._reply(request, journal, client, answer)
+        except BaseException:
+            answer.close()
+            client.close()
+            journal.end(Failure(GatewayError.record_type, GatewayError.text))
+            raise
 
     def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
         interceptor = outbound.provider.create_interceptor(call)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Request, Response, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from . import headers, passthrough
@@ -30,6 +30,7 @@ from .outbound import Outbound
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
 _BODILESS = (204, 304)
+_NEVER = ("TRACE", "CONNECT")  # one would show the central key, the other asks for a tunnel
 _BROKE_OFF = "the request body is shorter than announced"
 
 
@@ -69,6 +70,13 @@ def provider_blueprint(
             _log.exception("request %s failed", id)
             return refuse(GatewayError(), shape, id, call.path in provider.bridged_routes)
 
+    @blueprint.teardown_request
+    def let_go(error: BaseException | None) -> None:
+        """Where a host's `after_request` fails, nobody closes the answer in whose place its error goes."""
+        body = g.pop("aibridge_answer", None)
+        if error is not None and body is not None:
+            body.close()
+
     add_catch_all(blueprint, f"{prefix}/{provider.name}", view)
     add_catch_all(blueprint, f"{prefix}/{provider.name}/<path:rest>", view)
     return blueprint
@@ -80,7 +88,7 @@ def _serve(outbound: Outbound, bridge: Bridge, load: ActorLoader, call: Call, id
         return bridge.intercept(outbound, call, _actor(load), id)
     if _is_websocket(call) and call.path in provider.bridged_routes:
         raise UpgradeRequired
-    if not provider.passes(call.path):
+    if call.method in _NEVER or not provider.passes(call.path):
         raise UnknownRoute(call.method, call.path)
     return passthrough.forward(outbound, call, _actor(load))
 
@@ -155,6 +163,8 @@ def respond(call: Call, reply: Reply) -> Response:
             pass
         body.close()
         body = ()
+    else:
+        g.aibridge_answer = body
     response = Response(body, status=reply.status, direct_passthrough=True)
     del response.headers["Content-Type"]
     for name, value in reply.headers:

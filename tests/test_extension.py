@@ -11,7 +11,7 @@ from flask import Flask, Response
 from aibridge_flask import Actor, AIBridge, ConfigError
 from tests.conftest import providers
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import GONE, Upstream, answer, stream_head, streamed
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
@@ -187,4 +187,25 @@ def test_an_actor_without_rights_sees_only_its_own(tmp_path: Path, upstream: Ups
         for who in ("ann", "bob")
     ]
     assert seen == [1, 0]
+    bridge.close(app)
+
+
+def test_a_hosts_failing_after_request_lets_the_upstream_go(tmp_path: Path, upstream: Upstream) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.after_request
+    def fail(response: Response) -> Response:
+        if response.mimetype == "text/event-stream":
+            raise RuntimeError("the host's own")
+        return response
+
+    upstream.say(stream_head(), GONE)
+    client = app.test_client()
+    refused = client.post(MESSAGES, json={"model": "m", "stream": True})
+    assert refused.status_code == 500
+    assert upstream.gone.wait(20)
+    (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
+    assert record["ended_at"]
     bridge.close(app)
