@@ -67,6 +67,9 @@ class Upstream:
             assert self._arrived.wait_for(lambda: len(self.heard) >= count, PATIENCE)
             return list(self.heard)
 
+    def open_connections(self) -> int:
+        return len(self._open)
+
     def reset(self) -> None:
         """Forgets what was heard and scripted, and ends idle connections."""
         self._scripts.clear()
