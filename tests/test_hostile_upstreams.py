@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
+import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ import brotli
 import pytest
 import zstandard
 
-from tests.support.server import Server
+from tests.conftest import MakeApp
+from tests.support.server import PREFIX, Server, until
 from tests.support.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -620,3 +623,27 @@ def test_wrong_types_pass_and_the_record_ends(
             counts = [value for key, value in usage.items() if key.endswith("_tokens")]
             assert all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
     serves_on(server, upstream)
+
+
+def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> None:
+    """They take no other request's record with them."""
+    counts = {"input_tokens": 10**30, "output_tokens": 2**63, "\ud800": 5, "\0": 6, "x" * 100_000: 7}
+    more = {f"kind_{number}": 1 for number in range(10_000)}
+    client = make_app().test_client()
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        for usage in ({**counts, **more}, {"input_tokens": 3}):
+            said = json.dumps({"id": "m", "usage": usage}).encode()
+            upstream.say(answer(200, said))
+            assert client.post(PREFIX + MESSAGES, data=ASK_WHOLE).get_data() == said
+        lock.execute("ROLLBACK")
+
+    def results() -> list[Any]:
+        return client.get(f"{PREFIX}/interceptions").get_json()["results"]
+
+    until(lambda: len(results()) == 2 and all(one["ended_at"] and one["token_usages"] for one in results()))
+    plain, odd = [one["token_usages"][0] for one in results()]
+    assert plain["input_tokens"] == 3
+    assert odd["input_tokens"] == odd["output_tokens"] == (1 << 53) - 1
+    assert 0 < len(odd["metadata"]) <= 100
+    assert all(name.isprintable() and len(name) <= 100 for name in odd["metadata"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ from ..model import EMPTY
 
 T = TypeVar("T", bound=msgspec.Struct)
 _REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_MOST = (1 << 53) - 1
+_LONGEST, _KINDS = 100, 50  # of the names of counts
 _SPACE = b" \t\r\n"
 
 
@@ -102,15 +105,22 @@ def string(found: Any, key: str) -> str:
 
 
 def number(found: Any, key: str) -> int:
-    """A member that should be a count; anything else is 0."""
+    """A member that should be a count; anything else is 0. One that no column holds is clipped."""
     inner = found.get(key) if isinstance(found, Mapping) else None
-    return inner if isinstance(inner, int) and not isinstance(inner, bool) else 0
+    if not isinstance(inner, int) or isinstance(inner, bool):
+        return 0
+    return max(-_MOST, min(inner, _MOST))
 
 
 def counts(found: Mapping[str, Any]) -> dict[str, int]:
     """The counts above 0 of an object, by their names without `_tokens`."""
-    names = [key for key in found if number(found, key) > 0]
+    names = [key for key in found if number(found, key) > 0 and len(key) <= _LONGEST and key.isprintable()]
     return {name.removesuffix("_tokens"): number(found, name) for name in names}
+
+
+def some(found: Mapping[str, int]) -> dict[str, int]:
+    """As many counts as a record holds, of an answer that may name them without end."""
+    return dict(islice(found.items(), _KINDS))
 
 
 def _utf8(body: bytes) -> str:
