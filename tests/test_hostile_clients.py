@@ -10,13 +10,25 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zstandard
 
 from tests.conftest import providers
 from tests.support.server import PREFIX, Client, Server, until
-from tests.support.upstream import GONE, LAST_CHUNK, Heard, Step, Upstream, answer, chunk, head, stream_head
+from tests.support.upstream import (
+    GONE,
+    LAST_CHUNK,
+    Heard,
+    Step,
+    Upstream,
+    answer,
+    chunk,
+    head,
+    stream_head,
+    streamed,
+)
 from tests.test_hostile_upstreams import MIB, memory, serves_on
 from tests.test_relay import ASK, ASK_WHOLE, CHAT, MESSAGES, START
 
@@ -467,6 +479,63 @@ def test_a_coding_that_cannot_be_read_is_refused(
     assert headers.get("x-should-retry") == ("false" if status != 400 else None)
     assert memory(server) - before < 150
     assert len(upstream.heard) == 1
+    serves_on(server, upstream)
+
+
+DENSE = {
+    "ones": (b'{"model":"m","messages":[%s1]}', b"1,", 200), "objects": (b'{"model":"m","messages":[%s1]}', b"{},", 200),
+    "parts": (b'{"model":"m","messages":[{"role":"user","content":[%s1]}]}', b"{},", 200), "metadata": (b'{"model":"m","metadata":[%s1]}', b"[[[[]]]],", 200),
+    "members": (b'{"stream":true,%s"model":"m"}', b'"a":1,', 200), "lone surrogate": (b'{"model":"\\ud800","x":[%s1]}', b"[],", 400), "broken": (b'{"model":"m","x":[%s1]', b"[],", 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
+@pytest.mark.parametrize("name", DENSE)
+def test_a_body_of_millions_of_values_leaves_memory_bounded(
+    server: Server, upstream: Upstream, path: str, name: str
+) -> None:
+    """Built as objects, 16 MB of JSON would take half a gigabyte, and seconds of everybody's."""
+    frame, piece, expected = DENSE[name]
+    body = frame % (piece * (16 * MIB // len(piece)))
+    body = body.replace(b'"messages"', b'"input"') if path == RESPONSES else body
+    serves_on(server, upstream)
+    with peak_of(server) as grown:
+        upstream.say(answer(200, b"{}"))
+        status, headers, said = post(server, body, path)
+    assert status == expected, said
+    assert grown[0] < 250
+    if status == 200:
+        assert upstream.heard[-1].body == body
+        assert server.record(headers["x-aibridge-interception-id"])["model"] == "m"
+    upstream.reset()
+    serves_on(server, upstream)
+
+
+@contextlib.contextmanager
+def peak_of(server: Server) -> Iterator[list[int]]:
+    """By how many MiB the worker's memory grew at the most meanwhile."""
+    (worker,) = server.workers()
+    Path(f"/proc/{worker}/clear_refs").write_text("5")
+    before, grown = memory(server), []
+    yield grown
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
+    assert peak
+    grown.append(int(peak[1]) // 1024 - before)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_answer_of_millions_of_values_leaves_memory_bounded(
+    server: Server, upstream: Upstream, streaming: bool
+) -> None:
+    said = b'{"id":"m","content":[' + b"[]," * (5 * MIB) + b"1]}"
+    said = b"data: " + said + b"\n\n" if streaming else said
+    upstream.handler = lambda heard: streamed(said, 60_000) if streaming else [answer(200, said)]
+    with peak_of(server) as grown:
+        status, headers, found = post(server, ASK if streaming else ASK_WHOLE)
+    assert (status, found == said) == (200, True)
+    assert grown[0] < 250
+    assert server.record(headers["x-aibridge-interception-id"])["ended_at"]
+    upstream.reset()
     serves_on(server, upstream)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from ..model import EMPTY
 
 T = TypeVar("T", bound=msgspec.Struct)
 _REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_DENSE = 1_000_000
 _MOST = (1 << 53) - 1
 _LONGEST, _KINDS = 100, 50  # of the names of counts
 _SPACE = b" \t\r\n"
@@ -31,11 +33,34 @@ def fields(body: bytes, shape: type[T]) -> T:
     if not body.strip(_SPACE):
         raise BadBody("the request body is empty: a JSON object is expected")
     text = _utf8(body)
+    if is_dense(body):
+        return _sparse_fields(body, shape)
     try:
         return msgspec.json.decode(body, type=shape)
     except _REFUSALS:
         found = _strict_object(text)
         return shape(**{name: found[name] for name in shape.__struct_fields__ if name in found})
+
+
+def is_dense(data: bytes) -> bool:
+    """Plain values of it would be more than any model's context has tokens: gigabytes, and seconds in
+    which nobody else is served. Such is not read, only checked."""
+    return len(data) > _DENSE and sum(map(data.count, (b",", b"[", b"{"))) > _DENSE
+
+
+def _sparse_fields(body: bytes, shape: type[T]) -> T:
+    """As `fields`, without the arrays."""
+    try:
+        found = msgspec.json.decode(body, type=_sparse(shape))
+    except _REFUSALS as error:
+        raise BadBody(f"the request body is not JSON: {error}") from None
+    return shape(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+
+@lru_cache
+def _sparse(shape: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    plain = [field for field in msgspec.structs.fields(shape) if field.type is msgspec.Raw]
+    return msgspec.defstruct(shape.__name__, [(field.name, msgspec.Raw, field.default) for field in plain])
 
 
 def value(raw: Any) -> Any:
@@ -50,7 +75,10 @@ def text_of(raw: Any) -> str:
 
 
 def loads(data: bytes) -> Any:
-    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON."""
+    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON, or
+    too dense."""
+    if is_dense(data):
+        return None
     try:
         return msgspec.json.decode(data)
     except _REFUSALS:
@@ -72,9 +100,11 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     """`body`, a JSON object, with the member `name` set to the JSON text `new`.
 
     A member that was missing is put at the end and nothing else moves; one that is there is
-    replaced, and white space between members goes. A body that msgspec cannot take apart is
-    given back as it was.
+    replaced, and white space between members goes. A body that msgspec cannot take apart, or a
+    dense one, is given back as it was.
     """
+    if is_dense(body):
+        return body
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except _REFUSALS:
