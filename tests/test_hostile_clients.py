@@ -94,6 +94,15 @@ def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target
         said = closing("Authorization: Bearer own-key", path=target.format(path))
         status, _ = raw(server, said)
         assert status in (400, 404)
+    for path in (MESSAGES, CHAT, "/copilot/v1/messages"):
+        said = closing(
+            "Authorization: Bearer own-key",
+            "Content-Length: 27",
+            method="POST",
+            path=target.format(PREFIX + path),
+            body=BODY.decode(),
+        )
+        assert raw(server, said)[0] in (400, 404)
     assert upstream.heard == []
     serves_on(server, upstream)
 
@@ -137,6 +146,16 @@ def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, metho
     status, said = raw(server, closing("Authorization: Bearer tracer-77", method=method, path=PREFIX + path))
     assert status in (400, 404, 405)
     assert b"tracer-77" not in said
+    assert upstream.heard == []
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize(
+    "line", ["CONNECT 127.0.0.1:80", "CONNECT 127.0.0.1", "OPTIONS *", "GET 127.0.0.1:80", "POST"]
+)
+def test_a_line_without_a_path_reaches_no_upstream(server: Server, upstream: Upstream, line: str) -> None:
+    said = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert raw(server, said.encode())[0] in (400, 404)
     assert upstream.heard == []
     serves_on(server, upstream)
 

@@ -290,6 +290,24 @@ def test_the_upstream_hears_the_secrets_and_no_others(talkative: Talkative, upst
         assert not shows(str(heard), *(one for one in talkative.secrets() if one != secret))
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["X-AIBridge-Token: {0}", "X-AIBridge-Token: {0}"], 401), (["X-AIBridge-Token: {0}", "X-AIBridge-Token: {1}"], 401), (["Authorization: Bearer {0}", "Authorization: Bearer {1}"], 401),
+        (["Authorization: Bearer own", "Authorization: Bearer {0}"], 401), (["X-Api-Key: {0}", "X-Api-Key: own"], 401), (["X-AIBridge-Token: {0}", "Authorization: Bearer own, {1}"], 401),
+        (["X-AIBridge-Token: {0}", "Authorization: Bearer {1}", "X-Api-Key: {1}"], 200), (["X-AIBridge-Token: {0}", "X-Coder-AI-Governance-Token: {1}"], 200), (["X_AIBridge_Token: {0}"], 401),
+    ],
+)  # fmt: skip
+def test_tokens_that_come_twice_never_go_on(
+    talkative: Talkative, upstream: Upstream, lines: list[str], status: int
+) -> None:
+    upstream.say(answer(200, b"{}"))
+    said = talkative.say(*(line.format(*talkative.tokens) for line in lines), path="/anthropic/v1/messages")
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert len(upstream.heard) == (status == 200)
+    assert not shows(str(upstream.heard), *talkative.tokens)
+
+
 def test_a_databases_password_shows_nowhere(
     upstream: Upstream, postgres: Postgres, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
