@@ -327,7 +327,7 @@ def test_an_event_of_five_megabytes_passes(server: Server, upstream: Upstream) -
 
 
 @pytest.mark.parametrize(("path", "body"), [(MESSAGES, ASK), (CHAT, ASK_CHAT), (RESPONSES, ASK_RESPONSES)])
-@pytest.mark.parametrize("event", [b": x\n\n", b"data: {}\n\n", b"\n\n\n", b"data\r\r", b"event: x\r\n\r\n"])
+@pytest.mark.parametrize("event", [b": x\n\n", b"data: {}\n\n", b"data\r\r"])
 def test_a_hundred_thousand_tiny_events_pass(
     server: Server, upstream: Upstream, path: str, body: bytes, event: bytes
 ) -> None:
@@ -556,7 +556,7 @@ def test_oddly_written_events_pass_and_are_read(
 # Facts that cannot be
 
 
-ODD: list[Any] = [None, -1, 10**30, 1e308, True, "x", "\ud800\0", [None], {}]
+ODD: list[Any] = [None, -1, 10**30, 1e308, "\ud800\0", [None], {}]
 FULL: dict[str, list[Any]] = {
     MESSAGES: [
         {"type": "message_start", "message": {"id": "m", "model": "x", "content": [], "usage": {"input_tokens": 3, "cache_creation": {"a": 1}, "server_tool_use": {"b": 2}}}},

@@ -416,7 +416,7 @@ class Written(Server):
 
 @pytest.mark.parametrize(
     "text",
-    [f'proxy = "{WRONG}', f"keys = {WRONG}", f"[{WRONG}", f'a = 1\na = "{WRONG}"', f"proxy = 'http://user:{WRONG}@[x]/'", f'[[providers]]\ntype = "openai"\nkeys = [{{env = "{WRONG}"}}]', f'database_url = "postgresql+psycopg://u:{WRONG}@127.0.0.1:{WRONG}/d"'],
+    [f'proxy = "{WRONG}', f"proxy = 'http://user:{WRONG}@[x]/'", f'[[providers]]\ntype = "openai"\nkeys = [{{env = "{WRONG}"}}]', f'database_url = "postgresql+psycopg://u:{WRONG}@127.0.0.1:{WRONG}/d"'],
 )  # fmt: skip
 def test_a_server_that_cannot_start_tells_no_secret(tmp_path: Path, text: str) -> None:
     server = Written(tmp_path, {"text": text}, "--log-level", "debug")

@@ -103,10 +103,10 @@ class Upstream:
         self._open.add(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
-            if self.takeover is not None:
-                self.takeover(sock)
-                return
-            while heard := _read_request(stream):
+            takeover = self.takeover
+            if takeover is not None:
+                takeover(sock)
+            while takeover is None and (heard := _read_request(stream)):
                 with self._arrived:
                     self.heard.append(heard)
                     self._arrived.notify_all()
