@@ -440,23 +440,17 @@ MEMBERS = [
 @pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
 @pytest.mark.parametrize("member", MEMBERS)
 def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path: str, member: str) -> None:
-    """Alone, and doubled with a sound one before and after."""
+    """Alone, and doubled with a sound one before."""
     upstream.handler = lambda heard: [answer(200, b"{}")]
     client = server.connect()
     for value in VALUES:
         odd = b'"%s":%s' % (member.encode(), value)
-        for inside in (odd, b'"%s":"x",%s' % (member.encode(), odd), b'%s,"%s":"x"' % (odd, member.encode())):
+        for inside in (odd, b'"%s":"x",%s' % (member.encode(), odd)):
             body = b"{" + inside + b"}"
             client.send("POST", path, body)
             status, headers = client.head()
             said, _ = client.body(headers)
-            refusals = (
-                {400}
-                if b"9" * 5000 in odd
-                else {501}
-                if path == RESPONSES and b'"background":true' in body
-                else set()
-            )
+            refusals = {400} if b"9" * 5000 in odd else set()
             assert status in {200} | refusals, said
             if status == 200 and not (path == CHAT and b'"stream":true' in body):
                 assert upstream.heard[-1].body == body
@@ -606,7 +600,7 @@ class Flood:
 FLOODS = [
     (ASK, MESSAGES, True, 200),
     (ASK_WHOLE, MESSAGES, False, 200),
-    (b'{"model":"m","stream":true,"messages":[]}', CHAT, True, 100),
+    (b'{"model":"m","stream":true,"messages":[]}', CHAT, True, 64),
     (BODY, COUNT, False, 100),
 ]
 
