@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Protocol
 
 import brotli
@@ -12,6 +13,8 @@ import zstandard
 from .errors import BadBody, BodyTooLarge, UnsupportedEncoding
 
 _STEP = 1 << 16
+_MOST_CODINGS = 4  # nobody uses more than one; each is a pass over the whole body
+_MOST_MEMBERS = 10_000  # a body of nothing but empty ones would take hours
 
 
 class _Decoder(Protocol):
@@ -22,16 +25,24 @@ class _Decoder(Protocol):
     def more(self) -> bool: ...
 
 
+def _members() -> Iterator[None]:
+    """One for each further member or frame of a body; raises EOFError where there are too many."""
+    yield from repeat(None, _MOST_MEMBERS)
+    raise EOFError
+
+
 class _Zlib:
     def __init__(self, bits: int) -> None:
         self._bits, self._inflater = bits, zlib.decompressobj(bits)
+        self._members = _members()
 
     def feed(self, data: bytes, room: int) -> bytes:
         data = self._inflater.unconsumed_tail + data
         if self._inflater.eof:
             data = self._inflater.unused_data + data
             if data:
-                self._inflater = zlib.decompressobj(self._bits)  # a next member
+                next(self._members)
+                self._inflater = zlib.decompressobj(self._bits)
         return self._inflater.decompress(data, room)
 
     @property
@@ -79,13 +90,15 @@ class _Zstd:
     def __init__(self) -> None:
         self._make = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
         self._inflater = self._make()
+        self._frames = _members()
         self._left = memoryview(b"")
 
     def feed(self, data: bytes, room: int) -> bytes:
         if data:
             self._left = memoryview(bytes(self._left) + data)
         if self._inflater.eof and self._left:
-            self._inflater = self._make()  # a next frame
+            next(self._frames)
+            self._inflater = self._make()
         step, self._left = self._left[: self.STEP], self._left[self.STEP :]
         out = self._inflater.decompress(bytes(step)) if step else b""
         if self._inflater.eof and self._inflater.unused_data:
@@ -108,13 +121,15 @@ _BROKEN = (zlib.error, brotli.error, zstandard.ZstdError, EOFError)
 
 
 def codings(header: str) -> list[str]:
-    """The codings of a `Content-Encoding`, in the order in which they were applied.
+    """The codings of a `Content-Encoding`, in the order in which they were applied; too many are
+    one that is unknown.
 
-    >>> codings("gzip, BR, identity")
-    ['gzip', 'br']
+    >>> codings("gzip, BR, identity"), codings("gzip," * 5)
+    (['gzip', 'br'], ['too many'])
     """
     names = (name.strip().lower() for name in header.split(","))
-    return [name for name in names if name and name != "identity"]
+    found = [name for name in names if name and name != "identity"]
+    return found if len(found) <= _MOST_CODINGS else ["too many"]
 
 
 class Inflater:
@@ -129,18 +144,22 @@ class Inflater:
 
     def feed(self, data: bytes) -> bytes:
         """Raises BodyTooLarge past the limit, BadBody on what is not in this coding."""
-        out = []
+        out: list[bytes] = []
         try:
-            piece = self._decoder.feed(data, _STEP)
-            while piece or self._decoder.more:
-                self._room -= len(piece)
-                if self._room < 0:
-                    raise BodyTooLarge(self._limit)
-                out.append(piece)
-                piece = self._decoder.feed(b"", _STEP)
+            for start in range(0, len(data), _STEP):
+                out += self._decoded(data[start : start + _STEP])
         except _BROKEN:
             raise BadBody("the body is not in the content coding that it names") from None
         return b"".join(out)
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        piece = self._decoder.feed(data, _STEP)
+        while piece or self._decoder.more:
+            self._room -= len(piece)
+            if self._room < 0:
+                raise BodyTooLarge(self._limit)
+            yield piece
+            piece = self._decoder.feed(b"", _STEP)
 
 
 def decode(body: bytes, header: str, limit: int) -> bytes:

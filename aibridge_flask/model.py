@@ -54,14 +54,14 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client sent, free of any framework. `headers` has lower-case names; `path` and
+    """What a client sent, free of any framework. `headers` has lower-case names, and secrets; `path` and
     `query` are the raw target's, below the gateway's prefix; `client_socket` is empty (None)
     where the server does not give it; `read_body` reads and counts the body once."""
 
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     read_body: Callable[[], bytes]
     client_socket: Any = None
     http10: bool = False
@@ -78,12 +78,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request to an upstream."""
+    """A request to an upstream, with its credential."""
 
     method: str
     url: str
-    headers: HeaderList
-    body: bytes = b""
+    headers: HeaderList = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _log = logging.getLogger("aibridge")
 _HOST = "_aibridge_host"
 _BODILESS = (204, 304)
 _HELD = "aibridge.answer"
+_NEVER = ("TRACE", "CONNECT")  # one would show the central key, the other asks for a tunnel
 _BROKE_OFF = "the request body is shorter than announced"
 
 
@@ -105,7 +106,7 @@ def _serve(outbound: Outbound, bridge: Bridge, load: ActorLoader, call: Call, id
         return bridge.intercept(outbound, call, _actor(load), id)
     if _is_websocket(call) and call.path in provider.bridged_routes:
         raise UpgradeRequired
-    if not provider.passthrough(call.path):
+    if call.method in _NEVER or not provider.passthrough(call.path):
         raise UnknownRoute(call.method, call.path)
     return passthrough.forward(outbound, call, _actor(load))
 

@@ -15,6 +15,7 @@ from marshmallow import ValidationError, fields, validate
 from ..model import Secret
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # anything else may be a secret in the wrong place
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 RESERVED = frozenset((
     "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
@@ -89,15 +90,17 @@ def secret_of(value: Any) -> str:
 
 def _from_env(name: str) -> str:
     if not os.environ.get(name):
-        raise ValidationError(f"the environment variable {name} is not set")
+        shown = name if _VARIABLE.fullmatch(name) else "named here"
+        raise ValidationError(f"the environment variable {shown} is not set")
     return os.environ[name]
 
 
 def _from_file(path: str) -> str:
     try:
         return Path(path).read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ValidationError(f"the file {path} cannot be read: {type(error).__name__}") from None
+    except (OSError, UnicodeError, ValueError) as error:
+        shown = path if "/" in path else "named here"
+        raise ValidationError(f"the file {shown} cannot be read: {type(error).__name__}") from None
 
 
 _SOURCES: Mapping[str, Callable[[str], str]] = {"env": _from_env, "file": _from_file, "value": str}
@@ -133,8 +136,15 @@ def optional_url(url: str) -> None:
         http_url(url)
 
 
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # its words repeat the URL
+        return ""
+
+
 def proxy_url(url: str) -> None:
-    if url and urlsplit(url).scheme not in ("http", "https"):
+    if url and _scheme(url) not in ("http", "https"):
         raise ValidationError("an http or https proxy URL is expected (SOCKS is not supported)")
 
 
@@ -145,7 +155,7 @@ def database_url(url: str) -> None:
 
 
 def redis_url(url: str) -> None:
-    if url and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+    if url and _scheme(url) not in ("redis", "rediss", "unix"):
         raise ValidationError('"redis://host:port/0" is expected')
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +19,9 @@ from ..model import EMPTY
 
 T = TypeVar("T", bound=msgspec.Struct)
 _REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_DENSE = 1_000_000
+_MOST = (1 << 53) - 1
+_LONGEST, _KINDS = 100, 50  # of the names of counts
 _SPACE = b" \t\r\n"
 
 
@@ -28,11 +33,34 @@ def fields(body: bytes, shape: type[T]) -> T:
     if not body.strip(_SPACE):
         raise BadBody("the request body is empty: a JSON object is expected")
     text = _utf8(body)
+    if is_dense(body):
+        return _sparse_fields(body, shape)
     try:
         return msgspec.json.decode(body, type=shape)
     except _REFUSALS:
         found = _strict_object(text)
         return shape(**{name: found[name] for name in shape.__struct_fields__ if name in found})
+
+
+def is_dense(data: bytes) -> bool:
+    """Plain values of it would be more than any model's context has tokens: gigabytes, and seconds in
+    which nobody else is served. Such is not read, only checked."""
+    return len(data) > _DENSE and sum(map(data.count, (b",", b"[", b"{"))) > _DENSE
+
+
+def _sparse_fields(body: bytes, shape: type[T]) -> T:
+    """As `fields`, without the arrays."""
+    try:
+        found = msgspec.json.decode(body, type=_sparse(shape))
+    except _REFUSALS as error:
+        raise BadBody(f"the request body is not JSON: {error}") from None
+    return shape(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+
+@lru_cache
+def _sparse(shape: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    plain = [field for field in msgspec.structs.fields(shape) if field.type is msgspec.Raw]
+    return msgspec.defstruct(shape.__name__, [(field.name, msgspec.Raw, field.default) for field in plain])
 
 
 def value(raw: Any) -> Any:
@@ -47,7 +75,10 @@ def text_of(raw: Any) -> str:
 
 
 def loads(data: bytes) -> Any:
-    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON."""
+    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON, or
+    too dense."""
+    if is_dense(data):
+        return None
     try:
         return msgspec.json.decode(data)
     except _REFUSALS:
@@ -69,9 +100,11 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     """`body`, a JSON object, with the member `name` set to the JSON text `new`.
 
     A member that was missing is put at the end and nothing else moves; one that is there is
-    replaced, and white space between members goes. A body that msgspec cannot take apart is
-    given back as it was.
+    replaced, and white space between members goes. A body that msgspec cannot take apart, or a
+    dense one, is given back as it was.
     """
+    if is_dense(body):
+        return body
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except _REFUSALS:
@@ -102,15 +135,22 @@ def string(found: Any, key: str) -> str:
 
 
 def number(found: Any, key: str) -> int:
-    """A member that should be a count; anything else is 0."""
+    """A member that should be a count; anything else is 0. One that no column holds is clipped."""
     inner = found.get(key) if isinstance(found, Mapping) else None
-    return inner if isinstance(inner, int) and not isinstance(inner, bool) else 0
+    if not isinstance(inner, int) or isinstance(inner, bool):
+        return 0
+    return max(-_MOST, min(inner, _MOST))
 
 
 def counts(found: Mapping[str, Any]) -> dict[str, int]:
     """The counts above 0 of an object, by their names without `_tokens`."""
-    names = [key for key in found if number(found, key) > 0]
+    names = [key for key in found if number(found, key) > 0 and len(key) <= _LONGEST and key.isprintable()]
     return {name.removesuffix("_tokens"): number(found, name) for name in names}
+
+
+def some(found: Mapping[str, int]) -> dict[str, int]:
+    """As many counts as a record holds, of an answer that may name them without end."""
+    return dict(islice(found.items(), _KINDS))
 
 
 def _utf8(body: bytes) -> str:

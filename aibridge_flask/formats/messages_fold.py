@@ -166,5 +166,5 @@ def usage(told: Mapping[str, Any]) -> Usage:
         output_tokens=body.number(told, "output_tokens"),
         cache_read_input_tokens=body.number(told, "cache_read_input_tokens"),
         cache_write_input_tokens=body.number(told, "cache_creation_input_tokens"),
-        metadata=further,
+        metadata=body.some(further),
     )

@@ -47,5 +47,5 @@ def usage(told: Mapping[str, Any], taken: str, given: str) -> Usage:
         output_tokens=body.number(told, f"{given}_tokens"),
         cache_read_input_tokens=read,
         cache_write_input_tokens=written,
-        metadata=further,
+        metadata=body.some(further),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..config import ProviderSettings
 from ..config.settings import CircuitBreaker
@@ -78,11 +79,20 @@ class Provider:
 
 
 def is_plain(path: str) -> bool:
-    """
+    """Also what some decoders take for dots and slashes, overlong or of full width, is not plain.
+
     >>> [is_plain(p) for p in ("/v1/models/a%2Fb", "/v1/models/%2e%2e", "/v1//x", "/a;b", "/a/..")]
     [True, False, False, False, False]
+    >>> [is_plain(p) for p in ("/a/%c3%a9", "/a/%c0%ae%c0%ae/b", "/a/%ef%bc%8e%ef%bc%8e/b", "/a/%e9")]
+    [True, False, False, False]
     """
-    return bool(_RAW.fullmatch(path)) and not _UNSAFE.search(unquote(path, "latin-1"))
+    if not _RAW.fullmatch(path):
+        return False
+    try:
+        text = unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return not _UNSAFE.search(unicodedata.normalize("NFKC", text))
 
 
 def common(settings: ProviderSettings, base_url: str) -> dict[str, object]:

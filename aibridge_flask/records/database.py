@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -17,13 +18,21 @@ from ..errors import ConfigError
 HEAD = "0002"
 _PATIENCE_MS = 5000
 _CONNECT_S = 3
+_PLAIN = re.compile(r"[\w.:-]*")
 _LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
 
 
 def connect(url: str, patience_ms: int = _PATIENCE_MS) -> Engine:
     """An engine without a pool: the writer keeps one connection, readers open their own. After
-    `patience_ms` a lock that somebody else holds is waited for no longer."""
-    if not url.startswith("sqlite"):
+    `patience_ms` a lock that somebody else holds is waited for no longer. Raises ConfigError."""
+    try:
+        return _engine(sa.make_url(url), patience_ms)
+    except (ValueError, SQLAlchemyError) as error:
+        raise ConfigError(f"database_url: it cannot be read: {type(error).__name__}") from None
+
+
+def _engine(url: URL, patience_ms: int) -> Engine:
+    if url.get_backend_name() != "sqlite":
         limits = f"-c lock_timeout={patience_ms} -c statement_timeout={_PATIENCE_MS}"
         options = {"connect_timeout": _CONNECT_S, "options": limits}
         return sa.create_engine(url, poolclass=NullPool, connect_args=options)
@@ -57,8 +66,17 @@ def migrate(engine: Engine) -> None:
                 if _version_of(connection) != HEAD:
                     _upgrade(connection)
     except SQLAlchemyError as error:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise ConfigError(f"database_url: {shown} cannot be used: {type(error).__name__}") from None
+        raise ConfigError(
+            f"database_url: {_shown(engine.url)} cannot be used: {type(error).__name__}"
+        ) from None
+
+
+def _shown(url: URL) -> str:
+    """What of the URL is no secret, also where a password's @ or / moved its parts."""
+    host, name = url.host or "", url.database or ""
+    port = f":{url.port}" if url.port else ""
+    sound = url.get_backend_name() == "sqlite" or (_PLAIN.fullmatch(host) and _PLAIN.fullmatch(name))
+    return f"{url.drivername}://{host}{port}/{name}" if sound else url.drivername
 
 
 def _version(engine: Engine) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from time import time
 from typing import Protocol
 
-from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError
+from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
 from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
 from ..hooks import Hooks, KeyRested, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
@@ -151,9 +151,12 @@ class KeyPool:
 
 def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple[Credential, ...]:
     """The client's own credential in the first of these headers that holds one, or nothing.
-    It goes on in the header in which it came; a gateway token never does."""
+    It goes on in the header in which it came; a gateway token never does. Raises
+    MissingCredential where it is not told which of several it is: servers join repeated headers."""
     for name in names:
         value = headers.get(name, "").strip()
+        if "," in value:
+            raise MissingCredential(f"{name.title()} holds several credentials: send one")
         secret = bearer(value) if name == "authorization" else value
         if secret and not secret.startswith(TOKEN_PREFIX):
             return (Credential("byok", mask_secret(secret), (name.title(), value)),)

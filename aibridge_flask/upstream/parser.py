@@ -75,6 +75,7 @@ class AnswerParser:
     # What httptools calls; a second message after the first is not ours.
 
     def on_message_begin(self) -> None:
+        self.reusable = False  # after an answer: something is left over
         if not self.complete:
             self._begin()
 
@@ -100,7 +101,8 @@ class AnswerParser:
         self.status, self.headers_done = status, True
         self._frame()
         if self._bodiless or status in _NO_BODY:
-            self.reusable = self._parser.should_keep_alive()
+            owes = status == 204 and (self._has_length or self._chunked)  # a body that may still come
+            self.reusable = self._parser.should_keep_alive() and not owes
             self.complete = True
 
     def _frame(self) -> None:
@@ -114,15 +116,12 @@ class AnswerParser:
                 self._chunked = True
 
     def on_body(self, body: bytes) -> None:
-        if self.headers_done and not self.complete:
+        if self.complete:
+            self.reusable = False
+        elif self.headers_done:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if not self.headers_done:
-            return  # a 1xx; the answer is still to come
-        if self.complete:
-            if not (self._bodiless or self.status in _NO_BODY):
-                self.reusable = False  # a second answer
-            return
-        self.complete = True
-        self.reusable = self._parser.should_keep_alive()
+        if self.headers_done and not self.complete:  # else a 1xx, or what follows the answer
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -123,8 +124,9 @@ class Server:
     def record(self, id: str) -> dict[str, object]:
         """The record of an interception that has ended."""
         deadline = time.monotonic() + PATIENCE
+        limits = itertools.chain([5, 5, 50], itertools.repeat(1000))
         while True:
-            results = self.get("/interceptions?limit=1000")["results"]
+            results = self.get(f"/interceptions?limit={next(limits)}")["results"]
             found = [one for one in results if one["id"] == id]
             if found and found[0]["ended_at"]:
                 return found[0]
@@ -172,13 +174,13 @@ class Client:
 
     def chunks(self) -> tuple[bytes, bool]:
         """All that comes, and whether it ended properly."""
-        found = b""
+        found = []
         try:
             while piece := self.chunk():
-                found += piece
+                found.append(piece)
         except (EOFError, ConnectionError):
-            return found, False
-        return found, True
+            return b"".join(found), False
+        return b"".join(found), True
 
     def body(self, headers: dict[str, str]) -> tuple[bytes, bool]:
         """The body by its framing, and whether it is whole."""

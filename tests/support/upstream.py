@@ -1,7 +1,8 @@
 """A scripted upstream on loopback: each request takes the next script, and is remembered.
 
-A script is a list of steps: bytes are sent as they stand; an Event is awaited; CLOSE ends the
-connection, RESET ends it with a reset, GONE waits until the other side has ended it.
+A script is a list of steps: bytes are sent as they stand; an Event is awaited; a function is called
+with the socket; CLOSE ends the connection, RESET ends it with a reset, GONE waits until the other
+side has ended it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Heard:
 
 
 class Upstream:
-    """Serves until `close`. `handler` answers requests for which nothing was scripted."""
+    """Serves until `close`. `handler` answers requests for which nothing was scripted; `takeover`
+    takes new connections as they are, before anything is read."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
@@ -49,6 +51,7 @@ class Upstream:
         self.heard: list[Heard] = []
         self.connections = 0
         self.gone = threading.Event()
+        self.takeover: Callable[[socket.socket], None] | None = None
         self.handler: Callable[[Heard], Iterable[Step]] = _unscripted
         self._scripts: deque[Iterable[Step]] = deque()
         self._open: set[socket.socket] = set()
@@ -64,12 +67,16 @@ class Upstream:
             assert self._arrived.wait_for(lambda: len(self.heard) >= count, PATIENCE)
             return list(self.heard)
 
+    def open_connections(self) -> int:
+        return len(self._open)
+
     def reset(self) -> None:
         """Forgets what was heard and scripted, and ends idle connections."""
         self.handler = _unscripted
         self._scripts.clear()
         self.heard.clear()
         self.gone.clear()
+        self.takeover, self.handler = None, _unscripted
         self.connections = 0
         for sock in list(self._open):
             with contextlib.suppress(OSError):
@@ -97,7 +104,10 @@ class Upstream:
         self._open.add(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
-            while heard := _read_request(stream):
+            takeover = self.takeover
+            if takeover is not None:
+                takeover(sock)
+            while takeover is None and (heard := _read_request(stream)):
                 with self._arrived:
                     self.heard.append(heard)
                     self._arrived.notify_all()
@@ -123,10 +133,12 @@ class Upstream:
                 return False
             elif step is CLOSE:
                 return False
+            elif callable(step):
+                step(sock)
         return True
 
 
-def _unscripted(heard: Heard) -> list[Step]:
+def _unscripted(heard: Heard) -> Iterable[Step]:
     return [answer(500, b'{"error":{"message":"unscripted"}}')]
 
 

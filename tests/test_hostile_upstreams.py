@@ -1,0 +1,649 @@
+"""The bridge before an upstream that lies, breaks off, floods or speaks no HTTP at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import socket
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+
+from tests.conftest import MakeApp
+from tests.support.server import PREFIX, Server, until
+from tests.support.upstream import (
+    CLOSE,
+    LAST_CHUNK,
+    PATIENCE,
+    RESET,
+    Upstream,
+    answer,
+    chunk,
+    head,
+    stream_head,
+    streamed,
+)
+from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, CHAT, END, MESSAGES, START
+
+RESPONSES = "/openai/v1/responses"
+ASK_RESPONSES = b'{"model":"gpt-5","stream":true,"input":"hi"}'
+MODELS = "/anthropic/v1/models"
+EVENTS = START + END
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Got:
+    """What a client got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    whole: bool
+
+    @property
+    def id(self) -> str:
+        return self.headers["x-aibridge-interception-id"]
+
+
+def ask(server: Server, body: bytes = ASK_WHOLE, path: str = MESSAGES, method: str = "POST") -> Got:
+    """One request on a connection of its own; no answer ever shows a traceback."""
+    client = server.connect()
+    client.send(method, path, body if method == "POST" else b"")
+    status, headers = client.head()
+    found = (b"", True) if method == "HEAD" or status in (204, 304) else client.body(headers)
+    client.close()
+    assert b"Traceback" not in found[0]
+    return Got(status, headers, *found)
+
+
+def serves_on(server: Server, upstream: Upstream) -> None:
+    """The next request gets its own answer, whole."""
+    upstream.say(answer(200, b'{"next":1}'))
+    got = ask(server)
+    assert (got.status, got.body, got.whole) == (200, b'{"next":1}', True)
+
+
+def memory(server: Server) -> int:
+    """The worker's resident memory in MiB."""
+    (worker,) = server.workers()
+    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
+    return pages * 4096 // MIB
+
+
+# Before the answer
+
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\nX-Early: 1\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nX-Early: 1\r\n\r\n",
+    b"HTTP/1.1 199 \r\nX-Early: 1\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\nLink: </x>\r\n\r\n" * 20,
+]
+
+
+@pytest.mark.parametrize("interim", INTERIM)
+@pytest.mark.parametrize("size", [1000, 1])
+def test_interim_answers_are_passed_over(
+    server: Server, upstream: Upstream, interim: bytes, size: int
+) -> None:
+    whole, events = answer(200, b'{"a":1}'), b"".join(streamed(EVENTS))
+    for said, body, expected in ((whole, ASK_WHOLE, b'{"a":1}'), (events, ASK, EVENTS)):
+        told = interim + said
+        upstream.say(*(told[i : i + size] for i in range(0, len(told), size)))
+        got = ask(server, body)
+        assert (got.status, got.body, got.whole) == (200, expected, True)
+        assert "x-early" not in got.headers
+    serves_on(server, upstream)
+
+
+def test_interim_answers_without_end_are_a_502(server: Server, upstream: Upstream) -> None:
+    upstream.say(INTERIM[0] * 10_000, CLOSE)
+    assert ask(server).status == 502
+    serves_on(server, upstream)
+
+
+# No answer, or none that is HTTP
+
+NO_HTTP = [
+    b"",
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"\0" * 1000,
+    b"x" * (4 * MIB),
+    b"<html><body>500 Internal Server Error</body></html>\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"ICY 200 OK\r\n\r\n{}",
+    b"HTTP/3 200 OK\r\n\r\n{}",
+    b"http/1.1 200 OK\r\n\r\n{}",
+    b"HTTP/1.1  200 OK\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
+    b"HTTP/1.1 200 OK\rContent-Length: 2\r\r{}",
+    b"HTTP/1.1 " + b"9" * 70_000,
+    *(b"HTTP/1.1 %s OK\r\n\r\n{}" % status for status in (b"2000", b"20", b"000", b"099", b"abc", b"-200")),
+]
+BAD_FIELDS = [
+    b"No colon", b"X : a", b": a", b"X\xe9: a", b"X(: a", b"X: a\0b", b"X: a\r\n folded", b"X: a\rb", b"X: a\nY: b",
+    b"X: \x7f", b"X: \x1b[31m", b"Content-Length: -2", b"Content-Length: +2", b"Content-Length: 0x2",
+    b"Content-Length: 2.0", b"Content-Length: ", b"Content-Length: 2, 2", b"Content-Length: 2\r\nContent-Length: 2",
+    b"Content-Length: " + b"9" * 30, b"Transfer-Encoding: chunked\r\nContent-Length: 2",
+    b"Transfer-Encoding: chunked, chunked", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    b"Transfer-Encoding: identity", b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked\x0b",
+    b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding:", b"Transfer-Encoding: chunked;q=1",
+    b"\r\n".join([b"X: y"] * 100_000), b"\r\n".join(b"X-%d: y" % n for n in range(100_000)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said", NO_HTTP + [b"HTTP/1.1 200 OK\r\n" + one + b"\r\n\r\n{}" for one in BAD_FIELDS]
+)
+def test_what_is_no_http_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
+    for body, path in ((ASK_WHOLE, MESSAGES), (ASK_CHAT, CHAT)):
+        upstream.say(said, CLOSE)
+        got = ask(server, body, path)
+        assert (got.status, got.whole) == (502, True)
+        assert json.loads(got.body)["error"]["message"] == "the AI provider could not be reached"
+        record = server.record(got.id)
+        assert (record["status_code"], record["error_type"]) == (502, "server_error")
+    upstream.say(said, CLOSE)
+    assert ask(server, path=MODELS, method="GET").status == 502
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize("said", [*streamed(EVENTS)[:1], head(200, "Content-Length: 2")])
+def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
+    for cut in range(1, len(said)):
+        upstream.say(said[:cut], CLOSE if cut % 2 else RESET)
+        assert ask(server, ASK).status == 502
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["X: caf\xe9\xff\x80", "X: a\tb", "X:", "X: " + "y" * 60_000, *(["X: y"] * 5)],
+)
+def test_odd_header_values_pass(server: Server, upstream: Upstream, line: str) -> None:
+    upstream.say(answer(200, b"{}", line))
+    got = ask(server)
+    assert (got.status, got.body) == (200, b"{}")
+    assert got.headers["x"] == line.partition(":")[2].strip()
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize("status", [201, 299, 304, 400, 404, 499, 529, 600, 999])
+def test_any_status_passes(server: Server, upstream: Upstream, status: int) -> None:
+    upstream.say(answer(status, b"" if status == 304 else b'{"a":1}'))
+    got = ask(server)
+    assert (got.status, got.whole) == (status, True)
+    assert got.body == (b"" if status == 304 else b'{"a":1}')
+    assert server.record(got.id)["status_code"] == status
+    serves_on(server, upstream)
+
+
+# An answer that breaks off, or is framed wrongly
+
+
+def test_chunks_cut_at_any_byte_are_never_whole(server: Server, upstream: Upstream) -> None:
+    """Between chunks and within them, in their sizes and in the last one."""
+    events = b"data: {}\n\n" * 3
+    said = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
+    for cut in range(len(stream_head()), len(said)):
+        upstream.say(said[:cut], CLOSE)
+        got = ask(server, ASK_CHAT, CHAT)
+        assert not got.whole
+        passed, _, farewell = got.body.partition(b'data: {"error"')
+        assert events.startswith(passed)
+        assert not farewell or passed.endswith(b"\n\n") or not passed
+    assert server.record(got.id)["error_type"] == "server_error"
+    serves_on(server, upstream)
+
+
+def test_a_length_cut_at_any_byte_is_never_whole(server: Server, upstream: Upstream) -> None:
+    body = b'{"id":"msg_1","usage":{"input_tokens":1}}'
+    said = head(200, f"Content-Length: {len(body)}")
+    for cut in range(1, len(body)):
+        upstream.say(said, body[:cut], CLOSE)
+        got = ask(server)
+        assert (got.status, got.body, got.whole) == (200, body[:cut], False)
+    assert server.record(got.id)["error_type"] == "server_error"
+    serves_on(server, upstream)
+
+
+BAD_CHUNKS = [
+    b"zz\r\n", b"-5\r\nhello\r\n", b"F" * 17 + b"\r\n", b"5\nhello\r\n", b"5\r\nhello!", b"5\r\nhello\n", b" 5\r\nhello\r\n",
+    b"0x5\r\nhello\r\n", b"\r\n5\r\nhello\r\n", b'5;"a\r\nb"\r\nhello\r\n', b"0\r\nno trailer\r\n\r\n",
+    b"0\r\nContent-Length: 5\r\n\r\n", b"0\r\n folded: 1\r\n\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_CHUNKS)
+def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) -> None:
+    go = threading.Event()
+    upstream.say(stream_head() + chunk(START), go, bad, CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == START
+    go.set()
+    rest, whole = client.chunks()
+    assert not whole
+    assert b"hello".startswith(rest[:5]) or rest.startswith(b"event: error\n")
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert (record["error_type"], len(record["token_usages"])) == ("server_error", 1)
+    upstream.say(stream_head() + chunk(START) + bad, CLOSE)
+    assert not ask(server, ASK).body.endswith(LAST_CHUNK)
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [b"0;a=b\r\n\r\n", b"00000\r\n\r\n", b"0\r\nX-Trailer: 1\r\nSet-Cookie: a=b\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 50_000 + b"\r\n"],
+)  # fmt: skip
+def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, last: bytes) -> None:
+    upstream.say(stream_head() + b"%x;a=b\r\n%s\r\n" % (len(EVENTS), EVENTS) + last)
+    got = ask(server, ASK)
+    assert (got.body, got.whole) == (EVENTS, True)
+    assert "x-trailer" not in got.headers
+    assert server.record(got.id)["error_type"] == ""
+    serves_on(server, upstream)
+
+
+def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstream: Upstream) -> None:
+    upstream.say(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + answer(200, b'{"stolen":1}'))
+    got = ask(server)
+    assert (got.body, got.whole) == (b'{"a":1}', True)
+    serves_on(server, upstream)
+    assert upstream.connections == 2
+
+
+# What is left over, and connections that died
+
+SECOND = answer(200, b'{"stolen":1}')
+
+
+@pytest.mark.parametrize(
+    ("first", "body", "method"),
+    [
+        (b"".join(streamed(EVENTS)), ASK, "POST"),
+        (answer(200, b"{}"), ASK_WHOLE, "POST"),
+        (answer(404, b"{}"), ASK_WHOLE, "POST"),
+        (head(204), ASK_WHOLE, "POST"),
+        (head(204, "Content-Length: 5"), ASK_WHOLE, "POST"),
+        (head(204, "Transfer-Encoding: chunked"), ASK_WHOLE, "POST"),
+        (head(304, "Content-Length: 5"), ASK_WHOLE, "POST"),
+        (head(200, "Content-Length: 5"), b"", "HEAD"),
+    ],
+)
+@pytest.mark.parametrize("rest", [SECOND, SECOND[:20], b"HTTP/1.1 200 OK\r\n\r\n", b"H", b"junk"])
+@pytest.mark.parametrize("late", [False, True])
+def test_leftovers_never_reach_the_next_answer(
+    server: Server, upstream: Upstream, first: bytes, body: bytes, method: str, rest: bytes, late: bool
+) -> None:
+    """In one piece with the answer, or while the connection waits for its next request."""
+    go, gone = threading.Event(), threading.Event()
+    said = [first, go, rest] if late else [first + rest]
+    upstream.say(*said, lambda sock: gone.set())
+    path = MESSAGES if method == "POST" else MODELS
+    got = ask(server, body, path, method)
+    assert got.whole
+    go.set()
+    assert gone.wait(PATIENCE)
+    serves_on(server, upstream)
+    assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_connections_that_died_while_idle_are_replaced(
+    server: Server, upstream: Upstream, end: object
+) -> None:
+    for number in range(30):
+        upstream.say(answer(200, b'{"n":%d}' % number), end)
+        assert ask(server).body == b'{"n":%d}' % number
+    assert len(upstream.heard) == 30
+    serves_on(server, upstream)
+
+
+# Floods
+
+
+def test_an_event_of_five_megabytes_passes(server: Server, upstream: Upstream) -> None:
+    large = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}\n\n'
+    events = START + large % (b"x" * (5 * MIB)) + END
+    upstream.say(*streamed(events, 65_000))
+    got = ask(server, ASK)
+    assert got.whole
+    assert got.body == events
+    assert server.record(got.id)["token_usages"][0]["output_tokens"] == 7
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize(("path", "body"), [(MESSAGES, ASK), (CHAT, ASK_CHAT), (RESPONSES, ASK_RESPONSES)])
+@pytest.mark.parametrize("event", [b": x\n\n", b"data: {}\n\n", b"data\r\r"])
+def test_a_hundred_thousand_tiny_events_pass(
+    server: Server, upstream: Upstream, path: str, body: bytes, event: bytes
+) -> None:
+    events = event * 100_000
+    upstream.say(
+        stream_head(), b"".join(chunk(events[n : n + 9000]) for n in range(0, len(events), 9000)), LAST_CHUNK
+    )
+    got = ask(server, body, path)
+    assert got.whole
+    assert got.body == events
+    serves_on(server, upstream)
+
+
+def test_an_event_without_end_leaves_memory_flat(server: Server, upstream: Upstream) -> None:
+    """100 MB with no line's end."""
+    serves_on(server, upstream)
+    before = memory(server)
+    upstream.handler = lambda heard: [stream_head(), *[chunk(b"x" * MIB)] * 100, LAST_CHUNK]
+    got = ask(server, ASK)
+    assert (len(got.body), got.whole) == (100 * MIB, True)
+    assert memory(server) - before < 120
+    serves_on(server, upstream)
+
+
+# Codings, bombs
+
+
+def deflated(wbits: int) -> bytes:
+    """2 GiB of nothing: a block that stands for 1 MiB, again and again."""
+    packer = zlib.compressobj(9, wbits=wbits)
+    first = packer.compress(b"\0" * MIB) + packer.flush(zlib.Z_FULL_FLUSH)
+    return first + 2047 * (packer.compress(b"\0" * MIB) + packer.flush(zlib.Z_FULL_FLUSH)) + packer.flush()
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "gzip": lambda: deflated(31),
+    "deflate": lambda: deflated(15),
+    "zstd": lambda: zstandard.compress(b"\0" * (500 * MIB)),
+    "br": lambda: brotli.compress(b"\0" * (500 * MIB), quality=1),
+    "gzip, gzip": lambda: gzip.compress(deflated(31)),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
+    server: Server, upstream: Upstream, coding: str
+) -> None:
+    bomb = BOMBS[coding]()
+    serves_on(server, upstream)
+    before = memory(server)
+    for said, body, path in (
+        ([answer(200, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+        (streamed(bomb, 60_000, f"Content-Encoding: {coding}"), ASK, MESSAGES),
+        ([answer(500, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+    ):
+        upstream.say(*said)
+        got = ask(server, body, path)
+        assert got.whole
+        assert got.body == bomb
+        assert got.headers["content-encoding"] == coding
+    assert memory(server) - before < 150
+    serves_on(server, upstream)
+
+
+def test_a_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream) -> None:
+    """The usage chunk is kept from the client, so that decoded bytes are given out."""
+    upstream.say(*streamed(BOMBS["gzip"](), 60_000, "Content-Encoding: gzip"))
+    before = memory(server)
+    got = ask(server, b'{"model":"gpt-5","stream":true,"messages":[]}', CHAT)
+    assert (got.status, got.whole) == (200, False)
+    assert len(got.body) <= 33 * MIB
+    assert memory(server) - before < 150
+    serves_on(server, upstream)
+
+
+@pytest.mark.parametrize(
+    "coding",
+    ["gzip", "br", "zstd", "deflate", "compress", "gzip" + ", gzip" * 2000, "nonsense, gzip", "identity", ""],
+)
+@pytest.mark.parametrize("body", [ASK_WHOLE, ASK])
+def test_a_coding_that_is_not_true_passes(
+    server: Server, upstream: Upstream, coding: str, body: bytes
+) -> None:
+    said = EVENTS if body is ASK else b'{"id":"msg_1"}'
+    field = f"Content-Encoding: {coding}"
+    upstream.say(*(streamed(said, 0, field) if body is ASK else [answer(200, said, field)]))
+    got = ask(server, body)
+    assert (got.body, got.whole) == (said, True)
+    assert server.record(got.id)["ended_at"]
+    serves_on(server, upstream)
+
+
+def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server, upstream: Upstream) -> None:
+    packer = zlib.compressobj(wbits=31)
+    first = packer.compress(START) + packer.flush(zlib.Z_SYNC_FLUSH)
+    rest = packer.compress(END) + packer.flush()
+    upstream.say(stream_head("Content-Encoding: gzip"), chunk(first), chunk(rest[:20]), CLOSE)
+    got = ask(server, ASK)
+    assert (got.body[: len(first)], got.whole) == (first, False)
+    record = server.record(got.id)
+    assert (record["error_type"], record["token_usages"][0]["input_tokens"]) == ("server_error", 3)
+    serves_on(server, upstream)
+
+
+# Redirects and cookies
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("path", "method"), [(MESSAGES, "POST"), (MODELS, "GET")])
+def test_redirects_and_cookies_end_here(
+    server: Server, upstream: Upstream, status: int, path: str, method: str
+) -> None:
+    there = f"{upstream.url}/stolen"
+    upstream.say(answer(status, b"", f"Location: {there}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d"))
+    got = ask(server, path=path, method=method)
+    assert (got.status, got.headers["location"]) == (status, there)
+    assert not {"set-cookie", "set-cookie2"} & set(got.headers)
+    serves_on(server, upstream)
+    assert len(upstream.heard) == 2
+    assert upstream.heard[1].header("cookie") is None
+
+
+# Answers before the request is read
+
+
+def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upstream) -> None:
+    refusal = b'{"error":{"type":"request_too_large"}}'
+
+    def refuse(sock: socket.socket) -> None:
+        stream = sock.makefile("rb")
+        while stream.readline() not in (b"\r\n", b""):
+            pass
+        sock.sendall(answer(413, refusal, "Connection: close"))
+        sock.shutdown(socket.SHUT_WR)
+        while stream.read(MIB):
+            pass
+
+    upstream.takeover = refuse
+    large = ASK_WHOLE[:-1] + b',"pad":"' + b"x" * (20 * MIB) + b'"}'
+    got = ask(server, large)
+    assert (got.status, got.body) == (413, refusal)
+    upstream.takeover = None
+    serves_on(server, upstream)
+
+
+# What is not what was asked for
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("text/html", b"<html><body>Log in</body></html>"),
+        ("application/json", b'{"id":"msg_1","content":[],"usage":{"input_tokens":3,"output_tokens":7}}'),
+        ("text/event-stream", EVENTS),
+        ("TEXT/Event-Stream; charset=utf-8", EVENTS),
+        ("text/event-stream-not", EVENTS),
+        ("image/png", b"\x89PNG\r\n\x1a\n\0"),
+        ("", EVENTS),
+        (";;;=,\xff", b"\xff\xfe"),
+        ("application/json; charset=utf-16", '{"id":"msg_1"}'.encode("utf-16")),
+    ],
+)
+@pytest.mark.parametrize("body", [ASK, ASK_WHOLE])
+def test_any_type_of_content_passes(
+    server: Server, upstream: Upstream, kind: str, said: bytes, body: bytes
+) -> None:
+    upstream.say(head(200, f"Content-Length: {len(said)}", kind=kind) + said)
+    got = ask(server, body)
+    assert (got.status, got.body, got.whole) == (200, said, True)
+    assert got.headers["content-type"] == kind
+    assert server.record(got.id)["ended_at"]
+    serves_on(server, upstream)
+
+
+def test_a_success_without_a_type_passes(server: Server, upstream: Upstream) -> None:
+    upstream.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EVENTS) + EVENTS)
+    got = ask(server, ASK)
+    assert (got.body, got.whole) == (EVENTS, True)
+    assert server.record(got.id)["token_usages"][0]["output_tokens"] == 7
+
+
+WRITINGS: dict[str, Callable[[bytes], bytes]] = {
+    "bom": lambda events: b"\xef\xbb\xbf" + events,
+    "crlf": lambda events: events.replace(b"\n", b"\r\n"),
+    "cr": lambda events: events.replace(b"\n", b"\r"),
+    "mixed": lambda events: events.replace(b"}\n\n", b"}\r\n\n"),
+    "comments": lambda events: b":\n\n: x\n" + events.replace(b"\n\n", b"\n: {}\n\n:\n\n"),
+    "no blank": lambda events: events.replace(b"data: ", b"data:").replace(b"event: ", b"event:"),
+    "data in lines": lambda events: events.replace(b',"', b',\ndata: "'),
+    "other fields": lambda events: events.replace(b"data: ", b"id: 5\nretry: 10\nnonsense\ndata: "),
+    "no names": lambda events: b"".join(line + b"\n" for line in events.split(b"\n") if not line.startswith(b"event"))[:-1],
+    "many blank lines": lambda events: events.replace(b"\n\n", b"\n\n\n\n\n"),
+    "no last blank line": lambda events: events[:-1],
+    "unknown events between": lambda events: events.replace(b"\n\n", b'\n\nevent: new\ndata: [1,{"type":"message_start"}]\n\n'),
+    "no json between": lambda events: events.replace(b"\n\n", b"\n\ndata: {\n\ndata: \xff\xfe\n\ndata\n\n"),
+}  # fmt: skip
+CHAT_EVENTS = (
+    b'data: {"id":"c1","model":"gpt-5","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+    b'data: {"id":"c1","model":"gpt-5","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":7}}\n\n'
+    b"data: [DONE]\n\n"
+)
+RESPONSES_EVENTS = (
+    b'event: response.created\ndata: {"type":"response.created","response":{"id":"r1","model":"gpt-5"}}\n\n'
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r1","model":"gpt-5","status":"completed","usage":{"input_tokens":3,"output_tokens":7}}}\n\n'
+)
+APIS = [(MESSAGES, ASK, EVENTS), (CHAT, ASK_CHAT, CHAT_EVENTS), (RESPONSES, ASK_RESPONSES, RESPONSES_EVENTS)]
+
+
+@pytest.mark.parametrize(("path", "body", "events"), APIS)
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_oddly_written_events_pass_and_are_read(
+    server: Server, upstream: Upstream, path: str, body: bytes, events: bytes, writing: str
+) -> None:
+    written = WRITINGS[writing](events)
+    for size in (0, 1, 6):
+        upstream.say(*streamed(written, size))
+        got = ask(server, body, path)
+        assert (got.body, got.whole) == (written, True)
+        record = server.record(got.id)
+        (usage,) = record["token_usages"]
+        assert (usage["input_tokens"], usage["output_tokens"]) == (3, 7)
+        assert (record["error_type"], record["wire_exact"]) == ("", True)
+    serves_on(server, upstream)
+
+
+# Facts that cannot be
+
+
+ODD: list[Any] = [None, -1, 10**30, "\ud800\0", [None]]
+FULL: dict[str, list[Any]] = {
+    MESSAGES: [
+        {"type": "message_start", "message": {"id": "m", "model": "x", "content": [], "usage": {"input_tokens": 3, "cache_creation": {"a": 1}, "server_tool_use": {"b": 2}}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "thinking", "thinking": "a"}},
+        {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use", "id": "u", "name": "n", "input": {"a": 1}}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+        {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
+    ],
+    CHAT: [
+        {"id": "c", "model": "x", "choices": [{"index": 0, "delta": {"reasoning_content": "r", "tool_calls": [{"index": 0, "id": "t", "function": {"name": "n", "arguments": "{}"}}]}}]},
+        {"id": "c", "choices": [{"index": 0, "delta": {"function_call": {"name": "n", "arguments": "{}"}, "tool_calls": [{"index": 1, "id": "u", "custom": {"name": "n", "input": "x"}}]}}]},
+        {"id": "c", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}}},
+        {"error": {"type": "server_error", "code": "c", "message": "m"}},
+    ],
+    RESPONSES: [
+        {"type": "response.created", "response": {"id": "r", "model": "x"}},
+        {"type": "response.output_item.added", "item": {"id": "i", "type": "web_search_call", "action": {"a": 1}}},
+        {"type": "response.output_item.added", "item": {"id": "j", "type": "function_call", "call_id": "t", "name": "n", "arguments": "{}"}},
+        {"type": "response.output_item.done", "item": {"id": "j", "type": "function_call", "call_id": "t", "name": "n", "arguments": "{}"}},
+        {"type": "response.output_item.done", "item": {"id": "k", "type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}]}},
+        {"type": "error", "error": {"code": "c", "message": "m"}},
+        {"type": "response.completed", "response": {"id": "r", "status": "completed", "error": {"code": "c"}, "usage": {"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 7}}},
+    ],
+}  # fmt: skip
+
+
+def changed(tree: Any, odd: Any) -> Iterator[Any]:
+    """The tree with one node after another in its place."""
+    yield odd
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, inner in pairs:
+        for new in changed(inner, odd):
+            copy = tree.copy()
+            copy[key] = new
+            yield copy
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize(("path", "body"), [(MESSAGES, ASK), (CHAT, ASK_CHAT), (RESPONSES, ASK_RESPONSES)])
+def test_wrong_types_pass_and_the_record_ends(
+    server: Server, upstream: Upstream, path: str, body: bytes, odd: Any
+) -> None:
+    """Each member of each event in turn, the others as they should be."""
+    client = server.connect()
+    ids = []
+    for events in changed(FULL[path], odd):
+        told = b"".join(
+            b"data: %s\n\n" % json.dumps(one).encode()
+            for one in (events if isinstance(events, list) else [events])
+        )
+        upstream.say(*streamed(told))
+        client.send("POST", path, body)
+        status, headers = client.head()
+        assert (status, client.body(headers)) == (200, (told, True))
+        ids.append(headers["x-aibridge-interception-id"])
+    server.record(ids[-1])
+    records = {one["id"]: one for one in server.get("/interceptions?limit=1000")["results"]}
+    assert all(records[id]["ended_at"] for id in ids)
+    for id in ids:
+        for usage in records[id]["token_usages"]:
+            counts = [value for key, value in usage.items() if key.endswith("_tokens")]
+            assert all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
+    serves_on(server, upstream)
+
+
+def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> None:
+    """They take no other request's record with them."""
+    counts = {"input_tokens": 10**30, "output_tokens": 2**63, "\ud800": 5, "\0": 6, "x" * 100_000: 7}
+    more = {f"kind_{number}": 1 for number in range(10_000)}
+    client = make_app().test_client()
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        for usage in ({**counts, **more}, {"input_tokens": 3}):
+            said = json.dumps({"id": "m", "usage": usage}).encode()
+            upstream.say(answer(200, said))
+            assert client.post(PREFIX + MESSAGES, data=ASK_WHOLE).get_data() == said
+        lock.execute("ROLLBACK")
+
+    def results() -> list[Any]:
+        return client.get(f"{PREFIX}/interceptions").get_json()["results"]
+
+    until(lambda: len(results()) == 2 and all(one["ended_at"] and one["token_usages"] for one in results()))
+    plain, odd = [one["token_usages"][0] for one in results()]
+    assert plain["input_tokens"] == 3
+    assert odd["input_tokens"] == odd["output_tokens"] == (1 << 53) - 1
+    assert 0 < len(odd["metadata"]) <= 100
+    assert all(name.isprintable() and len(name) <= 100 for name in odd["metadata"])
