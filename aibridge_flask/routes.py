@@ -146,7 +146,7 @@ def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
     if raw:
         target = raw if raw.startswith("/") else urlsplit(raw)._replace(scheme="", netloc="").geturl()
         path, _, query = target.partition("?")
-        return path, query
+        return path, query.partition("#")[0]
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     plain = "%" not in path and "//" not in path
     return (quote(path.encode("latin-1")) if plain else ""), environ.get("QUERY_STRING", "")
