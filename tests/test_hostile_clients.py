@@ -424,17 +424,7 @@ VALUES = [
     b'[{"role":"user","content":"\\ud800 \\u0000"}]', b'[{"role":["user"],"content":"x"}]', b'[{"role":"user","content":' + b"[" * 200 + b"]" * 200 + b"}]", b'{"include_usage":"yes","x":' + b"9" * 5000 + b"}",
     b'{"include_usage":false,"x":1e999}', b'[{"type":5,"call_id":{}}]', b'{"user_id":5}', b'{"user_id":"{\\"session_id\\":5}"}', b'{"user_id":"{\\"session_id\\":' + b"[" * 500 + b'"}', b'"' + b"x" * 100_000 + b'"',
 ]  # fmt: skip
-MEMBERS = [
-    "model",
-    "stream",
-    "messages",
-    "input",
-    "metadata",
-    "stream_options",
-    "background",
-    "system",
-    "tools",
-]
+MEMBERS = ["model", "stream", "messages", "input", "metadata", "stream_options"]
 
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
@@ -450,8 +440,7 @@ def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path:
             client.send("POST", path, body)
             status, headers = client.head()
             said, _ = client.body(headers)
-            refusals = {400} if b"9" * 5000 in odd else set()
-            assert status in {200} | refusals, said
+            assert status == 200 or (status == 400 and b"9" * 5000 in odd), said
             if status == 200 and not (path == CHAT and b'"stream":true' in body):
                 assert upstream.heard[-1].body == body
     serves_on(server, upstream)

@@ -17,8 +17,10 @@ from click.testing import CliRunner
 
 from aibridge_flask import Actor, ConfigError, config, create_app
 from aibridge_flask.cli import aibridge
+from aibridge_flask.hooks import Hooks
 from aibridge_flask.model import Call
 from aibridge_flask.outbound import Outbound
+from aibridge_flask.upstream.board import Board
 from tests.conftest import MakeApp
 from tests.support.postgres import Postgres
 from tests.support.server import PREFIX, Server, free_port, until
@@ -31,8 +33,8 @@ def canary(number: int) -> str:
 
 
 VALUE, FILE, ENV, OWN, PROXY, DATABASE, REDIS, TOOLS, AWS, WRONG = map(canary, range(10))
-NOT_USED = canary(10)
-CONFIGURED = (VALUE, FILE, ENV, PROXY, DATABASE, REDIS, TOOLS, AWS, NOT_USED)
+SECOND = canary(10)
+CONFIGURED = (VALUE, FILE, ENV, PROXY, DATABASE, REDIS, TOOLS, AWS, SECOND)
 
 
 def needles(*secrets: str) -> list[bytes]:
@@ -58,10 +60,11 @@ def settings(upstream_url: str, key_file: Path) -> dict[str, Any]:
         "read_timeout": 0.5,
         "redis_url": f"redis://user:{REDIS}@127.0.0.1:1/0",
         "providers": [
-            {"type": "anthropic", "base_url": upstream_url, "keys": [key, {"value": NOT_USED}]},
+            {"type": "anthropic", "base_url": upstream_url, "keys": [key, {"value": SECOND}]},
             {"type": "openai", "base_url": f"{upstream_url}/v1", "keys": [{"file": str(key_file)}]},
             {"type": "anthropic", "name": "by-env", "base_url": upstream_url, "keys": [{"env": "SECRET_OF_TEST"}]},
             {"type": "copilot", "base_url": upstream_url},
+            {"type": "anthropic", "name": "one-key", "base_url": upstream_url, "keys": [key]},
             {"type": "anthropic", "name": "away", "base_url": away, "keys": [key]},
             {"type": "anthropic", "name": "tls", "base_url": away.replace("http", "https"), "keys": [key]},
             {"type": "anthropic", "name": "proxied", "base_url": "http://provider.test", "keys": [key], "proxy": f"http://user:{PROXY}@{upstream_url[7:]}"},
@@ -276,7 +279,7 @@ def test_a_talkative_server_tells_no_secret(talkative: Talkative, upstream: Upst
 def test_the_upstream_hears_the_secrets_and_no_others(talkative: Talkative, upstream: Upstream) -> None:
     """The canaries were alive: each provider was asked with its own."""
     for path, secret in (
-        ("/anthropic/v1/messages", VALUE),
+        ("/one-key/v1/messages", VALUE),
         ("/by-env/v1/messages", ENV),
         ("/openai/v1/responses", FILE),
     ):
@@ -302,7 +305,7 @@ def test_tokens_that_come_twice_never_go_on(
     talkative: Talkative, upstream: Upstream, lines: list[str], status: int
 ) -> None:
     upstream.say(answer(200, b"{}"))
-    said = talkative.say(*(line.format(*talkative.tokens) for line in lines), path="/anthropic/v1/messages")
+    said = talkative.say(*(line.format(*talkative.tokens) for line in lines), path="/one-key/v1/messages")
     assert said.startswith(b"HTTP/1.1 %d " % status)
     assert len(upstream.heard) == (status == 200)
     assert not shows(str(upstream.heard), *talkative.tokens)
@@ -347,14 +350,24 @@ SECRETIVE = {
 @pytest.mark.parametrize("given", [{}, {"x-api-key": OWN}, {"authorization": f"Bearer {OWN}"}])
 def test_no_value_on_a_requests_way_shows_its_secret(given: dict[str, str]) -> None:
     found = config.load(SECRETIVE)
-    outbound = Outbound(found, found.providers[0])
+    outbound = Outbound(found, found.providers[0], Board(), Hooks())
     headers = {**given, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
     call = Call("POST", "/v1/messages", "", headers, lambda: b"")
-    credential = outbound.credential(headers)
-    outgoing = outbound.bridged(call, "https://x/y", b"{}", credential, Actor("me"), decoded=False)
-    assert (OWN if given else VALUE) in str(outgoing.headers)
+    keys = outbound.keys(headers)
+    outgoing = outbound.bridged(call, "https://x/y", b"{}", Actor("me"), decoded=False)
+    assert (OWN if given else VALUE) in str(keys.first.header)
     values = (found, *found.providers, *found.mcp_servers, *found.providers[0].keys, *found.providers[1].aws)
-    for value in (*values, outbound, outbound.provider, call, credential, outgoing, vars(outbound)):
+    for value in (
+        *values,
+        outbound,
+        outbound.provider,
+        call,
+        keys,
+        keys.first,
+        outgoing,
+        vars(outbound),
+        vars(outbound.pool),
+    ):
         assert not shows(f"{value!r} {value}", *CONFIGURED, OWN, WRONG)
 
 
@@ -416,7 +429,7 @@ class Written(Server):
 
 @pytest.mark.parametrize(
     "text",
-    [f'proxy = "{WRONG}', f"proxy = 'http://user:{WRONG}@[x]/'", f'[[providers]]\ntype = "openai"\nkeys = [{{env = "{WRONG}"}}]', f'database_url = "postgresql+psycopg://u:{WRONG}@127.0.0.1:{WRONG}/d"'],
+    [f'proxy = "{WRONG}', f'[[providers]]\ntype = "openai"\nkeys = [{{env = "{WRONG}"}}]', f'database_url = "postgresql+psycopg://u:{WRONG}@127.0.0.1:{WRONG}/d"'],
 )  # fmt: skip
 def test_a_server_that_cannot_start_tells_no_secret(tmp_path: Path, text: str) -> None:
     server = Written(tmp_path, {"text": text}, "--log-level", "debug")
