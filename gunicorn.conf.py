@@ -15,6 +15,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
 from aibridge_flask.config import load, take
+from aibridge_flask.records import database
 
 
 class DrainingWorker(GeventWorker):
@@ -73,6 +74,14 @@ max_requests = 0  # a worker that drains for it leaves new connections hanging
 limit_request_line = 8190
 limit_request_field_size = 32768
 control_socket_disable = True
+
+
+def on_starting(server):
+    """What a worker found wrong would stop it with a traceback; here it is one line."""
+    try:
+        database.migrate(database.connect(load({}).database_url))
+    except ConfigError as error:
+        raise SystemExit(f"aibridge: {error.message}") from None
 
 
 def on_reload(server):

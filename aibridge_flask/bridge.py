@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from . import agent, clients, coding, headers
@@ -18,7 +20,7 @@ from .records.recorder import Recorder
 from .relay import Ending, Relay
 from .upstream.keys import Keys
 from .upstream.transport import WireAnswer
-from .waiting import NOBODY, Client, watch
+from .waiting import watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 _EVENT_STREAM = "text/event-stream"
@@ -51,13 +53,15 @@ class Bridge:
         request = self._read(outbound, call, actor, id)
         journal = Journal(self._recorder, self._settings.records, outbound.hooks, _started(request))
         journal.begin(request.facts.prompt)
-        client, answer = _send(request, journal)
+        held = ExitStack()
         try:
-            return self._reply(request, journal, client, answer)
-        except BaseException:
-            answer.close()
-            client.close()
-            journal.end(Failure(GatewayError.record_type, GatewayError.text))
+            answer = _send(request, journal, held)
+            return self._reply(request, journal, answer, held.close)
+        except BaseException as error:
+            held.close()
+            told = error if isinstance(error, BridgeError) else GatewayError()
+            journal.answered(0 if isinstance(told, ClientGone) else told.status)
+            journal.end(Failure(told.record_type, told.message))
             raise
 
     def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
@@ -71,7 +75,9 @@ class Bridge:
             raise BackgroundNotSupported
         return _Request(outbound, interceptor, call, actor, id, keys, body, text, facts)
 
-    def _reply(self, request: _Request, journal: Journal, client: Client, answer: WireAnswer) -> Reply:
+    def _reply(
+        self, request: _Request, journal: Journal, answer: WireAnswer, release: Callable[[], None]
+    ) -> Reply:
         streamed = _is_event_stream(answer, request.facts)
         fold = self._fold(request, answer, streamed)
         wire_format, call = request.interceptor.format, request.call
@@ -87,11 +93,9 @@ class Bridge:
             journal.exact = journal.exact and not may
             return wire_format.error_event(error, journal.id) if may else b""
 
-        def release() -> None:
-            answer.close()
-            client.close()
-
         relay = Relay(pieces, Ending(settle, farewell, release), call.client_socket, streamed, call.http10)
+        if not streamed:
+            relay.fetch()
         return Reply(answer.status, _headers(answer, fold, streamed, journal.id), relay)
 
     def _fold(self, request: _Request, answer: WireAnswer, streamed: bool) -> Fold:
@@ -143,23 +147,17 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
     return request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
 
 
-def _send(request: _Request, journal: Journal) -> tuple[Client, WireAnswer]:
-    """The answer's head, or the end of the record."""
-    client = NOBODY
-    try:
-        outgoing = _outgoing(request, journal)
-        client = watch(request.call.client_socket)
-        journal.sending()
-        endpoint, model = request.interceptor.endpoint, request.facts.model
-        sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
-    except BaseException as error:
-        client.close()
-        told = error if isinstance(error, BridgeError) else GatewayError()
-        journal.answered(0 if isinstance(told, ClientGone) else told.status)
-        journal.end(Failure(told.record_type, told.message))
-        raise
-    journal.answered(sent.answer.status, sent.credential.hint)
-    return client, sent.answer
+def _send(request: _Request, journal: Journal, held: ExitStack) -> WireAnswer:
+    """The answer, whose head is known; `held` lets go of it and of the client."""
+    outgoing = _outgoing(request, journal)
+    client = watch(request.call.client_socket)
+    held.callback(client.close)
+    journal.sending()
+    endpoint, model = request.interceptor.endpoint, request.facts.model
+    sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
+    held.callback(sent.answer.close)
+    journal.answered(sent.answer.status, sent.credential.hint, sent.credential.mask)
+    return sent.answer
 
 
 def _codings(answer: WireAnswer) -> list[str]:

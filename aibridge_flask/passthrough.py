@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 from . import headers
 from .errors import BridgeError
@@ -22,20 +23,24 @@ def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     outbound.hooks.tell(Passed(provider.name, provider.passthrough(call.path), call.method))
     keys = outbound.keys(call.headers)
     outgoing = outbound.passed(call, call.read_body(), actor)
-    client = watch(call.client_socket)
+    held = ExitStack()
     try:
+        client = watch(call.client_socket)
+        held.callback(client.close)
         answer = outbound.send_passed(outgoing, keys, client)
+        held.callback(answer.close)
+        return _reply(call, answer, held.close)
     except BaseException:
-        client.close()
+        held.close()
         raise
 
-    def release() -> None:
-        answer.close()
-        client.close()
 
+def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply:
     ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
     streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
     relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
+    if not streamed:
+        relay.fetch()
     kept = headers.to_client(answer.headers, ("x-accel-buffering",) if streamed else ())
     if streamed:
         kept.append(("X-Accel-Buffering", "no"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -43,12 +44,20 @@ class Relay:
         self._pieces, self._ending = pieces, ending
         self._client, self._http10 = client, http10
         self._opening = opening
+        self._ahead: list[bytes] = []
         self._broken = self._closed = False
 
     def __iter__(self) -> Relay:
         return self
 
+    def fetch(self) -> None:
+        """Gets the first piece before the status goes out, for what breaks off before it is no answer
+        at all. Raises UpstreamCut, UpstreamTimeout, ClientGone; the end is then the caller's."""
+        self._ahead = list(itertools.islice(self._pieces, 1))
+
     def __next__(self) -> bytes:
+        if self._ahead:
+            return self._ahead.pop()
         if self._opening:  # status and headers go out at once, before there is a body
             self._opening = False
             return b""

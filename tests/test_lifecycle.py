@@ -301,3 +301,15 @@ def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upst
     ended(found)
     until(lambda: all_ended(server, {one.id for one in found}))
     assert "error" not in server.log.read_text().lower()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////nowhere/records.db", "postgresql+psycopg://me:secret@127.0.0.1:1/x"]
+)
+def test_a_database_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path, url: str) -> None:
+    server = Server(tmp_path, {"database_url": url})
+    assert server.process.wait(PATIENCE) == 1
+    told = [line for line in server.log.read_text().splitlines() if not line.startswith("[")]
+    assert len(told) == 1
+    assert told[0].startswith("aibridge: database_url: ")
+    assert "secret" not in told[0]

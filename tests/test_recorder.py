@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -52,7 +53,7 @@ def recorder_that_refuses(url: str) -> Iterator[Recorder]:
     recorder.close()
 
 
-def started(id: str, **more: str) -> Started:
+def started(id: str, **more: Any) -> Started:
     return Started(id, "ann", now(), **more)
 
 
@@ -125,7 +126,7 @@ def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, u
         recorder.write(Ended(ids[0], now(), status_code=200), dear=True)
         recorder.write(started(ids[1]), dear=False)
         recorder.write(
-            started(ids[2], model="a\ud800\0b"),
+            started(ids[2], model="a\ud800\0b", metadata={"k\ud800": "v\ud800"}),
             ToolUse(ids[2], 0, 0, "r", "call", "", "Read", "{}", now()),
             dear=False,
         )
@@ -134,6 +135,9 @@ def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, u
     until(lambda: len(rows(recorder, tables.interceptions)) == 3)
     found = {row["id"]: (row["status_code"], row["model"]) for row in rows(recorder, tables.interceptions)}
     assert found == {ids[0]: (200, ""), ids[1]: (None, ""), ids[2]: (None, "a?\ufffdb")}
+    assert [row["metadata"] for row in rows(recorder, tables.interceptions) if row["id"] == ids[2]] == [
+        {"k?": "v?"}
+    ]
     assert len(rows(recorder, tables.tool_usages)) == 1
 
 

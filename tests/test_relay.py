@@ -233,6 +233,38 @@ def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
     assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "server_error"
 
 
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/anthropic/v1/models/m"])
+@pytest.mark.parametrize("cut", [CLOSE, RESET])
+def test_an_answer_without_a_byte_of_its_body_is_a_502(
+    server: Server, upstream: Upstream, path: str, cut: object
+) -> None:
+    upstream.say(head(200, "Content-Length: 9"), cut)
+    client = server.connect()
+    client.send("POST" if path.endswith("messages") else "GET", path, ASK_WHOLE)
+    status, headers = client.head()
+    body, whole = client.body(headers)
+    assert (status, whole, json.loads(body)["error"]["message"]) == (
+        502,
+        True,
+        "the AI provider's answer broke off",
+    )
+    if path.endswith("messages"):
+        record = server.record(headers["x-aibridge-interception-id"])
+        assert (record["status_code"], record["error_type"]) == (502, "server_error")
+
+
+def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstream: Upstream) -> None:
+    said = b'{"error":{"message":"bad key: sk-ant-central-0123456789"}}'
+    upstream.say(answer(403, said))
+    client = server.connect()
+    client.send("POST", "/anthropic/v1/messages", ASK_WHOLE)
+    status, headers = client.head()
+    client.body(headers)
+    assert status == 403
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert record["error_message"] == "bad key: sk-a...6789"
+
+
 def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.say(stream_head(), chunk(START[:30]), go, CLOSE)

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_plain_http_through_a_proxy_names_the_whole_url(make_app: MakeApp, upstr
     assert ask(client).status_code == 200
     assert upstream.heard[0].target == "http://provider.test/base/v1/messages"
     assert upstream.heard[0].header("Host") == "provider.test"
+
+
+def test_a_plain_proxy_hears_its_password_and_the_upstream_does_not(
+    make_app: MakeApp, upstream: Upstream
+) -> None:
+    proxy = upstream.url.replace("http://", "http://user:pass%20word@")
+    upstream.say(answer(200, b"{}"))
+    assert ask(make_app(**at("http://provider.test", proxy=proxy)).test_client()).status_code == 200
+    assert upstream.heard[0].header("proxy-authorization") == "Basic " + b64encode(b"user:pass word").decode()
+    assert upstream.heard[0].target == "http://provider.test/v1/messages"
 
 
 def test_the_environments_proxy_counts_and_no_proxy_too(

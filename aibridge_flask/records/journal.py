@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 from ..config.settings import Records
@@ -46,6 +46,7 @@ class Journal:
         self._calls = self._thoughts = 0
         self._digest = hashlib.sha256()
         self._status = 0
+        self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
         self._begun = self._sent = self._received = monotonic()
         self._given = False
@@ -66,9 +67,10 @@ class Journal:
         """From now on it is the upstream's time."""
         self._sent = monotonic()
 
-    def answered(self, status: int, hint: str = "") -> None:
-        """The upstream's head is known, and to which credential it answered."""
-        self._status = status
+    def answered(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
+        """The upstream's head is known, and to which credential it answered; `mask` takes that out of
+        what the upstream says."""
+        self._status, self._mask = status, mask
         if hint not in ("", self._started.credential_hint):
             self._record([KeyUsed(self.id, hint)])
 
@@ -135,7 +137,7 @@ class Journal:
             status_code=self._status,
             first_byte_at=self._first_byte_at,
             error_type=told.type,
-            error_message=told.message,
+            error_message=self._mask(told.message),
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
             usage=self._turn.usage,

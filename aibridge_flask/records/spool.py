@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict, replace
 
 from .events import EVENTS, Event
 from .rows import clean
@@ -107,9 +106,16 @@ def _line(event: Event) -> bytes:
     try:
         return msgspec.json.encode([kind, event], enc_hook=dict) + b"\n"
     except UnicodeError:
-        texts = {name: clean(text) for name, text in asdict(event).items() if isinstance(text, str)}
-        cleaned: Any = replace(event, **texts)
-        return msgspec.json.encode([kind, cleaned], enc_hook=dict) + b"\n"
+        cleaned = _cleaned(msgspec.to_builtins(event, enc_hook=dict))
+        return msgspec.json.encode([kind, cleaned]) + b"\n"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(inner) for inner in value]
+    return clean(value) if isinstance(value, str) else value
 
 
 def _events(line: bytes) -> Iterator[Event]:

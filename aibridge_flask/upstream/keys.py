@@ -36,6 +36,10 @@ class Credential:
     hint: str
     header: tuple[str, str] = field(repr=False)
 
+    def mask(self, text: str) -> str:
+        """The text with the hint wherever the secret stands."""
+        return text.replace(self.header[1].removeprefix("Bearer "), self.hint)
+
 
 class Keys(Protocol):
     """Where a request's credentials come from; `scope` is the model, since limits are per model."""
