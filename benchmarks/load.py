@@ -139,16 +139,16 @@ async def paced(
         ends.append(client.ask(request(path, f"paced {events} {pause} all{number}")))
         await asyncio.sleep(ramp / streams)
     await asyncio.sleep(_SETTLE)
-    used, begun = cpu_seconds(pids), [len(client.delays) for client in clients]
+    used, begun, full = cpu_seconds(pids), [len(client.delays) for client in clients], memory(pids)
     await asyncio.sleep(window)
-    used = cpu_seconds(pids) - used
+    used, grown = cpu_seconds(pids) - used, memory(pids) - full
     delays = [delay for client, skip in zip(clients, begun, strict=True) for delay in client.delays[skip:]]
     held = memory(pids) - empty
-    await asyncio.wait_for(asyncio.gather(*ends), PATIENCE)
+    await asyncio.wait_for(asyncio.gather(*ends), PATIENCE + window)
     lost = sum(events - len(client.delays) for client in clients)
     for client in clients:
         client.transport.close()
-    return {"requests": streams, "delays": delays, "cpu": used, "memory": held, "lost": lost}
+    return {"requests": streams, "delays": delays, "cpu": used, "memory": held, "grown": grown, "lost": lost}
 
 
 async def leave(port: int, path: str, upstream: int, pause: int, count: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ _ROWS = (
     ("burst_rate", "stream of 200 events: streams/s", 0),
     ("event_cpu_us", "500 paced streams: CPU µs/event", 0),
     ("stream_kb", "500 paced streams: KB/stream", 1),
+    ("grown_mb", "500 paced streams: growth while they last, MB", 1),
     ("event_ms", "500 paced streams: age of an event, median ms", 2),
     ("event_p99_ms", "500 paced streams: age of an event, p99 ms", 2),
     ("json_first_ms", "JSON: first byte, median ms", 2),
@@ -22,8 +23,18 @@ _ROWS = (
     ("burst_first_p99_ms", "stream: first byte, p99 ms", 2),
     ("leave_ms", "client left: upstream closed after, median ms", 1),
     ("leave_worst_ms", "client left: upstream closed after, worst ms", 1),
+    ("start_ms", "cold start, ms", 0),
+    ("idle_mb", "idle worker, MB", 1),
 )
-_NEEDS_SERVER = ("json_cpu_us", "burst_cpu_us", "event_cpu_us", "stream_kb")
+_NEEDS_SERVER = (
+    "json_cpu_us",
+    "burst_cpu_us",
+    "event_cpu_us",
+    "stream_kb",
+    "grown_mb",
+    "start_ms",
+    "idle_mb",
+)
 _TARGETS = (
     ("JSON of 2 KB, CPU", "json_cpu_us", 550, "µs"),
     ("stream of 200 events, CPU", "burst_cpu_us", 950, "µs"),
@@ -33,6 +44,8 @@ _TARGETS = (
     ("added time to first byte, stream, median", "burst_first_ms", 1, "ms"),
     ("age of an event at 500 streams, p99", "event_p99_ms", 10, "ms"),
     ("client left, upstream closed after, median", "leave_ms", 5, "ms"),
+    ("cold start", "start_ms", 1500, "ms"),
+    ("idle worker, memory", "idle_mb", 75, "MB"),
 )
 
 

@@ -1,7 +1,7 @@
 """Measures the bridge beside other ways to the same upstream.
 
-`python -m benchmarks.run` prints Markdown tables; `--quick` takes one short round, `--json FILE`
-keeps all figures. Clients and upstream run on one core, the servers on another.
+`python -m benchmarks.run` prints Markdown tables; `--quick` takes one short round, `--long` one whose
+streams last a minute, `--json FILE` keeps all figures. Clients and upstream run on one core, the servers on another.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from . import servers
+from .processes import family, memory
 from .report import tables
 from .servers import ROOT, Server
 
 Figures = dict[str, float]
-_LIMIT = 120.0
+_LIMIT = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Plan:
     leaving: int = 6
 
 
+_LONG = Plan(rounds=1, window=60.0)
 _QUICK = Plan(rounds=1, json=600, burst=200, single=60, window=1.5, leaving=3)
 _CLIENTS = 16
 _WARM_UP = 50
@@ -52,7 +54,7 @@ _WARM_UP = 50
 def main() -> None:
     options = _options()
     _allow_files()
-    plan = _QUICK if options.quick else Plan()
+    plan = _QUICK if options.quick else _LONG if options.long else Plan()
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     with tempfile.TemporaryDirectory(prefix="aibridge-bench-") as folder:
@@ -65,6 +67,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--long", action="store_true", help="one round, whose streams last a minute")
     parser.add_argument("--json", type=Path, help="where to keep all figures")
     return parser.parse_args()
 
@@ -121,6 +124,7 @@ def _empty(plan: Plan, server: Server) -> Figures:
 def _round(plan: Plan, server: Server, upstream: Server) -> Figures:
     """One server's figures, the memory first: a fresh process has no free memory to reuse."""
     sent = 0
+    started = server.first_answer()
 
     def load(case: str, **arguments: Any) -> dict[str, Any]:
         nonlocal sent
@@ -131,12 +135,9 @@ def _round(plan: Plan, server: Server, upstream: Server) -> Figures:
     for bench in ("json", "burst"):
         load("closed", bench=bench, server=0, count=_WARM_UP, clients=1)
     worker = 0 if server is upstream else server.worker
-    figures = _paced(
-        plan,
-        load(
-            "paced", server=worker, streams=plan.streams, pause=plan.pause, ramp=plan.ramp, window=plan.window
-        ),
-    )
+    figures = {"start_ms": started * 1e3, "idle_mb": memory(family(worker)) / (1 << 20)}
+    streams = {"streams": plan.streams, "pause": plan.pause, "ramp": plan.ramp, "window": plan.window}
+    figures |= _paced(plan, load("paced", server=worker, **streams))
     for bench, count in (("json", plan.json), ("burst", plan.burst)):
         figures |= _rates(bench, load("closed", bench=bench, server=worker, count=count, clients=_CLIENTS))
         single = load("closed", bench=bench, server=0, count=plan.single, clients=1)
@@ -163,6 +164,7 @@ def _paced(plan: Plan, found: dict[str, Any]) -> Figures:
         "event_ms": statistics.median(delays) / 1e6,
         "event_p99_ms": _p99(delays) / 1e6,
         "stream_kb": found["memory"] / plan.streams / 1024,
+        "grown_mb": found["grown"] / (1 << 20),
         "lost": found["lost"],
     }
 

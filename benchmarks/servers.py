@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -67,6 +68,7 @@ class Server:
     ) -> None:
         self.port, self.path, self.folder = port, path, folder
         self.log = folder / "log"
+        self._begun = time.monotonic()
         kept = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
         with self.log.open("wb") as log, on_core(core):
             self._process = subprocess.Popen(
@@ -83,7 +85,15 @@ class Server:
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(self.log.read_text()) from None
-                time.sleep(0.05)
+                time.sleep(0.01)
+
+    def first_answer(self) -> float:
+        """Seconds from the start to an answer, whatever its status: a cold start, if asked for first."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", self.path)
+            connection.getresponse().read()
+        return time.monotonic() - self._begun
 
     @property
     def worker(self) -> int:

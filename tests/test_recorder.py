@@ -245,16 +245,20 @@ def test_a_parent_is_found_among_the_same_actors_calls(recorder: Recorder) -> No
     assert found == {parent: None, stranger: None, child: parent}
 
 
-def test_the_migrations_make_the_tables(empty_database_url: str) -> None:
-    url = empty_database_url
+@pytest.mark.parametrize("step", ["all at once", "one by one"])
+def test_the_migrations_make_the_tables(empty_database_url: str, step: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    engine = databases.connect(url)
+    engine = databases.connect(empty_database_url)
+    if step == "one by one":
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            databases.upgrade(connection)
     databases.migrate(engine)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
+        assert context.get_current_revision() == databases.HEAD
 
 
 def test_many_processes_can_start_on_an_empty_database(empty_database_url: str) -> None:

@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Engine, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..config.settings import Price
@@ -34,7 +34,6 @@ from .rows import row_of
 from .statement import Statement
 
 _log = logging.getLogger("aibridge.records")
-_INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BAD = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
 _MOST = 1 << 53
 _INTERRUPTED = "the worker that served it died"
@@ -58,7 +57,7 @@ class Store:
         self._error = driver.Error
         self._bad = tuple(getattr(driver, name) for name in _BAD)
         self._begin = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else ""
-        insert = _INSERTS[engine.dialect.name]
+        insert = import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
