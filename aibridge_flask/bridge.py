@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from . import agent, clients, coding, headers
@@ -17,7 +16,7 @@ from .outbound import Outbound
 from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder
-from .relay import Ending, Relay
+from .relay import Ending, Held, Relay
 from .upstream.keys import Keys
 from .upstream.transport import WireAnswer
 from .waiting import watch
@@ -53,12 +52,12 @@ class Bridge:
         request = self._read(outbound, call, actor, id)
         journal = Journal(self._recorder, self._settings.records, outbound.hooks, _started(request))
         journal.begin(request.facts.prompt)
-        held = ExitStack()
+        held = Held()
         try:
             answer = _send(request, journal, held)
-            return self._reply(request, journal, answer, held.close)
+            return self._reply(request, journal, answer, held.release)
         except BaseException as error:
-            held.close()
+            held.release()
             told = error if isinstance(error, BridgeError) else GatewayError()
             journal.answered(0 if isinstance(told, ClientGone) else told.status)
             journal.end(Failure(told.record_type, told.message))
@@ -147,15 +146,15 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
     return request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
 
 
-def _send(request: _Request, journal: Journal, held: ExitStack) -> WireAnswer:
+def _send(request: _Request, journal: Journal, held: Held) -> WireAnswer:
     """The answer, whose head is known; `held` lets go of it and of the client."""
     outgoing = _outgoing(request, journal)
     client = watch(request.call.client_socket)
-    held.callback(client.close)
+    held.add(client.close)
     journal.sending()
     endpoint, model = request.interceptor.endpoint, request.facts.model
     sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
-    held.callback(sent.answer.close)
+    held.add(sent.answer.close)
     journal.answered(sent.answer.status, sent.credential.hint, sent.credential.mask)
     return sent.answer
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 from . import headers
 from .errors import BridgeError
 from .hooks import Passed
 from .model import Actor, Call, Reply
 from .outbound import Outbound
-from .relay import Ending, Relay
+from .relay import Ending, Held, Relay
 from .upstream.transport import WireAnswer
 from .waiting import watch
 
@@ -23,15 +22,15 @@ def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     outbound.hooks.tell(Passed(provider.name, provider.passthrough(call.path), call.method))
     keys = outbound.keys(call.headers)
     outgoing = outbound.passed(call, call.read_body(), actor)
-    held = ExitStack()
+    held = Held()
     try:
         client = watch(call.client_socket)
-        held.callback(client.close)
+        held.add(client.close)
         answer = outbound.send_passed(outgoing, keys, client)
-        held.callback(answer.close)
-        return _reply(call, answer, held.close)
+        held.add(answer.close)
+        return _reply(call, answer, held.release)
     except BaseException:
-        held.close()
+        held.release()
         raise
 
 

@@ -30,6 +30,22 @@ class Ending:
     release: Callable[[], None]
 
 
+class Held:
+    """What is to be let go of at the end, the last first; once."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], None]] = []
+
+    def add(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+
+    def release(self) -> None:
+        while self._calls:
+            self._calls.pop()()
+
+
 class Relay:
     """Gives the server piece after piece. An object, not a generator: the server calls `close`
     also on one that was never begun, where a generator's `finally` would not run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import requests
@@ -33,19 +33,18 @@ _READ = 1 << 16
 
 
 class WireAnswer:
-    """An upstream's answer: its head is known, its body is still to come."""
+    """An upstream's answer: its head is known, its body is still to come. Of the response it keeps
+    what it needs, since there may be many for long."""
 
     def __init__(self, response: requests.Response, read_timeout: float) -> None:
-        self._response, self._read_timeout = response, read_timeout
         raw: Any = response.raw
-        self._raw = raw
+        self._raw, self._read_timeout = raw, read_timeout
+        self._ours = isinstance(raw, Wire)
         self._ended = False
         self.status = int(response.status_code)
-        self.headers: HeaderList = self._raw.headers if self._ours else tuple(self._raw.headers.items())
-
-    @property
-    def _ours(self) -> bool:
-        return isinstance(self._raw, Wire)
+        self.headers: HeaderList = raw.headers if self._ours else tuple(raw.headers.items())
+        self.close: Callable[[], None] = raw.close if self._ours else response.close
+        """Ends the upstream's connection, or gives it back when the answer was whole."""
 
     @property
     def complete(self) -> bool:
@@ -66,13 +65,6 @@ class WireAnswer:
         except (HTTPError, OSError):
             raise UpstreamCut from None
         self._ended = True
-
-    def close(self) -> None:
-        """Ends the upstream's connection, or gives it back when the answer was whole."""
-        if self._ours:
-            self._raw.close()
-        else:
-            self._response.close()
 
 
 class Transport:

@@ -82,7 +82,8 @@ class _Waiting:
             try:
                 return upstream.recv(size)
             except _BUSY as error:
-                self._wait(upstream.fileno(), _event(error, _READ), timeout)
+                event = _event(error, _READ)
+            self._wait(upstream.fileno(), event, timeout)
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         self.check()  # a request that nobody waits for costs all the same
@@ -91,8 +92,10 @@ class _Waiting:
         while left:
             try:
                 left = left[upstream.send(left) :]
+                continue
             except _BUSY as error:
-                self._wait(upstream.fileno(), _event(error, _WRITE), timeout)
+                event = _event(error, _WRITE)
+            self._wait(upstream.fileno(), event, timeout)
 
     def check(self) -> None:
         raise NotImplementedError
