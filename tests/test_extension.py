@@ -11,6 +11,7 @@ import pytest
 from flask import Flask, Response
 
 from aibridge_flask import Actor, AIBridge, ConfigError
+from aibridge_flask.records.events import InterceptionEnded, InterceptionStarted
 from tests.conftest import providers
 from tests.support.server import PREFIX
 from tests.support.upstream import GONE, PATIENCE, Upstream, answer, chunk, stream_head, streamed
@@ -193,3 +194,27 @@ def test_a_host_that_drops_an_answer_ends_it(tmp_path: Path, upstream: Upstream,
     with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
         ended = database.execute("SELECT ended_at IS NOT NULL, error_type FROM interceptions").fetchall()
     assert ended == [(1, "client_closed")]
+
+
+def test_a_host_hears_of_interceptions_and_cannot_break_them(
+    tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = host(tmp_path, upstream)
+    bridge = AIBridge(app)
+    heard: list[tuple[str, object]] = []
+
+    @bridge.on_interception_started
+    def begun(value: InterceptionStarted) -> None:
+        heard.append((value.started.model, len(upstream.heard)))
+        raise RuntimeError("the host's own")
+
+    @bridge.on_interception_ended
+    def over(value: InterceptionEnded) -> None:
+        heard.append((value.started.id, value.ended.status_code))
+
+    upstream.say(answer(200, b"{}"))
+    response = app.test_client().post(MESSAGES, data=b'{"model":"m"}', buffered=True)
+    assert response.status_code == 200
+    assert heard == [("m", 0), (response.headers["X-AIBridge-Interception-Id"], 200)]
+    assert "a listener failed" in caplog.text
+    bridge.close(app)
