@@ -9,6 +9,7 @@ BridgeError
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
+|   +-- ToolError            an MCP server failed, or refused; the model is told, not the client
 +-- GatewayError             we failed
     +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
     +-- ConfigError          the bridge does not start
@@ -145,6 +146,11 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
     text = "the AI provider's answer broke off"
+
+
+class ToolError(UpstreamError):
+    code = "tool_error"
+    text = "the MCP server failed"
 
 
 class GatewayError(BridgeError):
