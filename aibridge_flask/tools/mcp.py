@@ -67,7 +67,9 @@ class McpClient:
         were started anew do not all answer 404."""
         way = Deadline(NOBODY, min(self._timeout, _LOAD_TIMEOUT))
         try:
-            return self._in_session(lambda session: self._list(session, way), way)
+            return self._in_session(
+                lambda session: self._list(session, way) if session.has_tools else [], way
+            )
         except ToolError:
             self._end()
             raise
@@ -143,7 +145,9 @@ class McpClient:
     def _list(self, session: _Session, way: Deadline) -> list[Message]:
         found: list[Message] = []
         params: dict[str, Any] = {}
-        for _ in range(_PAGES if session.has_tools else 0):
+        if not session.has_tools:
+            return found
+        for _ in range(_PAGES):
             page = self._ask(session, "tools/list", params, way, next(self._ids))
             listed, cursor = page.get("tools"), page.get("nextCursor")
             found += listed if isinstance(listed, list) else ()
@@ -152,9 +156,7 @@ class McpClient:
             if len(found) > _TOOLS:
                 break
             params = {"cursor": cursor}
-        if found:
-            raise ToolError("the MCP server's list of tools has no end")
-        return found
+        raise ToolError("the MCP server's list of tools has no end")
 
     def _call(self, session: _Session, params: Mapping[str, Any], way: Deadline) -> Message:
         id = next(self._ids)
