@@ -59,8 +59,10 @@ class Endpoint:
         self._transport.close()
 
     @contextlib.contextmanager
-    def post(self, agreed: HeaderList, body: bytes, way: Deadline) -> Iterator[WireAnswer]:
-        with self.send("POST", agreed, body, way) as answer:
+    def post(
+        self, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
+    ) -> Iterator[WireAnswer]:
+        with self.send("POST", agreed, body, way, again) as answer:
             if answer.status == 404 and find(agreed, "mcp-session-id"):
                 raise SessionLost("the MCP server has ended the session")
             if not 200 <= answer.status < 300:
@@ -74,13 +76,15 @@ class Endpoint:
         return str(answer.status)
 
     @contextlib.contextmanager
-    def send(self, method: str, agreed: HeaderList, body: bytes, way: Deadline) -> Iterator[WireAnswer]:
+    def send(
+        self, method: str, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
+    ) -> Iterator[WireAnswer]:
         """An answer with its head read; it is closed at the end, whatever comes."""
         headers = [*self._headers, *agreed]
         if body:
             headers.append(("Content-Length", str(len(body))))
         try:
-            answer = self._transport.send(Outgoing(method, self._url, tuple(headers), body), way)
+            answer = self._transport.send(Outgoing(method, self._url, tuple(headers), body), way, again)
         except UpstreamTimeout:
             raise ToolError(LATE) from None
         except UpstreamError:

@@ -16,9 +16,10 @@ from .messages import Message
 from .tool import Tool, offered
 
 _log = logging.getLogger("aibridge.tools")
+CLOSE_TIMEOUT = 3.0
 _REFRESH = 600.0
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
-_LISTEN_AGAIN = 10.0
+_LISTEN_AGAIN = 30.0
 _LEAST_PAUSE = 1.0  # a server that always has other tools is not asked without end
 
 
@@ -38,11 +39,11 @@ class Keeper:
     def start(self) -> None:
         threading.Thread(target=self._run, name=f"aibridge-mcp-{self.server.name}", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ends the session, and the thread soon."""
+    def stop(self, seconds: float) -> None:
+        """Ends the session within that time, and the thread soon."""
         self._stopped = True
         self._wake.set()
-        self._client.close()
+        self._client.close(seconds)
 
     def abandon(self) -> None:
         """After a fork: the session is the other process's, and so may be the lock of an Event."""
@@ -63,19 +64,19 @@ class Keeper:
             self._load()
             if not self._stopped:
                 self._rest()
-        self._client.close()
+        self._client.close(CLOSE_TIMEOUT)
 
     def _load(self) -> None:
         try:
             self._take(offered(self.server, self._client.tools()))
         except ToolError as error:
             self._lose(error)
-        self.settled = True
         self._publish()
+        self.settled = True
 
     def _take(self, tools: tuple[Tool, ...]) -> None:
         if not self._up:
-            _log.info("MCP server %s is up with %d tools", self.server.name, len(tools))
+            _log.info("MCP server %s is up, tools: %d", self.server.name, len(tools))
         self.tools, self._up, self._failures = tools, True, 0
 
     def _lose(self, error: ToolError) -> None:
@@ -86,17 +87,16 @@ class Keeper:
     def _rest(self) -> None:
         """Until there is something to do: at once when the server says so."""
         begun = monotonic()
-        if self._up:
-            self._listen(begun + _REFRESH)
-        else:
-            self._wake.wait(min(_FIRST_PAUSE * 2 ** min(self._failures - 1, 10), _LAST_PAUSE))
+        self._wake.wait(self._listened() if self._up else self._back_off())
         while not self._stopped and (left := begun + _LEAST_PAUSE - monotonic()) > 0:
             sleep(left)
 
-    def _listen(self, end: float) -> None:
-        while not self._wanted() and (left := end - monotonic()) > 0:
-            again = self._client.listen(self._wanted, left)
-            self._wake.wait(min(_LISTEN_AGAIN, left) if again else left)
+    def _listened(self) -> float:
+        """Listens; then seconds to wait. A server whose stream has ended may have been restarted."""
+        end = monotonic() + _REFRESH
+        again = self._client.listen(lambda: self._stopped or self._wake.is_set(), _REFRESH)
+        left = max(0.0, end - monotonic())
+        return min(left, _LISTEN_AGAIN) if again else left
 
-    def _wanted(self) -> bool:
-        return self._stopped or self._wake.is_set()
+    def _back_off(self) -> float:
+        return min(_FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10), _LAST_PAUSE)

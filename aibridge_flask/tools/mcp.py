@@ -71,7 +71,7 @@ class McpClient:
                 lambda session: self._list(session, way) if session.has_tools else [], way
             )
         except ToolError:
-            self._end()
+            self._end(_ASIDE_TIMEOUT)
             raise
 
     def call(self, name: str, arguments: Mapping[str, Any], client: Client) -> Message:
@@ -100,15 +100,15 @@ class McpClient:
         """The session is another process's."""
         self._session = _NONE
 
-    def close(self) -> None:
-        """Ends the session and the idle connections."""
-        self._end()
+    def close(self, seconds: float) -> None:
+        """Ends the session, within that time, and the idle connections."""
+        self._end(seconds)
         self._endpoint.close()
 
-    def _end(self) -> None:
+    def _end(self, seconds: float) -> None:
         session, self._session = self._session, _NONE
         if session.id:
-            way = Deadline(NOBODY, _ASIDE_TIMEOUT)
+            way = Deadline(NOBODY, seconds)
             with contextlib.suppress(ToolError), self._endpoint.send("DELETE", session.headers, b"", way):
                 pass
 
@@ -172,7 +172,8 @@ class McpClient:
         self, session: _Session, method: str, params: Mapping[str, Any], way: Deadline, id: int
     ) -> Message:
         body, step = messages.request(id, method, params), way.step()
-        with self._endpoint.post(session.headers, body, step) as answer:
+        again = method != "tools/call"  # a tool may have done its work before the connection broke
+        with self._endpoint.post(session.headers, body, step, again) as answer:
             return self._result(answer, id, session, step)
 
     def _result(self, answer: WireAnswer, id: int, session: _Session, way: Deadline) -> Message:

@@ -7,13 +7,14 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, NoReturn
 from weakref import WeakSet
 
 from ..config import Settings
 from ..errors import ToolError
 from ..waiting import Client
-from .loader import Keeper
+from .loader import CLOSE_TIMEOUT, Keeper
 from .messages import Message
 from .tool import Tool, ToolResult
 
@@ -73,12 +74,13 @@ class ToolBox:
             return ToolResult(is_error=True, error=error.message)
 
     def close(self) -> None:
-        """Ends the sessions. The box is empty then."""
+        """Ends the sessions, as far as the servers answer soon. The box is empty then."""
         atexit.unregister(self.close)
         with self._lock:
             keepers, self._keepers, self._tools, self._running = self._keepers, (), (), True
+        end = monotonic() + CLOSE_TIMEOUT
         for keeper in keepers:
-            keeper.stop()
+            keeper.stop(end - monotonic())
 
     def forked(self) -> None:
         """Threads, connections and sessions stayed behind in the other process."""

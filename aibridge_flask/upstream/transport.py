@@ -100,14 +100,15 @@ class Transport:
         }
         self._read_timeout = read
 
-    def send(self, outgoing: Outgoing, client: Client) -> WireAnswer:
-        """Raises UpstreamUnreachable, UpstreamTimeout, ClientGone."""
+    def send(self, outgoing: Outgoing, client: Client, again: bool = True) -> WireAnswer:
+        """Without `again` it is never sent twice. Raises UpstreamUnreachable, UpstreamTimeout,
+        ClientGone."""
         request = PreparedRequest()
         request.method, request.url = outgoing.method, outgoing.url
         request.headers = cast(Any, HeaderView(outgoing.headers))
         request.body = outgoing.body
         try:
-            response = self._adapter.send(request, client=client, **self._options)
+            response = self._adapter.send(request, client=client, again=again, **self._options)
         except ClientGone:
             raise
         except NewConnectionError:  # by its class a kind of time-out
