@@ -17,7 +17,7 @@ from aibridge_flask.errors import ClientGone, ToolError
 from aibridge_flask.tools.mcp import VERSIONS, McpClient
 from aibridge_flask.waiting import NOBODY, watch
 from tests.support.mcp import ADD, SECRET, SESSION, ScriptedMcp, event, events, message, method, result, text
-from tests.support.server import until
+from tests.support.server import PATIENCE, until
 from tests.support.upstream import CLOSE, GONE, Step, Upstream, answer, chunk, head, stream_head, streamed
 
 GIVEN = {"content": [{"type": "text", "text": "3"}]}
@@ -135,7 +135,6 @@ BETWEEN = {"method": "notifications/message", "params": {"level": "info", "data"
         lambda ours: streamed(event(ours).replace(b"\n", b"\r\n"), 3),
         lambda ours: streamed(b"data:" + text(ours).replace(b", ", b",\ndata: ") + b"\n\n"),
         lambda ours: streamed(event(ours)[:-2]),
-        lambda ours: [stream_head(), chunk(event(ours)), GONE],
         lambda ours: [stream_head(), chunk(event(ours)), CLOSE],
         lambda ours: [stream_head(), chunk(event(ours) + b"data: {\n\n"), b"0\r\n\r\n"],
     ],
@@ -146,6 +145,17 @@ def test_answers_in_many_ways(mcp: ScriptedMcp, make: Make, answers: Callable[[o
     mcp.on["tools/call"].append(lambda asked: answers({"id": asked["id"], "result": GIVEN}))
     assert call(client) == GIVEN
     assert call(client) == GIVEN
+
+
+def test_a_stream_that_stays_open_after_the_response_is_left(mcp: ScriptedMcp, make: Make) -> None:
+    client = make(timeout=600)
+    client.tools()
+    mcp.on["tools/call"].append(
+        lambda asked: [stream_head(), chunk(event({"id": asked["id"], "result": GIVEN})), GONE]
+    )
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(call, client).result(PATIENCE) == GIVEN
+    assert mcp.upstream.gone.wait(PATIENCE)
 
 
 def test_what_a_server_asks_meanwhile_is_answered(mcp: ScriptedMcp, make: Make, changes: list[bool]) -> None:
@@ -211,6 +221,21 @@ def test_a_lost_session_is_begun_anew_once_for_all_calls(mcp: ScriptedMcp, make:
         assert list(pool.map(call, [client] * 4)) == [GIVEN] * 4
     calls = [one.header("mcp-session-id") for one in mcp.asked("tools/call")]
     assert calls == [SESSION] * 4 + ["session-2"] * 4
+    assert len(mcp.asked("initialize")) == 2
+
+
+def test_a_session_that_another_call_has_renewed_is_used(mcp: ScriptedMcp, make: Make) -> None:
+    client = make()
+    client.tools()
+    renewed = threading.Event()
+    mcp.say("tools/call", renewed, answer(404, b""))
+    mcp.say("tools/call", answer(404, b""))
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(call, client)
+        until(lambda: len(mcp.asked("tools/call")) == 1)
+        assert call(client) == GIVEN
+        renewed.set()
+        assert late.result() == GIVEN
     assert len(mcp.asked("initialize")) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -37,7 +38,9 @@ class Keeper:
         self._client = McpClient(server, settings, self._wake.set)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name=f"aibridge-mcp-{self.server.name}", daemon=True).start()
+        """Not a `threading.Thread`: gevent takes its greenlets along at a fork, and one that then
+        ends finds its Thread gone."""
+        _thread.start_new_thread(self._run, ())
 
     def stop(self, seconds: float) -> None:
         """Ends the session within that time, and the thread soon."""
@@ -95,7 +98,7 @@ class Keeper:
         """Listens; then seconds to wait. A server whose stream has ended may have been restarted."""
         end = monotonic() + _REFRESH
         again = self._client.listen(lambda: self._stopped or self._wake.is_set(), _REFRESH)
-        left = max(0.0, end - monotonic())
+        left = 0.0 if self._stopped else max(0.0, end - monotonic())
         return min(left, _LISTEN_AGAIN) if again else left
 
     def _back_off(self) -> float:
