@@ -10,6 +10,7 @@ BridgeError
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
 |   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
+|   +-- ToolError            an MCP server failed, or refused; the model is told, not the client
 +-- GatewayError             we failed
     +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
     +-- ConfigError          the bridge does not start
@@ -181,6 +182,11 @@ class AllKeysRateLimited(UpstreamError):
 class AllKeysRefused(UpstreamError):
     code, record_type = "server_error", "unauthorized"
     text = "all configured keys failed authentication. Contact your administrator"
+
+
+class ToolError(UpstreamError):
+    code = "tool_error"
+    text = "the MCP server failed"
 
 
 class GatewayError(BridgeError):

@@ -20,6 +20,7 @@ from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
+from .tools import ToolBox
 from .upstream.board import Board
 from .web import health, index, records
 
@@ -55,8 +56,11 @@ class AIBridge:
         app.config["AIBRIDGE_SETTINGS"] = settings
         self._closers[app] = ExitStack()
         self._closers[app].callback(recorder.close)
-        self._register(app, settings, recorder)
+        toolbox = ToolBox(settings)
+        self._closers[app].callback(toolbox.close)
+        self._register(app, settings, recorder, toolbox)
         recorder.start()
+        toolbox.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
         """A decorator: `load(request)` tells who asks, or None for 401. It takes the place of
@@ -86,7 +90,7 @@ class AIBridge:
         settings: config.Settings = app.config["AIBRIDGE_SETTINGS"]
         return settings.drain_delay
 
-    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
+    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder, toolbox: ToolBox) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
         by_mode = identity.loader(settings, recorder)
         board = Board(settings.redis_url)
@@ -102,7 +106,7 @@ class AIBridge:
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
             )
         web = BridgeBlueprint("aibridge")
-        health.add_health(web, prefix, recorder, lambda: app in self._draining)
+        health.add_health(web, prefix, recorder, toolbox, lambda: app in self._draining)
         records.add_records(web, prefix, load, recorder)
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)

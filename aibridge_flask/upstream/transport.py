@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import requests
 from requests import PreparedRequest, Session
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
-from ..config import ProviderSettings
 from ..errors import ClientGone, UpstreamCut, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from ..headers import HeaderView
 from ..model import HeaderList, Outgoing
@@ -30,6 +29,15 @@ _FAILURES = (
     UnicodeError,
 )
 _READ = 1 << 16
+
+
+class Way(Protocol):
+    """The settings of a way out, a provider's or another's."""
+
+    @property
+    def ca_file(self) -> str: ...
+    @property
+    def proxy(self) -> str: ...
 
 
 class WireAnswer:
@@ -70,7 +78,7 @@ class WireAnswer:
 class Transport:
     """One provider's way out: its pool of connections, CA bundle, proxy and time-outs."""
 
-    def __init__(self, settings: ProviderSettings, base_url: str, connect: float, read: float) -> None:
+    def __init__(self, settings: Way, base_url: str, connect: float, read: float) -> None:
         self._session = Session()
         self._session.trust_env = False
         self._adapter = WireAdapter()
@@ -84,14 +92,15 @@ class Transport:
         }
         self._read_timeout = read
 
-    def send(self, outgoing: Outgoing, client: Client) -> WireAnswer:
-        """Raises UpstreamUnreachable, UpstreamRefused, UpstreamTimeout, ClientGone."""
+    def send(self, outgoing: Outgoing, client: Client, again: bool = True) -> WireAnswer:
+        """Without `again` it is never sent twice. Raises UpstreamUnreachable, UpstreamRefused,
+        UpstreamTimeout, ClientGone."""
         request = PreparedRequest()
         request.method, request.url = outgoing.method, outgoing.url
         request.headers = cast(Any, HeaderView(outgoing.headers))
         request.body = outgoing.body
         try:
-            response = self._adapter.send(request, client=client, **self._options)
+            response = self._adapter.send(request, client=client, again=again, **self._options)
         except ClientGone:
             raise
         except NewConnectionError:  # by its class a kind of time-out

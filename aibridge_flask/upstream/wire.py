@@ -157,8 +157,10 @@ class WireAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Any = None,
         client: Client = NOBODY,
+        again: bool = True,
     ) -> Response:
         """A Response whose `raw` is a Wire, with its head read; its body is still to come.
+        `again`: a pooled connection that proves dead is replaced, and the request sent twice.
 
         `timeout` is seconds to connect and seconds without a byte. Raises DeadConnection,
         MalformedAnswer, TimeoutError, ClientGone and what urllib3 raises on connecting.
@@ -170,7 +172,7 @@ class WireAdapter(HTTPAdapter):
         try:
             _exchange(wire, data, timeout[1])
         except DeadConnection:
-            if not reused:
+            if not (reused and again):
                 raise
             wire, _ = _open(pool, timeout[0], str(request.method), client, fresh=True)
             _exchange(wire, data, timeout[1])

@@ -1,0 +1,91 @@
+"""A tool as a model is offered it, and what a call of it gave. Pure values."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config.settings import McpServer
+from ..model import EMPTY
+
+_ID_LIMIT = 64
+_DIGEST = 10
+_FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
+_ANYTHING: Mapping[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """`id` is the name that models see, `name` the server's own; `input_schema` is the server's,
+    whole."""
+
+    id: str
+    server: str
+    server_url: str
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the server gave, or in `error` why it gave nothing; then `is_error` is true as well."""
+
+    content: tuple[Mapping[str, Any], ...] = ()
+    structured: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    is_error: bool = False
+    error: str = ""
+
+
+def offered(server: McpServer, listed: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
+    """Those of a server's tools that its settings let pass, with their ids; what is not a tool by
+    its shape is left out."""
+    known = {one["name"]: one for one in reversed([*listed]) if _is_tool(one)}
+    names = sorted(name for name in known if _passes(server, name))
+    plain = Counter(_plain_id(server.name, name) for name in names)
+    ids = {name: _id(server.name, name, plain) for name in names}
+    return tuple(_tool(server, ids[name], known[name]) for name in names)
+
+
+def _is_tool(listed: object) -> bool:
+    return isinstance(listed, Mapping) and isinstance(listed.get("name"), str) and bool(listed["name"])
+
+
+def _passes(server: McpServer, name: str) -> bool:
+    if server.deny and re.search(server.deny, name):
+        return False
+    return not server.allow or bool(re.search(server.allow, name))
+
+
+def _id(server: str, name: str, plain: Mapping[str, int]) -> str:
+    """Its plain id, unless that is too long or stands for another tool too. No server's name has an
+    underscore, so plain ids of two servers are never the same."""
+    whole = _plain_id(server, name)
+    if len(whole) <= _ID_LIMIT and plain[whole] == 1:
+        return whole
+    digest = hashlib.sha256(f"{server}\n{name}".encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{whole[: _ID_LIMIT - _DIGEST - 1]}_{digest}"
+
+
+def _plain_id(server: str, name: str) -> str:
+    """
+    >>> _plain_id("docs", "pages.search/v2")
+    'bmcp_docs_pages_search_v2'
+    """
+    return _FOREIGN.sub("_", f"bmcp_{server}_{name}")
+
+
+def _tool(server: McpServer, id: str, listed: Mapping[str, Any]) -> Tool:
+    description, schema = listed.get("description"), listed.get("inputSchema")
+    return Tool(
+        id=id,
+        server=server.name,
+        server_url=server.url,
+        name=listed["name"],
+        description=description if isinstance(description, str) else "",
+        input_schema=schema if isinstance(schema, dict) else _ANYTHING,
+    )
