@@ -16,12 +16,13 @@ from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
 from .model import Actor, new_id
+from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
 from .upstream.board import Board
-from .web import health, index, records
+from .web import health, index, metrics, records
 
 _KEY = "aibridge"
 OnStarted = Callable[[InterceptionStarted], None]
@@ -50,12 +51,13 @@ class AIBridge:
         if _KEY in app.extensions:
             raise RuntimeError("this application has an AIBridge already: call init_app once")
         settings = config.load(app.config.get("AIBRIDGE") or {})
-        recorder = Recorder(settings)
+        hooks = Hooks(self._hooks)
+        recorder = Recorder(settings, hooks)
         app.extensions[_KEY] = self
         app.config["AIBRIDGE_SETTINGS"] = settings
         self._closers[app] = ExitStack()
         self._closers[app].callback(recorder.close)
-        self._register(app, settings, recorder)
+        self._register(app, settings, recorder, hooks)
         recorder.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
@@ -86,17 +88,19 @@ class AIBridge:
         settings: config.Settings = app.config["AIBRIDGE_SETTINGS"]
         return settings.drain_delay
 
-    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder) -> None:
+    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder, hooks: Hooks) -> None:
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
         by_mode = identity.loader(settings, recorder)
         board = Board(settings.redis_url)
         self._closers[app].callback(board.close)
+        pools = []
 
         def load(request: Request) -> Actor | None:
             return (self._loader or by_mode)(request)
 
         for provider in settings.providers:
-            outbound = Outbound(settings, provider, board, self._hooks)
+            outbound = Outbound(settings, provider, board, hooks)
+            pools.append((provider, outbound.pool))
             self._closers[app].callback(outbound.close)
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
@@ -104,6 +108,8 @@ class AIBridge:
         web = BridgeBlueprint("aibridge")
         health.add_health(web, prefix, recorder, lambda: app in self._draining)
         records.add_records(web, prefix, load, recorder)
+        if settings.metrics.enabled:
+            metrics.add_metrics(web, prefix, Metrics(hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
 
