@@ -53,7 +53,7 @@ _ALL = (
     _gauge("interceptions_inflight", "provider model route", "bridged requests under way", "livesum"),
     _histogram("interceptions_duration_seconds", "provider model", _CALL, "from the request to the end of its answer"),
     _histogram("time_to_first_byte_seconds", "", _CALL, "from the request to the first byte for the client"),
-    _histogram("overhead_seconds", "provider route", _OWN, "the same, less what the upstream took"),
+    _histogram("overhead_seconds", "provider route", _OWN, "time to the first byte less the time that the upstream took"),
     _counter("passthrough_total", "provider route method", "requests passed through; `route` is the white list's entry"),
     _counter("prompts_total", "provider model initiator_id client", "user prompts that were recorded"),
     _counter("tokens_total", "provider model type initiator_id client", "tokens; `type` is `input`, `output`, `cache_read_input_tokens`, `cache_write_input_tokens` or a further kind's name"),
