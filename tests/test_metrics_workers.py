@@ -124,7 +124,9 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
     folder = tmp_path / "common"
     folder.mkdir()
     labels = mmap_key("aibridge_interceptions", "aibridge_interceptions_total", ["model"], ["old"], "")
-    MmapedDict(str(folder / "counter_1.db")).write_value(labels, 7.0, 0.0)  # an earlier server's
+    earlier = MmapedDict(str(folder / "counter_1.db"))
+    earlier.write_value(labels, 7.0, 0.0)
+    earlier.close()
     server = start("--workers=2", metrics=ON, environ={"PROMETHEUS_MULTIPROC_DIR": str(folder)})
     go = threading.Event()
     found = busy(server, upstream, go)
