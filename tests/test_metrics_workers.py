@@ -127,6 +127,7 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
     earlier = MmapedDict(str(folder / "counter_1.db"))
     earlier.write_value(labels, 7.0, 0.0)
     earlier.close()
+    (folder / "somebodys_records.db").write_text("no counts")
     server = start("--workers=2", metrics=ON, environ={"PROMETHEUS_MULTIPROC_DIR": str(folder)})
     go = threading.Event()
     found = busy(server, upstream, go)
@@ -149,6 +150,7 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
     assert page.sum("interceptions_inflight") == 0
     assert page.by("provider_info", "provider_name") == {"anthropic": 1}
     until(lambda: len(list(folder.glob("counter_*.db"))) == 3)  # of two workers, and of all the dead
+    assert (folder / "somebodys_records.db").read_text() == "no counts"
 
 
 def test_metrics_can_be_turned_on_by_a_reload(start: Start, upstream: Upstream) -> None:

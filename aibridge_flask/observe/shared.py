@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "aibridge-metrics-"
+_COUNTS = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_\d+\.db")
 _DEAD = 0  # no process has this id
 _TRIES = 3
 _begun: list[Path] = []
@@ -33,7 +35,7 @@ def begin(joins: bool) -> None:
         os.environ[VARIABLE] = str(_made[0])
     folder = Path(os.environ[VARIABLE])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in [] if joins else folder.glob("*_*.db"):
+    for path in [] if joins else _counts(folder):
         path.unlink()
     _begun.append(folder)
 
@@ -63,11 +65,16 @@ def families() -> list[Any]:
     for left in reversed(range(_TRIES)):
         try:
             with _locked(folder, fcntl.LOCK_SH):
-                return list(MultiProcessCollector(None, str(folder)).collect())
+                return list(MultiProcessCollector.merge(map(str, _counts(folder))))
         except (OSError, struct.error):  # a worker that just begins has an empty file
             if not left:
                 raise
     return []
+
+
+def _counts(folder: Path) -> list[Path]:
+    """The folder may be one where other things stand too."""
+    return [path for path in folder.iterdir() if _COUNTS.fullmatch(path.name)]
 
 
 def _add(path: Path, to: Path) -> None:
