@@ -15,6 +15,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
 from aibridge_flask.config import load, take
+from aibridge_flask.observe import shared
 from aibridge_flask.records import database
 
 
@@ -63,6 +64,8 @@ try:
     _wrong = take()
 except ConfigError as error:
     raise SystemExit(f"aibridge: {error.message}") from None
+if load({}).metrics.enabled:
+    shared.begin(joins="GUNICORN_PID" in os.environ)
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))
@@ -96,6 +99,14 @@ def when_ready(server):
     root = f"http://{bind}"
     for client, how in base_urls(load({}), root):
         server.log.info("%s: %s", client, how)
+
+
+def child_exit(server, worker):
+    shared.bury(worker.pid)
+
+
+def on_exit(server):
+    shared.end()
 
 
 def post_worker_init(worker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -16,13 +17,14 @@ from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
 from .model import Actor, new_id
+from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
 from .tools import ToolBox
 from .upstream.board import Board
-from .web import health, index, records
+from .web import health, index, metrics, records
 
 _KEY = "aibridge"
 OnStarted = Callable[[InterceptionStarted], None]
@@ -50,17 +52,18 @@ class AIBridge:
         application has a bridge already."""
         if _KEY in app.extensions:
             raise RuntimeError("this application has an AIBridge already: call init_app once")
-        settings = config.load(app.config.get("AIBRIDGE") or {})
-        recorder = Recorder(settings)
+        parts = _assemble(config.load(app.config.get("AIBRIDGE") or {}), self._hooks)
         app.extensions[_KEY] = self
-        app.config["AIBRIDGE_SETTINGS"] = settings
-        self._closers[app] = ExitStack()
-        self._closers[app].callback(recorder.close)
-        toolbox = ToolBox(settings)
-        self._closers[app].callback(toolbox.close)
-        self._register(app, settings, recorder, toolbox)
-        recorder.start()
-        toolbox.start()
+        app.config["AIBRIDGE_SETTINGS"] = parts.settings
+        self._closers[app] = closers = ExitStack()
+        closers.callback(parts.recorder.close)
+        closers.callback(parts.toolbox.close)
+        closers.callback(parts.board.close)
+        for outbound in parts.outbounds:
+            closers.callback(outbound.close)
+        self._register(app, parts)
+        parts.recorder.start()
+        parts.toolbox.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
         """A decorator: `load(request)` tells who asks, or None for 401. It takes the place of
@@ -90,26 +93,48 @@ class AIBridge:
         settings: config.Settings = app.config["AIBRIDGE_SETTINGS"]
         return settings.drain_delay
 
-    def _register(self, app: Flask, settings: config.Settings, recorder: Recorder, toolbox: ToolBox) -> None:
+    def _register(self, app: Flask, parts: _Parts) -> None:
+        settings, recorder = parts.settings, parts.recorder
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
         by_mode = identity.loader(settings, recorder)
-        board = Board(settings.redis_url)
-        self._closers[app].callback(board.close)
 
         def load(request: Request) -> Actor | None:
             return (self._loader or by_mode)(request)
 
-        for provider in settings.providers:
-            outbound = Outbound(settings, provider, board, self._hooks)
-            self._closers[app].callback(outbound.close)
+        for outbound in parts.outbounds:
             app.register_blueprint(
                 provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
             )
         web = BridgeBlueprint("aibridge")
-        health.add_health(web, prefix, recorder, toolbox, lambda: app in self._draining)
+        health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
         records.add_records(web, prefix, load, recorder)
+        if settings.metrics.enabled:
+            pools = [
+                (provider, outbound.pool)
+                for provider, outbound in zip(settings.providers, parts.outbounds, strict=True)
+            ]
+            metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What one application's bridge is made of."""
+
+    settings: config.Settings
+    hooks: Hooks
+    recorder: Recorder
+    toolbox: ToolBox
+    board: Board
+    outbounds: tuple[Outbound, ...]
+
+
+def _assemble(settings: config.Settings, above: Hooks) -> _Parts:
+    """Raises ConfigError."""
+    hooks, board = Hooks(above), Board(settings.redis_url)
+    outbounds = tuple(Outbound(settings, provider, board, hooks) for provider in settings.providers)
+    return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds)
 
 
 def _unknown_provider(rest: str) -> Response:

@@ -17,12 +17,13 @@ _log = logging.getLogger("aibridge")
 
 @dataclass(frozen=True, slots=True)
 class BreakerTurned:
-    """`state` is 0 closed, 0.5 half-open, 1 open."""
+    """`state` is 0 closed, 0.5 half-open, 1 open; not `own` is what another process saw."""
 
     provider: str
     endpoint: str
     model: str
     state: float
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,16 @@ class KeyRested:
 
     provider: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRests:
+    """Until when, for any model, in seconds since 1970; `key` gives nothing of it away."""
+
+    provider: str
+    key: str
+    reason: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +76,25 @@ class Passed:
     method: str
 
 
-class Hooks:
-    """Listeners by the type of what they want to hear."""
+@dataclass(frozen=True, slots=True)
+class RecordsLost:
+    """So many more events could be written nowhere."""
 
-    def __init__(self) -> None:
+    count: int
+
+
+class Hooks:
+    """Listeners by the type of what they want to hear. `above` hear all that is told here."""
+
+    def __init__(self, *above: Hooks) -> None:
+        self._above = above
         self._listeners: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
 
     def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
         self._listeners[kind].append(listener)
 
     def hears(self, kind: type) -> bool:
-        return kind in self._listeners
+        return kind in self._listeners or any(hooks.hears(kind) for hooks in self._above)
 
     def tell(self, value: object) -> None:
         for listener in self._listeners.get(type(value), ()):
@@ -83,3 +102,5 @@ class Hooks:
                 listener(value)
             except Exception:  # noqa: BLE001 - told just below
                 _log.exception("a listener failed at %s", type(value).__name__)
+        for hooks in self._above:
+            hooks.tell(value)

@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "versions" not in path.
 LAYERS = (
     {"model", "errors", "headers", "sse", "clients", "coding", "waiting", "hooks"},
     {"formats", "config"},
-    {"upstream", "records", "tools"},
+    {"upstream", "records", "tools", "observe"},
     {"providers"},
     {"relay", "outbound"},
     {"agent", "bridge", "passthrough", "identity"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,11 @@ def networks(values: tuple[str, ...]) -> None:
             raise ValidationError(
                 f'{value!r}: a network such as "10.0.0.0/8" or "unix:" is expected'
             ) from None
+
+
+def has_prometheus(enabled: bool) -> None:
+    if enabled and find_spec("prometheus_client") is None:
+        raise ValidationError("the package `prometheus_client` is needed: pip install prometheus-client")
 
 
 def pattern(text: str) -> None:

@@ -18,12 +18,14 @@ from sqlalchemy import URL
 
 from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
+from ..hooks import Hooks
 from ..model import new_id
 from ..waiting import after_fork, gate, soon, start_thread, under_gevent
 from . import database
 from .events import Event
+from .losses import Losses
 from .roster import Roster
-from .spool import SUFFIX, Spool
+from .spool import SUFFIX, Spool, spooled
 from .store import Store
 from .writer import Entry, Writer
 
@@ -37,7 +39,7 @@ _PATIENCE_MS = 250  # a writer that waits longer for a lock writes to the spool 
 class Recorder:
     """One per application and process: it begins anew after a fork."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hooks: Hooks = Hooks()) -> None:
         """Brings the database to this version's tables. Raises ConfigError where that, or the
         spool's folder, cannot be used."""
         self.engine, self._settings = database.connect(settings.database_url), settings
@@ -49,12 +51,18 @@ class Recorder:
         self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
+        self._hooks = hooks
+        self._losses = Losses(hooks)
         after_fork(self, Recorder._forked)
 
     @property
     def healthy(self) -> bool:
         """Records are taken, by the database or by the spool."""
         return all(writer.healthy for writer in self._writers)
+
+    def spooled(self) -> int:
+        """How many events wait on this host for the database. Reads files."""
+        return spooled(self._folder)
 
     def start(self) -> None:
         """Starts this process's writer, if it does not run."""
@@ -73,11 +81,12 @@ class Recorder:
         worker_id = new_id()
         engine = database.connect(self._settings.database_url, _PATIENCE_MS)
         store = Store(engine, worker_id, self._settings.prices)
-        roster = Roster(self._folder, worker_id, store)
+        self._losses = losses = Losses(self._hooks)
+        roster = Roster(self._folder, worker_id, store, losses)
         roster.enlist()
-        spool = Spool(self._folder / f"{worker_id}{SUFFIX}")
+        spool = Spool(self._folder / f"{worker_id}{SUFFIX}", losses)
         refuses = self._settings.records.on_database_down == "refuse"
-        writer = Writer(self._queue, store, spool, roster, refuses)
+        writer = Writer(self._queue, store, spool, roster, losses, refuses)
         self._writers = (writer,)
         self._join = start_thread(writer.run)
         atexit.register(self.close)
@@ -105,6 +114,8 @@ class Recorder:
             self._queue.put(None)
             if not self._join(_DRAIN):
                 _log.error("records were still unwritten at the end: %d", self._queue.qsize())
+                self._losses.add(self._queue.qsize())
+            self._losses.tell()
             self._running = False
 
     def _put(self, entry: Entry) -> None:

@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from .events import now
+from .losses import Losses
 from .spool import SUFFIX, Spool
 from .store import Store
 
@@ -28,8 +29,8 @@ _ABSENT = timedelta(seconds=60)
 class Roster:
     """One worker's place among the others; belongs to its writer."""
 
-    def __init__(self, folder: Path, worker_id: str, store: Store) -> None:
-        self._folder, self._id, self._store = folder, worker_id, store
+    def __init__(self, folder: Path, worker_id: str, store: Store, losses: Losses) -> None:
+        self._folder, self._id, self._store, self._losses = folder, worker_id, store, losses
         self._host = socket.gethostname()
         self._file = -1
 
@@ -64,7 +65,7 @@ class Roster:
             self._file = -1
 
     def _take_over(self, lock: Path) -> None:
-        spool = Spool(lock.with_suffix(SUFFIX))
+        spool = Spool(lock.with_suffix(SUFFIX), self._losses)
         if not spool.empty:
             spool.replay(self._store.write_each)
         spool.close()

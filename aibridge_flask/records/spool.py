@@ -12,21 +12,23 @@ from typing import Any
 import msgspec
 
 from .events import EVENTS, Event
+from .losses import Losses
 from .rows import clean
 
 _log = logging.getLogger("aibridge.records")
 _KINDS = {kind.__name__: kind for kind in EVENTS}
 _BATCH = 1000
 SUFFIX = ".spool"
+_PROBE = b"\n"
 
-Write = Callable[[list[Event]], object]
+Write = Callable[[list[Event]], int]
 
 
 class Spool:
     """Belongs to one thread. What `append` took survives the process and the machine."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, losses: Losses) -> None:
+        self._path, self._losses = path, losses
         self._file: int = -1
         self._size = path.stat().st_size if path.exists() else 0
         self._done = 0
@@ -41,7 +43,7 @@ class Spool:
 
     def probe(self) -> None:
         """Writes an empty line; raises OSError where not even that can be."""
-        self._append(b"\n")
+        self._append(_PROBE)
 
     def _append(self, data: bytes) -> None:
         if self._file < 0:
@@ -56,11 +58,12 @@ class Spool:
         self._size += len(data)
 
     def replay(self, write: Write) -> None:
-        """Hands everything to `write`, in order; what it raises leaves the rest for later."""
+        """Hands everything to `write`, which gives how many events are bad, in order; what it
+        raises leaves the rest for later."""
         with self._path.open("rb") as stream:
             stream.seek(self._done)
-            for batch, length in _batches(stream):
-                write(batch)
+            for batch, unreadable, length in _batches(stream):
+                self._losses.add(write(batch) + unreadable)
                 self._done += length
         self._forget()
 
@@ -80,25 +83,39 @@ class Spool:
         self._size = self._done = 0
 
 
+def spooled(folder: Path) -> int:
+    """How many events stand in the spools of all workers that share a folder, dead ones too."""
+    count = 0
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+            count += sum(line != _PROBE for line in stream)
+    return count
+
+
 def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
 
 
-def _batches(lines: Iterable[bytes]) -> Iterator[tuple[list[Event], int]]:
-    """Events and the bytes that they take. A last line without its end was cut by a kill: nobody
-    was told that it is written."""
+def _batches(lines: Iterable[bytes]) -> Iterator[tuple[list[Event], int, int]]:
+    """Events, how many cannot be read, and the bytes that all take. A last line without its end was
+    cut by a kill: nobody was told that it is written."""
     batch: list[Event] = []
-    length = 0
+    length = unreadable = 0
     for line in lines:
         length += len(line)
-        batch.extend(_events(line))
+        try:
+            batch += _events(line)
+        except (msgspec.MsgspecError, KeyError):
+            if line.endswith(b"\n"):
+                unreadable += 1
+                _log.error("a line of the spool cannot be read: %d bytes", len(line))
         if len(batch) >= _BATCH:
-            yield batch, length
-            batch, length = [], 0
+            yield batch, unreadable, length
+            batch, unreadable, length = [], 0, 0
     if length:
-        yield batch, length
+        yield batch, unreadable, length
 
 
 def _line(event: Event) -> bytes:
@@ -118,13 +135,10 @@ def _cleaned(value: Any) -> Any:
     return clean(value) if isinstance(value, str) else value
 
 
-def _events(line: bytes) -> Iterator[Event]:
-    if line == b"\n":
-        return
-    try:
-        kind, raw = msgspec.json.decode(line, type=tuple[str, msgspec.Raw])
-        event: Any = msgspec.json.decode(raw, type=_KINDS[kind])
-        yield event
-    except (msgspec.MsgspecError, KeyError):
-        if line.endswith(b"\n"):
-            _log.error("a line of the spool cannot be read: %d bytes", len(line))
+def _events(line: bytes) -> list[Event]:
+    """One, or none. Raises MsgspecError, KeyError."""
+    if line == _PROBE:
+        return []
+    kind, raw = msgspec.json.decode(line, type=tuple[str, msgspec.Raw])
+    event: Any = msgspec.json.decode(raw, type=_KINDS[kind])
+    return [event]

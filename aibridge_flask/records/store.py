@@ -85,17 +85,16 @@ class Store:
         with self._batch() as cursor:
             self._write(cursor, rows)
 
-    def write_each(self, events: list[Event]) -> bool:
-        """Together if that can be, else one by one; false if one of them is bad. Raises StoreDown."""
+    def write_each(self, events: list[Event]) -> int:
+        """Together if that can be, else one by one; gives how many are bad. Raises StoreDown."""
         try:
             self.write(events)
         except Refused as error:
             if len(events) > 1:
-                taken = [self.write_each([event]) for event in events]
-                return all(taken)
+                return sum(self.write_each([event]) for event in events)
             _log.error("a record could not be written: %s", error)
-            return False
-        return True
+            return 1
+        return 0
 
     def renew(self, worker_id: str, host: str, moment: datetime) -> None:
         """The worker lives. Raises StoreDown."""

@@ -13,6 +13,7 @@ from time import monotonic
 from ..waiting import Gate, open_gates
 from . import prices
 from .events import Event
+from .losses import Losses
 from .roster import Roster
 from .spool import Spool
 from .store import Refused, Store, StoreDown
@@ -44,9 +45,11 @@ class Writer:
         store: Store,
         spool: Spool,
         roster: Roster,
+        losses: Losses,
         refuses: bool,
     ) -> None:
         self._queue, self._store, self._spool, self._roster = queue, store, spool, roster
+        self._losses = losses
         self._refuses = refuses
         self._kept: list[Entry] = []
         self._due = {self._retry: 0.0, self._roster.renew: 0.0, self._roster.bury: 0.0}
@@ -70,6 +73,7 @@ class Writer:
             self._commit(batch)
         except Exception:  # noqa: BLE001 - told just below
             _log.exception("records could not be written: %d", len(batch))
+            self._losses.add(_dear(batch))
             _fail(batch)
 
     def _collect(self) -> tuple[list[Entry], bool]:
@@ -109,11 +113,15 @@ class Writer:
 
     def _write_apart(self, batch: list[Entry]) -> bool:
         """One bad entry may not take its neighbours with it."""
+        lost = 0
         try:
             for entry in batch:
-                entry.failed = not self._store.write_each(list(entry.events))
+                bad = self._store.write_each(list(entry.events))
+                entry.failed = bad > 0
+                lost += bad if entry.dear else 0
         except StoreDown:
             return False
+        self._losses.add(lost)
         _open(batch)
         return True
 
@@ -171,6 +179,7 @@ class Writer:
         self._beat()
         if self._kept:
             _log.error("records could be written nowhere: %d", len(self._kept))
+            self._losses.add(_dear(self._kept))
         clean = self._spool.empty
         self._spool.close()
         try:
@@ -182,6 +191,11 @@ class Writer:
 
 def _events(batch: Iterable[Entry]) -> list[Event]:
     return [event for entry in batch for event in entry.events]
+
+
+def _dear(batch: Iterable[Entry]) -> int:
+    """Events that are lost if these are; of the others the client hears, and asks again."""
+    return sum(len(entry.events) for entry in batch if entry.dear)
 
 
 def _fail(batch: Sequence[Entry]) -> None:

@@ -203,9 +203,9 @@ class _Breaker:
         """What another process saw."""
         self._changed_at = notice.at
         if notice.value != self._circuit.current_state and notice.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(notice.value, notice.at)
+            self._change(notice.value, notice.at, own=False)
 
-    def _change(self, state: str, moment: float) -> None:
+    def _change(self, state: str, moment: float, own: bool = True) -> None:
         self._generation += 1
         self._trials = 0
         self._window = time()
@@ -219,4 +219,4 @@ class _Breaker:
         if state == STATE_OPEN:
             self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
         _, provider, endpoint, model = self._key
-        self._hooks.tell(BreakerTurned(provider, endpoint, model, _LEVELS[state]))
+        self._hooks.tell(BreakerTurned(provider, endpoint, model, _LEVELS[state], own))

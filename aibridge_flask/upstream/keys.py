@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
 from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
-from ..hooks import Hooks, KeyRested, KeysExhausted, KeysTried
+from ..hooks import Hooks, KeyRested, KeyRests, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
 from .board import Board, Notice
 
@@ -121,11 +121,14 @@ class KeyPool:
         self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED if limited else UNAUTHORIZED))
         return AllKeysRateLimited(min(limited) - time()) if limited else AllKeysRefused()
 
-    def states(self) -> Mapping[str, int]:
-        """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`."""
+    def states(self, told: Iterable[KeyRests] = ()) -> Mapping[str, int]:
+        """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`; `told`
+        is what other workers know of this pool."""
+        elsewhere = {(one.key, one.reason) for one in told if one.until > time()}
         found = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
         for name in self._names:
             reasons = {notice.value for notice in self._board.under(("key", self._provider, name))}
+            reasons |= {reason for key, reason in elsewhere if key == name}
             found[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
         return found
 
@@ -137,6 +140,7 @@ class KeyPool:
             told = known.until if known is not None else 0.0
             if told < until - _SAME:
                 self._board.post(place, reason, until)
+                self._hooks.tell(KeyRests(self._provider, _name(credential), reason, until))
         if told <= time():
             self._hooks.tell(KeyRested(self._provider, reason))
 

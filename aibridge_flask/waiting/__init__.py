@@ -6,7 +6,7 @@ the two holds is told by whether the sockets of this process are gevent's.
 
 from .client import NOBODY, Client, news_of, watch
 from .kind import under_gevent
-from .threads import Gate, after_fork, aside, gate, open_gates, soon, start_thread
+from .threads import Gate, after_fork, aside, from_thread, gate, open_gates, soon, start_thread
 
 __all__ = [
     "NOBODY",
@@ -14,6 +14,7 @@ __all__ = [
     "Gate",
     "after_fork",
     "aside",
+    "from_thread",
     "gate",
     "news_of",
     "open_gates",

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -63,16 +63,28 @@ class _HubGate:
         return self._opened
 
 
+class _HubCall:
+    """A call that is made in the hub, whoever asks for it."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        from gevent import get_hub
+
+        self._bell, self.answer = _bell(get_hub()), call
+
+    def __call__(self) -> None:
+        self._bell.ring([self])
+
+
 class _Bell:
     """Wakes a hub from other threads. One watcher for as long as the hub lives: libev's own way, and
     the only one that counts right with threads (`run_callback_threadsafe` does not)."""
 
     def __init__(self, hub: Any) -> None:
-        self._opened: deque[_HubGate] = deque()
+        self._opened: deque[_HubGate | _HubCall] = deque()
         self._watcher = hub.loop.async_()
         self._watcher.start(self._answer)
 
-    def ring(self, gates: list[_HubGate]) -> None:
+    def ring(self, gates: Sequence[_HubGate | _HubCall]) -> None:
         self._opened.extend(gates)
         self._watcher.send()
 
@@ -103,6 +115,11 @@ def open_gates(gates: list[Gate]) -> None:
     for one in gates:
         if not isinstance(one, _HubGate):
             one.open()
+
+
+def from_thread(call: Callable[[], None]) -> Callable[[], None]:
+    """What any thread may call: `call` then runs where the greenlets of this one do. It may not wait."""
+    return _HubCall(call) if under_gevent() else call
 
 
 def soon(call: Callable[[], None]) -> None:
