@@ -61,6 +61,7 @@ class Bridge:
             told = error if isinstance(error, BridgeError) else GatewayError()
             journal.answered(0 if isinstance(told, ClientGone) else told.status)
             journal.end(Failure(told.record_type, told.message))
+            told.recorded = True
             raise
 
     def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:

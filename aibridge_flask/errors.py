@@ -35,6 +35,8 @@ class BridgeError(Exception):
     text: ClassVar[str] = "internal error"
     openai_type: ClassVar[str] = ""
     retry_after = 0
+    recorded = False
+    """An interception tells of it."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or self.text)

@@ -17,6 +17,7 @@ from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
 from .model import Actor, new_id
+from .observe import logs
 from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
@@ -133,6 +134,7 @@ class _Parts:
 def _assemble(settings: config.Settings, above: Hooks) -> _Parts:
     """Raises ConfigError."""
     hooks, board = Hooks(above), Board(settings.redis_url)
+    logs.listen(hooks, settings.logs)
     outbounds = tuple(Outbound(settings, provider, board, hooks) for provider in settings.providers)
     return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds)
 
@@ -147,5 +149,6 @@ def create_app(settings: Mapping[str, Any] = {}) -> Flask:
     app = Flask("aibridge", static_folder=None)
     app.config["AIBRIDGE"] = dict(settings)
     AIBridge(app)
+    logs.configure(app.config["AIBRIDGE_SETTINGS"].logs)
     app.add_url_rule("/", "index", lambda: index.page(app.config["AIBRIDGE_SETTINGS"]))
     return app

@@ -69,11 +69,25 @@ class KeysExhausted:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A passthrough request; `route` is the white list's, not the client's."""
+    """A passthrough request; `route` is the white list's, not the client's, `status` the answer's."""
 
     provider: str
     route: str
     method: str
+    actor: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that the bridge answered itself, before anything of it was recorded."""
+
+    id: str
+    provider: str
+    method: str
+    path: str
+    status: int
+    code: str
 
 
 @dataclass(frozen=True, slots=True)

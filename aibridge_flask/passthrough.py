@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import headers
-from .errors import BridgeError
+from .errors import BridgeError, GatewayError
 from .hooks import Passed
 from .model import Actor, Call, Reply
 from .outbound import Outbound
@@ -18,20 +18,24 @@ _NO_TICK = 3600.0
 
 def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
-    provider = outbound.provider
-    outbound.hooks.tell(Passed(provider.name, provider.passthrough(call.path), call.method))
     keys = outbound.keys(call.headers)
     outgoing = outbound.passed(call, call.read_body(), actor)
-    held = Held()
+    held, status = Held(), 0
     try:
         client = watch(call.client_socket)
         held.add(client.close)
         answer = outbound.send_passed(outgoing, keys, client)
         held.add(answer.close)
-        return _reply(call, answer, held.release)
-    except BaseException:
+        reply = _reply(call, answer, held.release)
+        status = reply.status
+        return reply
+    except BaseException as error:
         held.release()
+        status = getattr(error, "status", GatewayError.status)
         raise
+    finally:
+        route = outbound.provider.passthrough(call.path)
+        outbound.hooks.tell(Passed(outbound.provider.name, route, call.method, actor.id, status))
 
 
 def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply:

@@ -25,6 +25,7 @@ from .errors import (
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
+from .hooks import Refused
 from .identity import ActorLoader
 from .model import Actor, Call, Format, Reply, new_id
 from .outbound import Outbound
@@ -89,10 +90,14 @@ def provider_blueprint(
                 raise ProviderDisabled(provider.name)
             return respond(call, _serve(outbound, bridge, load, call, id))
         except BridgeError as error:
-            return refuse(error, shape, id, call.path in provider.bridged_routes)
+            told = error
         except Exception:  # noqa: BLE001 - whatever it was, the client gets its API's shape
             _log.exception("request %s failed", id)
-            return refuse(GatewayError(), shape, id, call.path in provider.bridged_routes)
+            told = GatewayError()
+        if not told.recorded:
+            place = (id, provider.name, call.method, call.path)
+            outbound.hooks.tell(Refused(*place, told.status, told.code))
+        return refuse(told, shape, id, call.path in provider.bridged_routes)
 
     blueprint.teardown_request(_abandon)
     add_catch_all(blueprint, f"{prefix}/{provider.name}", view)

@@ -147,5 +147,9 @@ class FirstByte(Struct, frozen=True):
 
 
 class InterceptionEnded(Struct, frozen=True):
+    """`first_byte` and `overhead` are as in `FirstByte`, 0 where no byte came."""
+
     started: Started
     ended: Ended
+    first_byte: float = 0.0
+    overhead: float = 0.0

@@ -49,7 +49,7 @@ class Journal:
         self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
         self._begun = self._sent = self._received = monotonic()
-        self._given = False
+        self._told = FirstByte(started, 0.0, 0.0)
         self._ended: tuple[object, ...] = ()
         self.exact = True
 
@@ -82,11 +82,11 @@ class Journal:
 
     def giving(self) -> None:
         """A piece goes to the client."""
-        if not self._given:
-            self._given = True
+        if not self._told.seconds:
             seconds = monotonic() - self._begun
             waited = self._received - self._sent
-            self._hooks.tell(FirstByte(self._started, seconds, seconds - waited))
+            self._told = FirstByte(self._started, seconds, seconds - waited)
+            self._hooks.tell(self._told)
 
     def learn(self, turn: Turn, number: int = 0) -> None:
         """Records what `turn` holds and was not told before."""
@@ -151,4 +151,6 @@ class Journal:
         except RecordingFailed:
             _log.exception("the end of interception %s waits to be written", self.id)
         if first:
-            self._hooks.tell(InterceptionEnded(self._started, ended))
+            if self._first_byte_at is not EPOCH:
+                self.giving()
+            self._hooks.tell(InterceptionEnded(self._started, ended, self._told.seconds, self._told.overhead))

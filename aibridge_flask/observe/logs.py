@@ -1,0 +1,163 @@
+"""What is logged: a line for each request, and the records as JSON lines for a SIEM.
+
+A line's message is text of words and `key=value`; its facts also stand in the log record's `fields`,
+from which the JSON format is made. What clients say is quoted, so that a line stays one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
+
+from ..config.settings import Logs
+from ..hooks import Hooks, Passed, Refused
+from ..records.events import (
+    InterceptionEnded,
+    InterceptionStarted,
+    ModelThought,
+    Noted,
+    Prompt,
+    TokenUse,
+    ToolUse,
+)
+
+REQUESTS, RECORDS = logging.getLogger("aibridge.requests"), logging.getLogger("aibridge.siem")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
+_EVENTS = {
+    Prompt: "prompt_usage",
+    TokenUse: "token_usage",
+    ToolUse: "tool_usage",
+    ModelThought: "model_thought",
+}
+
+
+def listen(hooks: Hooks, settings: Logs) -> None:
+    """From now on requests are logged, and records too if the settings say so."""
+    hooks.on(InterceptionEnded, _interception)
+    hooks.on(Passed, _passed)
+    hooks.on(Refused, _refused)
+    if settings.records:
+        hooks.on(InterceptionStarted, lambda value: _record("interception_start", value.started))
+        hooks.on(Noted, lambda value: _record(_EVENTS.get(type(value.event), ""), value.event))
+        hooks.on(InterceptionEnded, lambda value: _record("interception_end", value.ended))
+
+
+def configure(settings: Logs) -> None:
+    """For a server of our own: everything goes to standard error, unless somebody has set up
+    logging before."""
+    own = logging.getLogger("aibridge")
+    own.setLevel(settings.level.upper())
+    RECORDS.setLevel(logging.INFO)
+    if logging.getLogger().handlers or own.handlers:
+        return
+    own.addHandler(_handler(_Json() if settings.format == "json" else _Plain()))
+    RECORDS.addHandler(_handler(logging.Formatter("%(message)s")))
+    own.propagate = RECORDS.propagate = False
+
+
+def _handler(formatter: logging.Formatter) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    return handler
+
+
+class _Plain(logging.Formatter):
+    """As gunicorn's own lines look; what a traceback says stays below its line."""
+
+    def __init__(self) -> None:
+        super().__init__("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _time(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **(getattr(record, "fields", None) or {"message": record.getMessage()}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _interception(value: InterceptionEnded) -> None:
+    if not REQUESTS.isEnabledFor(logging.INFO):
+        return
+    started, ended = value.started, value.ended
+    _line(
+        "interception",
+        {
+            "id": started.id,
+            "actor": started.initiator_id,
+            "client": started.client,
+            "provider": started.provider_name,
+            "route": started.route,
+            "model": started.model,
+            "stream": started.streaming,
+            "status": ended.status_code,
+            "error": ended.error_type,
+            "input_tokens": ended.usage.input_tokens,
+            "output_tokens": ended.usage.output_tokens,
+            "ms": _ms((ended.ended_at - started.started_at).total_seconds()),
+            "first_byte_ms": _ms(value.first_byte),
+            "overhead_ms": _ms(value.overhead),
+        },
+    )
+
+
+def _passed(value: Passed) -> None:
+    _line(
+        "passthrough",
+        {
+            "actor": value.actor,
+            "provider": value.provider,
+            "method": value.method,
+            "route": value.route,
+            "status": value.status,
+        },
+    )
+
+
+def _refused(value: Refused) -> None:
+    facts = {"id": value.id, "provider": value.provider, "method": value.method, "path": value.path}
+    _line("refused", {**facts, "status": value.status, "error": value.code})
+
+
+def _line(kind: str, facts: Mapping[str, object]) -> None:
+    if REQUESTS.isEnabledFor(logging.INFO):
+        known = {name: fact for name, fact in facts.items() if fact != ""}
+        words = " ".join(f"{name}={_word(fact)}" for name, fact in known.items())
+        REQUESTS.info("%s %s", kind, words, extra={"fields": {"event": kind, **known}})
+
+
+def _word(fact: object) -> str:
+    """
+    >>> _word("claude-x"), _word(True), _word('a "b"')
+    ('claude-x', 'true', '"a \\\\"b\\\\""')
+    """
+    text = fact if isinstance(fact, str) else json.dumps(fact)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _record(name: str, event: msgspec.Struct) -> None:
+    if name:
+        facts = msgspec.to_builtins(asdict(event), enc_hook=dict, builtin_types=(datetime,))
+        told = {key: _time(fact) if isinstance(fact, datetime) else fact for key, fact in facts.items()}
+        RECORDS.info("%s", json.dumps({"event": name, **told}))
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
