@@ -108,6 +108,7 @@ def test_metrics_and_records_say_the_same(app: Flask, upstream: Upstream, exchan
     status, body = exchange.status_and_body()
     upstream.say(*(streamed(body) if exchange.streaming and status == 200 else [answer(status, body)]))
     assert post(app, exchange.route, exchange.request) == status
+    app.extensions["aibridge"].close(app)  # what came after the last event is written too
     (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
     page = page_of(app)
     ended = "failed" if record["error_type"] else "completed"
