@@ -170,14 +170,14 @@ class CircuitOpen(UpstreamError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.retry_after = max(1, ceil(seconds))
+        self.retry_after = max(1, ceil(round(seconds, 3)))
 
 
 class AllKeysRateLimited(UpstreamError):
     status, type, code, record_type = 429, "rate_limit_error", "rate_limit_exceeded", "rate_limited"
 
     def __init__(self, seconds: float) -> None:
-        self.retry_after = max(1, ceil(seconds))
+        self.retry_after = max(1, ceil(round(seconds, 3)))
         super().__init__(f"all configured keys are rate-limited (retry after {self.retry_after}s)")
 
 

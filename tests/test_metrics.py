@@ -172,7 +172,7 @@ def test_passthrough_counts_by_the_white_lists_entry(app: Flask, upstream: Upstr
     client = app.test_client()
     for path in ("/v1/models/a", "/v1/models/b", "/v1/models", "/v1/else", "/v1/models/..%2f"):
         client.get(f"{PREFIX}/anthropic{path}", buffered=True)
-    client.delete(f"{PREFIX}/second/v1/models/a", buffered=True)
+    client.delete(f"{PREFIX}/second/v1/models/a", headers={"X-Api-Key": "own-0123456789"}, buffered=True)
     found = page_of(app).samples("passthrough_total")
     assert [(tuple(labels.values()), count) for labels, count in found] == [
         (("GET", "anthropic", "/v1/models/*"), 2), (("GET", "anthropic", "/v1/models"), 1),

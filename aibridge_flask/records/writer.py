@@ -149,6 +149,8 @@ class Writer:
                 task()
             except (StoreDown, OSError) as error:
                 _log.debug("put off: %s", error)
+            except Exception:  # noqa: BLE001 - the thread lives on
+                _log.exception("a periodic task of the records failed")
             self._due[task] = monotonic() + self._pauses[task]
 
     def _retry(self) -> None:
