@@ -217,7 +217,12 @@ def test_an_upstreams_error_has_its_type(
     client: FlaskClient, upstream: Upstream, status: int, type: str
 ) -> None:
     exchange(
-        client, upstream, MESSAGES, {"model": "m", "messages": []}, answer(status, b"<html>", "Location: /x")
+        client,
+        upstream,
+        MESSAGES,
+        {"model": "m", "messages": []},
+        answer(status, b"<html>", "Location: /x"),
+        X_Api_Key="sk-ant-own-0123456789",
     )
     (record,) = records(client)
     assert (record["status_code"], record["error_type"]) == (status, type)
