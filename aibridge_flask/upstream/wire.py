@@ -260,11 +260,12 @@ def _request_bytes(request: PreparedRequest, origin: _Origin, url: str) -> bytes
     return head + cast(bytes, request.body) if request.body else head
 
 
+_BLANK = vars(Response())
+
+
 def _response(request: PreparedRequest, wire: Wire) -> Response:
-    response = Response()
-    response.status_code = wire.status
-    response.reason = wire.reason
-    response.headers = cast(Any, HeaderView(wire.headers))
-    response.raw = wire
-    response.request = request
+    """All share one empty cookie jar: making it would cost as much as sending the request."""
+    response = Response.__new__(Response)
+    known = {"status_code": wire.status, "reason": wire.reason, "raw": wire, "request": request}
+    vars(response).update(_BLANK, headers=HeaderView(wire.headers), **known)
     return response
