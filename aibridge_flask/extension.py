@@ -64,6 +64,7 @@ class AIBridge:
             closers.callback(outbound.close)
         self._register(app, parts)
         parts.recorder.start()
+        parts.board.start()
         parts.toolbox.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:

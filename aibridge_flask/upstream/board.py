@@ -57,7 +57,7 @@ class Board:
     def get(self, key: Key) -> Notice | None:
         """What was posted last under this key, by anybody."""
         if self._url and not self._running:
-            self._start()
+            self.start()
         return self._notices.get(key)
 
     def post(self, key: Key, value: str, until: float) -> Notice:
@@ -65,7 +65,7 @@ class Board:
         self._forget()
         notice = self._notices[key] = Notice(value, time(), until)
         if self._url:
-            self._start()
+            self.start()
             self._posted.put(key)
         return notice
 
@@ -90,9 +90,10 @@ class Board:
     def _begin_anew(self) -> None:
         self._running, self._posted, self._starting = False, queue.Queue(), threading.Lock()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begins to learn from the others, if Redis was named and it has not begun."""
         with self._starting:
-            if not self._running:
+            if self._url and not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="aibridge-board", daemon=True).start()
 
