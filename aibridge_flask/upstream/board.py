@@ -104,8 +104,11 @@ class Board:
             self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, decode_responses=True
         )
         unsent: set[Key] = set()
+        posted = self._posted
         while not self._closed:
             unsent |= set(self._wait())
+            if self._posted is not posted:
+                return  # a greenlet's copy in a forked process, with the other's connection
             try:
                 self._exchange(client, unsent)
             except (redis.RedisError, OSError, ValueError) as error:
