@@ -55,10 +55,11 @@ class Board:
         after_fork(self, Board._begin_anew)
 
     def get(self, key: Key) -> Notice | None:
-        """What was posted last under this key, by anybody."""
+        """What was posted last under this key, by anybody, and holds still."""
         if self._url and not self._running:
             self.start()
-        return self._notices.get(key)
+        notice = self._notices.get(key)
+        return notice if notice is not None and notice.until > time() else None
 
     def post(self, key: Key, value: str, until: float) -> Notice:
         """Known here at once, and to the others soon."""

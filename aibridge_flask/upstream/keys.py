@@ -150,7 +150,7 @@ class KeyPool:
     def _notices(self, credential: Credential, scope: str) -> Iterator[Notice]:
         for where in (_EVERYWHERE, scope):
             notice = self._board.get(self._place(credential, where))
-            if notice is not None and notice.until > time():
+            if notice is not None:
                 yield notice
 
     def _place(self, credential: Credential, scope: str) -> tuple[str, ...]:
