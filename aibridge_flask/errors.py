@@ -9,6 +9,7 @@ BridgeError
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
+|   +-- CredentialsUnavailable  nothing to sign the request with
 |   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
 +-- GatewayError             we failed
     +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
@@ -156,6 +157,13 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
     text = "the AI provider's answer broke off"
+
+
+class CredentialsUnavailable(UpstreamError):
+    """The cloud's credentials, which change by themselves, could not be had."""
+
+    code, record_type = "credentials_unavailable", "unauthorized"
+    text = "the AI provider's credentials cannot be had now. Contact your administrator"
 
 
 class CircuitOpen(UpstreamError):

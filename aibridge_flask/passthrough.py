@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import headers
-from .errors import BridgeError
+from .errors import BridgeError, UnknownRoute
 from .hooks import Passed
-from .model import Actor, Call, Reply
+from .model import Actor, Answer, Call, Reply
 from .outbound import Outbound
 from .relay import Ending, Held, Relay
-from .upstream.transport import WireAnswer
 from .waiting import watch
 
 _NO_TICK = 3600.0
@@ -20,6 +19,9 @@ def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
     provider = outbound.provider
     outbound.hooks.tell(Passed(provider.name, provider.passthrough(call.path), call.method))
+    own = provider.own_answers.get(call.path)
+    if own is not None:
+        return _answered(call, own)
     keys = outbound.keys(call.headers)
     outgoing = outbound.passed(call, call.read_body(), actor)
     held = Held()
@@ -34,7 +36,14 @@ def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
         raise
 
 
-def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply:
+def _answered(call: Call, own: bytes) -> Reply:
+    if call.method not in ("GET", "HEAD"):
+        raise UnknownRoute(call.method, call.path)
+    head = (("Content-Type", "application/json"), ("Content-Length", str(len(own))))
+    return Reply(200, head, (piece for piece in (own,)))
+
+
+def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
     ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
     streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
     relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
@@ -46,7 +55,7 @@ def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply
     return Reply(answer.status, tuple(kept), relay)
 
 
-def _pieces(answer: WireAnswer) -> Iterator[bytes]:
+def _pieces(answer: Answer) -> Iterator[bytes]:
     return (piece for piece in answer.pieces(_NO_TICK) if piece)
 
 
