@@ -30,9 +30,9 @@ class Signer:
 
         self._auth, self._request = botocore.auth.SigV4Auth, botocore.awsrequest.AWSRequest
         self._scope = (service, region)
-        logger = logging.getLogger("botocore.auth")
+        logger = logging.getLogger("botocore")
         if logger.level == logging.NOTSET:
-            logger.setLevel(logging.INFO)  # a debug line of it holds the session's token
+            logger.setLevel(logging.INFO)  # its debug lines hold what a role is given, and what is signed
 
     def sign(self, outgoing: Outgoing, keys: AwsKeys) -> Outgoing:
         """With the headers that carry the signature. Only what no proxy on the way changes is signed: the
