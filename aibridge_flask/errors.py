@@ -9,6 +9,7 @@ BridgeError
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
+|   +-- CredentialsUnavailable  nothing to sign the request with
 |   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
 |   +-- ToolError            an MCP server failed, or refused; the model is told, not the client
 +-- GatewayError             we failed
@@ -36,7 +37,7 @@ class BridgeError(Exception):
     openai_type: ClassVar[str] = ""
     retry_after = 0
     recorded = False
-    """An interception tells of it."""
+    """It was told of as an interception or a passthrough."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or self.text)
@@ -159,6 +160,13 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
     text = "the AI provider's answer broke off"
+
+
+class CredentialsUnavailable(UpstreamError):
+    """The cloud's credentials, which change by themselves, could not be had."""
+
+    code, record_type = "credentials_unavailable", "unauthorized"
+    text = "the AI provider's credentials cannot be had now. Contact your administrator"
 
 
 class CircuitOpen(UpstreamError):

@@ -8,13 +8,13 @@ from . import headers
 from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
 from .hooks import Hooks
-from .model import Actor, Call, Outgoing
+from .model import Actor, Answer, Call, Outgoing
 from .providers import Provider, build
 from .upstream.attempts import Attempts, Sent
 from .upstream.board import Board
 from .upstream.breaker import Breakers
-from .upstream.keys import PASSTHROUGH, KeyPool, Keys, OwnKey, user_credential
-from .upstream.transport import Transport, WireAnswer
+from .upstream.keys import PASSTHROUGH, Credential, KeyPool, Keys, OwnKey, Signature, user_credential
+from .upstream.transport import Transport
 from .waiting import Client
 
 _IDENTITY = ("Accept-Encoding", "identity")
@@ -33,7 +33,9 @@ class Outbound:
         )
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
         breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
-        self._attempts = Attempts(self._transport, breakers, provider.max_retries)
+        self._attempts = Attempts(
+            self._transport, breakers, provider.max_retries, provider.prepare, provider.decode
+        )
 
     def keys(self, given: Mapping[str, str]) -> Keys:
         """The user's own credential, if the settings let it, else the central keys.
@@ -41,6 +43,8 @@ class Outbound:
         Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
+        if provider.signs:
+            return Signature(Credential("centralized", provider.signs))
         own = user_credential(provider.user_headers, given)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
@@ -66,7 +70,7 @@ class Outbound:
         ClientGone."""
         return self._attempts.send(outgoing, keys, endpoint, model, client)
 
-    def send_passed(self, outgoing: Outgoing, keys: Keys, client: Client) -> WireAnswer:
+    def send_passed(self, outgoing: Outgoing, keys: Keys, client: Client) -> Answer:
         """Sends a passthrough request, which no breaker watches. Raises as `send`."""
         return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).answer
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import headers
-from .errors import BridgeError, GatewayError
+from .errors import BridgeError, UnknownRoute
 from .hooks import Passed
-from .model import Actor, Call, Reply
+from .model import Actor, Answer, Call, Outgoing, Reply
 from .outbound import Outbound
 from .relay import Ending, Held, Relay
-from .upstream.transport import WireAnswer
+from .upstream.keys import Keys
 from .waiting import watch
 
 _NO_TICK = 3600.0
@@ -18,27 +18,49 @@ _NO_TICK = 3600.0
 
 def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
-    keys = outbound.keys(call.headers)
-    outgoing = outbound.passed(call, call.read_body(), actor)
-    held, status = Held(), 0
+    own = outbound.provider.own_answers.get(call.path)
+    if own is not None:
+        reply = _answered(call, own)
+    else:
+        keys = outbound.keys(call.headers)
+        outgoing = outbound.passed(call, call.read_body(), actor)
+        try:
+            reply = _send(outbound, call, outgoing, keys)
+        except BridgeError as error:
+            error.recorded = True
+            _tell(outbound, call, actor, error.status)
+            raise
+    _tell(outbound, call, actor, reply.status)
+    return reply
+
+
+def _tell(outbound: Outbound, call: Call, actor: Actor, status: int) -> None:
+    provider = outbound.provider
+    route = provider.passthrough(call.path)
+    outbound.hooks.tell(Passed(provider.name, route, call.method, actor.id, status))
+
+
+def _send(outbound: Outbound, call: Call, outgoing: Outgoing, keys: Keys) -> Reply:
+    held = Held()
     try:
         client = watch(call.client_socket)
         held.add(client.close)
         answer = outbound.send_passed(outgoing, keys, client)
         held.add(answer.close)
-        reply = _reply(call, answer, held.release)
-        status = reply.status
-        return reply
-    except BaseException as error:
+        return _reply(call, answer, held.release)
+    except BaseException:
         held.release()
-        status = getattr(error, "status", GatewayError.status)
         raise
-    finally:
-        route = outbound.provider.passthrough(call.path)
-        outbound.hooks.tell(Passed(outbound.provider.name, route, call.method, actor.id, status))
 
 
-def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply:
+def _answered(call: Call, own: bytes) -> Reply:
+    if call.method not in ("GET", "HEAD"):
+        raise UnknownRoute(call.method, call.path)
+    head = (("Content-Type", "application/json"), ("Content-Length", str(len(own))))
+    return Reply(200, head, (piece for piece in (own,)))
+
+
+def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
     ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
     streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
     relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
@@ -50,7 +72,7 @@ def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply
     return Reply(answer.status, tuple(kept), relay)
 
 
-def _pieces(answer: WireAnswer) -> Iterator[bytes]:
+def _pieces(answer: Answer) -> Iterator[bytes]:
     return (piece for piece in answer.pieces(_NO_TICK) if piece)
 
 

@@ -116,6 +116,46 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     return inside + comma + dumps(name) + b":" + new + b"}"
 
 
+def members(body: bytes) -> dict[str, bytes]:
+    """The members of a JSON object, each value's bytes as they stand. Raises BadBody."""
+    if not body.strip(_SPACE):
+        raise BadBody("the request body is empty: a JSON object is expected")
+    if is_dense(body):
+        raise BadBody("the request body holds more values than a model can read")
+    text = _utf8(body)
+    try:
+        found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return {name: bytes(raw) for name, raw in found.items()}
+    except _REFUSALS:
+        _strict_object(text)
+        return _slices(text)
+
+
+def _slices(text: str) -> dict[str, bytes]:
+    """As `members`, of an object that is JSON, but not msgspec's."""
+    slices: dict[str, bytes] = {}
+    read, place = json.JSONDecoder().raw_decode, _past(text, text.index("{") + 1)
+    while text[place] != "}":
+        name, place = read(text, place)
+        start = _past(text, place)
+        _, place = read(text, start)
+        slices[name] = text[start:place].encode()
+        place = _past(text, place)
+    return slices
+
+
+def _past(text: str, place: int) -> int:
+    """Where the next value begins."""
+    while text[place] in " \t\r\n,:":
+        place += 1
+    return place
+
+
+def joined(members: Mapping[str, bytes]) -> bytes:
+    """A JSON object of such members."""
+    return b"{" + b",".join(dumps(name) + b":" + raw for name, raw in members.items()) + b"}"
+
+
 def mapping(found: Any, key: str) -> Mapping[str, Any]:
     """A member that should be an object; anything else is an empty one."""
     inner = found.get(key) if isinstance(found, Mapping) else None

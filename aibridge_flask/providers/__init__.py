@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..config import ProviderSettings
-from ..errors import ConfigError
 from .anthropic import Anthropic
 from .copilot import Copilot
 from .openai import OpenAI
@@ -11,11 +10,9 @@ from .table import Provider
 
 __all__ = ["Anthropic", "Copilot", "OpenAI", "Provider", "build"]
 
-_TYPES = {"anthropic": Anthropic, "openai": OpenAI, "copilot": Copilot}
+_TYPES = {"anthropic": Anthropic, "bedrock": Anthropic, "openai": OpenAI, "copilot": Copilot}
 
 
 def build(settings: ProviderSettings) -> Provider:
-    """The provider that the settings describe; raises ConfigError."""
-    if settings.type not in _TYPES:
-        raise ConfigError(f"providers: the type {settings.type!r} ({settings.name}) is not available yet")
+    """The provider that the settings describe; raises ConfigError where a library is missing."""
     return _TYPES[settings.type](settings)

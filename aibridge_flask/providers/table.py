@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..config import ProviderSettings
 from ..config.settings import CircuitBreaker
 from ..errors import UnknownRoute
-from ..model import Call, Format, Interceptor, Secret
+from ..model import EMPTY, Answer, Call, Format, Interceptor, Outgoing, Secret
 
 # What a path may hold as it stands; an encoded slash inside a model's name stays encoded.
 _RAW = re.compile(r"/[A-Za-z0-9\-._~!$'()*+,:@&=%/]*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f%;\\?#]|//|/\.{1,2}(/|$)")
 
 
+def _as_it_is(outgoing: Outgoing) -> Outgoing:
+    return outgoing
+
+
+def _as_it_came(outgoing: Outgoing, answer: Answer) -> Answer:
+    return answer
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One configured provider. `keys` are the central keys; `user_headers` are those in which a
     client's own credential may come, in their order; `byok_only` has no central keys at all;
-    `failures` are the statuses that count for a circuit breaker."""
+    `failures` are the statuses that count for a circuit breaker. `prepare` makes of a request what
+    is sent, at each attempt, and `decode` makes of an answer to it what clients understand; where they do,
+    `translates` is set. `signs` is the credential's hint where requests are signed, not sent with
+    a key. `own_answers` are JSON texts by the paths where the bridge itself answers."""
 
     type: str
     name: str
@@ -41,6 +52,11 @@ class Provider:
     failures: frozenset[int] = frozenset((503, 504))
     max_retries: int = 0
     api_dump_dir: str = ""
+    translates: bool = False
+    signs: str = ""
+    own_answers: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
+    prepare: Callable[[Outgoing], Outgoing] = _as_it_is
+    decode: Callable[[Outgoing, Answer], Answer] = _as_it_came
 
     @property
     def host(self) -> str:

@@ -5,36 +5,42 @@ admitted by the breaker. Nothing has gone to the client yet.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, sleep
 
 from ..errors import UpstreamRefused
 from ..headers import find
-from ..model import Outgoing
+from ..model import Answer, Outgoing
 from ..waiting import Client
 from .breaker import Breakers
 from .keys import Credential, Keys, retry_after
-from .transport import Transport, WireAnswer
+from .transport import Transport
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 8.0
 _LONGEST_PAUSE = 60.0
 _LOOK = 0.5
 _PASSING = (408, 409)
+Prepare = Callable[[Outgoing], Outgoing]
+Decode = Callable[[Outgoing, Answer], Answer]
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
     """The answer, and the credential that it came to."""
 
-    answer: WireAnswer
+    answer: Answer
     credential: Credential
 
 
 class Attempts:
-    """One provider's."""
+    """One provider's. `prepare` has the last word on a request, `decode` the first on its answer."""
 
-    def __init__(self, transport: Transport, breakers: Breakers, max_retries: int) -> None:
+    def __init__(
+        self, transport: Transport, breakers: Breakers, max_retries: int, prepare: Prepare, decode: Decode
+    ) -> None:
         self._transport, self._breakers, self._max_retries = transport, breakers, max_retries
+        self._prepare, self._decode = prepare, decode
 
     def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, scope: str, client: Client) -> Sent:
         """Asks with one key after the other; `endpoint` is empty where no breaker stands.
@@ -48,7 +54,7 @@ class Attempts:
             answer.close()
         raise keys.exhausted(scope)
 
-    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
         """Asks again, `max_retries` times, where that may mend it. A request is never repeated after
         a time-out, nor when its connection broke: the upstream may have begun to work on it."""
         for count in range(self._max_retries):
@@ -65,21 +71,24 @@ class Attempts:
             _wait(told if told <= _LONGEST_PAUSE else pause, client)
         return self._once(outgoing, endpoint, model, client)
 
-    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
+        prepared = self._prepare(outgoing)
         if not endpoint:
-            return self._transport.send(outgoing, client)
+            return self._decode(prepared, self._transport.send(prepared, client))
         with self._breakers.attempt(endpoint, model) as attempt:
-            answer = self._transport.send(outgoing, client)
+            answer = self._decode(prepared, self._transport.send(prepared, client))
             attempt.answered(answer.status)
         return answer
 
 
 def _with(outgoing: Outgoing, credential: Credential) -> Outgoing:
+    if not credential.header[0]:
+        return outgoing
     headers = (*outgoing.headers, credential.header)
     return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body)
 
 
-def _may_pass(answer: WireAnswer) -> bool:
+def _may_pass(answer: Answer) -> bool:
     """The upstream may do better when asked again, and does not say otherwise."""
     passing = answer.status in _PASSING or answer.status >= 500
     return passing and find(answer.headers, "x-should-retry").lower() != "false"

@@ -30,15 +30,17 @@ _CLIP = 256
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The only object that holds a secret on a request's way; `repr` shows the hint."""
+    """The only object that holds a secret on a request's way; `repr` shows the hint. The header is
+    empty where requests are signed instead."""
 
     kind: str
     hint: str
-    header: tuple[str, str] = field(repr=False)
+    header: tuple[str, str] = field(default=("", ""), repr=False)
 
     def mask(self, text: str) -> str:
         """The text with the hint wherever the secret stands."""
-        return text.replace(self.header[1].removeprefix("Bearer "), self.hint)
+        secret = self.header[1].removeprefix("Bearer ")
+        return text.replace(secret, self.hint) if secret else text
 
 
 class Keys(Protocol):
@@ -70,6 +72,22 @@ class OwnKey:
 
     def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         return False
+
+    def exhausted(self, scope: str) -> BridgeError:
+        return AllKeysRefused()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The provider's own, made anew for each attempt: there is no other to try."""
+
+    first: Credential
+
+    def offers(self, scope: str) -> Iterator[Credential]:
+        yield self.first
+
+    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        return status == 401
 
     def exhausted(self, scope: str) -> BridgeError:
         return AllKeysRefused()

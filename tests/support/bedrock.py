@@ -1,0 +1,93 @@
+"""Bedrock's side of the wire: frames of its event streams, and who signed a request."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterable
+
+import requests
+from requests_aws4auth import AWS4Auth
+
+from tests.support.upstream import LAST_CHUNK, Heard, answer, chunk, head
+
+REGION = "eu-central-1"
+ACCESS_KEY, SECRET_KEY = "AKIDBRIDGE0123456789", "bridge/secret+0123456789abcdefghijklmnopq"
+MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
+SMALL = "eu.anthropic.claude-haiku-4-5-20251001-v1:0"
+_AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256 Credential=(\S+), SignedHeaders=(\S+), Signature=[0-9a-f]{64}")
+
+
+def settings(url: str, **aws: object) -> dict[str, object]:
+    """A provider at the scripted upstream."""
+    keys = {"access_key": {"value": ACCESS_KEY}, "secret_key": {"value": SECRET_KEY}}
+    tree = {"region": REGION, "model": MODEL, "small_fast_model": SMALL, **keys, **aws}
+    chosen = {name: value for name, value in tree.items() if value}
+    return {"type": "bedrock", "base_url": url, "aws": chosen}
+
+
+def frame(payload: bytes, **headers: str) -> bytes:
+    """A message of AWS's event streams, with its two checksums."""
+    told = b""
+    for name, value in headers.items():
+        key, said = f":{name.replace('_', '-')}".encode(), value.encode()
+        told += struct.pack("!B", len(key)) + key + struct.pack("!BH", 7, len(said)) + said
+    prelude = struct.pack("!II", len(told) + len(payload) + 16, len(told))
+    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + told + payload
+    return message + struct.pack("!I", zlib.crc32(message))
+
+
+def event(data: bytes) -> bytes:
+    """A frame with one of the model's events."""
+    part = {"bytes": base64.b64encode(data).decode(), "p": "abcdefgh"}
+    payload = json.dumps(part).encode()
+    return frame(payload, event_type="chunk", content_type="application/json", message_type="event")
+
+
+def exception(name: str, message: str) -> bytes:
+    payload = json.dumps({"message": message}).encode()
+    return frame(payload, exception_type=name, content_type="application/json", message_type="exception")
+
+
+def frames(events: Iterable[bytes]) -> bytes:
+    return b"".join(map(event, events))
+
+
+def stream_head() -> bytes:
+    kind = "application/vnd.amazon.eventstream"
+    return head(200, "Transfer-Encoding: chunked", "x-amzn-RequestId: aws-1", kind=kind)
+
+
+def streamed(data: bytes, size: int = 0) -> list[bytes]:
+    """A whole stream, in chunks of `size` bytes (0: one)."""
+    size = size or len(data)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    return [stream_head(), *map(chunk, pieces), LAST_CHUNK]
+
+
+def refusal(status: int, name: str, message: str) -> bytes:
+    """An error as Bedrock's front end words it."""
+    told = json.dumps({"message": message}).encode()
+    said = f"x-amzn-ErrorType: {name}:http://internal.amazon.com/coral/com.amazon.bedrock/"
+    return answer(status, told, said, "x-amzn-RequestId: aws-1")
+
+
+def signed_by(heard: Heard, secret_key: str = SECRET_KEY, token: str = "", region: str = REGION) -> str:
+    """Whose signature a request bears: the access key; raises AssertionError where it is not right. It
+    is worked out by another library than the bridge's."""
+    told = heard.header("authorization")
+    matched = _AUTHORIZATION.fullmatch(told or "")
+    assert matched, told
+    scope, names = matched[1].split("/"), matched[2].split(";")
+    assert scope[2:] == [region, "bedrock", "aws4_request"]
+    assert {"host", "content-type", "x-amz-date"} <= set(names)
+    assert heard.header("x-amz-security-token") == (token or None)
+    headers = {name: str(heard.header(name)) for name in names}
+    url = f"http://{heard.header('host')}{heard.target}"
+    request = requests.Request(heard.method, url, headers=headers, data=heard.body).prepare()
+    AWS4Auth(scope[0], secret_key, region, "bedrock", include_hdrs=names)(request)
+    assert request.headers["Authorization"].replace(",", ", ").replace(",  ", ", ") == told
+    return scope[0]
