@@ -159,18 +159,22 @@ def test_frames_are_read_however_they_are_cut(client: FlaskClient, upstream: Ups
     assert ask(client, {**ASK, "stream": True}).data == expected
 
 
-@pytest.mark.parametrize("kind", ["checksum", "prelude", "cut"])
+GOOD = event(EVENTS[4])
+DAMAGED = {
+    "checksum": GOOD[:-1] + bytes([GOOD[-1] ^ 1]),
+    "prelude": b"\0\0" + GOOD[2:5] + b"\7" + GOOD[6:],
+    "cut": GOOD[:-9],
+    "empty": bedrock.frame(b"{}", message_type="event", event_type="chunk"),
+    "no base64": bedrock.frame(b'{"bytes":"?"}', message_type="event", event_type="chunk"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("behind", [0, 4])
 def test_a_damaged_frame_is_an_answer_that_broke_off(
     server: Server, upstream: Upstream, kind: str, behind: int
 ) -> None:
-    bad = event(EVENTS[behind])
-    bad = {
-        "checksum": bad[:-1] + bytes([bad[-1] ^ 1]),
-        "prelude": b"\0\0" + bad[2:5] + b"\7" + bad[6:],
-        "cut": bad[:-9],
-    }[kind]
-    upstream.say(*bedrock.streamed(frames(EVENTS[:behind]) + bad))
+    upstream.say(*bedrock.streamed(frames(EVENTS[:behind]) + DAMAGED[kind]))
     client = server.connect()
     client.send("POST", MESSAGES, json.dumps({**ASK, "stream": True}).encode())
     _, headers = client.head()
@@ -473,6 +477,10 @@ def test_the_list_of_models_needs_no_upstream(client: FlaskClient, upstream: Ups
     assert client.head(f"{PREFIX}/bedrock/v1/models").headers["content-length"] == str(len(response.data))
     assert client.post(f"{PREFIX}/bedrock/v1/models").status_code == 404
     assert upstream.heard == []
+
+
+def test_the_first_page_tells_how_to_reach_it(client: FlaskClient) -> None:
+    assert f"ANTHROPIC_BASE_URL=http://localhost{PREFIX}/bedrock\n" in client.get("/").text
 
 
 def test_tokens_are_counted_by_bedrock(client: FlaskClient, upstream: Upstream) -> None:

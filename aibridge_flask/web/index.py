@@ -8,11 +8,13 @@ from flask import Response, request
 
 from ..config import Settings
 
+_ANTHROPICS = (
+    ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
+    ("Anthropic SDK", 'Anthropic(base_url="{url}")'),
+)
 _CLIENTS = {
-    "anthropic": (
-        ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
-        ("Anthropic SDK", 'Anthropic(base_url="{url}")'),
-    ),
+    "anthropic": _ANTHROPICS,
+    "bedrock": _ANTHROPICS,
     "openai": (
         ("Codex", 'openai_base_url = "{url}/v1" in ~/.codex/config.toml'),
         ("OpenAI SDK", 'OpenAI(base_url="{url}/v1")'),

@@ -137,7 +137,7 @@ class _Stream(_Same):
 
         super().__init__(inner, inner.status, _as(headers, "text/event-stream; charset=utf-8"))
         self._frames: Any = EventStreamBuffer()
-        self._broken = (ParserError, KeyError, ValueError, struct.error)
+        self._broken = (ParserError, KeyError, ValueError, struct.error, msgspec.MsgspecError)
         self._behind = 0
         self._request_id = find(headers, "request-id")
 
@@ -191,7 +191,7 @@ class _Typed(msgspec.Struct):
 
 def _chunk(payload: bytes) -> bytes:
     """One of Anthropic's events; its bytes are the model's own, but for Bedrock's metrics at the end.
-    Raises ValueError."""
+    Raises ValueError, MsgspecError."""
     data = base64.b64decode(msgspec.json.decode(payload, type=_Part).bytes, validate=True)
     if _METRICS_BYTES in data:
         data = _without_metrics(data)
