@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import agent, clients, coding, headers
 from .config import Settings
 from .errors import BackgroundNotSupported, BridgeError, ClientGone, GatewayError
 from .formats import Decoding, error_fold
 from .headers import INTERCEPTION_HEADER
-from .model import Actor, Call, Failure, Fold, HeaderList, Interceptor, Outgoing, Reply, RequestFacts
+from .model import Actor, Answer, Call, Failure, Fold, HeaderList, Interceptor, Outgoing, Reply, RequestFacts
 from .outbound import Outbound
 from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder
 from .relay import Ending, Held, Relay
 from .upstream.keys import Keys
-from .upstream.transport import WireAnswer
 from .waiting import watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
@@ -76,7 +75,7 @@ class Bridge:
         return _Request(outbound, interceptor, call, actor, id, keys, body, text, facts)
 
     def _reply(
-        self, request: _Request, journal: Journal, answer: WireAnswer, release: Callable[[], None]
+        self, request: _Request, journal: Journal, answer: Answer, release: Callable[[], None]
     ) -> Reply:
         streamed = _is_event_stream(answer, request.facts)
         fold = self._fold(request, answer, streamed)
@@ -98,7 +97,7 @@ class Bridge:
             relay.fetch()
         return Reply(answer.status, _headers(answer, fold, streamed, journal.id), relay)
 
-    def _fold(self, request: _Request, answer: WireAnswer, streamed: bool) -> Fold:
+    def _fold(self, request: _Request, answer: Answer, streamed: bool) -> Fold:
         if not 200 <= answer.status < 300:
             fold = error_fold(answer.status)
         elif streamed:
@@ -144,10 +143,11 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
     changed = asked is not request.text
     journal.exact = not changed
     body = asked if changed else request.body
-    return request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
+    outgoing = request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
+    return replace(outgoing, id=request.id, model=request.facts.model)
 
 
-def _send(request: _Request, journal: Journal, held: Held) -> WireAnswer:
+def _send(request: _Request, journal: Journal, held: Held) -> Answer:
     """The answer, whose head is known; `held` lets go of it and of the client."""
     outgoing = _outgoing(request, journal)
     client = watch(request.call.client_socket)
@@ -160,17 +160,17 @@ def _send(request: _Request, journal: Journal, held: Held) -> WireAnswer:
     return sent.answer
 
 
-def _codings(answer: WireAnswer) -> list[str]:
+def _codings(answer: Answer) -> list[str]:
     return coding.codings(headers.find(answer.headers, "content-encoding"))
 
 
-def _is_event_stream(answer: WireAnswer, facts: RequestFacts) -> bool:
+def _is_event_stream(answer: Answer, facts: RequestFacts) -> bool:
     """By the media type that the upstream names; a success without one is what was asked for."""
     kind = headers.find(answer.headers, "content-type").lower()
     return 200 <= answer.status < 300 and (kind.startswith(_EVENT_STREAM) if kind else facts.streaming)
 
 
-def _headers(answer: WireAnswer, fold: Fold, streamed: bool, id: str) -> HeaderList:
+def _headers(answer: Answer, fold: Fold, streamed: bool, id: str) -> HeaderList:
     drop = [INTERCEPTION_HEADER.lower()]
     if streamed:  # pings may stand in between
         drop += ["content-length", "x-accel-buffering"]

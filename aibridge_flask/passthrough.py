@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from . import headers
 from .errors import BridgeError, GatewayError
 from .hooks import Passed
-from .model import Actor, Call, Reply
+from .model import Actor, Answer, Call, Reply
 from .outbound import Outbound
 from .relay import Ending, Held, Relay
-from .upstream.transport import WireAnswer
 from .waiting import watch
 
 _NO_TICK = 3600.0
 
 
-def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
+def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
     keys = outbound.keys(call.headers)
-    outgoing = outbound.passed(call, call.read_body(), actor)
+    outgoing = replace(outbound.passed(call, call.read_body(), actor), id=id, model="passthrough")
     held, status = Held(), 0
     try:
         client = watch(call.client_socket)
@@ -38,7 +38,7 @@ def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
         outbound.hooks.tell(Passed(outbound.provider.name, route, call.method, actor.id, status))
 
 
-def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply:
+def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
     ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
     streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
     relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
@@ -50,7 +50,7 @@ def _reply(call: Call, answer: WireAnswer, release: Callable[[], None]) -> Reply
     return Reply(answer.status, tuple(kept), relay)
 
 
-def _pieces(answer: WireAnswer) -> Iterator[bytes]:
+def _pieces(answer: Answer) -> Iterator[bytes]:
     return (piece for piece in answer.pieces(_NO_TICK) if piece)
 
 

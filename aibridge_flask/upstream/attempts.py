@@ -5,16 +5,16 @@ admitted by the breaker. Nothing has gone to the client yet.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, sleep
 
 from ..errors import UpstreamRefused
 from ..headers import find
-from ..model import Outgoing
+from ..model import Answer, Outgoing
 from ..waiting import Client
 from .breaker import Breakers
 from .keys import Credential, Keys, retry_after
-from .transport import Transport, WireAnswer
+from .transport import Sender
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 8.0
 _LONGEST_PAUSE = 60.0
@@ -26,14 +26,14 @@ _PASSING = (408, 409)
 class Sent:
     """The answer, and the credential that it came to."""
 
-    answer: WireAnswer
+    answer: Answer
     credential: Credential
 
 
 class Attempts:
     """One provider's."""
 
-    def __init__(self, transport: Transport, breakers: Breakers, max_retries: int) -> None:
+    def __init__(self, transport: Sender, breakers: Breakers, max_retries: int) -> None:
         self._transport, self._breakers, self._max_retries = transport, breakers, max_retries
 
     def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, scope: str, client: Client) -> Sent:
@@ -48,7 +48,7 @@ class Attempts:
             answer.close()
         raise keys.exhausted(scope)
 
-    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
         """Asks again, `max_retries` times, where that may mend it. A request is never repeated after
         a time-out, nor when its connection broke: the upstream may have begun to work on it."""
         for count in range(self._max_retries):
@@ -65,7 +65,7 @@ class Attempts:
             _wait(told if told <= _LONGEST_PAUSE else pause, client)
         return self._once(outgoing, endpoint, model, client)
 
-    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> WireAnswer:
+    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
         if not endpoint:
             return self._transport.send(outgoing, client)
         with self._breakers.attempt(endpoint, model) as attempt:
@@ -76,10 +76,10 @@ class Attempts:
 
 def _with(outgoing: Outgoing, credential: Credential) -> Outgoing:
     headers = (*outgoing.headers, credential.header)
-    return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body)
+    return replace(outgoing, headers=headers)
 
 
-def _may_pass(answer: WireAnswer) -> bool:
+def _may_pass(answer: Answer) -> bool:
     """The upstream may do better when asked again, and does not say otherwise."""
     passing = answer.status in _PASSING or answer.status >= 500
     return passing and find(answer.headers, "x-should-retry").lower() != "false"
