@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import agent, clients, coding, headers
 from .config import Settings
@@ -143,7 +143,8 @@ def _outgoing(request: _Request, journal: Journal) -> Outgoing:
     changed = asked is not request.text or request.outbound.provider.translates
     journal.exact = not changed
     body = asked if changed else request.body
-    return request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
+    outgoing = request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
+    return replace(outgoing, id=request.id, model=request.facts.model)
 
 
 def _send(request: _Request, journal: Journal, held: Held) -> Answer:

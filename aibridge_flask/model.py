@@ -78,12 +78,15 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request to an upstream, with its credential."""
+    """A request to an upstream, with its credential. `id` and `model`, the one asked for, are for those
+    who look on."""
 
     method: str
     url: str
     headers: HeaderList = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    id: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

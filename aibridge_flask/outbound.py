@@ -13,8 +13,9 @@ from .providers import Provider, build
 from .upstream.attempts import Attempts, Sent
 from .upstream.board import Board
 from .upstream.breaker import Breakers
+from .upstream.dump import Dumps
 from .upstream.keys import PASSTHROUGH, Credential, KeyPool, Keys, OwnKey, Signature, user_credential
-from .upstream.transport import Transport
+from .upstream.transport import Sender, Transport
 from .waiting import Client
 
 _IDENTITY = ("Accept-Encoding", "identity")
@@ -28,9 +29,9 @@ class Outbound:
         self.hooks = hooks
         self._byok = settings.auth.byok
         self._own_header = settings.auth.actor_header.lower() if settings.auth.mode == "header" else ""
-        self._transport = Transport(
-            configured, provider.base_url, settings.connect_timeout, settings.read_timeout
-        )
+        transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
+        folder = provider.api_dump_dir
+        self._transport: Sender = Dumps(transport, provider.name, folder) if folder else transport
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
         breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
         self._attempts = Attempts(

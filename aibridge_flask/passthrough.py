@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from . import headers
 from .errors import BridgeError, UnknownRoute
@@ -16,14 +17,15 @@ from .waiting import watch
 _NO_TICK = 3600.0
 
 
-def forward(outbound: Outbound, call: Call, actor: Actor) -> Reply:
+def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
     """Raises BridgeError before anything has gone to the client."""
     own = outbound.provider.own_answers.get(call.path)
     if own is not None:
         reply = _answered(call, own)
     else:
         keys = outbound.keys(call.headers)
-        outgoing = outbound.passed(call, call.read_body(), actor)
+        passed = outbound.passed(call, call.read_body(), actor)
+        outgoing = replace(passed, id=id, model="passthrough")
         try:
             reply = _send(outbound, call, outgoing, keys)
         except BridgeError as error:

@@ -113,7 +113,7 @@ def _serve(outbound: Outbound, bridge: Bridge, load: ActorLoader, call: Call, id
         raise UpgradeRequired
     if call.method in _NEVER or not provider.passthrough(call.path):
         raise UnknownRoute(call.method, call.path)
-    return passthrough.forward(outbound, call, _actor(load))
+    return passthrough.forward(outbound, call, _actor(load), id)
 
 
 def _actor(load: ActorLoader) -> Actor:

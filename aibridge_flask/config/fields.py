@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -173,6 +174,16 @@ def networks(values: tuple[str, ...]) -> None:
 def has_prometheus(enabled: bool) -> None:
     if enabled and find_spec("prometheus_client") is None:
         raise ValidationError("the package `prometheus_client` is needed: pip install prometheus-client")
+
+
+def dump_folder(folder: str) -> None:
+    """It is made for its owner alone, and tried."""
+    try:
+        if folder:
+            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as error:
+        raise ValidationError(f"a folder that can be written is expected: {type(error).__name__}") from None
 
 
 def pattern(text: str) -> None:

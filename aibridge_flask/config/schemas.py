@@ -121,7 +121,7 @@ class ProviderSchema(_Frozen):
     base_url = Text(load_default="", validate=own.optional_url, metadata=_doc("default: the provider's own"))
     keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys in their order, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
     send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
-    api_dump_dir = Text(load_default="", metadata=_doc("folder for redacted raw dumps"))
+    api_dump_dir = Text(load_default="", validate=own.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
     inject_tools = Flag(load_default=True, metadata=_doc("false: the MCP servers' tools are not offered here"))
     ca_file = Text(metadata=_doc("default: the global one"))

@@ -15,7 +15,7 @@ from ..model import Answer, Outgoing
 from ..waiting import Client
 from .breaker import Breakers
 from .keys import Credential, Keys, retry_after
-from .transport import Transport
+from .transport import Sender
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 8.0
 _LONGEST_PAUSE = 60.0
@@ -37,7 +37,7 @@ class Attempts:
     """One provider's. `prepare` has the last word on a request, `decode` the first on its answer."""
 
     def __init__(
-        self, transport: Transport, breakers: Breakers, max_retries: int, prepare: Prepare, decode: Decode
+        self, transport: Sender, breakers: Breakers, max_retries: int, prepare: Prepare, decode: Decode
     ) -> None:
         self._transport, self._breakers, self._max_retries = transport, breakers, max_retries
         self._prepare, self._decode = prepare, decode
@@ -85,7 +85,7 @@ def _with(outgoing: Outgoing, credential: Credential) -> Outgoing:
     if not credential.header[0]:
         return outgoing
     headers = (*outgoing.headers, credential.header)
-    return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body)
+    return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body, outgoing.id, outgoing.model)
 
 
 def _may_pass(answer: Answer) -> bool:

@@ -13,7 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from ..errors import ClientGone, UpstreamCut, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from ..headers import HeaderView
-from ..model import HeaderList, Outgoing
+from ..model import Answer, HeaderList, Outgoing
 from ..waiting import Client
 from .parser import MalformedAnswer
 from .wire import DeadConnection, Wire, WireAdapter
@@ -40,6 +40,13 @@ class Way(Protocol):
     def proxy(self) -> str: ...
 
 
+class Sender(Protocol):
+    """What sends requests; raises as `Transport` does."""
+
+    def send(self, outgoing: Outgoing, client: Client) -> Answer: ...
+    def close(self) -> None: ...
+
+
 class WireAnswer:
     """An upstream's answer: its head is known, its body is still to come. Of the response it keeps
     what it needs, since there may be many for long."""
@@ -50,6 +57,7 @@ class WireAnswer:
         self._ours = isinstance(raw, Wire)
         self._ended = False
         self.status = int(response.status_code)
+        self.reason = str(response.reason or "")
         self.headers: HeaderList = raw.headers if self._ours else tuple(raw.headers.items())
         self.close: Callable[[], None] = raw.close if self._ours else response.close
         """Ends the upstream's connection, or gives it back when the answer was whole."""

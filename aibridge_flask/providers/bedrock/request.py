@@ -73,7 +73,7 @@ def _request(outgoing: Outgoing, url: str, data: bytes, kind: str) -> Outgoing:
     sent = [*_passing(outgoing.headers), ("Content-Type", _JSON), ("Accept", kind), _IDENTITY]
     sent += [("X-Amzn-Bedrock-Accept", _JSON)] if kind == _EVENT_STREAM else []
     sent.append(("Content-Length", str(len(data))))
-    return Outgoing("POST", url, tuple(sent), data)
+    return Outgoing("POST", url, tuple(sent), data, outgoing.id, outgoing.model)
 
 
 def _passing(sent: HeaderList) -> Iterator[tuple[str, str]]:
