@@ -106,7 +106,8 @@ class Server:
         self._process.wait(PATIENCE)
         lines = self.log.read_text().splitlines()
         words = ("error", "traceback", "critical", "exception", "warning")
-        return [line for line in lines if any(word in line.lower() for word in words)]
+        told = [line for line in lines if "[INFO]" not in line]
+        return [line for line in told if any(word in line.lower() for word in words)]
 
     def records(self) -> tuple[int, int]:
         """How many interceptions the bridge's database holds, and how many of them have ended."""
