@@ -35,7 +35,7 @@ def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
         raise
     finally:
         route = outbound.provider.passthrough(call.path)
-        outbound.hooks.tell(Passed(outbound.provider.name, route, call.method, actor.id, status))
+        outbound.hooks.tell(Passed(outbound.provider.name, route, call.method, actor.id, status, id))
 
 
 def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
