@@ -60,8 +60,8 @@ class AIBridge:
         closers.callback(parts.recorder.close)
         closers.callback(parts.toolbox.close)
         closers.callback(parts.board.close)
-        for outbound in parts.outbounds:
-            closers.callback(outbound.close)
+        for closing in (*parts.traces, *parts.outbounds):
+            closers.callback(closing.close)
         self._register(app, parts)
         parts.recorder.start()
         parts.board.start()
@@ -130,14 +130,26 @@ class _Parts:
     toolbox: ToolBox
     board: Board
     outbounds: tuple[Outbound, ...]
+    traces: tuple[Any, ...]
 
 
 def _assemble(settings: config.Settings, above: Hooks) -> _Parts:
     """Raises ConfigError."""
     hooks, board = Hooks(above), Board(settings.redis_url)
     logs.listen(hooks, settings.logs)
-    outbounds = tuple(Outbound(settings, provider, board, hooks) for provider in settings.providers)
-    return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds)
+    traces = _traces(settings, hooks)
+    around = [one.around for one in traces]
+    outbounds = tuple(Outbound(settings, provider, board, hooks, *around) for provider in settings.providers)
+    return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds, traces)
+
+
+def _traces(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:
+    """Traces, or nothing, which costs no import either."""
+    if not settings.tracing.endpoint:
+        return ()
+    from .observe.tracing import Traces
+
+    return (Traces(hooks, settings.tracing),)
 
 
 def _unknown_provider(rest: str) -> Response:

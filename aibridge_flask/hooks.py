@@ -68,14 +68,39 @@ class KeysExhausted:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrived:
+    """A request to a provider's routes, whatever becomes of it, and the trace that it belongs to."""
+
+    id: str
+    traceparent: str
+    tracestate: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """An MCP server's tool was called for the interception `id`; `began` and `ended` are nanoseconds since
+    1970, `error` is a word, or empty."""
+
+    id: str
+    server: str
+    tool: str
+    call_id: str
+    began: int
+    ended: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
-    """A passthrough request; `route` is the white list's, not the client's, `status` the answer's."""
+    """A passthrough request; `route` is the white list's, not the client's, `status` the answer's. It
+    is told before the answer's body goes out."""
 
     provider: str
     route: str
     method: str
     actor: str
     status: int
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

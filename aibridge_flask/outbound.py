@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from . import headers
 from .config import ProviderSettings, Settings
@@ -24,14 +24,18 @@ _IDENTITY = ("Accept-Encoding", "identity")
 class Outbound:
     """A provider with its connections, keys and breakers."""
 
-    def __init__(self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks) -> None:
+    def __init__(
+        self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks,
+        around: Callable[[Sender], Sender] = lambda sender: sender,
+    ) -> None:  # fmt: skip
+        """`around` may look on at what is sent."""
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
         self._own_header = settings.auth.actor_header.lower() if settings.auth.mode == "header" else ""
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
         folder = provider.api_dump_dir
-        self._transport: Sender = Dumps(transport, provider.name, folder) if folder else transport
+        self._transport = around(Dumps(transport, provider.name, folder) if folder else transport)
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
         breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
         self._attempts = Attempts(

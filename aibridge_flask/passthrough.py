@@ -30,16 +30,16 @@ def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
             reply = _send(outbound, call, outgoing, keys)
         except BridgeError as error:
             error.recorded = True
-            _tell(outbound, call, actor, error.status)
+            _tell(outbound, call, actor, error.status, id)
             raise
-    _tell(outbound, call, actor, reply.status)
+    _tell(outbound, call, actor, reply.status, id)
     return reply
 
 
-def _tell(outbound: Outbound, call: Call, actor: Actor, status: int) -> None:
+def _tell(outbound: Outbound, call: Call, actor: Actor, status: int, id: str) -> None:
     provider = outbound.provider
     route = provider.passthrough(call.path)
-    outbound.hooks.tell(Passed(provider.name, route, call.method, actor.id, status))
+    outbound.hooks.tell(Passed(provider.name, route, call.method, actor.id, status, id))
 
 
 def _send(outbound: Outbound, call: Call, outgoing: Outgoing, keys: Keys) -> Reply:

@@ -25,7 +25,7 @@ from .errors import (
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
-from .hooks import Refused
+from .hooks import Arrived, Refused
 from .identity import ActorLoader
 from .model import Actor, Call, Format, Reply, new_id
 from .outbound import Outbound
@@ -85,6 +85,9 @@ def provider_blueprint(
     def view(rest: str = "") -> Response:
         call = read_call(request, f"{prefix}/{provider.name}", limit)
         shape, id = provider.format_at(call.path), new_id()
+        if outbound.hooks.hears(Arrived):
+            traced = (call.headers.get(name, "") for name in ("traceparent", "tracestate"))
+            outbound.hooks.tell(Arrived(id, *traced))
         try:
             if not provider.enabled:
                 raise ProviderDisabled(provider.name)

@@ -176,6 +176,19 @@ def has_prometheus(enabled: bool) -> None:
         raise ValidationError("the package `prometheus_client` is needed: pip install prometheus-client")
 
 
+def has_opentelemetry(endpoint: str) -> None:
+    needed = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+    if endpoint and not all(map(_is_there, needed)):
+        raise ValidationError("OpenTelemetry is needed: pip install 'aibridge-flask[tracing]'")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def dump_folder(folder: str) -> None:
     """It is made for its owner alone, and tried."""
     try:

@@ -76,9 +76,9 @@ class MetricsSchema(_Frozen):
 
 class TracingSchema(_Frozen):
     made = values.Tracing
-    endpoint = Text(load_default="", validate=own.optional_url, metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
-    prompts = Flag(load_default=False, metadata=_doc("true: prompts are attributes of spans"))
-    propagate = Flag(load_default=False, metadata=_doc("true: `traceparent` is sent to the upstream"))
+    endpoint = Text(load_default="", validate=[own.optional_url, own.has_opentelemetry], metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
+    prompts = Flag(load_default=False, metadata=_doc("true: recorded prompts are attributes of spans"))
+    propagate = Flag(load_default=False, metadata=_doc("true: the upstream gets our `traceparent`, not the client's"))
 
 
 class PriceSchema(_Frozen):
