@@ -55,7 +55,7 @@ class DrainingWorker(GeventWorker):
                 client._sock.shutdown(socket.SHUT_RD)  # the plain one: its reader sees an end, no error
 
 
-# An open stream holds three files: client, upstream, and what watches the client.
+# An open stream holds two files: client and upstream.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
