@@ -168,6 +168,7 @@ class _Stream(_Same):
                 self._behind -= frame.prelude.total_length
                 found.append(self._event(frame))
         except self._broken:
+            self._behind = max(1, self._behind)  # a frame that is whole may hold no event
             return b"".join(found), False
         return b"".join(found), True
 
