@@ -4,11 +4,11 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything imports `requests`
 
-import contextlib
+import errno
 import gc
 import os
 import resource
-import socket
+import select
 
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
@@ -26,21 +26,25 @@ class DrainingWorker(GeventWorker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.between_requests = set()
+        self.new, self.between_requests = {}, {}  # connections that wait, with their greenlets
 
     def handle(self, listener, client, addr):
-        self.between_requests.add(client)
+        self.new[client] = gevent.getcurrent()
         try:
             super().handle(listener, client, addr)
         finally:
-            self.between_requests.discard(client)
+            self.asked(client)
 
     def handle_request(self, listener_name, req, sock, addr):
-        self.between_requests.discard(sock)
+        self.asked(sock)
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive:
             raise StopIteration  # gunicorn closes the connection
-        self.between_requests.add(sock)
+        self.between_requests[sock] = gevent.getcurrent()
+
+    def asked(self, client):
+        self.new.pop(client, None)
+        self.between_requests.pop(client, None)
 
     def handle_exit(self, sig, frame):
         gevent.spawn(self.drain)
@@ -50,10 +54,24 @@ class DrainingWorker(GeventWorker):
         if self.alive and bridge is not None:
             gevent.sleep(bridge.drain(self.wsgi))
         self.alive = False
-        for client in list(self.between_requests):
-            with contextlib.suppress(OSError):
-                client._sock.shutdown(socket.SHUT_RD)  # the plain one: its reader sees an end, no error
+        in_hub = gevent.get_hub().loop.run_callback  # no request can come between look and end there
+        in_hub(hang_up, self.between_requests)
+        gevent.sleep(FIRST_REQUEST)
+        in_hub(hang_up, self.new)
 
+
+FIRST_REQUEST = 5.0  # seconds: who has connected just before is about to ask
+
+
+def hang_up(waiting):
+    for client, greenlet in list(waiting.items()):
+        look = poll()
+        look.register(client, select.POLLIN)
+        if not look.poll(0):  # else a request has come, and is served
+            greenlet.throw(ConnectionResetError(errno.ECONNRESET, "draining"))
+
+
+poll = monkey.get_original("select", "poll")
 
 # An open stream holds two files: client and upstream.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
