@@ -10,6 +10,7 @@ BridgeError
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
 |   +-- UpstreamCut          its answer broke off
 |   +-- CredentialsUnavailable  nothing to sign the request with
+|   +-- TurnFailed, TooManyRounds  it went wrong after tools were run
 |   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
 |   +-- ToolError            an MCP server failed, or refused; the model is told, not the client
 +-- GatewayError             we failed
@@ -29,9 +30,9 @@ class BridgeError(Exception):
     (seconds, 0 for nothing) when it may. `openai_type` is OpenAI's word where it differs."""
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "api_error"
-    code: ClassVar[str] = "internal_error"
-    record_type: ClassVar[str] = "unknown"
+    type: str = "api_error"
+    code: str = "internal_error"
+    record_type: str = "unknown"
     final: ClassVar[bool] = False
     text: ClassVar[str] = "internal error"
     openai_type: ClassVar[str] = ""
@@ -160,6 +161,21 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
     text = "the AI provider's answer broke off"
+
+
+class TurnFailed(UpstreamError):
+    """The upstream refused to go on with a stream that has begun; the words are its own."""
+
+    def __init__(self, type: str, code: str, message: str, record_type: str) -> None:
+        super().__init__(message)
+        self.type, self.code, self.record_type = type or self.type, code or self.code, record_type
+
+
+class TooManyRounds(UpstreamError):
+    code, record_type = "tool_rounds_exceeded", "server_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"tool_rounds_exceeded: the model still asks for tools after {limit} rounds")
 
 
 class CredentialsUnavailable(UpstreamError):

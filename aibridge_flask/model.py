@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -123,6 +123,31 @@ class ToolCall:
     item_id: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tool:
+    """A tool of an MCP server as a model is offered it. `id` is the name that models see, `name` the
+    server's own; `input_schema` is the server's, whole, and not to be changed. Two are the same only if
+    they are one object, so that what is made of them can be kept by them."""
+
+    id: str
+    server: str
+    server_url: str
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the server gave, as blocks of MCP, or in `error` why it gave nothing; then `is_error` is true
+    as well."""
+
+    content: tuple[Mapping[str, Any], ...] = ()
+    structured: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    is_error: bool = False
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Thought:
     """Something the model said to itself: `thinking`, `reasoning_summary` or `commentary`."""
@@ -159,7 +184,8 @@ class Fold(Protocol):
 
     `between`: what was given out so far ends between two events, so that a ping may follow.
     `complete`: the API's last event has been seen. `changed`: `turn()` has something new.
-    `exact`: no byte was changed or kept back.
+    `exact`: no byte was changed or kept back. `wants`: the answer has ended, and asks for offered
+    tools alone, which are to be run before it can go on.
     """
 
     @property
@@ -170,9 +196,26 @@ class Fold(Protocol):
     def changed(self) -> bool: ...
     @property
     def exact(self) -> bool: ...
+    @property
+    def wants(self) -> bool: ...
     def feed(self, piece: bytes) -> bytes: ...
     def end(self) -> bytes: ...
     def turn(self) -> Turn: ...
+
+
+class Splice(Fold, Protocol):
+    """A fold over all answers that one request takes, where tools were offered. `follow_up` gives the
+    next request's body; what is fed then is its answer."""
+
+    def follow_up(self, results: Sequence[tuple[ToolCall, ToolResult]], /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A request's body, and the tools that it offers; none of them: the body is as it was."""
+
+    body: bytes
+    tools: tuple[Tool, ...] = ()
 
 
 class Format(Protocol):
@@ -185,6 +228,9 @@ class Format(Protocol):
     def ask(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
     def fold(self, facts: RequestFacts, /) -> Fold: ...
     def whole_fold(self) -> Fold: ...
+    def offer(self, body: bytes, facts: RequestFacts, tools: tuple[Tool, ...], /) -> Offer: ...
+    def splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
+    def whole_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
     def error_body(self, error: Any, request_id: str, /) -> bytes: ...
     def error_event(self, error: Any, request_id: str, /) -> bytes: ...
 

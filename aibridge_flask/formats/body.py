@@ -7,7 +7,7 @@ msgspec finds the wanted fields without building the rest. It refuses what some 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -128,20 +128,24 @@ def members(body: bytes) -> dict[str, bytes]:
         return {name: bytes(raw) for name, raw in found.items()}
     except _REFUSALS:
         _strict_object(text)
-        return _slices(text)
+        return dict(_pairs(text))
 
 
-def _slices(text: str) -> dict[str, bytes]:
-    """As `members`, of an object that is JSON, but not msgspec's."""
-    slices: dict[str, bytes] = {}
+def has_doubles(body: bytes, found: Mapping[str, bytes]) -> bool:
+    """Whether an object whose `members` are `found` holds a name more than once at its top."""
+    compact = sum(len(dumps(name)) + len(raw) + 2 for name, raw in found.items()) + 1
+    return compact < len(body) and sum(1 for _ in _pairs(str(body, "utf-8"))) > len(found)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, bytes]]:
+    """The members of an object that is JSON, but perhaps not msgspec's, as they stand."""
     read, place = json.JSONDecoder().raw_decode, _past(text, text.index("{") + 1)
     while text[place] != "}":
         name, place = read(text, place)
         start = _past(text, place)
         _, place = read(text, start)
-        slices[name] = text[start:place].encode()
+        yield name, text[start:place].encode()
         place = _past(text, place)
-    return slices
 
 
 def _past(text: str, place: int) -> int:
@@ -149,6 +153,15 @@ def _past(text: str, place: int) -> int:
     while text[place] in " \t\r\n,:":
         place += 1
     return place
+
+
+def elements(array: bytes) -> list[bytes]:
+    """The elements of a JSON array, each one's bytes as they stand; none of anything else."""
+    try:
+        return [bytes(raw) for raw in msgspec.json.decode(array, type=list[msgspec.Raw])]
+    except _REFUSALS:
+        found = loads(array)
+        return [dumps(one) for one in found] if isinstance(found, list) else []
 
 
 def joined(members: Mapping[str, bytes]) -> bytes:

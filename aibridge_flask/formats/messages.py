@@ -5,17 +5,23 @@ https://docs.anthropic.com/en/api/messages
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..errors import BridgeError
-from ..model import Fold, RequestFacts
+from ..model import Fold, Offer, RequestFacts, Splice, Tool
 from . import body, prompt
+from . import offer as offering
 from .messages_fold import MessagesReading
+from .messages_splice import MessagesSplicer
+from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap
 
 NAME = "messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _NULL = msgspec.Raw(b"null")
+_CHOICE = b'{"type":"auto"}'
 
 
 class _Request(msgspec.Struct):
@@ -56,6 +62,35 @@ def fold(facts: RequestFacts) -> Fold:
 def whole_fold() -> Fold:
     """Reads a JSON answer."""
     return WholeTap(MessagesReading())
+
+
+def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
+    """The tools stand before the client's own, so that its cache breakpoints cover them too, and the
+    model picks one at a time. Small fast models are asked for titles and the like: they get none."""
+    found = {} if facts.streaming and "haiku" in facts.model else offering.members(data)
+    own, choice = found.get("tools", offering.NULL), found.get("tool_choice", offering.NULL)
+    choice = _CHOICE if choice == offering.NULL else choice
+    new = offering.fresh(tools, own) if offering.is_array(own) else ()
+    kind = body.string(body.loads(choice), "type")
+    if not new or kind in ("", "none") or not found.get("messages", b"").startswith(b"["):
+        return Offer(data)
+    one_by_one = body.set_field(choice, "disable_parallel_tool_use", b"true")
+    listed = offering.grown(own, before=offering.listed(_tool, new))
+    return offering.made(found, {"tools": listed, "tool_choice": one_by_one}, new)
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.id, "description": tool.description, "input_schema": tool.input_schema}
+
+
+def splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads an event stream where tools were offered."""
+    return StreamSplice(MessagesSplicer(offer))
+
+
+def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads a JSON answer where tools were offered."""
+    return WholeSplice(MessagesSplicer(offer))
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:

@@ -15,7 +15,7 @@ from . import body
 from .tap import failure
 
 _TEXT_DELTA = b'"text_delta"'
-_DELTA_HEAD = b"event: content_block_delta\n"
+DELTA_HEAD = b"event: content_block_delta\n"
 _TOOLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _PLAIN = (
     "input_tokens",
@@ -47,13 +47,13 @@ class MessagesReading:
         self._failure = Failure()
 
     def worth(self, run: bytes) -> Iterable[bytes]:
-        start = run.find(_DELTA_HEAD)
+        start = run.find(DELTA_HEAD)
         if start < 0:
             return sse.split(run)
-        end = run.find(b"\n\n", run.rfind(_DELTA_HEAD)) + 2
-        if end > 1 and _is_text(run[start:end]):
+        end = run.find(b"\n\n", run.rfind(DELTA_HEAD)) + 2
+        if end > 1 and is_text(run[start:end]):
             return sse.split(run[:start] + run[end:])
-        return [event for event in sse.split(run) if not _is_text(event)]
+        return [event for event in sse.split(run) if not is_text(event)]
 
     def event(self, name: bytes, data: bytes) -> None:
         found = body.loads(data)
@@ -144,10 +144,10 @@ _HANDLERS = {
 }
 
 
-def _is_text(run: bytes) -> bool:
+def is_text(run: bytes) -> bool:
     """Text deltas alone. The word cannot stand inside a text: its quotes would be escaped there."""
     count = run.count(_TEXT_DELTA)
-    return count > 0 and count == run.count(_DELTA_HEAD) == run.count(b"\n\n") == run.count(b"event: ")
+    return count > 0 and count == run.count(DELTA_HEAD) == run.count(b"\n\n") == run.count(b"event: ")
 
 
 def usage(told: Mapping[str, Any]) -> Usage:

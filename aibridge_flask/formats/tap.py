@@ -32,8 +32,21 @@ class Reading(Protocol):
     def turn(self) -> Turn: ...
 
 
+def read_events(reading: Reading, run: bytes) -> None:
+    for event in reading.worth(run):
+        name, data = sse.parse(event)
+        if data:
+            reading.event(name, data)
+
+
+def read_whole(reading: Reading, data: bytes) -> None:
+    reading.whole(body.loads(data))
+    reading.end()
+
+
 class _Tap:
     exact = True
+    wants = False
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -78,10 +91,7 @@ class StreamTap(_Tap):
         if self._lost:
             return
         try:
-            for event in self._reading.worth(run):
-                name, data = sse.parse(event)
-                if data:
-                    self._reading.event(name, data)
+            read_events(self._reading, run)
         except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
             self._lost = True
 
@@ -111,10 +121,9 @@ class WholeTap(_Tap):
     def _whole(self) -> None:
         try:
             if self._size <= BODY_LIMIT:
-                self._reading.whole(body.loads(b"".join(self._parts)))
+                read_whole(self._reading, b"".join(self._parts))
         except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
             self._reading.complete = True
-        self._reading.end()
 
 
 class Decoding:
@@ -141,6 +150,10 @@ class Decoding:
     @property
     def exact(self) -> bool:
         return not self._give_decoded
+
+    @property
+    def wants(self) -> bool:
+        return self._inner.wants
 
     def feed(self, piece: bytes) -> bytes:
         decoded = b"" if self._broken else self._decode(piece)

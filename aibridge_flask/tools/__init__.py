@@ -1,6 +1,6 @@
-"""The tools of the configured MCP servers: which there are, and how one is called."""
+"""The tools of the configured MCP servers: which there are, and how they are called."""
 
-from .tool import Tool, ToolResult
+from .calls import Calls
 from .toolbox import ToolBox
 
-__all__ = ["Tool", "ToolBox", "ToolResult"]
+__all__ = ["Calls", "ToolBox"]

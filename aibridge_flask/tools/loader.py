@@ -11,10 +11,11 @@ from typing import Any
 
 from ..config.settings import McpServer, Settings
 from ..errors import ToolError
+from ..model import Tool
 from ..waiting import Client
 from .mcp import McpClient
 from .messages import Message
-from .tool import Tool, offered
+from .offered import offered
 
 _log = logging.getLogger("aibridge.tools")
 CLOSE_TIMEOUT = 3.0

@@ -13,10 +13,10 @@ from weakref import WeakSet
 
 from ..config import Settings
 from ..errors import ToolError
+from ..model import Tool, ToolResult
 from ..waiting import Client
 from .loader import CLOSE_TIMEOUT, Keeper
 from .messages import Message
-from .tool import Tool, ToolResult
 
 
 class ToolBox:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from aibridge_flask import config
 from aibridge_flask.errors import ClientGone
-from aibridge_flask.tools import ToolBox, ToolResult
+from aibridge_flask.model import ToolResult
+from aibridge_flask.tools import ToolBox
 from aibridge_flask.waiting import NOBODY, under_gevent, watch
 from tests.support.server import PATIENCE
 

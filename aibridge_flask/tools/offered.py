@@ -1,4 +1,4 @@
-"""A tool as a model is offered it, and what a call of it gave. Pure values."""
+"""Which of a server's tools are offered, and by which names. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,39 +6,15 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.settings import McpServer
-from ..model import EMPTY
+from ..model import Tool
 
 _ID_LIMIT = 64
 _DIGEST = 10
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 _ANYTHING: Mapping[str, Any] = {"type": "object"}
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """`id` is the name that models see, `name` the server's own; `input_schema` is the server's,
-    whole."""
-
-    id: str
-    server: str
-    server_url: str
-    name: str
-    description: str
-    input_schema: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What the server gave, or in `error` why it gave nothing; then `is_error` is true as well."""
-
-    content: tuple[Mapping[str, Any], ...] = ()
-    structured: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
-    is_error: bool = False
-    error: str = ""
 
 
 def offered(server: McpServer, listed: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:

@@ -1,0 +1,64 @@
+"""Tools put into a request's body: one value grows, and no other value's bytes change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from ..errors import BadBody
+from ..model import Offer, Tool
+from . import body
+
+Shape = Callable[[Tool], Mapping[str, Any]]
+NULL = b"null"
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """The body's members, or nothing where tools cannot be put into it: a body that holds a name twice is
+    read differently by everybody."""
+    if body.is_dense(data):
+        return {}
+    try:
+        found = body.members(data)
+        return {} if body.has_doubles(data, found) else found
+    except (BadBody, RecursionError):
+        return {}
+
+
+def grown(array: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+    """A JSON array with more elements, which are given as they stand between its brackets; `null` is an
+    empty one.
+
+    >>> grown(b'[ {"a": 1} ]', before=b"0"), grown(b"[]", after=b"1,2"), grown(b"null", b"0")
+    (b'[0, {"a": 1} ]', b'[1,2]', b'[0]')
+    """
+    inside = b"" if array == NULL else array[1:-1]
+    parts = (before, inside if inside.strip() else b"", after)
+    return b"[" + b",".join(part for part in parts if part) + b"]"
+
+
+def fresh(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
+    """Those that the client has no tool of the same name of."""
+    if b"bmcp_" not in array:
+        return tools
+    names = {name for one in body.loads(array) or () for name in _names(one)}
+    return tuple(tool for tool in tools if tool.id not in names)
+
+
+def _names(tool: Any) -> tuple[str, str]:
+    return body.string(tool, "name"), body.string(body.mapping(tool, "function"), "name")
+
+
+def is_array(raw: bytes) -> bool:
+    return raw == NULL or raw.startswith(b"[")
+
+
+@lru_cache(maxsize=16)
+def listed(shape: Shape, tools: tuple[Tool, ...]) -> bytes:
+    """The tools as an API takes them, as they stand between an array's brackets."""
+    return b",".join(body.dumps(shape(tool)) for tool in tools)
+
+
+def made(found: Mapping[str, bytes], changes: Mapping[str, bytes], tools: tuple[Tool, ...]) -> Offer:
+    return Offer(body.joined({**found, **changes}), tools)
