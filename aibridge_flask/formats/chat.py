@@ -5,18 +5,27 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from ..errors import BridgeError
-from ..model import Fold, RequestFacts
+from ..model import Fold, Offer, RequestFacts, Splice, Tool
 from . import body, openai, prompt
+from . import offer as offering
 from .chat_fold import ChatReading, UsageFilter
+from .chat_splice import ChatSplicer
+from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap
 
 NAME = "chat"
 PING = openai.PING
 error_body = openai.error_body
 _NULL = msgspec.Raw(b"null")
+_LONGEST = 1024  # of a description: the API refuses the whole request for a longer one
+_ONE_BY_ONE = re.compile(r"(?:.*/)?o\d")  # models that never call in parallel, and refuse the switch
 
 
 class _Request(msgspec.Struct):
@@ -60,6 +69,52 @@ def fold(facts: RequestFacts) -> Fold:
 def whole_fold() -> Fold:
     """Reads a JSON answer."""
     return WholeTap(ChatReading())
+
+
+def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
+    """The tools stand after the client's own, and the model picks one at a time."""
+    found = offering.members(data)
+    own = found.get("tools", offering.NULL)
+    new = offering.fresh(tools, own) if offering.is_array(own) and _may_pick(found) else ()
+    if not new:
+        return Offer(data)
+    changes = {"tools": offering.grown(own, after=offering.listed(_tool, new))}
+    if not _ONE_BY_ONE.match(facts.model):
+        changes["parallel_tool_calls"] = b"false"
+    return offering.made(found, changes, new)
+
+
+def _may_pick(found: Mapping[str, bytes]) -> bool:
+    """One answer is asked for, in which the model may call tools as this API has them."""
+    if (
+        found.get("n", b"1") not in (b"1", offering.NULL)
+        or found.get("functions", offering.NULL) != offering.NULL
+    ):
+        return False
+    choice = body.loads(found.get("tool_choice", offering.NULL))
+    return choice != "none" and found.get("messages", b"").startswith(b"[")
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    about = {"name": tool.id, "description": tool.description[:_LONGEST]}
+    return {"type": "function", "function": {**about, "parameters": _schema(tool.input_schema)}}
+
+
+def _schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The API refuses an object's schema without properties."""
+    if isinstance(schema.get("properties"), Mapping):
+        return schema
+    return {"type": "object", **schema, "properties": {}}
+
+
+def splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads an event stream where tools were offered."""
+    return StreamSplice(ChatSplicer(offer, facts.asks_usage))
+
+
+def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads a JSON answer where tools were offered."""
+    return WholeSplice(ChatSplicer(offer, facts.asks_usage))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:

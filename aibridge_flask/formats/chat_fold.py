@@ -19,16 +19,43 @@ _NEEDLES = re.compile(rb'"tool_calls"|"function_call"|"usage"|"error"|"reasoning
 _NO_USAGE = (b'"usage":null', b'"usage": null')
 
 
+class Pieces:
+    """Tells an answer's tool calls apart, whose pieces come by index. Some upstreams give no index, some
+    the same one to all calls: then a new id begins a new call."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._ids: list[str] = []
+
+    def number(self, choice: int, position: int, piece: Any) -> int:
+        """Which call, counted from 0, the piece at a position in its chunk is of."""
+        index = piece.get("index") if isinstance(piece, Mapping) else None
+        key = (choice, index if isinstance(index, int) else ~position)
+        id, number = body.string(piece, "id"), self._numbers.get(key, -1)
+        if number < 0 or (id and call_name(piece) and self._ids[number] not in ("", id)):
+            self._numbers[key] = number = len(self._ids)
+            self._ids.append(id)
+        self._ids[number] = self._ids[number] or id
+        return number
+
+
+def call_name(piece: Any) -> str:
+    """The tool that is called; most pieces do not say it."""
+    function, custom = body.mapping(piece, "function"), body.mapping(piece, "custom")
+    return body.string(function, "name") or body.string(custom, "name")
+
+
 class ChatReading:
-    """What has been seen of one answer. Tool calls of a stream come in pieces, by index; they
-    are whole when their choice ends."""
+    """What has been seen of one answer. Tool calls of a stream come in pieces; they are whole when
+    it ends."""
 
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
         self._id = self._model = ""
         self._usage: Mapping[str, Any] = {}
-        self._open: dict[tuple[int, int], dict[str, str]] = {}
+        self._pieces = Pieces()
+        self._open: dict[int, dict[str, str]] = {}
         self._calls: list[ToolCall] = []
         self._thinking: dict[int, list[str]] = {}
         self._thoughts: list[Thought] = []
@@ -84,18 +111,18 @@ class ChatReading:
         thinking = body.string(delta, "reasoning_content") or body.string(delta, "reasoning_text")
         if thinking:
             self._thinking.setdefault(choice, []).append(thinking)
-        pieces = [one for one in body.listing(delta, "tool_calls") if isinstance(one, Mapping)]
-        for position, piece in enumerate(pieces):
-            index = body.number(piece, "index") if "index" in piece else position
-            self._grow_call(self._open.setdefault((choice, index), {}), piece)
+        for position, piece in enumerate(body.listing(delta, "tool_calls")):
+            if isinstance(piece, Mapping):
+                number = self._pieces.number(choice, position, piece)
+                self._grow_call(self._open.setdefault(number, {}), piece)
         if body.mapping(delta, "function_call"):  # what came before tool_calls
-            self._grow_call(self._open.setdefault((choice, -1), {}), {"function": delta["function_call"]})
+            self._grow_call(self._open.setdefault(~choice, {}), {"function": delta["function_call"]})
 
     def _grow_call(self, call: dict[str, str], piece: Any) -> None:
         kind = "custom" if body.mapping(piece, "custom") else "function"
         inner = body.mapping(piece, kind)
         call["id"] = call.get("id") or body.string(piece, "id")
-        call["name"] = call.get("name") or body.string(inner, "name")
+        call["name"] = call.get("name") or call_name(piece)
         said = body.string(inner, "arguments") or body.string(inner, "input")
         call["input"] = call.get("input", "") + said
 

@@ -1,0 +1,237 @@
+"""OpenAI Chat Completions: one answer of all that the model said while the bridge ran tools for it.
+
+The client sees the first answer's id throughout, nothing of an offered tool, no end of an answer
+that another one follows, and one usage, the sum.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import sse
+from ..model import Offer
+from . import body
+from .chat_calls import Calls
+from .chat_fold import ChatReading
+from .chat_message import Message, elements, index, inside, members
+from .offer import NULL, grown
+from .results import as_text
+from .splice import Results, added
+
+_DONE = b"[DONE]"
+_CUT = ("length", "content_filter", "error")
+_NEEDLES = (b'"tool_calls"', b'"function_call"', b'"error"', _DONE)
+_NULLS = {name: (name + b":null", name + b": null") for name in (b'"finish_reason"', b'"usage"')}
+_NOTHING = (NULL, b'""', b"[]", b"{}")
+
+
+class ChatSplicer:
+    """`_held` are events that wait: for the name of a call, or, from the answer's end on, for what comes
+    after it. With each stands what it holds, and the numbers of the calls that it has pieces of."""
+
+    def __init__(self, offer: Offer, asks_usage: bool) -> None:
+        self._request = body.members(offer.body)
+        self._ids = frozenset(tool.id for tool in offer.tools)
+        self._asks_usage = asks_usage
+        self._first_id = b""
+        self._roles: set[int] = set()
+        self._said = Message()
+        self._spent: dict[str, Any] = {}
+        self._rounds = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._calls = Calls(self._ids)
+        self._id = self._new_id = b""
+        self._usage: Mapping[str, Any] = {}
+        self._ending = self._done = self._cut = False
+        self._held: list[tuple[bytes, Any, list[int]]] = []
+        self._kept: list[bytes] = []
+        self._choices: list[bytes] = []
+
+    @property
+    def wants(self) -> bool:
+        """The answer has ended with calls of offered tools alone."""
+        return self._done and not self._cut and self._calls.only_offered
+
+    def reading(self) -> ChatReading:
+        return ChatReading()
+
+    def run(self, run: bytes) -> bytes:
+        self._kept.append(run)
+        return self._text(run) or b"".join([self._event(event) for event in sse.split(run)])
+
+    def rest(self) -> bytes:
+        self._done = self._done or self._ending
+        return self._flush()
+
+    def _text(self, run: bytes) -> bytes:
+        """What the client sees of events that are plain text; nothing where they must be looked at."""
+        count = run.count(b"data: {")
+        if not self._id or self._held or 2 * count != run.count(b"\n") or not _is_text(run):
+            return b""
+        if not self._rounds:
+            return run
+        if run.count(self._id) != count or b'"role"' in run:
+            return b""
+        return run.replace(self._id, self._new_id)
+
+    def _event(self, event: bytes) -> bytes:
+        text = self._text(event)
+        if text:
+            return text
+        data = sse.parse(event).data
+        self._done = self._done or data.strip() == _DONE
+        found = body.loads(data) if data else None
+        self._name(event, body.string(found, "id"))
+        self._held.append((event, found, self._learn(found, "delta")))
+        return b"" if self._waits else self._flush()
+
+    @property
+    def _waits(self) -> bool:
+        """Some upstreams split one answer over several choices: the end of one is not that of all."""
+        open = self._calls.nameless or (self._ending and not self._calls.others)
+        return bool(open) and not self._done and not self._cut
+
+    def _name(self, event: bytes, id: str) -> None:
+        """Keeps an answer's id as the event has it, and what takes its place."""
+        if self._id or not id:
+            return
+        raw = body.dumps(id)
+        self._first_id = self._first_id or raw
+        written = re.search(rb'"id"\s*:\s*' + re.escape(raw), event)
+        self._id = written.group() if written else raw
+        self._new_id = self._id.removesuffix(raw) + self._first_id
+
+    def _learn(self, found: Any, member: str) -> list[int]:
+        """The numbers of the calls that a chunk or a whole answer has pieces of."""
+        choices, usage = body.listing(found, "choices"), body.mapping(found, "usage")
+        self._usage = usage or self._usage
+        self._cut = self._cut or bool(body.mapping(found, "error"))
+        numbers = [number for choice in choices for number in self._learn_choice(choice, member)]
+        self._ending = self._ending or bool(usage and not choices and self._calls.hides)
+        return numbers
+
+    def _learn_choice(self, choice: Any, member: str) -> list[int]:
+        reason, said = body.string(choice, "finish_reason"), body.mapping(choice, member)
+        self._ending, self._cut = self._ending or bool(reason), self._cut or reason in _CUT
+        self._calls.others = self._calls.others or bool(body.mapping(said, "function_call"))
+        place, pieces = body.number(choice, "index"), body.listing(said, "tool_calls")
+        return [self._calls.number(place, position, piece) for position, piece in enumerate(pieces)]
+
+    def _flush(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join([self._show(*one) for one in held])
+
+    def _show(self, event: bytes, found: Any, numbers: list[int]) -> bytes:
+        choices = body.listing(found, "choices")
+        if found is None and _DONE in event:
+            return b"" if self.wants else event
+        if not choices and body.mapping(found, "usage") and (self.wants or not self._asks_usage):
+            return b""
+        if self._rounds or self.wants or self._calls.hides:
+            return self._edited(event, numbers)
+        told = [choice for choice in choices if body.string(body.mapping(choice, "delta"), "role")]
+        self._roles.update(body.number(choice, "index") for choice in told)
+        return event
+
+    def _edited(self, event: bytes, numbers: list[int]) -> bytes:
+        name, data = sse.parse(event)
+        found = members(data)
+        choices = elements(found, "choices")
+        seen, worth = self._seen(choices, "delta", numbers)
+        usage = found.get("usage", NULL)
+        told = usage != NULL and not self.wants and not any(map(self._calls.is_hidden, numbers))
+        if choices and not worth and not told:
+            return b""
+        changes = {} if seen == choices else {"choices": b"[" + b",".join(seen) + b"]"}
+        if usage != NULL and (self._rounds or self.wants):
+            changes["usage"] = NULL if self.wants else self._sum()
+        if not changes and self._id and self._id in event:
+            return event.replace(self._id, self._new_id, 1)
+        if self._rounds and "id" in found:
+            changes["id"] = self._first_id
+        return sse.encode(name.decode(), body.joined({**found, **changes})) if changes else event
+
+    def _seen(self, choices: list[bytes], member: str, numbers: list[int]) -> tuple[list[bytes], bool]:
+        """Choices as the client sees them, and whether they hold anything."""
+        left = iter(numbers)
+        seen = [self._choice(raw, member, left) for raw in choices]
+        return [raw for raw, _ in seen], any(worth for _, worth in seen)
+
+    def _choice(self, raw: bytes, member: str, numbers: Iterator[int]) -> tuple[bytes, bool]:
+        choice = members(raw)
+        said, place = members(choice.get(member, NULL)), index(choice)
+        seen = self._without_offered(said, member, numbers)
+        if self._rounds and member == "delta" and place in self._roles:
+            seen.pop("role", b"")
+        ends = choice.get("finish_reason", NULL) != NULL
+        named = "role" in seen and not self._roles
+        spoken = any(text not in _NOTHING for name, text in seen.items() if name != "role")
+        worth = spoken or named or (ends and not self.wants)
+        if worth and "role" in seen:
+            self._roles.add(place)
+        changes = {} if seen == said else {member: body.joined(seen)}
+        if ends and self.wants:
+            changes["finish_reason"] = NULL
+        return body.joined({**choice, **changes}) if changes else raw, worth
+
+    def _without_offered(
+        self, said: Mapping[str, bytes], member: str, numbers: Iterator[int]
+    ) -> dict[str, bytes]:
+        """What was said less the calls of offered tools; a stream's other ones take their numbers."""
+        calls = list(zip(elements(said, "tool_calls"), numbers, strict=False))
+        if not calls or not self._calls.hides:
+            return dict(said)
+        own = [(number, piece) for piece, number in calls if not self._calls.is_hidden(number)]
+        left = [self._calls.shown(*one) if member == "delta" else one[1] for one in own]
+        less = {name: raw for name, raw in said.items() if name != "tool_calls"}
+        return {**said, "tool_calls": b"[" + b",".join(left) + b"]"} if left else less
+
+    def _sum(self) -> bytes:
+        return body.dumps(added(self._spent, self._usage))
+
+    def whole(self, data: bytes) -> bytes:
+        answer = members(data)
+        numbers = self._learn(body.loads(data), "message")
+        self._done, self._choices = True, elements(answer, "choices")
+        self._first_id = self._first_id or answer.get("id", b"")
+        if self.wants:
+            self._said.take(self._choices, "message")
+            return b""
+        if not answer or not (self._rounds or self._calls.hides):
+            return data
+        choices, _ = self._seen(self._choices, "message", numbers)
+        changes = {"choices": b"[" + b",".join([*map(self._continued, choices[:1]), *choices[1:]]) + b"]"}
+        if self._rounds:
+            changes.update(id=self._first_id, usage=self._sum())
+        return body.joined({**answer, **changes})
+
+    def _continued(self, raw: bytes) -> bytes:
+        """The first choice begins with what was said before tools were called."""
+        choice = members(raw)
+        message = members(choice.get("message", NULL))
+        for name, text in self._said.texts.items():
+            message[name] = text[:-1] + inside(message.get(name, NULL)) + b'"'
+        return body.joined({**choice, "message": body.joined(message)})
+
+    def follow_up(self, results: Results) -> bytes:
+        message = Message()
+        message.take_stream(self._kept)
+        message.take(self._choices, "message")
+        back = [{"role": "tool", "tool_call_id": call.id, "content": as_text(told)} for call, told in results]
+        messages = b",".join([message.whole(), *map(body.dumps, back)])
+        self._request = {**self._request, "messages": grown(self._request["messages"], after=messages)}
+        self._spent = added(self._spent, self._usage)
+        self._rounds += 1
+        self._begin()
+        return body.joined(self._request)
+
+
+def _is_text(run: bytes) -> bool:
+    """Inside a text the quotes of these words would be escaped."""
+    if any(needle in run for needle in _NEEDLES):
+        return False
+    return all(run.count(name) == sum(map(run.count, nulls)) for name, nulls in _NULLS.items())
