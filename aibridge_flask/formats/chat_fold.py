@@ -5,7 +5,6 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from . import body, openai
 from .tap import StreamTap
 
 # What may carry a fact; inside a text these quotes would be escaped.
-_NEEDLES = re.compile(rb'"tool_calls"|"function_call"|"usage"|"error"|"reasoning|\[DONE\]')
+_NEEDLES = (b"_call", b'"error"', b'"reasoning', b"[DONE]")
 _NO_USAGE = (b'"usage":null', b'"usage": null')
 
 
@@ -62,9 +61,12 @@ class ChatReading:
         self._failure = Failure()
 
     def worth(self, run: bytes) -> Iterable[bytes]:
-        if self._id and run.startswith(b"data: {") and not _may_matter(run):
+        if self._is_plain(run):
             return ()
-        return sse.split(run)
+        return (event for event in sse.split(run) if not self._is_plain(event))
+
+    def _is_plain(self, run: bytes) -> bool:
+        return bool(self._id) and run.startswith(b"data: {") and not _may_matter(run)
 
     def event(self, name: bytes, data: bytes) -> None:
         if data.strip() == b"[DONE]":
@@ -137,9 +139,14 @@ class ChatReading:
 
 
 def _may_matter(run: bytes) -> bool:
-    for null in _NO_USAGE:
-        run = run.replace(null, b"") if null in run else run
-    return _NEEDLES.search(run) is not None
+    for needle in _NEEDLES:
+        if needle in run:
+            return True
+    return tells_usage(run)
+
+
+def tells_usage(run: bytes) -> bool:
+    return b'"usage"' in run and run.count(b'"usage"') > sum(map(run.count, _NO_USAGE))
 
 
 class UsageFilter(StreamTap):

@@ -14,7 +14,7 @@ from .. import sse
 from ..model import Offer
 from . import body
 from .chat_calls import Calls
-from .chat_fold import ChatReading
+from .chat_fold import ChatReading, tells_usage
 from .chat_message import Message, elements, index, inside, members
 from .offer import NULL, grown
 from .results import as_text
@@ -22,8 +22,7 @@ from .splice import Results, added
 
 _DONE = b"[DONE]"
 _CUT = ("length", "content_filter", "error")
-_NEEDLES = (b'"tool_calls"', b'"function_call"', b'"error"', _DONE)
-_NULLS = {name: (name + b":null", name + b": null") for name in (b'"finish_reason"', b'"usage"')}
+_NO_END = (b'"finish_reason":null', b'"finish_reason": null')
 _NOTHING = (NULL, b'""', b"[]", b"{}")
 
 
@@ -69,12 +68,14 @@ class ChatSplicer:
 
     def _text(self, run: bytes) -> bytes:
         """What the client sees of events that are plain text; nothing where they must be looked at."""
+        if not self._id or self._held:
+            return b""
         count = run.count(b"data: {")
-        if not self._id or self._held or 2 * count != run.count(b"\n") or not _is_text(run):
+        if 2 * count != run.count(b"\n") or not _is_text(run, count):
             return b""
         if not self._rounds:
             return run
-        if run.count(self._id) != count or b'"role"' in run:
+        if run.count(self._id) != count or b'"role"' in run or tells_usage(run):
             return b""
         return run.replace(self._id, self._new_id)
 
@@ -230,8 +231,12 @@ class ChatSplicer:
         return body.joined(self._request)
 
 
-def _is_text(run: bytes) -> bool:
-    """Inside a text the quotes of these words would be escaped."""
-    if any(needle in run for needle in _NEEDLES):
+def _is_text(run: bytes, count: int) -> bool:
+    """Each of so many events is a piece of an answer that goes on, and of no call. Inside a text the
+    quotes of these words would be escaped."""
+    if b"_call" in run or b'"finish_reason":"' in run:
         return False
-    return all(run.count(name) == sum(map(run.count, nulls)) for name, nulls in _NULLS.items())
+    if run.count(_NO_END[0]) == count:
+        return True
+    ends = run.count(b'"finish_reason"') > sum(map(run.count, _NO_END))
+    return not ends and run.count(b'"delta"') >= count and b'"error"' not in run
