@@ -173,7 +173,6 @@ def test_a_tool_that_the_client_has_itself_is_left_out() -> None:
     [
         ({"type": "object"}, {"type": "object", "properties": {}}),
         ({}, {"type": "object", "properties": {}}),
-        ({"type": "object", "properties": None}, {"type": "object", "properties": {}}),
         (
             {
                 "$defs": {"a": {"type": "object"}},

@@ -97,14 +97,7 @@ def _may_pick(found: Mapping[str, bytes]) -> bool:
 
 def _tool(tool: Tool) -> dict[str, Any]:
     about = {"name": tool.id, "description": tool.description[:_LONGEST]}
-    return {"type": "function", "function": {**about, "parameters": _schema(tool.input_schema)}}
-
-
-def _schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The API refuses an object's schema without properties."""
-    if isinstance(schema.get("properties"), Mapping):
-        return schema
-    return {"type": "object", **schema, "properties": {}}
+    return {"type": "function", "function": {**about, "parameters": openai.parameters(tool)}}
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:
