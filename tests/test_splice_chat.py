@@ -11,6 +11,23 @@ from openai.types.chat import ChatCompletionChunk
 from aibridge_flask import sse
 from aibridge_flask.formats import CHAT
 from aibridge_flask.model import Offer, RequestFacts, Tool, ToolResult
+from tests.support.chat import (
+    DONE,
+    call,
+    chunk,
+    completion,
+    counted,
+    event,
+    message,
+    more,
+    piece,
+    role,
+    stream,
+    summed,
+    text,
+    usage,
+    whole,
+)
 from tests.support.exchanges import OWN, RECORDED, load
 
 ADD = Tool("bmcp_sum_add", "sum", "http://sum/mcp", "add", "Adds.", {"type": "object", "properties": {}})
@@ -20,63 +37,15 @@ FACTS = RequestFacts(model="gpt-5", streaming=True)
 ASK = b'{"model": "gpt-5","seed":1e2, "messages": [{"role":"user","content":"h\\u0069"} ],"stream":true}'
 SIZES = pytest.mark.parametrize("size", [0, 1, 7, 100])
 THREE = ToolResult(content=({"type": "text", "text": "3"},))
-DONE = b"data: [DONE]\n\n"
 
 
 def offered(body: bytes = ASK, facts: RequestFacts = FACTS, tools: tuple[Tool, ...] = TOOLS) -> Offer:
     return CHAT.offer(body, facts, tools)
 
 
-def event(**members: object) -> bytes:
-    return b"data: " + json.dumps(members, separators=(",", ":")).encode() + b"\n\n"
-
-
-def chunk(
-    id: str, delta: dict[str, object], finish: str | None = None, place: int = 0, **more: object
-) -> bytes:
-    choice = {"index": place, "delta": delta, "finish_reason": finish}
-    return event(id=id, choices=[choice], **more)
-
-
-def text(id: str, said: str) -> bytes:
-    return chunk(id, {"content": said})
-
-
-def role(id: str) -> bytes:
-    return chunk(id, {"role": "assistant", "content": ""})
-
-
-def piece(index: int | None, name: str, arguments: str = "{}", **more: object) -> dict[str, object]:
-    """A whole call; its id is made of its name's end."""
-    number = {} if index is None else {"index": index}
-    function = {"name": name, "arguments": arguments}
-    return {**number, "id": f"call_{name[-4:]}", "type": "function", "function": function, **more}
-
-
-def call(id: str, index: int | None, name: str, arguments: str = "{}", **more: object) -> bytes:
-    return chunk(id, {"tool_calls": [piece(index, name, arguments, **more)]})
-
-
-def more(id: str, index: int, arguments: str) -> bytes:
-    return chunk(id, {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
-
-
-def usage(id: str, taken: int, given: int) -> bytes:
-    return event(id=id, choices=[], usage=counted(taken, given))
-
-
-def counted(taken: int, given: int) -> dict[str, object]:
-    tokens = {"prompt_tokens": taken, "completion_tokens": given, "total_tokens": taken + given}
-    return {**tokens, "prompt_tokens_details": {"cached_tokens": 1}}
-
-
-def summed(taken: int, given: int, answers: int) -> dict[str, object]:
-    return {**counted(taken, given), "prompt_tokens_details": {"cached_tokens": answers}}
-
-
 def fed(fold: object, answer: bytes, size: int) -> bytes:
     """What is given out of an answer that comes in pieces of `size` bytes (0: one)."""
-    step = size or len(answer)
+    step = size or len(answer) or 1
     pieces = [answer[i : i + step] for i in range(0, len(answer), step)]
     return b"".join([*(fold.feed(piece) for piece in pieces), fold.end()])
 
@@ -662,31 +631,7 @@ def test_each_call_has_a_result(answer: bytes) -> None:
 # JSON answers
 
 
-def message(content: str | None, *calls: tuple[str, str, str], **more: object) -> dict[str, object]:
-    listed = [
-        {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        for id, name, arguments in calls
-    ]
-    return {"role": "assistant", "content": content, **({"tool_calls": listed} if calls else {}), **more}
-
-
-def completion(
-    id: str, *messages: dict[str, object], finish: str = "tool_calls", taken: int = 9, given: int = 4
-) -> bytes:
-    choices = [
-        {"index": place, "message": one, "finish_reason": finish} for place, one in enumerate(messages)
-    ]
-    members = {
-        "id": id,
-        "object": "chat.completion",
-        "choices": choices,
-        "usage": counted(taken, given),
-        "x": 1,
-    }
-    return json.dumps(members, indent=1).encode()
-
-
-def whole(*answers: bytes, size: int = 0) -> bytes:
+def answered(*answers: bytes, size: int = 0) -> bytes:
     fold = CHAT.whole_splice(offered(), FACTS)
     out = b""
     for number, answer in enumerate(answers):
@@ -701,8 +646,8 @@ def whole(*answers: bytes, size: int = 0) -> bytes:
 PICK = ("a", ADD.id, '{"a":1}')
 OWN_PICK = ("b", "own_a", "{}")
 ANSWERS = {
-    "text": completion("c1", message("Hi"), finish="stop"),
-    "own call": completion("c1", message(None, OWN_PICK)),
+    "text": whole(completion("c1", message("Hi"))),
+    "own call": whole(completion("c1", message(None, OWN_PICK))),
     "no object": b'["x"]',
     "no JSON": b"<html>",
     "no choices": b'{"id":"c1","choices":[null,7,{"message":[]}]}',
@@ -713,67 +658,62 @@ ANSWERS = {
 @pytest.mark.parametrize("size", [0, 1])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_a_json_answer_with_nothing_to_hide_passes_byte_for_byte(answer: bytes, size: int) -> None:
-    assert whole(answer, size=size or 1) == answer
+    assert answered(answer, size=size) == answer
 
 
 def test_a_json_answer_holds_what_was_said_in_all_rounds() -> None:
     inner = completion("c1", message("Let me add.", PICK, reasoning_content="Hm. "))
-    last = completion("c2", message("It is 3.", reasoning_content="Ah."), finish="stop", taken=20, given=6)
-    found = json.loads(whole(inner, last))
-    assert found == {
-        **json.loads(last),
-        "id": "c1",
-        "choices": [
-            {
-                "index": 0,
-                "message": message("Let me add.It is 3.", reasoning_content="Hm. Ah."),
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": summed(29, 10, 2),
-    }
+    last = completion("c2", message("It is 3.", reasoning_content="Ah."), taken=20, given=6)
+    said = message("Let me add.It is 3.", reasoning_content="Hm. Ah.")
+    all = {**completion("c1", said), "usage": summed(29, 10, 2)}
+    assert json.loads(answered(whole(inner), whole(last))) == all
 
 
-@pytest.mark.parametrize(
-    ("inner", "content"),
-    [
-        (message(None, PICK), None),
-        (message("", PICK), None),
-        (message("Now. ", PICK), "Now. "),
-    ],
-)
-def test_what_is_null_stays_so_where_nothing_was_said(inner: dict[str, object], content: str | None) -> None:
-    found = json.loads(whole(completion("c1", inner), completion("c2", message(None, OWN_PICK))))
-    assert found["choices"][0]["message"] == message(content, OWN_PICK)
-    assert found["choices"][0]["finish_reason"] == "tool_calls"
+ROUNDS = {
+    "text": [message("Let me add. ", PICK), message("It is 3.")],
+    "silence": [message(None, PICK), message("3", reasoning_content="Ah.")],
+    "thoughts": [message(None, PICK, reasoning_text="Hm."), message("3", reasoning_text="Ah.")],
+    "own call": [message("Let me add.", PICK), message(None, OWN_PICK, ("c", "own_b", '{"x":[1]}'))],
+    "mixed": [message("Both.", PICK, OWN_PICK)],
+    "mixed later": [message("Add.", PICK), message("Both.", OWN_PICK, PICK, ("c", "own_b", "{}"))],
+    "three": [message("1", PICK), message("2", PICK), message("3")],
+}
+
+
+@pytest.mark.parametrize("rounds", ROUNDS.values(), ids=ROUNDS)
+def test_a_json_answer_holds_what_the_stream_builds(rounds: list[dict[str, object]]) -> None:
+    answers = [completion(f"c{place}", one) for place, one in enumerate(rounds)]
+    found = json.loads(answered(*map(whole, answers)))
+    streamed = built(heard(*map(stream, answers)))
+    for one in streamed["choices"][0]["message"].get("tool_calls", []):
+        del one["index"]
+    streamed["choices"][0]["message"]["content"] = streamed["choices"][0]["message"]["content"] or None
+    assert found == streamed
+    assert "bmcp_" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(("before", "content"), [(None, None), ("", None), ("Now. ", "Now. ")])
+def test_what_is_null_stays_so_where_nothing_was_said(before: str | None, content: str | None) -> None:
+    inner, last = completion("c1", message(before, PICK)), completion("c2", message(None, OWN_PICK))
+    assert json.loads(answered(whole(inner), whole(last)))["choices"][0]["message"] == message(
+        content, OWN_PICK
+    )
 
 
 def test_a_json_answer_split_over_choices_is_one() -> None:
-    inner = completion("c1", message("Let me add."), message(None, PICK))
     fold = CHAT.whole_splice(offered(), FACTS)
-    assert fed(fold, inner, 0) == b""
+    assert fed(fold, whole(completion("c1", message("Let me add."), message(None, PICK))), 0) == b""
     assistant, back = said(told(fold))
     assert assistant == message("Let me add.", PICK)
     assert [one["tool_call_id"] for one in back] == ["a"]
-    assert json.loads(fed(fold, completion("c2", message("3"), finish="stop"), 0))["choices"][0][
-        "message"
-    ] == message("Let me add.3")
+    out = json.loads(fed(fold, whole(completion("c2", message("3"))), 0))
+    assert out["choices"][0]["message"] == message("Let me add.3")
 
 
-@pytest.mark.parametrize(
-    ("said", "finish", "seen"),
-    [
-        (message("So", PICK, OWN_PICK), "tool_calls", message("So", OWN_PICK)),
-        (message("So", PICK), "length", message("So")),
-        (message("So", PICK), "content_filter", message("So")),
-    ],
-)
-def test_offered_calls_that_are_not_run_are_hidden(
-    said: dict[str, object], finish: str, seen: dict[str, object]
-) -> None:
-    answer = completion("c1", said, finish=finish)
-    shown = completion("c1", seen, finish=finish)
-    assert json.loads(whole(answer)) == json.loads(shown)
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_a_call_that_was_cut_is_not_run_in_json_either(finish: str) -> None:
+    found = json.loads(answered(whole(completion("c1", message("So", PICK), finish=finish))))
+    assert found == completion("c1", message("So"), finish=finish)
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="the recorded exchanges are not at hand")
