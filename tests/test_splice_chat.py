@@ -345,12 +345,12 @@ def test_three_rounds_add_up(size: int) -> None:
 
 
 # How upstreams word the same: the first round's answer, and what of it the client sees
-END = chunk("c1", {}, "tool_calls")
+END, STOP = chunk("c1", {}, "tool_calls"), chunk("c1", {}, "stop")
 PICK_ADD = call("c1", 0, ADD.id)
 ADDING = {"tool_calls": [piece(0, ADD.id)]}
 HIDDEN = {
     "no text at all": (PICK_ADD + END + DONE, b""),
-    "stop": (PICK_ADD + chunk("c1", {}, "stop") + DONE, b""),
+    "stop": (PICK_ADD + STOP + DONE, b""),
     "no reason": (PICK_ADD + DONE, b""),
     "no [DONE]": (PICK_ADD + END, b""),
     "no [DONE], usage": (PICK_ADD + usage("c1", 9, 4), b""),
@@ -391,7 +391,34 @@ HIDDEN = {
         chunk("c1", {"content": "Now"}, usage=counted(9, 1)),
     ),
     "comments": (b": a\n\n" + PICK_ADD + b": b\n\n" + END + b": c\n\n" + DONE, b": a\n\n: b\n\n: c\n\n"),
-    "spaces": ((PICK_ADD + END).replace(b'":', b'" : ').replace(b",", b" ,") + DONE, b""),
+    "spaces": ((PICK_ADD + STOP).replace(b'":', b'" : ').replace(b",", b" ,") + DONE, b""),
+    "nulls in further pieces": (
+        PICK_ADD
+        + chunk("c1", {"tool_calls": [{"index": 0, "id": None, "type": "", "function": {"name": None}}]})
+        + (END + DONE),
+        b"",
+    ),
+    "an id for each piece": (
+        chunk("c1", {"tool_calls": [piece(0, ADD.id, "{")]})
+        + chunk("c1", {"tool_calls": [{"index": 0, "id": "z", "function": {"arguments": "}"}}]})
+        + (END + DONE),
+        b"",
+    ),
+    "ids after names, one index for all": (
+        chunk("c1", {"tool_calls": [{"index": 0, "function": {"name": ADD.id, "arguments": "{"}}]})
+        + chunk(
+            "c1", {"tool_calls": [{"index": 0, "id": "a", "function": {"name": ADD.id, "arguments": "}"}}]}
+        )
+        + call("c1", 0, SEEK.id)
+        + (END + DONE),
+        b"",
+    ),
+    "pieces without index": (
+        chunk("c1", {"tool_calls": [piece(None, ADD.id, "{"), piece(None, SEEK.id, "{")]})
+        + chunk("c1", {"tool_calls": [{"function": {"arguments": "}"}}] * 2})
+        + (END + DONE),
+        b"",
+    ),
 }
 
 
@@ -410,11 +437,17 @@ LATER = {
         text("c2", "3") + chunk("c2", {}, "stop", usage=counted(20, 6)) + DONE,
         text("c1", "3") + chunk("c1", {}, "stop", usage=summed(29, 10, 2)) + DONE,
     ),
+    "usage after the end": (
+        text("c2", "3") + chunk("c2", {}, "stop") + chunk("c2", {}, usage=counted(20, 6)) + DONE,
+        text("c1", "3") + chunk("c1", {}, "stop") + chunk("c1", {}, usage=summed(29, 10, 2)) + DONE,
+    ),
     "usage in each": (
         chunk("c2", {"content": "3"}, usage=counted(20, 1))
+        + chunk("c2", {"content": "!"}, usage=counted(20, 2))
         + chunk("c2", {}, "stop", usage=counted(20, 6))
         + DONE,
         chunk("c1", {"content": "3"}, usage=summed(29, 5, 2))
+        + chunk("c1", {"content": "!"}, usage=summed(29, 6, 2))
         + chunk("c1", {}, "stop", usage=summed(29, 10, 2))
         + DONE,
     ),
@@ -430,8 +463,8 @@ LATER = {
         + DONE,
     ),
     "an escaped id": (
-        text("c2", "3").replace(b"c2", b"\\u0063\\u0032") + DONE,
-        text("c1", "3") + DONE,
+        (text("c2", "3") + text("c2", "!")).replace(b"c2", b"\\u0063\\u0032") + DONE,
+        text("c1", "3") + text("c1", "!") + DONE,
     ),
     "filter first": (
         event(id="", choices=[], prompt_filter_results=[{}]) + text("c2", "3") + DONE,
@@ -538,17 +571,40 @@ def test_a_call_that_was_cut_is_not_run(reason: str, size: int) -> None:
     assert heard(text("c1", "So") + call("c1", 0, ADD.id, '{"a') + end, size=size) == text("c1", "So") + end
 
 
+NAMELESS = chunk("c1", {"tool_calls": [{"index": 1, "id": "x", "function": {}}]})
+BROKEN = {
+    "no end": b"",
+    "an error": event(error={"message": "no", "type": "server_error"}),
+    "an error before the end": event(id="c1", error={"message": "no"}, choices=[{"delta": {"content": "?"}}])
+    + DONE,
+    "an error with the end": chunk("c1", {}, "error") + DONE,
+    "a call without a name": NAMELESS + END + DONE,
+}
+
+
 @SIZES
-@pytest.mark.parametrize(
-    "end",
-    [
-        b"",
-        event(error={"message": "no", "type": "server_error"}),
-        chunk("c1", {}, "error", error={"message": "no"}) + DONE,
-    ],
-)
+@pytest.mark.parametrize("end", BROKEN.values(), ids=BROKEN)
 def test_a_call_of_an_answer_that_broke_off_is_not_run(end: bytes, size: int) -> None:
-    assert heard(text("c1", "So") + call("c1", 0, ADD.id, "{}") + end, size=size) == text("c1", "So") + end
+    assert heard(text("c1", "So") + PICK_ADD + end, size=size) == text("c1", "So") + end
+
+
+def test_an_error_does_not_wait() -> None:
+    fold = CHAT.splice(offered(), FACTS)
+    end, error = chunk("c1", {}, "stop"), event(error={"message": "no"})
+    assert fold.feed(text("c1", "Hi") + end) == text("c1", "Hi")
+    assert fold.feed(error) == end + error
+
+
+def test_an_end_among_several_choices_is_not_seen() -> None:
+    """Each event by itself is plain, or not; a run of both is neither."""
+    fold = CHAT.splice(offered(), FACTS)
+    two = event(
+        id="c1", choices=[{"index": n, "delta": {"content": "x"}, "finish_reason": None} for n in (0, 1)]
+    )
+    assert fold.feed(PICK_ADD) == b""
+    assert fold.feed(two + STOP) == two
+    assert fold.feed(DONE) == b""
+    assert fold.wants
 
 
 # What the upstream is told next
@@ -706,8 +762,15 @@ def test_a_json_answer_split_over_choices_is_one() -> None:
     assistant, back = said(told(fold))
     assert assistant == message("Let me add.", PICK)
     assert [one["tool_call_id"] for one in back] == ["a"]
-    out = json.loads(fed(fold, whole(completion("c2", message("3"))), 0))
-    assert out["choices"][0]["message"] == message("Let me add.3")
+    last = completion("c2", message("3"), message("!"))
+    last["choices"][1]["index"] = 0
+    out = json.loads(fed(fold, whole(last), 0))
+    assert [choice["message"] for choice in out["choices"]] == [message("Let me add.3"), message("!")]
+
+
+@pytest.mark.parametrize("last", [b'["x"]', b"<html>", b""])
+def test_a_later_answer_that_is_no_completion_passes(last: bytes) -> None:
+    assert answered(whole(completion("c1", message("So", PICK))), last) == last
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])

@@ -29,8 +29,9 @@ class _Call:
         function = members(piece.get("function", NULL))
         self.name = function.get("name", _EMPTY) if self.name == _EMPTY else self.name
         self.arguments.append(inside(function.get("arguments", NULL)))
-        told = {name: raw for name, raw in piece.items() if raw not in (NULL, _EMPTY)}
-        self.members.update({name: raw for name, raw in told.items() if name not in ("index", "function")})
+        for name, raw in piece.items():
+            if name not in ("index", "function") and raw not in (NULL, _EMPTY):
+                self.members.setdefault(name, raw)
 
     def whole(self) -> bytes:
         """No arguments are none in JSON's words: an API may read them back as JSON."""
