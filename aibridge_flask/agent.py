@@ -1,20 +1,34 @@
-"""The only loop over an answer, streamed or not: upstream bytes in, client bytes out, facts on
-the side."""
+"""The only loop over answers, streamed or not: upstream bytes in, client bytes out, facts on the
+side. Where the model asks for offered tools they are run, and the upstream is asked again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .model import Answer, Failure, Fold
+from .model import Failure, Fold
 from .records.journal import Journal
+from .turns import Turns
 
 
-def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
+def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
     """Pieces for the client. Everything known is recorded before the piece with the API's last
     event is given out; `ping` stands in where nothing came for `tick` seconds, between events.
 
-    Raises UpstreamCut, UpstreamTimeout, ClientGone.
+    Raises UpstreamError, ClientGone.
     """
+    yield from _relay(turns, journal, ping, tick)
+    while turns.fold.wants:
+        running = turns.run(journal.picked())
+        while not running.wait(turns.client, tick):
+            yield from _pinged(turns.fold, ping)
+        turns.ask_again(running.results)
+        yield from _relay(turns, journal, ping, tick)
+
+
+def _relay(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
+    """One answer."""
+    answer, fold = turns.answer, turns.fold
     ended = told = False
     for piece in answer.pieces(tick):
         if not piece:
@@ -29,16 +43,21 @@ def converse(answer: Answer, fold: Fold, journal: Journal, ping: bytes, tick: fl
         _learn(fold, journal)
         if ended or (fold.complete and not told):
             told = True
-            journal.end(complete=fold.complete)
+            _end(fold, journal)
         if out:
             journal.giving()
             yield out
     if not ended:
         out = fold.end()
         _learn(fold, journal)
-        journal.end(complete=fold.complete)
+        _end(fold, journal)
         if out:
             yield out
+
+
+def _pinged(fold: Fold, ping: bytes) -> Iterator[bytes]:
+    if ping and fold.between:
+        yield ping
 
 
 def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
@@ -49,6 +68,11 @@ def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
     if failure.type == "client_closed" and complete:
         failure = Failure()  # it has all it asked for: clients leave right after the last event
     journal.end(failure, complete=complete)
+
+
+def _end(fold: Fold, journal: Journal) -> None:
+    if not fold.wants:
+        journal.end(complete=fold.complete)
 
 
 def _learn(fold: Fold, journal: Journal) -> None:

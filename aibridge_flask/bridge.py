@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from . import agent, clients, coding, headers
 from .config import Settings
 from .errors import BackgroundNotSupported, BridgeError, ClientGone, GatewayError
-from .formats import Decoding, error_fold
 from .headers import INTERCEPTION_HEADER
-from .model import Actor, Answer, Call, Failure, Fold, HeaderList, Interceptor, Outgoing, Reply, RequestFacts
+from .model import Actor, Call, Failure, HeaderList, Interceptor, Offer, Outgoing, Reply, RequestFacts
 from .outbound import Outbound
 from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder
 from .relay import Ending, Held, Relay
+from .tools import ToolBox
+from .turns import Asking, Turns
+from .upstream.attempts import Sent
 from .upstream.keys import Keys
 from .waiting import watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
-_EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class _Request:
 class Bridge:
     """Serves bridged requests of all providers."""
 
-    def __init__(self, settings: Settings, recorder: Recorder) -> None:
-        self._settings, self._recorder = settings, recorder
+    def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox) -> None:
+        self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
 
     def intercept(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
         """Raises BridgeError before anything has gone to the client. `id` is the
@@ -53,8 +54,7 @@ class Bridge:
         journal.begin(request.facts.prompt)
         held = Held()
         try:
-            answer = _send(request, journal, held)
-            return self._reply(request, journal, answer, held.release)
+            return self._reply(request, journal, self._turns(request, journal, held), held.release)
         except BaseException as error:
             held.release()
             told = error if isinstance(error, BridgeError) else GatewayError()
@@ -62,6 +62,35 @@ class Bridge:
             journal.end(Failure(told.record_type, told.message))
             told.recorded = True
             raise
+
+    def _turns(self, request: _Request, journal: Journal, held: Held) -> Turns:
+        """The first answer, whose head is known; `held` lets go of it, of the next ones and of the client."""
+        offer = self._offer(request)
+        journal.offering(offer.tools)
+        changed = offer.body is not request.text or request.outbound.provider.translates
+        journal.exact = not changed
+        client = watch(request.call.client_socket)
+        held.add(client.close)
+
+        def send(body: bytes) -> Sent:
+            outgoing = _outgoing(request, body if changed else request.body, changed)
+            journal.sending()
+            endpoint, model = request.interceptor.endpoint, request.facts.model
+            sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
+            held.add(sent.answer.close)
+            return sent
+
+        settings, wire_format = self._settings, request.interceptor.format
+        limits = (settings.max_body_bytes, settings.mcp.max_rounds)
+        asking = Asking(wire_format, request.facts, offer, send, client, held, *limits)
+        return Turns(asking, journal, request.outbound.hooks, self._toolbox)
+
+    def _offer(self, request: _Request) -> Offer:
+        """The very body that came, unless the format asks for more, or there are tools to offer."""
+        wire_format, facts = request.interceptor.format, request.facts
+        body = wire_format.ask(request.text, facts)
+        tools = self._toolbox.tools if request.outbound.provider.inject_tools else ()
+        return wire_format.offer(body, facts, tools) if tools else Offer(body)
 
     def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
         interceptor = outbound.provider.create_interceptor(call)
@@ -74,41 +103,24 @@ class Bridge:
             raise BackgroundNotSupported
         return _Request(outbound, interceptor, call, actor, id, keys, body, text, facts)
 
-    def _reply(
-        self, request: _Request, journal: Journal, answer: Answer, release: Callable[[], None]
-    ) -> Reply:
-        streamed = _is_event_stream(answer, request.facts)
-        fold = self._fold(request, answer, streamed)
-        wire_format, call = request.interceptor.format, request.call
-        known = all(map(coding.is_known, _codings(answer)))
+    def _reply(self, request: _Request, journal: Journal, turns: Turns, release: Callable[[], None]) -> Reply:
+        wire_format, call, streamed = request.interceptor.format, request.call, turns.streamed
+        known = all(map(coding.is_known, turns.codings))
         ping = wire_format.PING if streamed and known else b""
-        pieces = agent.converse(answer, fold, journal, ping, self._settings.keepalive_interval)
+        pieces = agent.converse(turns, journal, ping, self._settings.keepalive_interval)
 
         def settle(error: BridgeError) -> None:
-            agent.settle(fold, journal, Failure(error.record_type, error.message))
+            agent.settle(turns.fold, journal, Failure(error.record_type, error.message))
 
         def farewell(error: BridgeError) -> bytes:
-            may = streamed and fold.between and not fold.complete
+            may = streamed and turns.fold.between and not turns.fold.complete
             journal.exact = journal.exact and not may
             return wire_format.error_event(error, journal.id) if may else b""
 
         relay = Relay(pieces, Ending(settle, farewell, release), call.client_socket, streamed, call.http10)
         if not streamed:
             relay.fetch()
-        return Reply(answer.status, _headers(answer, fold, streamed, journal.id), relay)
-
-    def _fold(self, request: _Request, answer: Answer, streamed: bool) -> Fold:
-        if not 200 <= answer.status < 300:
-            fold = error_fold(answer.status)
-        elif streamed:
-            fold = request.interceptor.format.fold(request.facts)
-        else:
-            fold = request.interceptor.format.whole_fold()
-        for name in _codings(answer):
-            if coding.is_known(name):
-                inflater = coding.Inflater(name, self._settings.max_body_bytes)
-                fold = Decoding(fold, inflater.feed, streamed and not request.facts.asks_usage)
-        return fold
+        return Reply(turns.answer.status, _headers(turns, journal.id), relay)
 
 
 def _started(request: _Request) -> Started:
@@ -137,44 +149,16 @@ def _started(request: _Request) -> Started:
     )
 
 
-def _outgoing(request: _Request, journal: Journal) -> Outgoing:
-    """The very bytes that came, unless the format asks for more or the provider speaks otherwise."""
-    asked = request.interceptor.format.ask(request.text, request.facts)
-    changed = asked is not request.text or request.outbound.provider.translates
-    journal.exact = not changed
-    body = asked if changed else request.body
+def _outgoing(request: _Request, body: bytes, changed: bool) -> Outgoing:
     outgoing = request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
     return replace(outgoing, id=request.id, model=request.facts.model)
 
 
-def _send(request: _Request, journal: Journal, held: Held) -> Answer:
-    """The answer, whose head is known; `held` lets go of it and of the client."""
-    outgoing = _outgoing(request, journal)
-    client = watch(request.call.client_socket)
-    held.add(client.close)
-    journal.sending()
-    endpoint, model = request.interceptor.endpoint, request.facts.model
-    sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
-    held.add(sent.answer.close)
-    journal.answered(sent.answer.status, sent.credential.hint, sent.credential.mask)
-    return sent.answer
-
-
-def _codings(answer: Answer) -> list[str]:
-    return coding.codings(headers.find(answer.headers, "content-encoding"))
-
-
-def _is_event_stream(answer: Answer, facts: RequestFacts) -> bool:
-    """By the media type that the upstream names; a success without one is what was asked for."""
-    kind = headers.find(answer.headers, "content-type").lower()
-    return 200 <= answer.status < 300 and (kind.startswith(_EVENT_STREAM) if kind else facts.streaming)
-
-
-def _headers(answer: Answer, fold: Fold, streamed: bool, id: str) -> HeaderList:
+def _headers(turns: Turns, id: str) -> HeaderList:
     drop = [INTERCEPTION_HEADER.lower()]
-    if streamed:  # pings may stand in between
+    if turns.streamed:  # pings may stand in between
         drop += ["content-length", "x-accel-buffering"]
-    if not fold.exact:
-        drop += ["content-encoding"]
-    kept = headers.to_client(answer.headers, drop)
-    return (*kept, *([_NO_BUFFERING] if streamed else []), (INTERCEPTION_HEADER, id))
+    if not turns.fold.exact:
+        drop += ["content-encoding", "content-length"]
+    kept = headers.to_client(turns.answer.headers, drop)
+    return (*kept, *([_NO_BUFFERING] if turns.streamed else []), (INTERCEPTION_HEADER, id))

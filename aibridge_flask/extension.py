@@ -97,7 +97,7 @@ class AIBridge:
 
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
-        prefix, bridge = settings.url_prefix, Bridge(settings, recorder)
+        prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox)
         by_mode = identity.loader(settings, recorder)
 
         def load(request: Request) -> Actor | None:

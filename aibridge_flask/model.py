@@ -112,6 +112,17 @@ class Usage:
     cache_write_input_tokens: int = 0
     metadata: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
+    def plus(self, more: Usage) -> Usage:
+        """The sum of two answers'."""
+        kinds = {*self.metadata, *more.metadata}
+        return Usage(
+            self.input_tokens + more.input_tokens,
+            self.output_tokens + more.output_tokens,
+            self.cache_read_input_tokens + more.cache_read_input_tokens,
+            self.cache_write_input_tokens + more.cache_write_input_tokens,
+            {kind: self.metadata.get(kind, 0) + more.metadata.get(kind, 0) for kind in sorted(kinds)},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .errors import BridgeError, ClientGone, GatewayError, UpstreamError
+from .errors import BridgeError, ClientGone, GatewayError
 
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
@@ -87,7 +87,7 @@ class Relay:
         except ClientGone as error:
             self._end(error)
             self._abort("the client has left")
-        except UpstreamError as error:
+        except BridgeError as error:
             return self._break(error)
         except Exception:
             self._end(GatewayError())
@@ -97,7 +97,7 @@ class Relay:
         """The server is done, or cannot go on."""
         self._end(ClientGone())
 
-    def _break(self, error: UpstreamError) -> bytes:
+    def _break(self, error: BridgeError) -> bytes:
         last = self._ending.farewell(error)
         self._end(error)
         self._broken = True

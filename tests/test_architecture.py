@@ -17,7 +17,7 @@ LAYERS = (
     {"upstream", "records", "tools", "observe"},
     {"providers"},
     {"relay", "outbound"},
-    {"agent", "bridge", "passthrough", "identity"},
+    {"turns", "agent", "bridge", "passthrough", "identity"},
     {"routes", "web"},
     {"extension", "cli"},
     {"__init__", "__main__"},

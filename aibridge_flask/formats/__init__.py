@@ -11,9 +11,9 @@ from ..model import Format
 from . import chat as _chat
 from . import messages as _messages
 from . import responses as _responses
-from .tap import Decoding, error_fold, failure_type
+from .tap import Decoding, error_fold, failure_type, told_error
 
-__all__ = ["CHAT", "MESSAGES", "RESPONSES", "Decoding", "error_fold", "failure_type"]
+__all__ = ["CHAT", "MESSAGES", "RESPONSES", "Decoding", "error_fold", "failure_type", "told_error"]
 
 # A module fits a Protocol by its functions; mypy sees `self` only in classes.
 MESSAGES = cast(Format, _messages)

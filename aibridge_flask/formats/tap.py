@@ -204,6 +204,18 @@ class Dull:
         return Turn(failure=Failure(self._type, self._message[:_MESSAGE_LIMIT]))
 
 
+def told_error(data: bytes) -> tuple[str, str, str]:
+    """Type, code and message of an error's JSON, each empty where it is not told.
+
+    >>> told_error(b'{"error":{"type":"overloaded_error","message":"Overloaded"}}')
+    ('overloaded_error', '', 'Overloaded')
+    """
+    found = body.loads(data)
+    error = body.mapping(found, "error")
+    message = body.string(error, "message") or body.string(found, "message")
+    return body.string(error, "type"), body.string(error, "code"), message[:_MESSAGE_LIMIT]
+
+
 def failure(kind: str, message: str) -> Failure:
     """A failure told in the middle of a stream, by the words that the APIs use for it.
 

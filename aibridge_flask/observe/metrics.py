@@ -24,6 +24,7 @@ from ..hooks import (
 )
 from ..model import Usage
 from ..records.events import FirstByte, InterceptionEnded, InterceptionStarted, Noted, Prompt, ToolUse
+from ..records.journal import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
 from ..waiting import aside
@@ -84,6 +85,8 @@ class Metrics:
         place = (one.provider_name, one.model)
         if isinstance(event, Prompt):
             self._at("prompts_total", *place, one.initiator_id, one.client).inc()
+        elif isinstance(event, ToolUse) and event.invocation_error.startswith(NOT_RUN):
+            pass
         elif isinstance(event, ToolUse) and event.injected:
             self._at("injected_tool_invocations_total", *place, event.server_url, event.tool).inc()
         elif isinstance(event, ToolUse):

@@ -52,6 +52,7 @@ class Provider:
     failures: frozenset[int] = frozenset((503, 504))
     max_retries: int = 0
     api_dump_dir: str = ""
+    inject_tools: bool = True
     translates: bool = False
     signs: str = ""
     own_answers: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
@@ -123,4 +124,5 @@ def common(settings: ProviderSettings, base_url: str) -> dict[str, object]:
         "circuit_breaker": settings.circuit_breaker,
         "max_retries": settings.max_retries,
         "api_dump_dir": settings.api_dump_dir,
+        "inject_tools": settings.inject_tools,
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from time import monotonic
 
 from ..config.settings import Records
 from ..errors import RecordingFailed
 from ..hooks import Hooks
-from ..model import Failure, Turn
+from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage
 from .events import (
     EPOCH,
     Answered,
@@ -31,6 +32,9 @@ from .events import (
 from .recorder import Recorder
 
 _log = logging.getLogger("aibridge.records")
+NOT_RUN = "not run: "
+_MIXED = f"{NOT_RUN}mixed with client tool calls"
+_UNFINISHED = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
 
@@ -42,16 +46,34 @@ class Journal:
         self.id, self._model = started.id, started.model
         self._started = started
         self._prompted = False
-        self._turn = Turn()
-        self._calls = self._thoughts = 0
+        self._tools: Mapping[str, Tool] = EMPTY
+        self._spent = Usage()
+        self._number = 0
+        self._begin_turn()
         self._digest = hashlib.sha256()
         self._status = 0
         self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
         self._begun = self._sent = self._received = monotonic()
+        self._waited = 0.0
         self._told = FirstByte(started, 0.0, 0.0)
         self._ended: tuple[object, ...] = ()
         self.exact = True
+
+    def _begin_turn(self) -> None:
+        self._turn = Turn()
+        self._calls = self._thoughts = 0
+        self._settled: set[int] = set()
+
+    def next_turn(self) -> None:
+        """What is learnt from now on is of the next answer to the same request."""
+        self._spent = self._spent.plus(self._turn.usage)
+        self._number += 1
+        self._begin_turn()
+
+    def offering(self, tools: Sequence[Tool]) -> None:
+        """Calls of these are the bridge's to make."""
+        self._tools = {tool.id: tool for tool in tools}
 
     def begin(self, prompt: str) -> None:
         """Raises RecordingFailed; the upstream is then not called."""
@@ -65,7 +87,8 @@ class Journal:
 
     def sending(self) -> None:
         """From now on it is the upstream's time."""
-        self._sent = monotonic()
+        self._waited += self._received - self._sent
+        self._sent = self._received = monotonic()
 
     def answered(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
         """The upstream's head is known, and to which credential it answered; `mask` takes that out of
@@ -76,49 +99,82 @@ class Journal:
 
     def received(self, piece: bytes) -> None:
         """Bytes of the upstream's answer, as they came."""
+        if not self._told.seconds:
+            self._received = monotonic()
         if self._first_byte_at is EPOCH:
-            self._first_byte_at, self._received = now(), monotonic()
+            self._first_byte_at = now()
         self._digest.update(piece)
 
     def giving(self) -> None:
         """A piece goes to the client."""
         if not self._told.seconds:
             seconds = monotonic() - self._begun
-            waited = self._received - self._sent
+            waited = self._waited + self._received - self._sent
             self._told = FirstByte(self._started, seconds, seconds - waited)
             self._hooks.tell(self._told)
 
-    def learn(self, turn: Turn, number: int = 0) -> None:
+    def learn(self, turn: Turn) -> None:
         """Records what `turn` holds and was not told before."""
-        news = list(self._news(turn, number))
+        news = list(self._news(turn))
         self._turn = turn
         if news:
             self._record(news)
 
+    def picked(self) -> tuple[ToolCall, ...]:
+        """The calls of this turn that are the bridge's to make."""
+        return tuple(call for call in self._turn.tool_calls if call.name in self._tools)
+
+    def called(self, call: ToolCall, error: str = "") -> None:
+        """A call of `picked` has its result, or failed."""
+        calls = enumerate(self._turn.tool_calls)
+        position = next(place for place, one in calls if one == call and place not in self._settled)
+        self._settled.add(position)
+        use = self._use(position, call, now(), error)
+        if error:
+            self._recorder.record(use)
+        self._note([use])
+
     def _record(self, news: list[Event]) -> None:
         self._recorder.record(*news)
-        self._note(news)
+        self._note([event for event in news if not _is_pending(event)] if self._tools else news)
 
     def _note(self, news: list[Event]) -> None:
         if self._hooks.hears(Noted):
             for event in news:
                 self._hooks.tell(Noted(self._started, event))
 
-    def _news(self, turn: Turn, number: int) -> Iterator[Event]:
-        moment = now()
-        if self._prompted and turn.response_id != self._turn.response_id:
+    def _news(self, turn: Turn) -> Iterator[Event]:
+        moment, number = now(), self._number
+        if self._prompted and not number and turn.response_id != self._turn.response_id:
             yield Answered(self.id, turn.response_id)
         if turn.usage != self._turn.usage:
             yield TokenUse(self.id, number, turn.response_id, turn.model, turn.usage, moment)
         for position, call in enumerate(turn.tool_calls[self._calls :], self._calls):
-            said = call.input if self._keep.tool_inputs else ""
-            place = (self.id, number, position, turn.response_id)
-            yield ToolUse(*place, call.id, call.item_id, call.name, said, moment)
+            yield self._use(position, call, moment, "", turn.response_id)
         self._calls = len(turn.tool_calls)
         if self._keep.thoughts:
             for position, thought in enumerate(turn.thoughts[self._thoughts :], self._thoughts):
                 yield ModelThought(self.id, number, position, thought.content, thought.source, moment)
             self._thoughts = len(turn.thoughts)
+
+    def _use(
+        self, position: int, call: ToolCall, moment: datetime, error: str, response: str = ""
+    ) -> ToolUse:
+        said = call.input if self._keep.tool_inputs else ""
+        place = (self.id, self._number, position, response or self._turn.response_id, call.id, call.item_id)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return ToolUse(*place, call.name, said, moment)
+        return ToolUse(*place, tool.name, said, moment, True, tool.server_url, error)
+
+    def _leave(self, failure: Failure) -> None:
+        """No call of ours is left without a word on what became of it."""
+        mine = self.picked()
+        mixed = len(mine) < len(self._turn.tool_calls)
+        why = f"{NOT_RUN}{failure.message}" if failure else _MIXED if mixed else _UNFINISHED
+        for position, call in enumerate(self._turn.tool_calls):
+            if call in mine and position not in self._settled:
+                self.called(call, why)
 
     def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
         """The interception is over: with `failure`, else with what the answer itself told.
@@ -126,6 +182,7 @@ class Journal:
         told = failure or self._turn.failure or (Failure() if complete else _NO_LAST_EVENT)
         known = (told, self.exact, self._digest.hexdigest())
         if known != self._ended:
+            self._leave(told)
             first = not self._ended
             self._ended = known
             self._tell(told, first)
@@ -140,7 +197,7 @@ class Journal:
             error_message=self._mask(told.message),
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
-            usage=self._turn.usage,
+            usage=self._spent.plus(self._turn.usage) if self._number else self._turn.usage,
             models=(self._turn.model, self._model),
         )
         try:
@@ -154,3 +211,8 @@ class Journal:
             if self._first_byte_at is not EPOCH:
                 self.giving()
             self._hooks.tell(InterceptionEnded(self._started, ended, self._told.seconds, self._told.overhead))
+
+
+def _is_pending(event: Event) -> bool:
+    """Of a call that is ours to make is told once it is made."""
+    return isinstance(event, ToolUse) and event.injected

@@ -1,0 +1,141 @@
+"""The answers that one request takes: one, and one more for each time that the model asks for tools
+which the bridge has offered and runs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from . import coding
+from .errors import TooManyRounds, TurnFailed, UpstreamCut
+from .formats import Decoding, error_fold, failure_type, told_error
+from .headers import find
+from .hooks import Hooks, ToolCalled
+from .model import Answer, Fold, Format, Offer, RequestFacts, Splice, ToolCall
+from .records.journal import Journal
+from .relay import Held
+from .tools import Called, Calls, ToolBox
+from .upstream.attempts import Sent
+from .waiting import Client
+
+_EVENT_STREAM = "text/event-stream"
+_ERROR_LIMIT = 1 << 20
+_NO_RESULT = "the tool answered with an error"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a request is sent, and read: `send` gives the answer to a body, of which at most `limit` bytes
+    are inflated for reading; `held` stops its tools; `rounds` is how often it is sent at most."""
+
+    format: Format
+    facts: RequestFacts
+    offer: Offer
+    send: Callable[[bytes], Sent]
+    client: Client
+    held: Held
+    limit: int
+    rounds: int
+
+
+class Turns:
+    """`answer` is the newest one, whose head is known, and `fold` reads it. Made, it has sent the request;
+    raises UpstreamError, ClientGone."""
+
+    def __init__(self, asking: Asking, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
+        self._asking, self._journal, self._hooks, self._toolbox = asking, journal, hooks, toolbox
+        self.client = asking.client
+        sent = asking.send(asking.offer.body)
+        self.answer, self._status, self._count = sent.answer, sent.answer.status, 1
+        self.streamed = _is_event_stream(sent.answer, asking.facts)
+        journal.answered(self._status, sent.credential.hint, sent.credential.mask)
+        self._splice = tuple(self._splices())
+        self.fold = self._read(self._first_fold())
+
+    def run(self, calls: Sequence[ToolCall]) -> Calls:
+        """Raises TooManyRounds."""
+        if self._count >= self._asking.rounds:
+            raise TooManyRounds(self._asking.rounds)
+        running = Calls(self._toolbox, calls)
+        self._asking.held.add(running.stop)
+        return running
+
+    def ask_again(self, called: Sequence[Called]) -> None:
+        """Gives the model what its tools gave. Raises UpstreamError, ClientGone."""
+        for one in called:
+            self._tell(one)
+        body = self._splice[0].follow_up([(one.call, one.result) for one in called])
+        self._journal.next_turn()
+        sent = self._asking.send(body)
+        self.answer, self._count = sent.answer, self._count + 1
+        if not self.streamed:
+            self._status = sent.answer.status
+        self._journal.answered(self._status, sent.credential.hint, sent.credential.mask)
+        self.fold = self._read(self._next_fold())
+
+    def _tell(self, one: Called) -> None:
+        error = one.result.error or (_NO_RESULT if one.result.is_error else "")
+        self._journal.called(one.call, error)
+        if self._hooks.hears(ToolCalled):
+            tool = next(tool for tool in self._asking.offer.tools if tool.id == one.call.name)
+            place = (self._journal.id, tool.server, tool.name, one.call.id)
+            self._hooks.tell(ToolCalled(*place, one.began, one.ended, "tool_error" if error else ""))
+
+    def _splices(self) -> Iterator[Splice]:
+        """What makes one answer of all, where tools were offered and the answer can be read."""
+        asking = self._asking
+        if asking.offer.tools and 200 <= self._status < 300 and all(map(coding.is_known, self.codings)):
+            made = asking.format.splice if self.streamed else asking.format.whole_splice
+            yield made(asking.offer, asking.facts)
+
+    def _first_fold(self) -> Fold:
+        if not 200 <= self._status < 300:
+            return error_fold(self._status)
+        if self._splice:
+            return self._splice[0]
+        return (
+            self._asking.format.fold(self._asking.facts)
+            if self.streamed
+            else self._asking.format.whole_fold()
+        )
+
+    def _next_fold(self) -> Fold:
+        """Once a stream has begun, an answer that is none becomes an event in it."""
+        answer = self.answer
+        good = 200 <= answer.status < 300
+        if self.streamed and not good:
+            raise self._refused()
+        if good and _is_event_stream(answer, self._asking.facts) != self.streamed:
+            raise UpstreamCut
+        return self._splice[0] if good else error_fold(answer.status)
+
+    def _read(self, fold: Fold) -> Fold:
+        give_decoded = bool(self._splice) or (self.streamed and not self._asking.facts.asks_usage)
+        for name in self.codings:
+            if coding.is_known(name):
+                inflater = coding.Inflater(name, self._asking.limit)
+                fold = Decoding(fold, inflater.feed, give_decoded)
+        return fold
+
+    @property
+    def codings(self) -> list[str]:
+        """The answer's content codings, in the order in which they were put on."""
+        return coding.codings(find(self.answer.headers, "content-encoding"))
+
+    def _refused(self) -> TurnFailed:
+        """The answer's own words, as far as they can be read."""
+        said, answer = bytearray(), self.answer
+        for piece in answer.pieces(self._asking.limit):
+            said += piece
+            if len(said) > _ERROR_LIMIT:
+                break
+        kind, code, message = told_error(bytes(said))
+        told = message or f"the AI provider answered with status {answer.status}"
+        return TurnFailed(kind, code, told, failure_type(answer.status))
+
+
+def _is_event_stream(answer: Answer, facts: RequestFacts) -> bool:
+    """By the media type that the upstream names; a success without one is what was asked for."""
+    kind = find(answer.headers, "content-type").lower()
+    return 200 <= answer.status < 300 and (kind.startswith(_EVENT_STREAM) if kind else facts.streaming)
