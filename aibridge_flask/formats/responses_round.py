@@ -21,6 +21,7 @@ from .splice import added
 _HELD = -1
 _UNKNOWN = -1
 _TEXT_HEAD = b"event: response.output_text.delta\n"
+_TOLD_OTHERWISE = (b'"function_call"', b'"encrypted_content"')
 _STARTS = ("response.created", "response.queued", "response.in_progress")
 
 
@@ -51,9 +52,12 @@ class Round:
         self._usage: Mapping[str, Any] = EMPTY
 
     def run(self, run: bytes) -> bytes:
-        if self._open and not self._moved and _is_text(run):
+        start, end = (0, len(run)) if _is_text(run) else _text(run)
+        if end - start == len(run) and self._as_it_is:
             return run
-        self._held += [self._event(event) for event in sse.split(run)]
+        shown = self._events(run[:start])
+        shown += [run[start:end]] if self._as_it_is else self._events(run[start:end])
+        self._held += shown + self._events(run[end:])
         return self.rest() if self._open else b""
 
     def rest(self) -> bytes:
@@ -77,6 +81,13 @@ class Round:
         items = (*before.items, *self._view.shown(self.items))
         return Shown(items, self._index, self._sequence, usage)
 
+    @property
+    def _as_it_is(self) -> bool:
+        return self._open and not self._moved
+
+    def _events(self, run: bytes) -> list[bytes]:
+        return [self._event(event) for event in sse.split(run)] if run else []
+
     def _event(self, event: bytes) -> bytes:
         if not self._moved and event.startswith(DULL_HEADS):
             return event
@@ -97,16 +108,16 @@ class Round:
         known, item = place(found), body.mapping(found, "item")
         if known == "":
             return self._numbered(event, found, {})
-        where, raw = self._place(known, item), b""
+        where = self._place(known, item)
         if item:
-            raw = body.members(data)["item"]
-            self._done[known] = raw if body.string(found, "type") == ITEM_DONE else b""
+            is_done = body.string(found, "type") == ITEM_DONE
+            self._done[known] = body.members(data)["item"] if is_done else b""
         if where == _HELD:
             return self._hide(found)
         moved = isinstance(known, int) and known != where
         changes = {"output_index": b"%d" % where} if moved else {}
         if self._view.is_too_much(item):
-            changes["item"] = self._view.as_shown(raw, item)
+            changes["item"] = self._view.as_shown(body.members(data)["item"], item)
         return self._numbered(event, found, changes)
 
     def _place(self, known: int | str, item: Mapping[str, Any]) -> int:
@@ -139,6 +150,9 @@ class Round:
         return sse.encode(name.decode(), body.joined({**body.members(data), **changes}))
 
     def _last(self, event: bytes, data: bytes, found: Mapping[str, Any]) -> bytes:
+        if not self._moved and not self._before.usage and not any(word in data for word in _TOLD_OTHERWISE):
+            self._open = True
+            return event
         answer = body.members(body.members(data).get("response", b"{}"))
         self._end(body.mapping(found, "response"), answer, body.string(found, "type"))
         if self.wants:
@@ -164,6 +178,13 @@ class Round:
         if self._before.usage:
             changes["usage"] = body.dumps(added(self._before.usage, self._usage))
         return changes
+
+
+def _text(run: bytes) -> tuple[int, int]:
+    """Where the events of text stand, if they stand together."""
+    start = max(run.find(_TEXT_HEAD), 0)
+    end = run.find(b"\n\n", run.rfind(_TEXT_HEAD)) + 2
+    return (start, end) if _is_text(run[start:end]) else (0, 0)
 
 
 def _is_text(run: bytes) -> bool:
