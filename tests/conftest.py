@@ -12,6 +12,8 @@ from flask import Flask
 
 from aibridge_flask import create_app
 from aibridge_flask.records import database as databases
+from tests.support import bedrock
+from tests.support.mcp import ScriptedMcp
 from tests.support.postgres import Postgres
 from tests.support.server import KEEPALIVE, PREFIX, Server
 from tests.support.upstream import Upstream
@@ -64,6 +66,44 @@ def server(shared_server: Server, upstream: Upstream) -> Iterator[Server]:
     """The bridge under gunicorn with gevent, at the scripted upstream."""
     yield shared_server
     shared_server.disconnect()
+
+
+@pytest.fixture(scope="session")
+def shared_docs() -> Iterator[Upstream]:
+    upstream = Upstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def docs(shared_docs: Upstream) -> ScriptedMcp:
+    """The MCP server behind `toolbridge`; it has one tool, `add`."""
+    shared_docs.reset()
+    return ScriptedMcp(shared_docs)
+
+
+@pytest.fixture(scope="session")
+def shared_toolbridge(
+    shared_upstream: Upstream, shared_docs: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    settings = {
+        "providers": [*providers(shared_upstream.url), bedrock.settings(shared_upstream.url)],
+        "keepalive_interval": KEEPALIVE,
+        "drain_delay": 0,
+        "mcp": {"max_rounds": 3},
+        "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],
+        "metrics": {"enabled": True},
+    }
+    server = Server(tmp_path_factory.mktemp("toolbridge"), settings)
+    yield server.wait_ready("/readyz")
+    assert "Traceback" not in server.stop()
+
+
+@pytest.fixture
+def toolbridge(shared_toolbridge: Server, upstream: Upstream, docs: ScriptedMcp) -> Iterator[Server]:
+    """As `server`, and it offers the tools of `docs`."""
+    yield shared_toolbridge
+    shared_toolbridge.disconnect()
 
 
 Start = Callable[..., Server]

@@ -47,12 +47,9 @@ class MessagesReading:
         self._failure = Failure()
 
     def worth(self, run: bytes) -> Iterable[bytes]:
-        start = run.find(DELTA_HEAD)
-        if start < 0:
-            return sse.split(run)
-        end = run.find(b"\n\n", run.rfind(DELTA_HEAD)) + 2
-        if end > 1 and is_text(run[start:end]):
-            return sse.split(run[:start] + run[end:])
+        before, text, after = apart(run)
+        if text:
+            return sse.split(before + after)
         return [event for event in sse.split(run) if not is_text(event)]
 
     def event(self, name: bytes, data: bytes) -> None:
@@ -142,6 +139,16 @@ _HANDLERS = {
     "message_stop": MessagesReading._stop_message,
     "error": MessagesReading._fail,
 }
+
+
+def apart(run: bytes) -> tuple[bytes, bytes, bytes]:
+    """What is before the text deltas, these, and what is after them, where they stand together; else all
+    is before them."""
+    start = run.find(DELTA_HEAD)
+    end = run.find(b"\n\n", run.rfind(DELTA_HEAD)) + 2
+    if start < 0 or end < 2 or not is_text(run[start:end]):
+        return run, b"", b""
+    return run[:start], run[start:end], run[end:]
 
 
 def is_text(run: bytes) -> bool:

@@ -13,12 +13,13 @@ from typing import Any
 from .. import sse
 from ..model import Offer, ToolCall, ToolResult
 from . import body, messages_blocks, results
-from .messages_fold import DELTA_HEAD, MessagesReading, is_text
+from .messages_fold import DELTA_HEAD, MessagesReading, apart
 from .offer import NULL, grown
 from .splice import Results, added
 
 _HELD = -1
-_INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)\d+')
+_IN_BLOCK = (DELTA_HEAD, b"event: content_block_stop\n")
+_INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
 
 class MessagesSplicer:
@@ -51,15 +52,27 @@ class MessagesSplicer:
 
     def run(self, run: bytes) -> bytes:
         self._kept.append(run)
-        if not self._moved and is_text(run):
-            return run
+        before, text, after = apart(run)
+        out = self._events(before) if before else b""
+        out += self._text(text) if text and self._moved else text
+        return out + self._events(after) if after else out
+
+    def _events(self, run: bytes) -> bytes:
         return b"".join([self._event(event) for event in sse.split(run)])
+
+    def _text(self, run: bytes) -> bytes:
+        """Text is never held back, and all deltas of a run have their numbers at the same place."""
+        numbered, count = _INDEX.subn(lambda found: found[1] + self._number(int(found[2])), run)
+        return numbered if count == run.count(DELTA_HEAD) else self._events(run)
+
+    def _number(self, index: int) -> bytes:
+        return b"%d" % self._places.get(index, index)
 
     def rest(self) -> bytes:
         return b""
 
     def _event(self, event: bytes) -> bytes:
-        if not self._moved and event.startswith(DELTA_HEAD):
+        if not self._moved and event.startswith(_IN_BLOCK):
             return event
         data = sse.parse(event).data
         found = body.loads(data) if data else None

@@ -96,11 +96,11 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
-    def wait_ready(self) -> Server:
+    def wait_ready(self, path: str = "/healthz") -> Server:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                self.get("/healthz")
+                self.get(path)
                 return self
             except OSError:
                 assert self.process.poll() is None, self.log.read_text()
