@@ -208,6 +208,7 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
     "names last": lambda data: re.sub(rb"(?m)^(event: .*)\n(data: .*)\n", rb"\2\n\1\n", data),
     "lines": _lines,
     "DONE": lambda data: data + b"data: [DONE]\n\n",
+    "no last line": lambda data: data[:-2],
     "no numbers": lambda data: re.sub(rb',"sequence_number":\d+', b"", data),
 }
 EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -558,6 +559,21 @@ def test_a_stream_that_just_ends_gives_what_was_held_back() -> None:
     assert out == b"".join(event(one) for one in said if one.get("output_index") != 1)
     assert (fold.wants, fold.complete) == (False, False)
     assert fold.end() == b""
+
+
+@pytest.mark.parametrize(("kept", "last"), [(5, "one"), (7, " three")])
+@SIZES
+def test_a_text_that_is_cut_has_its_numbers(kept: int, last: str, size: int) -> None:
+    """Its last event came without its blank line."""
+    fold, first = splice(), response("resp_1", SAID, OURS)
+    out = feed(fold, stream(first))
+    ran(fold)
+    begun = [event(one) for one in events(response("resp_2", text("msg_2", "one two three")))]
+    out += feed(fold, b"".join(begun[:kept])[:-2], size)
+    wanted = expected([first, response("resp_2", text("msg_2", "one two three"))])
+    assert told(out) == wanted[: len(told(out))]
+    assert told(out)[-1]["delta"] == last
+    assert (fold.wants, fold.complete) == (False, False)
 
 
 # Encrypted thoughts

@@ -6,6 +6,7 @@ and offered calls is never shown. What is shown goes on where the answers before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,8 @@ from .splice import added
 _HELD = -1
 _UNKNOWN = -1
 _TEXT_HEAD = b"event: response.output_text.delta\n"
+_INDEX = b"output_index"
+_NUMBERS = re.compile(rb'"(output_index|sequence_number)": ?(\d+)')
 _TOLD_OTHERWISE = (b'"function_call"', b'"encrypted_content"')
 _STARTS = ("response.created", "response.queued", "response.in_progress")
 
@@ -52,12 +55,11 @@ class Round:
         self._usage: Mapping[str, Any] = EMPTY
 
     def run(self, run: bytes) -> bytes:
-        start, end = (0, len(run)) if _is_text(run) else _text(run)
+        start, end = _span(run)
         if end - start == len(run) and self._as_it_is:
             return run
-        shown = self._events(run[:start])
-        shown += [run[start:end]] if self._as_it_is else self._events(run[start:end])
-        self._held += shown + self._events(run[end:])
+        before, text = self._events(run[:start]), self._text(run[start:end])
+        self._held += [*before, *text, *self._events(run[end:])]
         return self.rest() if self._open else b""
 
     def rest(self) -> bytes:
@@ -84,6 +86,22 @@ class Round:
     @property
     def _as_it_is(self) -> bool:
         return self._open and not self._moved
+
+    def _text(self, run: bytes) -> list[bytes]:
+        """Events of text alone; no text can hold these names with their quotes."""
+        if self._as_it_is or not run:
+            return [run]
+        numbers = _NUMBERS.findall(run)
+        places = {self._places.get(int(number), _HELD) for name, number in numbers if name == _INDEX}
+        if len(numbers) != 2 * run.count(_TEXT_HEAD) or _HELD in places or self._sequence == _UNKNOWN:
+            return self._events(run)
+        return [_NUMBERS.sub(self._renumbered, run)]
+
+    def _renumbered(self, found: re.Match[bytes]) -> bytes:
+        if found[1] == _INDEX:
+            return b'"%s":%d' % (_INDEX, self._places[int(found[2])])
+        self._sequence += 1
+        return b'"%s":%d' % (found[1], self._sequence - 1)
 
     def _events(self, run: bytes) -> list[bytes]:
         return [self._event(event) for event in sse.split(run)] if run else []
@@ -180,13 +198,16 @@ class Round:
         return changes
 
 
-def _text(run: bytes) -> tuple[int, int]:
+def _span(run: bytes) -> tuple[int, int]:
     """Where the events of text stand, if they stand together."""
-    start = max(run.find(_TEXT_HEAD), 0)
+    start = run.find(_TEXT_HEAD)
+    if start < 0:
+        return 0, 0
+    if not start and _is_text(run):
+        return 0, len(run)
     end = run.find(b"\n\n", run.rfind(_TEXT_HEAD)) + 2
-    return (start, end) if _is_text(run[start:end]) else (0, 0)
+    return (start, end) if end > start + 1 and _is_text(run[start:end]) else (0, 0)
 
 
 def _is_text(run: bytes) -> bool:
-    count = run.count(_TEXT_HEAD)
-    return count > 0 and count == run.count(b"\n\n") and b"\r" not in run
+    return run.count(_TEXT_HEAD) == run.count(b"\n\n") and b"\r" not in run
