@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BridgeError
-from ..model import Failure, Usage
+from ..model import Failure, Tool, Usage
 from . import body
 from .tap import failure
 
@@ -31,6 +31,11 @@ def told_failure(error: Mapping[str, Any]) -> Failure:
     """A failure that the API tells inside a 200: by its type, its code and its message."""
     words = f"{body.string(error, 'type')} {body.string(error, 'code')}".strip()
     return failure(words, body.string(error, "message"))
+
+
+def parameters(tool: Tool) -> Mapping[str, Any]:
+    """A tool's schema, whole. MCP lets an object go without `properties`, these APIs do not."""
+    return {"type": "object", "properties": {}, **tool.input_schema}
 
 
 def usage(told: Mapping[str, Any], taken: str, given: str) -> Usage:
