@@ -187,6 +187,14 @@ def test_encrypted_thoughts_are_asked_for(said: bytes, include: list[str] | None
     assert json.loads(made.body).get("include") == (include or json.loads(asked).get("include"))
 
 
+@pytest.mark.parametrize("model", ["gpt-4.1", "gpt-4o-mini", "chatgpt-4o-latest", "gpt-3.5-turbo"])
+def test_a_model_without_thoughts_is_not_asked_for_them(model: str) -> None:
+    asked = b'{"model":"%s","input":"hi","store":false}' % model.encode()
+    made = responses.offer(asked, responses.read(asked), TOOLS)
+    assert made.tools == TOOLS
+    assert "include" not in json.loads(made.body)
+
+
 # No offered tool is called
 
 

@@ -62,12 +62,12 @@ def client(toolbridge: Server) -> Iterator[openai.OpenAI]:
 WAYS = ["create", "create a stream", "stream"]
 
 
-def accumulated(client: openai.OpenAI, way: str) -> openai.types.responses.Response:
+def accumulated(client: openai.OpenAI, way: str, **options: object) -> openai.types.responses.Response:
     if way == "create":
-        return client.responses.create(**ASK)
+        return client.responses.create(**ASK, **options)
     if way == "create a stream":
-        return [*client.responses.create(**ASK, stream=True)][-1].response
-    with client.responses.stream(**ASK) as found:
+        return [*client.responses.create(**ASK, **options, stream=True)][-1].response
+    with client.responses.stream(**ASK, **options) as found:
         return found.get_final_response()
 
 
@@ -101,6 +101,19 @@ def test_what_was_shown_before_stays(
     assert (found.id, found.output_text) == ("resp_2", "Let me add.It is 3.")
     assert [item.id for item in found.output] == ["rs_1", "msg_1", "rs_2", "msg_2"]
     assert found.usage.to_dict() == doubled(ENDS["usage"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "link", [{"store": False}, {"conversation": "conv_1"}], ids=["store", "conversation"]
+)
+def test_where_nothing_refers_to_it_the_response_keeps_its_first_id(
+    client: openai.OpenAI, upstream: Upstream, docs: ScriptedMcp, way: str, link: Json
+) -> None:
+    """The SDK's helper wants one id throughout."""
+    say(upstream, way != "create", SPEAKS, ENDS)
+    found = accumulated(client, way, **link)
+    assert (found.id, found.output_text) == ("resp_1", "Let me add.It is 3.")
 
 
 @pytest.mark.parametrize("way", WAYS)

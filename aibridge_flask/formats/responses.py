@@ -25,6 +25,7 @@ PING = openai.PING
 error_body = openai.error_body
 _NULL = msgspec.Raw(b"null")
 _ENCRYPTED = "reasoning.encrypted_content"
+_THOUGHTLESS = ("gpt-3.5", "gpt-4", "chatgpt-4o")
 
 
 class _Request(msgspec.Struct):
@@ -77,16 +78,22 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     own, include = found.get("tools", offering.NULL), found.get("include", offering.NULL)
     shaped = offering.is_array(own) and offering.is_array(include) and _goes_on(found)
     new = offering.fresh(tools, own) if shaped else ()
-    if not new or body.loads(found.get("tool_choice", offering.NULL)) == "none":
+    choice = body.loads(found.get("tool_choice", offering.NULL))
+    if not new or choice == "none":
         return Offer(data)
     listed = offering.grown(own, after=offering.listed(_tool, new))
     changes = {"tools": listed, "parallel_tool_calls": b"false"}
-    lacks = body.loads(found.get("store", offering.NULL)) is False and (
-        _ENCRYPTED not in (body.loads(include) or ())
-    )
+    unstored = found.get("store", offering.NULL) == b"false"
+    lacks = unstored and _thinks(facts.model) and _ENCRYPTED not in (body.loads(include) or ())
     if lacks:
         changes["include"] = offering.grown(include, after=body.dumps(_ENCRYPTED))
-    return replace(offering.made(found, changes, new), conceals=lacks)
+    later = {} if choice in (None, "auto") else offering.released(own, b'"auto"')
+    return replace(offering.made(found, changes, new, later), conceals=lacks)
+
+
+def _thinks(model: str) -> bool:
+    """Older models have no thoughts, and refuse to be asked for them."""
+    return not model.startswith(_THOUGHTLESS)
 
 
 def _goes_on(found: Mapping[str, bytes]) -> bool:

@@ -20,10 +20,12 @@ _HOSTED = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`ids` are the offered tools' names. `conceals`: the client did not ask for encrypted thoughts."""
+    """`ids` are the offered tools' names. `conceals`: the client did not ask for encrypted thoughts.
+    `unlinked`: no later request refers to the response by its id."""
 
     ids: frozenset[str]
     conceals: bool
+    unlinked: bool = False
 
     def is_offered(self, item: Mapping[str, Any]) -> bool:
         return body.string(item, "type") == "function_call" and body.string(item, "name") in self.ids

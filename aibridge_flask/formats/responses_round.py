@@ -30,9 +30,10 @@ _STARTS = ("response.created", "response.queued", "response.in_progress")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the client has of the answers before: items, the next index and sequence number; and what all
-    of them used."""
+    """What the client has of the answers before: the first one's id, items, the next index and sequence
+    number; and what all of them used."""
 
+    id: bytes = b""
     items: tuple[bytes, ...] = ()
     index: int = 0
     sequence: int = _UNKNOWN
@@ -49,6 +50,7 @@ class Round:
         self._index, self._sequence = before.index, before.sequence
         self._moved = before.index > 0
         self._open = self._failed = False
+        self._id = b""
         self._places: dict[int | str, int] = {}
         self._done: dict[int | str, bytes] = {}
         self._held: list[bytes] = []
@@ -81,7 +83,7 @@ class Round:
         if not self._open:
             return replace(before, usage=usage)
         items = (*before.items, *self._view.shown(self.items))
-        return Shown(items, self._index, self._sequence, usage)
+        return Shown(before.id or self._id, items, self._index, self._sequence, usage)
 
     @property
     def _as_it_is(self) -> bool:
@@ -183,7 +185,7 @@ class Round:
     def _end(self, found: Any, answer: Mapping[str, bytes], kind: str) -> None:
         done = list(self._done.values())
         self.items = done if done and all(done) else body.elements(answer.get("output", NULL))
-        self._usage = body.mapping(found, "usage")
+        self._usage, self._id = body.mapping(found, "usage"), answer.get("id", b"")
         well = kind == LAST[0] and body.string(found, "status") in ("completed", "")
         self.wants = well and not self._failed and self._view.is_ours(self.items)
 
@@ -193,6 +195,8 @@ class Round:
         shown, changes = self._view.shown(told), {}
         if self._before.items or shown != told:
             changes["output"] = b"[" + b",".join([*self._before.items, *shown]) + b"]"
+        if self._before.id and self._view.unlinked:  # one that is, goes on from the last
+            changes["id"] = self._before.id
         if self._before.usage:
             changes["usage"] = body.dumps(added(self._before.usage, self._usage))
         return changes

@@ -15,8 +15,10 @@ from .splice import Results
 
 class ResponsesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request = body.members(offer.body)
-        self._view = View(frozenset(tool.id for tool in offer.tools), offer.conceals)
+        self._request, self._later = body.members(offer.body), offer.later
+        ids, link = frozenset(tool.id for tool in offer.tools), self._request.get("store", NULL)
+        unlinked = link == b"false" or self._request.get("conversation", NULL) != NULL
+        self._view = View(ids, offer.conceals, unlinked)
         self._round = Round(self._view, Shown())
 
     @property
@@ -42,7 +44,7 @@ class ResponsesSplicer:
             before, new = _as_items(self._request.get("input", NULL)), [*self._round.items, *given]
         else:
             before, new = NULL, given
-        self._request = {**self._request, "input": grown(before, after=b",".join(new))}
+        self._request = {**self._request, **self._later, "input": grown(before, after=b",".join(new))}
         self._round = Round(self._view, self._round.shown())
         return body.joined(self._request)
 
