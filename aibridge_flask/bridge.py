@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import agent, clients, coding, headers
 from .config import Settings
@@ -150,8 +150,8 @@ def _started(request: _Request) -> Started:
 
 
 def _outgoing(request: _Request, body: bytes, changed: bool) -> Outgoing:
-    outgoing = request.outbound.bridged(request.call, request.interceptor.url, body, request.actor, changed)
-    return replace(outgoing, id=request.id, model=request.facts.model)
+    whole = (request.call, request.interceptor.url, body, request.actor)
+    return request.outbound.bridged(*whole, changed, request.id, request.facts.model)
 
 
 def _headers(turns: Turns, id: str) -> HeaderList:

@@ -52,7 +52,10 @@ def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:
     """A proxy has put its mark on the request."""
-    return any(key in _FORWARDED or key.startswith("HTTP_X_FORWARDED_") for key in environ)
+    for key in environ:  # noqa: SIM110 - for each request; `any` takes twice as long
+        if key in _FORWARDED or key.startswith("HTTP_X_FORWARDED_"):
+            return True
+    return False
 
 
 def _nominated(connection: str) -> frozenset[str]:
@@ -62,32 +65,36 @@ def _nominated(connection: str) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in connection.split(","))
 
 
+_lower = lru_cache(maxsize=2048)(str.lower)
+
+
 @lru_cache(maxsize=2048)
 def _wire_name(name: str) -> str:
     return name.title()
 
 
-def to_upstream(headers: Mapping[str, str], also_drop: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+def to_upstream(headers: Mapping[str, str], also_drop: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The client's headers that an upstream may see; the credential is added by the caller."""
-    nominated = _nominated(headers.get("connection", ""))
-    dropped = nominated.union(also_drop)
-    for name, value in headers.items():
-        if name in _NOT_UP or name in dropped or name.startswith(_NOT_UP_PREFIXES):
-            continue
-        yield _wire_name(name), value
+    dropped = _NOT_UP.union(_nominated(headers.get("connection", "")), also_drop)
+    return [
+        (_wire_name(name), value)
+        for name, value in headers.items()
+        if name not in dropped and not name.startswith(_NOT_UP_PREFIXES)
+    ]
 
 
 def to_client(headers: HeaderList, also_drop: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The upstream's headers that a client may see; repeated ones stay apart."""
-    connection = ",".join(value for name, value in headers if name.lower() == "connection")
+    named = [(_lower(field[0]), field) for field in headers]
+    connection = ",".join([value for lower, (_, value) in named if lower == "connection"])
     dropped = _NOT_DOWN.union(_nominated(connection), also_drop)
-    return [(name, value) for name, value in headers if name.lower() not in dropped]
+    return [field for lower, field in named if lower not in dropped]
 
 
 def find(headers: HeaderList, wanted: str) -> str:
     """The first value of a header, or nothing; `wanted` is in lower case."""
     for name, value in headers:
-        if name.lower() == wanted:
+        if _lower(name) == wanted:
             return value
     return ""
 
@@ -103,6 +110,10 @@ class HeaderView(Mapping[str, str]):
         if not found:
             raise KeyError(name)
         return ", ".join(found)
+
+    def items(self) -> HeaderList:  # type: ignore[override]
+        """Repeated ones stay apart."""
+        return self.fields
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name for name, _ in self.fields))

@@ -223,10 +223,14 @@ class Splice(Fold, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A request's body, and the tools that it offers; none of them: the body is as it was."""
+    """A request's body, and the tools that it offers; none of them: the body is as it was.
+    `conceals`: the body asks for more than the client did, which its answers must not show. `later` are
+    members that are other ones in the requests that follow."""
 
     body: bytes
     tools: tuple[Tool, ...] = ()
+    conceals: bool = False
+    later: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
 
 
 class Format(Protocol):

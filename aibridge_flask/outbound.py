@@ -60,11 +60,13 @@ class Outbound:
             raise MissingCredential(_advice(provider))
         return self.pool
 
-    def bridged(self, call: Call, url: str, body: bytes, actor: Actor, decoded: bool) -> Outgoing:
+    def bridged(
+        self, call: Call, url: str, body: bytes, actor: Actor, decoded: bool, id: str, model: str
+    ) -> Outgoing:
         """A bridged request. It asks for an answer that is not compressed, since it is read;
         `decoded` tells that the body no longer is what its `Content-Encoding` says."""
         drop = ("accept-encoding", "content-encoding") if decoded else ("accept-encoding",)
-        return self._outgoing(call, url, body, actor, drop, (_IDENTITY,))
+        return self._outgoing(call, url, body, actor, drop, (_IDENTITY,), id, model)
 
     def passed(self, call: Call, body: bytes, actor: Actor) -> Outgoing:
         """A passthrough request."""
@@ -85,7 +87,7 @@ class Outbound:
 
     def _outgoing(
         self, call: Call, url: str, body: bytes, actor: Actor,
-        drop: Iterable[str], add: Iterable[tuple[str, str]],
+        drop: Iterable[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
     ) -> Outgoing:  # fmt: skip
         sent = [("Host", self.provider.host)]
         sent += headers.to_upstream(call.headers, (*drop, self._own_header))
@@ -94,7 +96,7 @@ class Outbound:
             sent += headers.actor_headers(actor)
         if body or call.method not in ("GET", "HEAD", "OPTIONS"):
             sent.append(("Content-Length", str(len(body))))
-        return Outgoing(call.method, url, tuple(sent), body)
+        return Outgoing(call.method, url, tuple(sent), body, id, model)
 
 
 def _advice(provider: Provider) -> str:

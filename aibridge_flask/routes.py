@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -168,7 +169,7 @@ def _read_body(incoming: Request, limit: int) -> bytes:
         raise BodyTooLarge(limit)
     incoming.max_content_length = limit + 1
     try:
-        body = incoming.get_data(cache=False)
+        body = _announced(incoming, announced) if announced else incoming.get_data(cache=False)
     except RequestEntityTooLarge:
         raise BodyTooLarge(limit) from None
     except Exception:  # noqa: BLE001 - servers have errors of their own for what they cannot read
@@ -178,6 +179,19 @@ def _read_body(incoming: Request, limit: int) -> bytes:
     if len(body) < announced:
         raise BadBody(_BROKE_OFF)
     return body
+
+
+def _announced(incoming: Request, size: int) -> bytes:
+    """A body whose size is known, read without Werkzeug's streams, unless a host has begun with these."""
+    if "stream" in vars(incoming):
+        return incoming.get_data(cache=False)
+    source, incoming.stream = incoming.environ["wsgi.input"], BytesIO()
+    parts = [source.read(size)]
+    size -= len(parts[0])
+    while size and parts[-1]:
+        parts.append(source.read(size))
+        size -= len(parts[-1])
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Relayed(Response):

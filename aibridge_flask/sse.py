@@ -101,4 +101,4 @@ def parse(event: bytes) -> Event:
 def encode(name: str, data: bytes) -> bytes:
     """An event as bytes; without a name only its data."""
     head = b"event: " + name.encode() + b"\n" if name else b""
-    return head + b"data: " + data + b"\n\n"
+    return head + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"

@@ -57,6 +57,7 @@ class Turns:
         """Raises TooManyRounds."""
         if self._count >= self._asking.rounds:
             raise TooManyRounds(self._asking.rounds)
+        self.answer.close()  # its connection can carry the next request
         running = Calls(self._toolbox, calls)
         self._asking.held.add(running.stop)
         return running

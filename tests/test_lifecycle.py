@@ -277,6 +277,17 @@ def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, 
     assert sorted(id for (id,) in rows) == sorted(ids)
 
 
+def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Upstream) -> None:
+    server = start("--preload", "--workers=2")
+    for _ in range(4):
+        upstream.say(answer(200, b'{"id":"msg_1"}'))
+        client = server.connect()
+        client.send("POST", MESSAGES, ASK_WHOLE)
+        status, headers = client.head()
+        assert (status, client.body(headers)[1]) == (200, True)
+        assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
+
+
 def test_sigterm_under_load_writes_all_records(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()

@@ -378,11 +378,12 @@ def test_a_call_has_one_time_limit_and_is_cancelled(
 def test_a_client_that_leaves_ends_the_call(mcp: ScriptedMcp, make: Make) -> None:
     client = make()
     client.tools()
-    mcp.say("tools/call", stream_head(), chunk(b": wait\n\n"), GONE)
+    said = threading.Event()
+    mcp.say("tools/call", stream_head(), chunk(b": wait\n\n"), lambda _: said.set(), GONE)
     ours, theirs = socket.socketpair()
     with ours, theirs, ThreadPoolExecutor() as pool:
         called = pool.submit(client.call, "add", {}, watch(ours))
-        until(lambda: len(mcp.asked("tools/call")) == 1)
+        assert said.wait(20)
         theirs.close()
         with pytest.raises(ClientGone):
             called.result()

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import pytest
 
 from aibridge_flask import config
 from aibridge_flask.tools import ToolBox
 from aibridge_flask.waiting import NOBODY
 from tests.conftest import Start
+from tests.support import claude
 from tests.support.server import ROOT, free_port, until
+from tests.support.upstream import Upstream
 from tests.test_lifecycle import status
 
 KINDS = ("mcp", "json", "stateless", "fastmcp")
@@ -98,6 +101,32 @@ def test_tools_of_all_kinds_of_servers(real_servers: dict[str, RealServer], tmp_
         assert "it went wrong" in told["fail"][0][0]["text"]
         assert told["met"] == ["met"] * 4
         assert told["gone"] is True
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_model_uses_them_and_the_client_sees_one_message(
+    real_servers: dict[str, RealServer], start: Start, upstream: Upstream, streaming: bool
+) -> None:
+    server = start(**settings([real_servers["mcp"], real_servers["fastmcp"]]))
+    server.wait_ready("/readyz")
+    calls = [claude.use("a", "bmcp_mcp_add", a=1, b=2), claude.use("b", "bmcp_fastmcp_fail")]
+    upstream.say(*claude.step(claude.message("msg_1", *calls, stop="tool_use"), streaming))
+    upstream.say(*claude.step(claude.message("msg_2", claude.text("It is 3.")), streaming))
+    ask = {"model": "claude-opus-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "1 + 2?"}]}
+    with anthropic.Anthropic(base_url=f"{server.url}/anthropic", api_key="aib_0123456789") as client:
+        if streaming:
+            with client.messages.stream(**ask) as stream:
+                found = stream.get_final_message()
+        else:
+            found = client.messages.create(**ask)
+    assert [block.text for block in found.content] == ["It is 3."]
+    first, second = (json.loads(heard.body) for heard in upstream.heard)
+    names = {tool["name"] for tool in first["tools"]}
+    assert names >= {f"bmcp_{kind}_{name}" for kind in ("mcp", "fastmcp") for name in NAMES}
+    added, failed = second["messages"][-1]["content"]
+    assert added == {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "3"}]}
+    assert failed["is_error"] is True
+    assert "it went wrong" in failed["content"][0]["text"]
 
 
 @pytest.mark.parametrize("kind", ["mcp", "fastmcp"])

@@ -316,6 +316,19 @@ def test_a_tool_of_the_client_s_own_of_the_same_name_stays_its_own() -> None:
     assert not fold.wants
 
 
+@pytest.mark.parametrize(("own", "later"), [([], "auto"), ([{"name": "Bash"}], "any")])
+def test_who_must_call_a_tool_and_has_called_ours_is_free_if_there_is_no_other(
+    own: list[object], later: str
+) -> None:
+    offer = offered({**ASK, "tools": own, "tool_choice": {"type": "any"}})
+    assert json.loads(offer.body)["tool_choice"]["type"] == "any"
+    fold = MESSAGES.splice(offer, MESSAGES.read(offer.body))
+    fed(fold, claude.stream(message("msg_1", MINE, stop="tool_use")))
+    (call,) = fold.turn().tool_calls
+    body = json.loads(fold.follow_up([(call, GIVEN)]))
+    assert body["tool_choice"] == {"type": later, "disable_parallel_tool_use": True}
+
+
 def test_schemas_are_passed_on_whole() -> None:
     schema = {
         "$defs": {"n": {"type": "number"}},

@@ -18,7 +18,7 @@ from tests.support.claude import message, text, thought, use
 from tests.support.mcp import ScriptedMcp, result
 from tests.support.mcp import message as asked_of
 from tests.support.scrape import scrape
-from tests.support.server import Server, until
+from tests.support.server import KEEPALIVE, Server, until
 from tests.support.upstream import CLOSE, GONE, Upstream, answer, chunk, stream_head, streamed
 
 MESSAGES = "/anthropic/v1/messages"
@@ -379,3 +379,33 @@ def test_calls_are_counted(toolbridge: Server, upstream: Upstream, docs: Scripte
     picked = "non_injected_tool_selections_total"
     assert after.sum(picked, **own) - before.sum(picked, **own) == 1
     assert after.sum(picked, name=ADD) == 0
+
+
+@pytest.mark.parametrize("kind", ["gthread", "sync", "waitress"])
+@BOTH
+def test_the_loop_runs_on_every_server(
+    start: Start, upstream: Upstream, docs: ScriptedMcp, kind: str, streaming: bool
+) -> None:
+    server = start(kind=kind, mcp_servers=[{"name": "docs", "url": docs.url}])
+    server.wait_ready("/readyz")
+    say(upstream, streaming, PICKS, ENDS)
+    status, body, whole, id = asked(server, ask(streaming))
+    assert (status, whole) == (200, True)
+    assert b"It is 3" in body
+    assert len(server.record(id)["token_usages"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["gthread", "waitress"])
+def test_a_client_that_leaves_stops_the_tool_in_threads_too(
+    start: Start, upstream: Upstream, docs: ScriptedMcp, kind: str
+) -> None:
+    """waitress gives no socket: there the next ping tells."""
+    server = start(kind=kind, keepalive_interval=KEEPALIVE, mcp_servers=[{"name": "docs", "url": docs.url}])
+    server.wait_ready("/readyz")
+    docs.say("tools/call", GONE)
+    say(upstream, True, PICKS)
+    client = server.connect()
+    client.send("POST", MESSAGES, ask(True))
+    until(lambda: bool(docs.asked("tools/call")))
+    client.close()
+    until(lambda: bool(docs.asked("notifications/cancelled")))

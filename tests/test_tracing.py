@@ -22,7 +22,9 @@ from aibridge_flask.hooks import Arrived, Hooks, ToolCalled
 from aibridge_flask.observe.tracing import Traces
 from aibridge_flask.records.events import Ended, InterceptionEnded, InterceptionStarted, Started
 from tests.conftest import MakeApp, Start, providers
+from tests.support import claude
 from tests.support.collector import Collector
+from tests.support.mcp import ScriptedMcp
 from tests.support.server import PREFIX, ROOT, Server, free_port, until
 from tests.support.upstream import CLOSE, GONE, Upstream, answer, chunk, stream_head, streamed
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
@@ -30,6 +32,7 @@ from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
 TRACE, PLACE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{PLACE}-01"
 CALL = "Intercept.ProcessRequest.Upstream"
+TOOL = "Intercept.ProcessRequest.ToolCall"
 WHOLE = b'{"id":"msg_1","model":"claude-x-1","usage":{"input_tokens":3,"output_tokens":5,"cache_read_input_tokens":10,"cache_creation_input_tokens":100}}'
 
 
@@ -281,6 +284,24 @@ def test_prompts_are_told_only_if_wanted(
         assert part["type"] == "text"
         assert part["content"].startswith("a secret plan ? \ufffd üxx")
         assert len(part["content"]) == 8192
+
+
+def test_each_turn_and_each_call_of_a_tool_is_a_span(
+    start: Start, upstream: Upstream, docs: ScriptedMcp, collector: Collector
+) -> None:
+    server = start(tracing=collector.settings, mcp_servers=[{"name": "docs", "url": docs.url}])
+    server.wait_ready("/readyz")
+    picks = claude.message("msg_1", claude.use("toolu_1", "bmcp_docs_add", a=1), stop="tool_use")
+    for one in (picks, claude.message("msg_2", claude.text("3"), input_tokens=20)):
+        upstream.say(*claude.step(one, True))
+    ask(server, ASK)
+    root, first, tool, second = collector.spans(4)
+    assert [span.name for span in (root, first, tool, second)] == ["Intercept", CALL, TOOL, CALL]
+    assert {span.parent for span in (first, tool, second)} == {root.id}
+    assert first.ended <= tool.began <= tool.ended <= second.began <= second.ended <= root.ended
+    assert (tool.facts["gen_ai.tool.name"], tool.facts["aibridge.tool.server"]) == ("add", "docs")
+    assert [span.facts["gen_ai.response.id"] for span in (first, second)] == ["msg_1", "msg_2"]
+    assert [span.facts["gen_ai.usage.input_tokens"] for span in (first, second)] == [10, 20]
 
 
 def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) -> None:

@@ -22,6 +22,7 @@ NAME = "messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _NULL = msgspec.Raw(b"null")
 _CHOICE = b'{"type":"auto"}'
+_LATER = b'{"type":"auto","disable_parallel_tool_use":true}'
 
 
 class _Request(msgspec.Struct):
@@ -76,7 +77,8 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
         return Offer(data)
     one_by_one = body.set_field(choice, "disable_parallel_tool_use", b"true")
     listed = offering.grown(own, before=offering.listed(_tool, new))
-    return offering.made(found, {"tools": listed, "tool_choice": one_by_one}, new)
+    later = {} if kind == "auto" else offering.released(own, _LATER)
+    return offering.made(found, {"tools": listed, "tool_choice": one_by_one}, new, later)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

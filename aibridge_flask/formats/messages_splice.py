@@ -24,7 +24,7 @@ _INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
 class MessagesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request = body.members(offer.body)
+        self._request, self._later = body.members(offer.body), offer.later
         self._ids = frozenset(tool.id for tool in offer.tools)
         self._next = 0
         self._start: Mapping[str, bytes] = {}
@@ -154,7 +154,7 @@ class MessagesSplicer:
         turn = body.joined({"role": b'"assistant"', "content": b"[" + b",".join(said) + b"]"})
         back = body.dumps({"role": "user", "content": given})
         messages = grown(self._request["messages"], after=turn + b"," + back)
-        self._request = {**self._request, "messages": messages}
+        self._request = {**self._request, **self._later, "messages": messages}
         self._spent = added(self._spent, self._usage)
         self._rounds += 1
         self._begin()

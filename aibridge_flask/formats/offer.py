@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import BadBody
-from ..model import Offer, Tool
+from ..model import EMPTY, Offer, Tool
 from . import body
 
 Shape = Callable[[Tool], Mapping[str, Any]]
@@ -54,11 +54,22 @@ def is_array(raw: bytes) -> bool:
     return raw == NULL or raw.startswith(b"[")
 
 
+def released(array: bytes, auto: bytes) -> dict[str, bytes]:
+    """What changes in later requests where the model must call a tool: it has, and if the client has none of
+    its own it would call ours without end."""
+    return {} if body.elements(array) else {"tool_choice": auto}
+
+
 @lru_cache(maxsize=16)
 def listed(shape: Shape, tools: tuple[Tool, ...]) -> bytes:
     """The tools as an API takes them, as they stand between an array's brackets."""
     return b",".join(body.dumps(shape(tool)) for tool in tools)
 
 
-def made(found: Mapping[str, bytes], changes: Mapping[str, bytes], tools: tuple[Tool, ...]) -> Offer:
-    return Offer(body.joined({**found, **changes}), tools)
+def made(
+    found: Mapping[str, bytes],
+    changes: Mapping[str, bytes],
+    tools: tuple[Tool, ...],
+    later: Mapping[str, bytes] = EMPTY,
+) -> Offer:
+    return Offer(body.joined({**found, **changes}), tools, later=later)

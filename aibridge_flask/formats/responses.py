@@ -5,20 +5,27 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from ..errors import BridgeError
-from ..model import Fold, RequestFacts
+from ..model import Fold, Offer, RequestFacts, Splice, Tool
 from . import body, openai, prompt
+from . import offer as offering
 from .responses_fold import ResponsesReading
+from .responses_splice import ResponsesSplicer
+from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap
 
 NAME = "responses"
 PING = openai.PING
 error_body = openai.error_body
 _NULL = msgspec.Raw(b"null")
+_ENCRYPTED = "reasoning.encrypted_content"
+_THOUGHTLESS = ("gpt-3.5", "gpt-4", "chatgpt-4o")
 
 
 class _Request(msgspec.Struct):
@@ -62,6 +69,56 @@ def fold(facts: RequestFacts) -> Fold:
 def whole_fold() -> Fold:
     """Reads a JSON answer."""
     return WholeTap(ResponsesReading())
+
+
+def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
+    """The tools stand after the client's own, and the model picks one at a time. What is not stored can
+    be sent back only with its encrypted thoughts: those are asked for."""
+    found = offering.members(data)
+    own, include = found.get("tools", offering.NULL), found.get("include", offering.NULL)
+    shaped = offering.is_array(own) and offering.is_array(include) and _goes_on(found)
+    new = offering.fresh(tools, own) if shaped else ()
+    choice = body.loads(found.get("tool_choice", offering.NULL))
+    if not new or choice == "none":
+        return Offer(data)
+    listed = offering.grown(own, after=offering.listed(_tool, new))
+    changes = {"tools": listed, "parallel_tool_calls": b"false"}
+    unstored = found.get("store", offering.NULL) == b"false"
+    lacks = unstored and _thinks(facts.model) and _ENCRYPTED not in (body.loads(include) or ())
+    if lacks:
+        changes["include"] = offering.grown(include, after=body.dumps(_ENCRYPTED))
+    later = {} if choice in (None, "auto") else offering.released(own, b'"auto"')
+    return replace(offering.made(found, changes, new, later), conceals=lacks)
+
+
+def _thinks(model: str) -> bool:
+    """Older models have no thoughts, and refuse to be asked for them."""
+    return not model.startswith(_THOUGHTLESS)
+
+
+def _goes_on(found: Mapping[str, bytes]) -> bool:
+    """Whether the answer's items can be put after the input, and `tools` takes no other's place: a
+    prompt template's own stand only where the request names none."""
+    given, template = found.get("input", offering.NULL), found.get("prompt", offering.NULL)
+    if template != offering.NULL and found.get("tools", offering.NULL) == offering.NULL:
+        return False
+    return bool(found) and (given.startswith(b'"') or offering.is_array(given))
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    """Where `strict` is left out, this API makes every property a required one."""
+    shape = {"type": "function", "name": tool.id, "description": tool.description}
+    return {**shape, "parameters": openai.parameters(tool), "strict": False}
+
+
+def splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads an event stream where tools were offered."""
+    return StreamSplice(ResponsesSplicer(offer))
+
+
+def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+    """Reads a JSON answer where tools were offered."""
+    return WholeSplice(ResponsesSplicer(offer))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:

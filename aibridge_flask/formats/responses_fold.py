@@ -12,13 +12,13 @@ from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 
-_DULL_HEADS = tuple(
+DULL_HEADS = tuple(
     b"event: response." + name
     for name in (b"output_text.", b"content_part.", b"function_call_arguments.", b"reasoning_",
                  b"custom_tool_call_input.", b"in_progress\n", b"refusal.", b"mcp_call_arguments.")
 )  # fmt: skip
-_LAST = ("response.completed", "response.failed", "response.incomplete")
-_ITEM_ADDED, _ITEM_DONE = "response.output_item.added", "response.output_item.done"
+LAST = ("response.completed", "response.failed", "response.incomplete")
+ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
 
 
 class ResponsesReading:
@@ -29,25 +29,26 @@ class ResponsesReading:
         self.complete = False
         self._id = self._model = ""
         self._usage: Mapping[str, Any] = {}
-        self._open: dict[str, Mapping[str, Any]] = {}
+        self._open: dict[int | str, Mapping[str, Any]] = {}
         self._calls: list[ToolCall] = []
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
     def worth(self, run: bytes) -> Iterable[bytes]:
         """All but the events that hold nothing new: an item tells it all when it is done."""
-        return [event for event in sse.split(run) if not event.startswith(_DULL_HEADS)]
+        return [event for event in sse.split(run) if not event.startswith(DULL_HEADS)]
 
     def event(self, name: bytes, data: bytes) -> None:
         found = body.loads(data)
         kind = body.string(found, "type")
-        if kind in _LAST or kind == "response.created":
+        if kind in LAST or kind == "response.created":
             self._about(body.mapping(found, "response"))
-            self.complete = kind in _LAST
-        elif kind == _ITEM_ADDED:
+            self.complete = kind in LAST
+        elif kind == ITEM_ADDED:
             item = body.mapping(found, "item")
-            self._open[body.string(item, "id")] = item
-        elif kind == _ITEM_DONE:
+            self._open[place(found)] = item
+        elif kind == ITEM_DONE:
+            self._open.pop(place(found), None)
             self._item(body.mapping(found, "item"))
         elif kind == "error":
             error = body.mapping(found, "error") or found
@@ -84,7 +85,6 @@ class ResponsesReading:
         self.changed = True
 
     def _item(self, item: Mapping[str, Any]) -> None:
-        self._open.pop(body.string(item, "id"), None)
         kind = body.string(item, "type")
         if kind.endswith("_call"):
             self._calls.append(_call(item, kind))
@@ -97,6 +97,14 @@ class ResponsesReading:
     def _think(self, parts: list[Any], source: str) -> None:
         said = (body.string(part, "text") for part in parts)
         self._thoughts.extend(Thought(text, source) for text in said if text)
+
+
+def place(found: Mapping[str, Any]) -> int | str:
+    """What an event's item is known by: some upstreams give it another id in each event."""
+    index = found.get("output_index")
+    if isinstance(index, int):
+        return index
+    return body.string(found, "item_id") or body.string(body.mapping(found, "item"), "id")
 
 
 def _call(item: Mapping[str, Any], kind: str) -> ToolCall:

@@ -135,8 +135,11 @@ def _refused(value: Refused) -> None:
 def _line(kind: str, facts: Mapping[str, object]) -> None:
     if REQUESTS.isEnabledFor(logging.INFO):
         known = {name: fact for name, fact in facts.items() if fact != ""}
-        words = " ".join(f"{name}={_word(fact)}" for name, fact in known.items())
-        REQUESTS.info("%s %s", kind, words, extra={"fields": {"event": kind, **known}})
+        words = " ".join([f"{name}={_word(fact)}" for name, fact in known.items()])
+        # as `info` makes it, without the search for who called
+        record = logging.LogRecord(REQUESTS.name, logging.INFO, "", 0, "%s %s", (kind, words), None)
+        record.fields = {"event": kind, **known}
+        REQUESTS.handle(record)
 
 
 def _word(fact: object) -> str:
@@ -144,7 +147,9 @@ def _word(fact: object) -> str:
     >>> _word("claude-x"), _word(True), _word('a "b"')
     ('claude-x', 'true', '"a \\\\"b\\\\""')
     """
-    text = fact if isinstance(fact, str) else json.dumps(fact)
+    if not isinstance(fact, str):
+        return str(fact).lower()
+    text = fact
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 

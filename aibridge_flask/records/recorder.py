@@ -20,7 +20,7 @@ from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..hooks import Hooks
 from ..model import new_id
-from ..waiting import after_fork, gate, soon, start_thread, under_gevent
+from ..waiting import after_fork, gate, no_fork, soon, start_thread, under_gevent
 from . import database
 from .events import Event
 from .losses import Losses
@@ -88,6 +88,7 @@ class Recorder:
         refuses = self._settings.records.on_database_down == "refuse"
         writer = Writer(self._queue, store, spool, roster, losses, refuses)
         self._writers = (writer,)
+        no_fork()
         self._join = start_thread(writer.run)
         atexit.register(self.close)
 

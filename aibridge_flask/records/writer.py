@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from ..waiting import Gate, open_gates
+from ..waiting import Gate, no_fork, open_gates
 from . import prices
 from .events import Event
 from .losses import Losses
@@ -58,13 +58,15 @@ class Writer:
         self.away = False
 
     def run(self) -> None:
-        prices.load()
-        self._beat()
         ended = False
+        with no_fork():
+            prices.load()
+            self._beat()
         while not ended:
             batch, ended = self._collect()
-            self._commit_safely(batch)
-            self._beat()
+            with no_fork():
+                self._commit_safely(batch)
+                self._beat()
         self._finish()
 
     def _commit_safely(self, batch: list[Entry]) -> None:

@@ -7,16 +7,14 @@ as it comes, pings by a read that timed out, and a client's leaving at once.
 from __future__ import annotations
 
 import contextlib
-import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, cast
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
 
 from ..errors import UpstreamCut, UpstreamTimeout
 from ..headers import HeaderView
@@ -26,7 +24,6 @@ from .parser import AnswerParser, MalformedAnswer
 
 _READ = 1 << 16
 _IDLE_LIMIT = 30.0
-_POOL = 4000
 
 
 class DeadConnection(Exception):
@@ -36,8 +33,8 @@ class DeadConnection(Exception):
 class Wire:
     """A connection while it carries one request and its answer: the `raw` of a Response."""
 
-    def __init__(self, pool: HTTPConnectionPool, conn: HTTPConnection, method: str, client: Client) -> None:
-        self._pool, self._conn, self._client = pool, conn, client
+    def __init__(self, origin: Origin, conn: HTTPConnection, method: str, client: Client) -> None:
+        self._origin, self._conn, self._client = origin, conn, client
         self._sock = cast(Any, conn.sock)
         self._parser = AnswerParser(method)
         self._closed = False
@@ -131,11 +128,10 @@ class Wire:
             return
         self._closed = True
         if self._parser.complete and self._parser.reusable:
-            cast(Any, self._conn).idle_since = monotonic()
+            self._origin.keep(self._conn)
         else:
             with contextlib.suppress(OSError):
                 self._conn.close()
-        self._pool._put_conn(self._conn)
 
     release_conn = close
 
@@ -145,8 +141,8 @@ class WireAdapter(HTTPAdapter):
     its own. `client`, if given, is watched while waiting for the answer."""
 
     def __init__(self) -> None:
-        super().__init__(pool_maxsize=_POOL)
-        self._origins: dict[str, _Origin] = {}
+        super().__init__()
+        self._origins: dict[str, Origin] = {}
 
     def send(  # type: ignore[override]
         self,
@@ -167,19 +163,26 @@ class WireAdapter(HTTPAdapter):
         """
         url = str(request.url)
         origin = self._origin(request, url, verify, cert, proxies)
-        pool, data = origin.pool, _request_bytes(request, origin, url)
-        wire, reused = _open(pool, timeout[0], str(request.method), client)
+        data = _request_bytes(request, origin, url)
+        wire, reused = _open(origin, timeout[0], str(request.method), client)
         try:
             _exchange(wire, data, timeout[1])
         except DeadConnection:
             if not (reused and again):
                 raise
-            wire, _ = _open(pool, timeout[0], str(request.method), client, fresh=True)
+            wire, _ = _open(origin, timeout[0], str(request.method), client, fresh=True)
             _exchange(wire, data, timeout[1])
         request.body = None  # it may be large, and the answer long
         return _response(request, wire)
 
-    def _origin(self, request: PreparedRequest, url: str, verify: Any, cert: Any, proxies: Any) -> _Origin:
+    def close(self) -> None:
+        """Ends the connections that wait."""
+        for origin in self._origins.values():
+            while origin.idle:
+                origin.idle.pop().close()
+        super().close()
+
+    def _origin(self, request: PreparedRequest, url: str, verify: Any, cert: Any, proxies: Any) -> Origin:
         """One adapter serves one provider, whose CA bundle and proxy stay the same, so that the
         search for its pool is made once."""
         start = "/".join(url.split("/", 3)[:3])
@@ -189,18 +192,29 @@ class WireAdapter(HTTPAdapter):
             cast(Any, self).cert_verify(pool, url, verify, cert)
             proxied = pool.proxy is not None and pool.scheme == "http"
             headers = tuple(pool.proxy_headers.items()) if proxied else ()
-            origin = self._origins[start] = _Origin(pool, "" if proxied else start, headers)
+            origin = self._origins[start] = Origin(pool, "" if proxied else start, headers)
         return origin
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where requests go: urllib3's pool, what of a URL is not said on the wire, and what a proxy
-    that takes whole URLs wants to be told."""
+class Origin:
+    """Where requests go: urllib3's pool, which makes connections, those that wait for a next request, what
+    of a URL is not said on the wire, and what a proxy that takes whole URLs wants to be told."""
 
     pool: Any
     unsaid: str
     headers: HeaderList
+    idle: list[Any] = field(default_factory=list)
+
+    def keep(self, conn: Any) -> None:
+        """The newest is taken first, so that the oldest are those that nobody needs any more."""
+        conn.idle_since = now = monotonic()
+        self.idle.append(conn)
+        for oldest in self.idle[:1]:
+            if now - oldest.idle_since > _IDLE_LIMIT:
+                with contextlib.suppress(ValueError):  # another thread has just taken it
+                    self.idle.remove(oldest)
+                    oldest.close()
 
 
 def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
@@ -213,31 +227,24 @@ def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
 
 
 def _open(
-    pool: Any, connect_timeout: float, method: str, client: Client, fresh: bool = False
+    origin: Origin, connect_timeout: float, method: str, client: Client, fresh: bool = False
 ) -> tuple[Wire, bool]:
-    """A connection of the pool, or a new one; the flag tells that it has served before. One
+    """A connection that has waited, or a new one; the flag tells that it has served before. One
     that was idle for long may be dead at the other end without our knowing."""
-    conn = _idle(pool) or pool._new_conn()
+    try:
+        conn = origin.idle.pop()
+    except IndexError:
+        conn = origin.pool._new_conn()
     if conn.sock is not None and (fresh or _is_stale(conn)):
         conn.close()
     reused = conn.sock is not None
     if not reused:
         try:
-            client.during(lambda: _connect(pool, conn, connect_timeout))
+            client.during(lambda: _connect(origin.pool, conn, connect_timeout))
         except BaseException:
             conn.close()
-            pool._put_conn(conn)
             raise
-    return Wire(pool, conn, method, client), reused
-
-
-def _idle(pool: Any) -> Any:
-    """A connection that waits in the pool, or none (None). urllib3 would ask by a poll that costs a
-    round of the hub whether it is alive."""
-    try:
-        return pool.pool.get(block=False)
-    except queue.Empty:
-        return None
+    return Wire(origin, conn, method, client), reused
 
 
 def _is_stale(conn: Any) -> bool:
@@ -253,7 +260,7 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
     conn.has_news = news_of(conn.sock)
 
 
-def _request_bytes(request: PreparedRequest, origin: _Origin, url: str) -> bytes:
+def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> bytes:
     lines = [f"{request.method} {url.removeprefix(origin.unsaid)} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in (*request.headers.items(), *origin.headers)]
     head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")

@@ -6,7 +6,7 @@ the two holds is told by whether the sockets of this process are gevent's.
 
 from .client import NOBODY, Client, news_of, watch
 from .kind import under_gevent
-from .threads import Gate, after_fork, aside, from_thread, gate, open_gates, soon, start_thread
+from .threads import Gate, after_fork, aside, from_thread, gate, no_fork, open_gates, soon, start_thread
 
 __all__ = [
     "NOBODY",
@@ -17,6 +17,7 @@ __all__ = [
     "from_thread",
     "gate",
     "news_of",
+    "no_fork",
     "open_gates",
     "soon",
     "start_thread",

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -155,6 +156,15 @@ def after_fork(of: T, begin_anew: Callable[[T], None]) -> None:
             begin_anew(living)
 
     os.register_at_fork(after_in_child=forked)
+
+
+@cache
+def no_fork() -> Any:
+    """A real lock; while a thread holds it the process does not fork. Locks that the thread has taken (of an
+    import, of a library) would never be released in the child."""
+    lock = original("_thread", "allocate_lock")()
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 def aside(call: Callable[[], T]) -> T:

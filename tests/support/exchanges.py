@@ -52,7 +52,9 @@ def load(folder: Path) -> list[Exchange]:
 
 
 def _exchange(path: Path, kind: str, request: bytes, answer: bytes) -> Exchange:
-    route = next((route for key, route in _ROUTES.items() if key in path.parts), "/anthropic/v1/messages")
+    route = next(
+        (route for key, route in _ROUTES.items() if key in path.parts[-3:]), "/anthropic/v1/messages"
+    )
     name = f"{path.parent.name}/{path.stem}/{kind}"
     streaming = kind == "streaming"
     if streaming and not re.search(rb'"stream":\s*true', request):
