@@ -627,6 +627,27 @@ def test_the_next_request_is_the_first_one_and_what_was_said() -> None:
     assert next == first[:begin] + b" " + said + first[begin + 1 :]
 
 
+OWN = b',"tools":[{"type":"function","function":{"name":"own_a"}}]'
+
+
+@pytest.mark.parametrize(
+    ("choice", "own", "later"),
+    [
+        (b"", b"", None),
+        (b',"tool_choice":"auto"', b"", "auto"),
+        (b',"tool_choice":"required"', b"", "auto"),
+        (b',"tool_choice":"required"', b',"tools":[]', "auto"),
+        (b',"tool_choice":"required"', OWN, "required"),
+    ],
+)
+def test_who_must_call_a_tool_and_has_called_ours_is_free_if_there_is_no_other(
+    choice: bytes, own: bytes, later: str | None
+) -> None:
+    body = ASK[:-1] + choice + own + b"}"
+    assert json.loads(offered(body).body).get("tool_choice") == json.loads(body).get("tool_choice")
+    assert json.loads(follow_up(INNER, body=body)).get("tool_choice") == later
+
+
 def said(next: bytes) -> tuple[dict[str, object], list[dict[str, object]]]:
     _, assistant, *back = json.loads(next)["messages"]
     return assistant, back

@@ -75,24 +75,22 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     """The tools stand after the client's own, and the model picks one at a time."""
     found = offering.members(data)
     own = found.get("tools", offering.NULL)
-    new = offering.fresh(tools, own) if offering.is_array(own) and _may_pick(found) else ()
-    if not new:
+    new = offering.fresh(tools, own) if offering.is_array(own) and _goes_on(found) else ()
+    choice = body.loads(found.get("tool_choice", offering.NULL))
+    if not new or choice == "none":
         return Offer(data)
     changes = {"tools": offering.grown(own, after=offering.listed(_tool, new))}
     if not _ONE_BY_ONE.match(facts.model):
         changes["parallel_tool_calls"] = b"false"
-    return offering.made(found, changes, new)
+    later = {} if choice in (None, "auto") else offering.released(own, b'"auto"')
+    return offering.made(found, changes, new, later)
 
 
-def _may_pick(found: Mapping[str, bytes]) -> bool:
-    """One answer is asked for, in which the model may call tools as this API has them."""
-    if (
-        found.get("n", b"1") not in (b"1", offering.NULL)
-        or found.get("functions", offering.NULL) != offering.NULL
-    ):
-        return False
-    choice = body.loads(found.get("tool_choice", offering.NULL))
-    return choice != "none" and found.get("messages", b"").startswith(b"[")
+def _goes_on(found: Mapping[str, bytes]) -> bool:
+    """Whether one answer is asked for, whose calls are as this API has them today."""
+    single = found.get("n", offering.NULL) in (b"1", offering.NULL)
+    legacy = found.get("functions", offering.NULL) != offering.NULL
+    return single and not legacy and found.get("messages", b"").startswith(b"[")
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class ChatSplicer:
     after it. With each stands what it holds, and the numbers of the calls that it has pieces of."""
 
     def __init__(self, offer: Offer, asks_usage: bool) -> None:
-        self._request = body.members(offer.body)
+        self._request, self._later = body.members(offer.body), offer.later
         self._ids = frozenset(tool.id for tool in offer.tools)
         self._asks_usage = asks_usage
         self._first_id = b""
@@ -223,8 +223,9 @@ class ChatSplicer:
         message.take_stream(self._kept)
         message.take(self._choices, "message")
         back = [{"role": "tool", "tool_call_id": call.id, "content": as_text(told)} for call, told in results]
-        messages = b",".join([message.whole(), *map(body.dumps, back)])
-        self._request = {**self._request, "messages": grown(self._request["messages"], after=messages)}
+        new = b",".join([message.whole(), *map(body.dumps, back)])
+        messages = grown(self._request["messages"], after=new)
+        self._request = {**self._request, **self._later, "messages": messages}
         self._spent = added(self._spent, self._usage)
         self._rounds += 1
         self._begin()
