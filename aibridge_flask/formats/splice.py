@@ -35,18 +35,22 @@ class Splicer(Protocol):
 def added(one: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of two answers, summed; of what is no count the later one holds.
 
-    >>> added({"n": 1, "of": {"x": 1}, "tier": "a"}, {"n": 2, "of": {"x": 2, "y": 3}, "tier": "b"})
-    {'n': 3, 'of': {'x': 3, 'y': 3}, 'tier': 'b'}
+    >>> added({"n": 1, "of": {"x": 1}, "tier": "a"}, {"n": 2, "of": {"x": 0.5, "y": 3}, "tier": "b"})
+    {'n': 3, 'of': {'x': 1.5, 'y': 3}, 'tier': 'b'}
     """
     total = dict(one)
     for key, value in more.items():
         if isinstance(value, Mapping):
             total[key] = added(body.mapping(one, key), value)
-        elif body.number(more, key) or body.number(one, key):
-            total[key] = body.number(one, key) + body.number(more, key)
+        elif _is_number(value) and _is_number(one.get(key)):
+            total[key] = one[key] + value
         elif value is not None or key not in total:
             total[key] = value
     return total
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class _Splice:
