@@ -48,6 +48,7 @@ class Plan:
 _LONG = Plan(rounds=1, window=60.0)
 _QUICK = Plan(rounds=1, json=600, burst=200, single=60, window=1.5, leaving=3)
 _CLIENTS = 16
+_PARTS = {"empty": ("json",), "tools": ("json", "burst")}  # the cases of those that have not all
 _WARM_UP = 50
 
 
@@ -90,7 +91,8 @@ def _measure(
             for name, start in _targets(upstream, core):
                 print(f"round {number + 1} of {plan.rounds}: {name}", file=sys.stderr)
                 server = _start(folder, f"{name}{number}", start)
-                figures = _empty(plan, server) if name == "empty" else _round(plan, server, upstream)
+                part = _PARTS.get(name)
+                figures = _part(plan, server, *part) if part else _round(plan, server, upstream)
                 notes += [f"{name}: {line}" for line in _stop(server, upstream, figures)]
                 for figure, value in figures.items():
                     results[name][figure].append(value)
@@ -110,15 +112,22 @@ def _targets(upstream: Server, core: int) -> Iterator[tuple[str, Callable[[Path]
     if shutil.which("nginx"):
         yield "nginx", lambda place: servers.nginx(place, upstream.port, core)
     yield "bridge", lambda place: servers.bridge(place, upstream.port, core)
+    yield "tools", lambda place: servers.tools(place, upstream.port, core)
     yield "empty", lambda place: servers.empty(place, upstream.port, core)
     yield "naive", lambda place: servers.naive(place, upstream.port, core)
 
 
-def _empty(plan: Plan, server: Server) -> Figures:
-    """The JSON case alone, since nothing is asked of the upstream."""
-    where: dict[str, Any] = {"port": server.port, "path": server.path, "bench": "json"}
-    _load("closed", **where, server=0, count=_WARM_UP, clients=1)
-    return _rates("json", _load("closed", **where, server=server.worker, count=plan.json, clients=_CLIENTS))
+def _part(plan: Plan, server: Server, *benches: str) -> Figures:
+    """Some cases alone."""
+    figures: Figures = {"sent": 0}
+    for bench in benches:
+        count = plan.json if bench == "json" else plan.burst
+        where: dict[str, Any] = {"port": server.port, "path": server.path, "bench": bench}
+        _load("closed", **where, server=0, count=_WARM_UP, clients=1)
+        found = _load("closed", **where, server=server.worker, count=count, clients=_CLIENTS)
+        figures |= _rates(bench, found)
+        figures["sent"] += _WARM_UP + count
+    return figures
 
 
 def _round(plan: Plan, server: Server, upstream: Server) -> Figures:

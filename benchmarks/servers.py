@@ -89,11 +89,16 @@ class Server:
 
     def first_answer(self) -> float:
         """Seconds from the start to an answer, whatever its status: a cold start, if asked for first."""
+        self.status(self.path)
+        return time.monotonic() - self._begun
+
+    def status(self, path: str) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request("GET", self.path)
-            connection.getresponse().read()
-        return time.monotonic() - self._begun
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
 
     @property
     def worker(self) -> int:
@@ -122,18 +127,31 @@ def scripted(folder: Path, core: int) -> Server:
     return Server([sys.executable, "-m", "benchmarks.upstream", str(port)], folder, port, core, _PATH)
 
 
-def bridge(folder: Path, upstream: int, core: int) -> Server:
-    """The bridge as `gunicorn.conf.py` starts it, with records in SQLite."""
+def bridge(folder: Path, upstream: int, core: int, more: str = "") -> Server:
+    """The bridge as `gunicorn.conf.py` starts it, with records in SQLite; `more` are settings."""
     port, config = free_port(), folder / "aibridge.toml"
     config.write_text(
         f'database_url = "sqlite:///{folder}/records.db"\n'
         "[[providers]]\n"
         f'type = "anthropic"\nname = "anthropic"\nbase_url = "http://127.0.0.1:{upstream}"\n'
-        'keys = [{ value = "sk-ant-bench-0123456789abcdef" }]\n'
+        f'keys = [{{ value = "sk-ant-bench-0123456789abcdef" }}]\n{more}'
     )
     command = [*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
     environ = {"AIBRIDGE_CONFIG": str(config), "AIBRIDGE_BIND": f"127.0.0.1:{port}", "AIBRIDGE_WORKERS": "1"}
     return Server(command, folder, port, core, _PREFIX + _PATH, **environ)
+
+
+def tools(folder: Path, upstream: int, core: int) -> Server:
+    """The bridge, which offers fifty tools."""
+    server = bridge(
+        folder, upstream, core, f'[[mcp_servers]]\nname="bench"\nurl="http://127.0.0.1:{upstream}/mcp"\n'
+    )
+    deadline = time.monotonic() + PATIENCE
+    while server.status("/api/v2/aibridge/readyz") != 200:
+        if time.monotonic() > deadline:
+            raise RuntimeError(server.log.read_text())
+        time.sleep(0.05)
+    return server
 
 
 def empty(folder: Path, upstream: int, core: int) -> Server:

@@ -1,7 +1,8 @@
 """A scripted AI provider that costs next to nothing: answers are bytes made beforehand.
 
 The request's header `X-Bench` picks the answer: `json`, `burst`, or `paced EVENTS PAUSE_MS ID`.
-`GET /left/ID` tells when (CLOCK_MONOTONIC, in ns) the paced stream ID was left, 0 if it was not.
+`GET /left/ID` tells when (CLOCK_MONOTONIC, in ns) the paced stream ID was left, 0 if it was not. At `/mcp`
+it is an MCP server.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import re
 import sys
 import time
+
+from . import tool_server
 
 MODEL = "claude-sonnet-4-5-20250929"
 BURST_EVENTS = 200
@@ -92,9 +95,9 @@ class Session(asyncio.Protocol):
         size = int(length[1]) if length else 0
         if end and len(rest) >= size:
             self._data = rest[size:]
-            self._answer(head)
+            self._answer(head, rest[:size])
 
-    def _answer(self, head: bytes) -> None:
+    def _answer(self, head: bytes, body: bytes) -> None:
         asked = _BENCH.search(head)
         kind, *how = asked[1].split() if asked else [b""]
         if kind == b"json":
@@ -103,6 +106,8 @@ class Session(asyncio.Protocol):
             self.transport.write(BURST)
         elif kind == b"paced":
             self._stream = Paced(self.transport, int(how[0]), int(how[1]) / 1000, how[2])
+        elif head.split()[1] == b"/mcp":
+            self.transport.write(tool_server.answer(head, body))
         else:
             left = _LEFT.get(head.split()[1].rpartition(b"/")[2], 0)
             self.transport.write(_whole(b"%d" % left))
