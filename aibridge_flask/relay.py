@@ -31,19 +31,28 @@ class Ending:
 
 
 class Held:
-    """What is to be let go of at the end, the last first; once."""
+    """What is to be let go of at the end, the last first; once. What comes after the end is let go of
+    at once."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_released")
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], None]] = []
+        self._released = False
 
     def add(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
+        if self._released:
+            self.release()
 
     def release(self) -> None:
+        self._released = True
         while self._calls:
-            self._calls.pop()()
+            try:
+                call = self._calls.pop()
+            except IndexError:  # another thread has taken it
+                return
+            call()
 
 
 class Relay:

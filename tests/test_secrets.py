@@ -354,7 +354,7 @@ def test_no_value_on_a_requests_way_shows_its_secret(given: dict[str, str]) -> N
     headers = {**given, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
     call = Call("POST", "/v1/messages", "", headers, lambda: b"")
     keys = outbound.keys(headers)
-    outgoing = outbound.bridged(call, "https://x/y", b"{}", Actor("me"), decoded=False)
+    outgoing = outbound.bridged(call, "https://x/y", b"{}", Actor("me"), False, "id-1", "m")
     assert (OWN if given else VALUE) in str(keys.first.header)
     values = (found, *found.providers, *found.mcp_servers, *found.providers[0].keys, *found.providers[1].aws)
     for value in (
