@@ -36,7 +36,7 @@ class _Block:
             self.members[name] = raw
 
     def whole(self) -> bytes:
-        text = "".join(self.input).encode()
+        text = "".join(self.input).encode(errors="backslashreplace")  # two deltas may share a character
         if text:
             self.members["input"] = text if isinstance(body.loads(text), dict) else b"{}"
         return body.joined(self.members)
