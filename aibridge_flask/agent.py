@@ -5,10 +5,13 @@ side. Where the model asks for offered tools they are run, and the upstream is a
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from time import monotonic
+from typing import Any
 
 from .model import Failure, Fold
 from .records.journal import Journal
 from .turns import Turns
+from .waiting import Beside
 
 
 def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Generator[bytes]:
@@ -21,48 +24,73 @@ def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Genera
     while turns.fold.wants:
         running = turns.run(journal.picked())
         try:
-            while not running.wait(turns.client, tick):
-                yield from _pinged(turns.fold, ping)
+            yield from _await(running, turns, ping, tick)
         finally:  # a tool that has begun may have done its work, also where nobody waits for it
-            turns.tell(running.results)
-        turns.ask_again(running.results)
+            turns.tell(running.called)
+        asked = turns.ask(running.called)
+        yield from _await(asked, turns, ping, tick)
+        turns.take(asked)
         yield from _relay(turns, journal, ping, tick)
 
 
 def _relay(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
-    """One answer."""
-    answer, fold = turns.answer, turns.fold
-    ended = told = False
-    for piece in answer.pieces(tick):
-        if not piece:
-            if fold.wants:  # it has told all that counts, and does not end
-                break
-            if ping and fold.between and not fold.complete:
-                journal.exact = False
-                yield ping
-            continue
-        journal.received(piece)
-        out = fold.feed(piece)
-        if answer.complete:
-            ended, out = True, out + fold.end()
-        _learn(fold, journal)
-        if ended or (fold.complete and not told):
-            told = True
-            _end(fold, journal)
+    """One answer. A ping is due where nothing was given for `tick` seconds, also while all is held back."""
+    reader, fold = _Reader(turns, journal), turns.fold
+    given = monotonic()
+    for piece in turns.answer.pieces(tick):
+        out = reader.feed(piece) if piece else b""
         if out:
             journal.giving()
-            yield out
-    if not ended:
-        out = fold.end()
-        _learn(fold, journal)
-        _end(fold, journal)
+        elif fold.wants and not piece:
+            break  # it has told all that counts, and does not end
+        elif ping and reader.may_ping and (not piece or monotonic() - given >= tick):
+            out, journal.exact = ping, False
         if out:
             yield out
+            given = monotonic()
+    if not reader.ended and (out := reader.end()):
+        yield out
 
 
-def _pinged(fold: Fold, ping: bytes) -> Iterator[bytes]:
-    if ping and fold.between:
-        yield ping
+class _Reader:
+    """Reads one answer, and records what becomes known."""
+
+    __slots__ = ("_answer", "_fold", "_journal", "_told", "ended")
+
+    def __init__(self, turns: Turns, journal: Journal) -> None:
+        self._answer, self._fold, self._journal = turns.answer, turns.fold, journal
+        self.ended = self._told = False
+
+    @property
+    def may_ping(self) -> bool:
+        return self._fold.between and not self._fold.complete and not self.ended
+
+    def feed(self, piece: bytes) -> bytes:
+        fold = self._fold
+        self._journal.received(piece)
+        out = fold.feed(piece)
+        if self._answer.complete:
+            return out + self.end()
+        _learn(fold, self._journal)
+        if fold.complete and not self._told:
+            self._told = True
+            self._journal.end()
+        return out
+
+    def end(self) -> bytes:
+        fold, self.ended = self._fold, True
+        out = fold.end()
+        _learn(fold, self._journal)
+        if not fold.wants:
+            self._journal.end(complete=fold.complete)
+        return out
+
+
+def _await(work: Beside[Any], turns: Turns, ping: bytes, tick: float) -> Iterator[bytes]:
+    """Waits for what goes on beside."""
+    while not work.wait(turns.client, tick):
+        if ping and turns.fold.between:
+            yield ping
 
 
 def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
@@ -73,11 +101,6 @@ def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
     if failure.type == "client_closed" and complete:
         failure = Failure()  # it has all it asked for: clients leave right after the last event
     journal.end(failure, complete=complete)
-
-
-def _end(fold: Fold, journal: Journal) -> None:
-    if not fold.wants:
-        journal.end(complete=fold.complete)
 
 
 def _learn(fold: Fold, journal: Journal) -> None:

@@ -20,7 +20,7 @@ from .tools import ToolBox
 from .turns import Asking, Turns
 from .upstream.attempts import Sent
 from .upstream.keys import Keys
-from .waiting import watch
+from .waiting import Client, watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
@@ -72,7 +72,7 @@ class Bridge:
         client = watch(request.call.client_socket)
         held.add(client.close)
 
-        def send(body: bytes) -> Sent:
+        def send(body: bytes, client: Client) -> Sent:
             outgoing = _outgoing(request, body if changed else request.body, changed)
             journal.sending()
             endpoint, model = request.interceptor.endpoint, request.facts.model

@@ -17,7 +17,7 @@ from .records.journal import Journal
 from .relay import Held
 from .tools import Called, Calls, ToolBox
 from .upstream.attempts import Sent
-from .waiting import Client
+from .waiting import Beside, Client, Lent
 
 _EVENT_STREAM = "text/event-stream"
 _ERROR_LIMIT = 1 << 20
@@ -26,13 +26,13 @@ _NO_RESULT = "the tool answered with an error"
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a request is sent, and read: `send` gives the answer to a body, of which at most `limit` bytes
-    are inflated for reading; `held` stops its tools; `rounds` is how often it is sent at most."""
+    """How a request is sent, and read: `send` gives the answer to a body while a client is watched; at most
+    `limit` bytes of it are inflated; `held` stops what goes on beside; at most `rounds` times it is sent."""
 
     format: Format
     facts: RequestFacts
     offer: Offer
-    send: Callable[[bytes], Sent]
+    send: Callable[[bytes, Client], Sent]
     client: Client
     held: Held
     limit: int
@@ -46,11 +46,12 @@ class Turns:
     def __init__(self, asking: Asking, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
         self._asking, self._journal, self._hooks, self._toolbox = asking, journal, hooks, toolbox
         self.client = asking.client
-        sent = asking.send(asking.offer.body)
+        sent = asking.send(asking.offer.body, asking.client)
         self.answer, self._status, self._count = sent.answer, sent.answer.status, 1
         self.streamed = _is_event_stream(sent.answer, asking.facts)
         journal.answered(self._status, sent.credential.hint, sent.credential.mask)
         self._splice = tuple(self._splices())
+        self._lent = Lent()
         self.fold = self._read(self._first_fold())
 
     def run(self, calls: Sequence[ToolCall]) -> Calls:
@@ -64,11 +65,24 @@ class Turns:
         self._asking.held.add(running.stop)
         return running
 
-    def ask_again(self, called: Sequence[Called]) -> None:
-        """Gives the model what its tools gave. Raises UpstreamError, ClientGone."""
+    def ask(self, called: Sequence[Called]) -> Beside[Sent]:
+        """Gives the model what its tools gave."""
         body = self._splice[0].follow_up([(one.call, one.result) for one in called])
         self._journal.next_turn()
-        sent = self._asking.send(body)
+        self._lent = lent = Lent()
+
+        def send(client: Client) -> Sent:
+            lent.client = client
+            return self._asking.send(body, lent)
+
+        asked = Beside(send)
+        self._asking.held.add(asked.stop)
+        return asked
+
+    def take(self, asked: Beside[Sent]) -> None:
+        """The next answer. Raises UpstreamError."""
+        (sent,) = asked.results()
+        self._lent.client = self.client
         self.answer, self._count = sent.answer, self._count + 1
         if not self.streamed:
             self._status = sent.answer.status

@@ -195,6 +195,37 @@ def test_pings_come_while_a_tool_runs(toolbridge: Server, upstream: Upstream, do
     assert events(heard + rest)[-1]["type"] == "message_stop"
 
 
+def test_pings_come_while_the_next_answer_is_waited_for(toolbridge: Server, upstream: Upstream) -> None:
+    go = threading.Event()
+    say(upstream, True, PICKS)
+    upstream.say(go, *claude.step(ENDS, True))
+    client = toolbridge.connect()
+    client.send("POST", MESSAGES, ask(True))
+    client.head()
+    heard = b""
+    while heard.count(PING) < 2:
+        heard += client.chunk()
+    go.set()
+    rest, whole = client.chunks()
+    assert whole
+    assert events(heard + rest)[-1]["type"] == "message_stop"
+
+
+@BOTH
+def test_a_client_that_leaves_before_the_next_answer_ends_the_upstream(
+    toolbridge: Server, upstream: Upstream, streaming: bool
+) -> None:
+    say(upstream, streaming, PICKS)
+    upstream.say(GONE)
+    client = toolbridge.connect()
+    client.send("POST", MESSAGES, ask(streaming))
+    upstream.wait_heard(2)
+    client.close()
+    assert upstream.gone.wait(20)
+    newest = toolbridge.get("/interceptions?limit=1")["results"][0]["id"]
+    assert toolbridge.record(newest)["error_type"] == "client_closed"
+
+
 @BOTH
 def test_a_client_that_leaves_stops_the_tool_and_the_loop(
     toolbridge: Server, upstream: Upstream, docs: ScriptedMcp, streaming: bool

@@ -353,3 +353,32 @@ def test_where_none_are_offered_the_body_stays(toolbridge: Server, upstream: Ups
     say(upstream, True, PICKS)
     assert asked(toolbridge, body)[:3] == (200, stream(PICKS), True)
     assert upstream.heard[0].body == body
+
+
+def test_pings_come_while_an_answer_that_goes_on_is_held_back(toolbridge: Server, upstream: Upstream) -> None:
+    """The upstream is never silent, and the client sees nothing of what it says."""
+    enough, (opening, rest) = threading.Event(), apart(stream(PICKS))
+
+    def thinks() -> Iterator[object]:
+        yield stream_head()
+        yield chunk(opening)
+        while not enough.wait(0.02):
+            yield chunk(b": thinking\n\n")
+        yield chunk(rest)
+        yield LAST_CHUNK
+
+    upstream.handler = lambda heard: thinks() if len(upstream.heard) == 1 else streamed(stream(ENDS), 11)
+    client = toolbridge.connect()
+    client.send("POST", RESPONSES, ask(True))
+    client.head()
+    assert [client.chunk(), client.chunk()] == [PING, PING]
+    enough.set()
+    given, whole = client.chunks()
+    assert whole
+    assert given.replace(PING, b"").startswith(b"event: response.created")
+
+
+def apart(said: bytes) -> tuple[bytes, bytes]:
+    """Its first event, and the others."""
+    end = said.index(b"\n\n") + 2
+    return said[:end], said[end:]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import ClientGone
 from ..model import ToolCall, ToolResult
-from ..waiting import Client, gate
-from .deadline import Listener
+from ..waiting import Beside, Client
 from .toolbox import ToolBox
 
 _log = logging.getLogger("aibridge.tools")
-_AT_ONCE = 16
-_LOOK = 0.5
 _FAILED = ToolResult(is_error=True, error="the tool could not be called")
 _LEFT = ToolResult(is_error=True, error=f"broken off: {ClientGone.text}")
 
@@ -32,52 +28,28 @@ class Called:
     ended: int
 
 
-class Calls:
+class Calls(Beside[None]):
     """They run from the beginning on; each has a result in the end."""
 
     def __init__(self, toolbox: ToolBox, calls: Sequence[ToolCall]) -> None:
-        self._toolbox, self._count = toolbox, len(calls)
-        self._left = deque(enumerate(calls))
+        self._toolbox = toolbox
         self._begun: dict[int, Called] = {}
-        self._ended: list[int] = []
-        self._stopped, self._all = False, gate()
-        for _ in range(min(self._count, _AT_ONCE)):
-            threading.Thread(target=self._work, daemon=True).start()
-
-    def wait(self, client: Client, seconds: float) -> bool:
-        """Whether all have ended, after `seconds` at most. Raises ClientGone."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            client.check()
-            if client.during(lambda left=left: self._all.wait(min(left, _LOOK))):  # type: ignore[misc]
-                return True
-        return False
+        super().__init__(*(partial(self._call, place, call) for place, call in enumerate(calls)))
 
     @property
-    def results(self) -> list[Called]:
-        """Of those that have begun, in the calls' order."""
+    def called(self) -> list[Called]:
+        """Those that have begun, in the calls' order."""
         return [self._begun[place] for place in sorted(self._begun)]
 
-    def stop(self) -> None:
-        """Nobody waits for the rest."""
-        self._stopped = True
+    def _call(self, place: int, call: ToolCall, client: Client) -> None:
+        began = time.time_ns()
+        self._begun[place] = Called(call, _LEFT, began, began)
+        result = self._result(call, client)
+        self._begun[place] = Called(call, result, began, time.time_ns())
 
-    def _work(self) -> None:
-        while not self._stopped:
-            try:
-                place, call = self._left.popleft()
-            except IndexError:
-                return
-            began = time.time_ns()
-            self._begun[place] = Called(call, _LEFT, began, began)
-            self._begun[place] = Called(call, self._run(call), began, time.time_ns())
-            self._ended.append(place)
-            if len(self._ended) == self._count:
-                self._all.open()
-
-    def _run(self, call: ToolCall) -> ToolResult:
+    def _result(self, call: ToolCall, client: Client) -> ToolResult:
         try:
-            return self._toolbox.call(call.name, call.input, Listener(lambda: self._stopped))
+            return self._toolbox.call(call.name, call.input, client)
         except ClientGone:
             return _LEFT
         except Exception:  # noqa: BLE001 - one result per call, always

@@ -4,14 +4,17 @@ The only part that names gevent. Each thing stands here twice, for gevent and fo
 the two holds is told by whether the sockets of this process are gevent's.
 """
 
+from .beside import Beside, Lent
 from .client import NOBODY, Client, news_of, watch
 from .kind import under_gevent
 from .threads import Gate, after_fork, aside, from_thread, gate, no_fork, open_gates, soon, start_thread
 
 __all__ = [
     "NOBODY",
+    "Beside",
     "Client",
     "Gate",
+    "Lent",
     "after_fork",
     "aside",
     "from_thread",
