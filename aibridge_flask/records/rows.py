@@ -39,6 +39,8 @@ def clean(text: str) -> str:
     >>> clean("a\\ud800b\\0")
     'a?b\\ufffd'
     """
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Dialect
 
+_AS_THEY_ARE = frozenset((str, int, bool, type(None), datetime))
+
 
 class Statement:
     """An insert or update of many rows with the same members, or a question with one row's."""
@@ -47,6 +49,8 @@ class Statement:
 
 
 def _json(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:
+        return value
     return msgspec.json.encode(value, enc_hook=dict).decode() if isinstance(value, Mapping) else value
 
 
