@@ -60,7 +60,7 @@ class DrainingWorker(GeventWorker):
         in_hub(hang_up, self.new)
 
 
-FIRST_REQUEST = 5.0  # seconds: who has connected just before is about to ask
+FIRST_REQUEST = 2.0  # seconds: who has connected just before is about to ask
 
 
 def hang_up(waiting):
