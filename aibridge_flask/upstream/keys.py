@@ -136,8 +136,11 @@ class KeyPool:
     def exhausted(self, scope: str) -> BridgeError:
         notices = [notice for one in self._credentials for notice in self._notices(one, scope)]
         limited = [notice.until for notice in notices if notice.value == RATE_LIMITED]
-        self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED if limited else UNAUTHORIZED))
-        return AllKeysRateLimited(min(limited) - time()) if limited else AllKeysRefused()
+        if not limited and (notices or len(self._credentials) == 1):
+            self._hooks.tell(KeysExhausted(self._provider, UNAUTHORIZED))
+            return AllKeysRefused()
+        self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED))
+        return AllKeysRateLimited(min(limited, default=0.0) - time())  # none: they have rested already
 
     def states(self, told: Iterable[KeyRests] = ()) -> Mapping[str, int]:
         """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`; `told`
