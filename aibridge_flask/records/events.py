@@ -99,7 +99,8 @@ class ModelThought(Struct, frozen=True):
 
 class Ended(Struct, frozen=True):
     """How it ended; `status_code` is 0 where no answer came, `first_byte_at` the epoch where no
-    byte came. The cost is that of `usage`, by the price of the first of `models` that has one."""
+    byte came. The cost is that of `parts`, for models may cost more per token in a large request: what each
+    answer used, and the models of which the first that has a price counts."""
 
     id: str
     ended_at: datetime
@@ -110,7 +111,7 @@ class Ended(Struct, frozen=True):
     wire_exact: bool = False
     response_sha256: str = ""
     usage: Usage = Usage()
-    models: tuple[str, ...] = ()
+    parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
 
 
 class TokenUsed(Struct, frozen=True):

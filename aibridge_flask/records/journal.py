@@ -48,6 +48,7 @@ class Journal:
         self._prompted = False
         self._tools: Mapping[str, Tool] = EMPTY
         self._spent = Usage()
+        self._parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
         self._number = 0
         self._begin_turn()
         self._digest = hashlib.sha256()
@@ -67,7 +68,7 @@ class Journal:
 
     def next_turn(self) -> None:
         """What is learnt from now on is of the next answer to the same request."""
-        self._spent = self._spent.plus(self._turn.usage)
+        self._spent, self._parts = self._spent.plus(self._turn.usage), (*self._parts, self._part)
         self._number += 1
         self._begin_turn()
 
@@ -127,7 +128,7 @@ class Journal:
     def called(self, call: ToolCall, error: str = "") -> None:
         """A call of `picked` has its result, or failed."""
         calls = enumerate(self._turn.tool_calls)
-        position = next(place for place, one in calls if one == call and place not in self._settled)
+        position = next(place for place, one in calls if place not in self._settled and one == call)
         self._settled.add(position)
         use = self._use(position, call, now(), error)
         if error:
@@ -157,6 +158,10 @@ class Journal:
                 yield ModelThought(self.id, number, position, thought.content, thought.source, moment)
             self._thoughts = len(turn.thoughts)
 
+    @property
+    def _part(self) -> tuple[Usage, tuple[str, ...]]:
+        return self._turn.usage, (self._turn.model, self._model)
+
     def _use(
         self, position: int, call: ToolCall, moment: datetime, error: str, response: str = ""
     ) -> ToolUse:
@@ -169,11 +174,10 @@ class Journal:
 
     def _leave(self, failure: Failure) -> None:
         """No call of ours is left without a word on what became of it."""
-        mine = self.picked()
-        mixed = len(mine) < len(self._turn.tool_calls)
-        why = f"{NOT_RUN}{failure.message}" if failure else _MIXED if mixed else _UNFINISHED
+        mixed = len(self.picked()) < len(self._turn.tool_calls)
+        why = f"{NOT_RUN}{self._mask(failure.message)}" if failure else _MIXED if mixed else _UNFINISHED
         for position, call in enumerate(self._turn.tool_calls):
-            if call in mine and position not in self._settled:
+            if call.name in self._tools and position not in self._settled:
                 self.called(call, why)
 
     def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
@@ -198,7 +202,7 @@ class Journal:
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
             usage=self._spent.plus(self._turn.usage) if self._number else self._turn.usage,
-            models=(self._turn.model, self._model),
+            parts=(*self._parts, self._part),
         )
         try:
             if first:

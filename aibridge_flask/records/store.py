@@ -159,12 +159,12 @@ class Store:
             raise StoreDown(_name(error)) from None
 
     def _cost(self, event: Ended) -> int | None:
-        if event.usage == Usage():
-            return None
+        told = [part for part in event.parts if part[0] != Usage()]
         try:
-            cost = cost_micros(event.usage, event.models, self._prices)
+            costs = [cost_micros(usage, models, self._prices) for usage, models in told]
         except (ArithmeticError, ValueError):  # counts that no model ever has
             return None
+        cost = sum(costs) if costs and UNKNOWN not in costs else UNKNOWN
         return cost if UNKNOWN < cost < _MOST else None
 
     def _open(self) -> Connection:
