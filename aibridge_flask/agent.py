@@ -4,14 +4,14 @@ side. Where the model asks for offered tools they are run, and the upstream is a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from .model import Failure, Fold
 from .records.journal import Journal
 from .turns import Turns
 
 
-def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
+def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Generator[bytes]:
     """Pieces for the client. Everything known is recorded before the piece with the API's last
     event is given out; `ping` stands in where nothing came for `tick` seconds, between events.
 
@@ -20,8 +20,11 @@ def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterat
     yield from _relay(turns, journal, ping, tick)
     while turns.fold.wants:
         running = turns.run(journal.picked())
-        while not running.wait(turns.client, tick):
-            yield from _pinged(turns.fold, ping)
+        try:
+            while not running.wait(turns.client, tick):
+                yield from _pinged(turns.fold, ping)
+        finally:  # a tool that has begun may have done its work, also where nobody waits for it
+            turns.tell(running.results)
         turns.ask_again(running.results)
         yield from _relay(turns, journal, ping, tick)
 
@@ -32,6 +35,8 @@ def _relay(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator
     ended = told = False
     for piece in answer.pieces(tick):
         if not piece:
+            if fold.wants:  # it has told all that counts, and does not end
+                break
             if ping and fold.between and not fold.complete:
                 journal.exact = False
                 yield ping

@@ -110,6 +110,7 @@ class Bridge:
         pieces = agent.converse(turns, journal, ping, self._settings.keepalive_interval)
 
         def settle(error: BridgeError) -> None:
+            pieces.close()
             agent.settle(turns.fold, journal, Failure(error.record_type, error.message))
 
         def farewell(error: BridgeError) -> bytes:

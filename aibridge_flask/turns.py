@@ -54,7 +54,9 @@ class Turns:
         self.fold = self._read(self._first_fold())
 
     def run(self, calls: Sequence[ToolCall]) -> Calls:
-        """Raises TooManyRounds."""
+        """Raises TooManyRounds, UpstreamCut."""
+        if not calls:  # an answer whose blocks contradict each other
+            raise UpstreamCut
         if self._count >= self._asking.rounds:
             raise TooManyRounds(self._asking.rounds)
         self.answer.close()  # its connection can carry the next request
@@ -64,8 +66,6 @@ class Turns:
 
     def ask_again(self, called: Sequence[Called]) -> None:
         """Gives the model what its tools gave. Raises UpstreamError, ClientGone."""
-        for one in called:
-            self._tell(one)
         body = self._splice[0].follow_up([(one.call, one.result) for one in called])
         self._journal.next_turn()
         sent = self._asking.send(body)
@@ -73,7 +73,12 @@ class Turns:
         if not self.streamed:
             self._status = sent.answer.status
         self._journal.answered(self._status, sent.credential.hint, sent.credential.mask)
-        self.fold = self._read(self._next_fold())
+        self.fold = self._read(self._next_fold(sent.credential.mask))
+
+    def tell(self, called: Sequence[Called]) -> None:
+        """Records what became of these."""
+        for one in called:
+            self._tell(one)
 
     def _tell(self, one: Called) -> None:
         error = one.result.error or (_NO_RESULT if one.result.is_error else "")
@@ -101,12 +106,12 @@ class Turns:
             else self._asking.format.whole_fold()
         )
 
-    def _next_fold(self) -> Fold:
+    def _next_fold(self, mask: Callable[[str], str]) -> Fold:
         """Once a stream has begun, an answer that is none becomes an event in it."""
         answer = self.answer
         good = 200 <= answer.status < 300
         if self.streamed and not good:
-            raise self._refused()
+            raise self._refused(mask)
         if good and _is_event_stream(answer, self._asking.facts) != self.streamed:
             raise UpstreamCut
         return self._splice[0] if good else error_fold(answer.status)
@@ -124,7 +129,7 @@ class Turns:
         """The answer's content codings, in the order in which they were put on."""
         return coding.codings(find(self.answer.headers, "content-encoding"))
 
-    def _refused(self) -> TurnFailed:
+    def _refused(self, mask: Callable[[str], str]) -> TurnFailed:
         """The answer's own words, as far as they can be read."""
         said, answer = bytearray(), self.answer
         for piece in answer.pieces(self._asking.limit):
@@ -133,7 +138,7 @@ class Turns:
                 break
         kind, code, message = told_error(bytes(said))
         told = message or f"the AI provider answered with status {answer.status}"
-        return TurnFailed(kind, code, told, failure_type(answer.status))
+        return TurnFailed(kind, code, mask(told), failure_type(answer.status))
 
 
 def _is_event_stream(answer: Answer, facts: RequestFacts) -> bool:

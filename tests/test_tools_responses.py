@@ -271,7 +271,7 @@ def test_a_client_that_leaves_stops_the_tool_and_the_loop(
     newest = toolbridge.get("/interceptions?limit=1")["results"][0]["id"]
     record = toolbridge.record(newest)
     assert (record["error_type"], record["token_usages"][0]["output_tokens"]) == ("client_closed", 7)
-    assert record["tool_usages"][0]["invocation_error"] == "not run: the client closed the connection"
+    assert record["tool_usages"][0]["invocation_error"] == "broken off: the client closed the connection"
     assert len(upstream.heard) == 1
 
 

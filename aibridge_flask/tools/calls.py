@@ -19,6 +19,7 @@ _log = logging.getLogger("aibridge.tools")
 _AT_ONCE = 16
 _LOOK = 0.5
 _FAILED = ToolResult(is_error=True, error="the tool could not be called")
+_LEFT = ToolResult(is_error=True, error=f"broken off: {ClientGone.text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Calls:
     def __init__(self, toolbox: ToolBox, calls: Sequence[ToolCall]) -> None:
         self._toolbox, self._count = toolbox, len(calls)
         self._left = deque(enumerate(calls))
-        self._found: dict[int, Called] = {}
+        self._begun: dict[int, Called] = {}
+        self._ended: list[int] = []
         self._stopped, self._all = False, gate()
         for _ in range(min(self._count, _AT_ONCE)):
             threading.Thread(target=self._work, daemon=True).start()
@@ -53,8 +55,8 @@ class Calls:
 
     @property
     def results(self) -> list[Called]:
-        """Those that have ended, in the calls' order."""
-        return [self._found[place] for place in sorted(self._found)]
+        """Of those that have begun, in the calls' order."""
+        return [self._begun[place] for place in sorted(self._begun)]
 
     def stop(self) -> None:
         """Nobody waits for the rest."""
@@ -66,17 +68,18 @@ class Calls:
                 place, call = self._left.popleft()
             except IndexError:
                 return
-            self._found[place] = self._run(call)
-            if len(self._found) == self._count:
+            began = time.time_ns()
+            self._begun[place] = Called(call, _LEFT, began, began)
+            self._begun[place] = Called(call, self._run(call), began, time.time_ns())
+            self._ended.append(place)
+            if len(self._ended) == self._count:
                 self._all.open()
 
-    def _run(self, call: ToolCall) -> Called:
-        began = time.time_ns()
+    def _run(self, call: ToolCall) -> ToolResult:
         try:
-            result = self._toolbox.call(call.name, call.input, Listener(lambda: self._stopped))
+            return self._toolbox.call(call.name, call.input, Listener(lambda: self._stopped))
         except ClientGone:
-            result = _FAILED
+            return _LEFT
         except Exception:  # noqa: BLE001 - one result per call, always
             _log.exception("the tool %s could not be called", call.name)
-            result = _FAILED
-        return Called(call, result, began, time.time_ns())
+            return _FAILED
