@@ -14,6 +14,7 @@ from . import body
 
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MOST = 1 << 20  # of texts all together: more than any model's context
+_LARGEST = 5 << 20  # of a picture, in base64: APIs refuse the whole request for a larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _parts(block: Mapping[str, Any]) -> Iterator[Part]:
 
 
 def _media(media_type: str, data: str) -> Part:
-    picture = media_type in _PICTURES and bool(data)
+    picture = media_type in _PICTURES and 0 < len(data) <= _LARGEST
     return Part("", data, media_type) if picture else Part(_left_out(media_type))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import sse
@@ -12,6 +12,7 @@ from ..model import Answer
 
 SIZE_LIMIT = 10 << 20
 _EVENT_NAMES = (b"", b"message")
+_DEEPEST = 200
 Message = dict[str, Any]
 
 
@@ -83,6 +84,23 @@ def _bounded(size: int) -> int:
 
 def _parse(text: bytes) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         raise ToolError("the MCP server's answer is not JSON") from None
+    if text.count(b"{") + text.count(b"[") > _DEEPEST and _is_deep(found):
+        raise ToolError("the MCP server's answer is nested too deeply")
+    return found
+
+
+def _is_deep(found: Any) -> bool:
+    """So deep that it could be read, but not be written where more calls are under way."""
+    level = [found]
+    for _ in range(_DEEPEST):
+        level = [inner for one in level for inner in _inside(one)]
+    return bool(level)
+
+
+def _inside(found: Any) -> Iterable[Any]:
+    if isinstance(found, dict):
+        return found.values()
+    return found if isinstance(found, list) else ()

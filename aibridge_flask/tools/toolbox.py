@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from math import isfinite
 from time import monotonic
 from typing import Any, NoReturn
 from weakref import WeakSet
@@ -107,7 +108,7 @@ os.register_at_fork(after_in_child=_fork)
 
 def _arguments(input: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(input, parse_constant=_refuse) if input.strip() else {}
+        found = json.loads(input, parse_constant=_refuse, parse_float=_finite) if input.strip() else {}
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -117,6 +118,12 @@ def _arguments(input: str) -> Mapping[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    """Python would write an infinite one as no JSON."""
+    found = float(number)
+    return found if isfinite(found) else _refuse(number)
 
 
 def _result(given: Message) -> ToolResult:
