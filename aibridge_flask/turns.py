@@ -126,7 +126,8 @@ class Turns:
         good = 200 <= answer.status < 300
         if self.streamed and not good:
             raise self._refused(mask)
-        if good and _is_event_stream(answer, self._asking.facts) != self.streamed:
+        alike = _is_event_stream(answer, self._asking.facts) == self.streamed
+        if good and not (alike and all(map(coding.is_known, self.codings))):
             raise UpstreamCut
         return self._splice[0] if good else error_fold(answer.status)
 

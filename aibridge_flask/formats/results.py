@@ -14,6 +14,7 @@ from . import body
 
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MOST = 1 << 20  # of texts all together: more than any model's context
+_BLOCKS = 1000
 _LARGEST = 5 << 20  # of a picture, in base64: APIs refuse the whole request for a larger one
 
 
@@ -30,7 +31,7 @@ def parts(result: ToolResult) -> tuple[Part, ...]:
     """What of a result a model can read; nothing for a result that is empty."""
     if result.error:
         return (Part(f"Error: {result.error}"),)
-    found = tuple(part for block in result.content for part in _parts(block))
+    found = tuple(part for block in result.content[:_BLOCKS] for part in _parts(block))
     if not found and result.structured:
         found = (Part(body.dumps(dict(result.structured)).decode()),)
     if not found and result.is_error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from .. import sse
+from ..errors import BodyTooLarge
 from ..model import ToolCall, ToolResult, Turn
 from . import body
 from .tap import BODY_LIMIT, Reading, read_events, read_whole
@@ -92,6 +93,7 @@ class StreamSplice(_Splice):
     def _begin(self) -> None:
         super()._begin()
         self._scanner = sse.Scanner()
+        self._size = 0
 
     def feed(self, piece: bytes) -> bytes:
         run = self._scanner.feed(piece)
@@ -104,9 +106,12 @@ class StreamSplice(_Splice):
         return out + self._splicer.rest()
 
     def _pass(self, run: bytes) -> bytes:
+        self._size += len(run)
         if self._lost:
             return run
         try:
+            if self._size > BODY_LIMIT:
+                raise BodyTooLarge(BODY_LIMIT)
             read_events(self._reading, run)
             return self._splicer.run(run)
         except Exception:  # noqa: BLE001 - reading is never a gate

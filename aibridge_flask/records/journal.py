@@ -34,6 +34,7 @@ from .recorder import Recorder
 _log = logging.getLogger("aibridge.records")
 NOT_RUN = "not run: "
 _MIXED = f"{NOT_RUN}mixed with client tool calls"
+_PENDING = "no result yet"
 _UNFINISHED = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
@@ -70,6 +71,7 @@ class Journal:
         """What is learnt from now on is of the next answer to the same request."""
         self._spent, self._parts = self._spent.plus(self._turn.usage), (*self._parts, self._part)
         self._number += 1
+        self._received = monotonic()  # the tools' time is as little ours as the upstream's
         self._begin_turn()
 
     def offering(self, tools: Sequence[Tool]) -> None:
@@ -131,8 +133,7 @@ class Journal:
         position = next(place for place, one in calls if place not in self._settled and one == call)
         self._settled.add(position)
         use = self._use(position, call, now(), error)
-        if error:
-            self._recorder.record(use)
+        self._recorder.record(use)
         self._note([use])
 
     def _record(self, news: list[Event]) -> None:
@@ -151,7 +152,7 @@ class Journal:
         if turn.usage != self._turn.usage:
             yield TokenUse(self.id, number, turn.response_id, turn.model, turn.usage, moment)
         for position, call in enumerate(turn.tool_calls[self._calls :], self._calls):
-            yield self._use(position, call, moment, "", turn.response_id)
+            yield self._use(position, call, moment, _PENDING, turn.response_id)
         self._calls = len(turn.tool_calls)
         if self._keep.thoughts:
             for position, thought in enumerate(turn.thoughts[self._thoughts :], self._thoughts):
