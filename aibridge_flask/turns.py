@@ -44,7 +44,8 @@ class Turns:
     raises UpstreamError, ClientGone."""
 
     def __init__(self, asking: Asking, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
-        self._asking, self._journal, self._hooks, self._toolbox = asking, journal, hooks, toolbox
+        self._kept: tuple[Asking, ...] = (asking,)
+        self._journal, self._hooks, self._toolbox = journal, hooks, toolbox
         self.client = asking.client
         sent = asking.send(asking.offer.body, asking.client)
         self.answer, self._status, self._count = sent.answer, sent.answer.status, 1
@@ -53,6 +54,12 @@ class Turns:
         self._splice = tuple(self._splices())
         self._lent = Lent()
         self.fold = self._read(self._first_fold())
+        if not self._splice:
+            self._kept = ()  # nothing more is asked; the body may be large, and the answer long
+
+    @property
+    def _asking(self) -> Asking:
+        return self._kept[0]
 
     def run(self, calls: Sequence[ToolCall]) -> Calls:
         """Raises TooManyRounds, UpstreamCut."""
