@@ -44,11 +44,7 @@ def say(upstream: Upstream, streaming: bool, *answers: dict[str, Any]) -> None:
 
 
 def asked(server: Server, body: bytes, path: str = OPENAI, **headers: str) -> tuple[int, bytes, bool, str]:
-    """Status, body, whether it ended properly, and the interception."""
-    client = server.connect()
-    client.send("POST", path, body, **headers)
-    status, told = client.head()
-    return status, *client.body(told), told["x-aibridge-interception-id"]
+    return server.asked(path, body, **headers)
 
 
 def chunks(stream: bytes) -> list[dict[str, Any]]:

@@ -42,11 +42,7 @@ def say(upstream: Upstream, streaming: bool, *answers: dict[str, Any]) -> None:
 
 
 def asked(server: Server, body: bytes, path: str = MESSAGES, **headers: str) -> tuple[int, bytes, bool, str]:
-    """Status, body, whether it ended properly, and the interception."""
-    client = server.connect()
-    client.send("POST", path, body, **headers)
-    status, told = client.head()
-    return status, *client.body(told), told["x-aibridge-interception-id"]
+    return server.asked(path, body, **headers)
 
 
 def events(stream: bytes) -> list[dict[str, Any]]:
@@ -179,26 +175,16 @@ def test_calls_of_one_turn_run_side_by_side(
     assert [(one["tool_use_id"], one["content"][0]["text"]) for one in given] == [("a", "0"), ("b", "1")]
 
 
-def test_pings_come_while_a_tool_runs(toolbridge: Server, upstream: Upstream, docs: ScriptedMcp) -> None:
+@pytest.mark.parametrize("waited_for", ["tool", "answer"])
+def test_pings_fill_the_silence(
+    toolbridge: Server, upstream: Upstream, docs: ScriptedMcp, waited_for: str
+) -> None:
+    """While a tool runs, and while the next answer is waited for."""
     go = threading.Event()
-    docs.on["tools/call"].append(lambda asked: iter([go, result(asked, {"content": []})]))
-    say(upstream, True, PICKS, ENDS)
-    client = toolbridge.connect()
-    client.send("POST", MESSAGES, ask(True))
-    client.head()
-    heard = b""
-    while heard.count(PING) < 2:
-        heard += client.chunk()
-    go.set()
-    rest, whole = client.chunks()
-    assert whole
-    assert events(heard + rest)[-1]["type"] == "message_stop"
-
-
-def test_pings_come_while_the_next_answer_is_waited_for(toolbridge: Server, upstream: Upstream) -> None:
-    go = threading.Event()
+    first = [go] if waited_for == "tool" else []
+    docs.on["tools/call"].append(lambda asked: iter([*first, result(asked, {"content": []})]))
     say(upstream, True, PICKS)
-    upstream.say(go, *claude.step(ENDS, True))
+    upstream.say(*([] if first else [go]), *claude.step(ENDS, True))
     client = toolbridge.connect()
     client.send("POST", MESSAGES, ask(True))
     client.head()

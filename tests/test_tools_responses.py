@@ -37,11 +37,7 @@ def say(upstream: Upstream, streaming: bool, *answers: Json) -> None:
 
 
 def asked(server: Server, body: bytes, path: str = RESPONSES, **headers: str) -> tuple[int, bytes, bool, str]:
-    """Status, body, whether it ended properly, and the interception."""
-    client = server.connect()
-    client.send("POST", path, body, **headers)
-    status, given = client.head()
-    return status, *client.body(given), given["x-aibridge-interception-id"]
+    return server.asked(path, body, **headers)
 
 
 def final(body: bytes, streaming: bool) -> Json:

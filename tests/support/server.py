@@ -117,6 +117,13 @@ class Server:
         self.clients.append(Client(self.port, self.prefix))
         return self.clients[-1]
 
+    def asked(self, path: str, body: bytes, **headers: str) -> tuple[int, bytes, bool, str]:
+        """The answer to a POST: status, body, whether it ended properly, and the interception."""
+        client = self.connect()
+        client.send("POST", path, body, **headers)
+        status, told = client.head()
+        return status, *client.body(told), told["x-aibridge-interception-id"]
+
     def disconnect(self) -> None:
         while self.clients:
             self.clients.pop().close()
