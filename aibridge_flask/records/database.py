@@ -43,7 +43,6 @@ def _engine(url: URL, patience_ms: int) -> Engine:
         connection.isolation_level = None  # BEGIN is ours
         connection.execute(f"PRAGMA busy_timeout={patience_ms}")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")  # 16 MB: the same pages change again and again
         connection.execute("PRAGMA foreign_keys=ON")
 
     event.listen(engine, "connect", prepare)
