@@ -34,9 +34,10 @@ class _Block:
 
 
 class MessagesReading:
-    """What has been seen of one answer."""
+    """What has been seen of one answer; `parts` are the newest run's, as `apart` takes it."""
 
     def __init__(self) -> None:
+        self.parts = (b"", b"", b"")
         self.changed = False
         self.complete = False
         self._id = self._model = ""
@@ -47,7 +48,7 @@ class MessagesReading:
         self._failure = Failure()
 
     def worth(self, run: bytes) -> Iterable[bytes]:
-        before, text, after = apart(run)
+        self.parts = before, text, after = apart(run)
         if text:
             return sse.split(before + after)
         return [event for event in sse.split(run) if not is_text(event)]

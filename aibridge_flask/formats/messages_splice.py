@@ -13,7 +13,7 @@ from typing import Any
 from .. import sse
 from ..model import Offer, ToolCall, ToolResult
 from . import body, messages_blocks, results
-from .messages_fold import DELTA_HEAD, MessagesReading, apart
+from .messages_fold import DELTA_HEAD, MessagesReading
 from .offer import NULL, grown
 from .splice import Results, added
 
@@ -31,6 +31,7 @@ class MessagesSplicer:
         self._shown: list[bytes] = []
         self._spent: dict[str, Any] = {}
         self._rounds = 0
+        self._reading = MessagesReading()
         self._begin()
 
     def _begin(self) -> None:
@@ -48,11 +49,12 @@ class MessagesSplicer:
         return self._picked and not self._others and self._stop == "tool_use"
 
     def reading(self) -> MessagesReading:
-        return MessagesReading()
+        self._reading = MessagesReading()
+        return self._reading
 
     def run(self, run: bytes) -> bytes:
         self._kept.append(run)
-        before, text, after = apart(run)
+        before, text, after = self._reading.parts
         out = self._events(before) if before else b""
         out += self._text(text) if text and self._moved else text
         return out + self._events(after) if after else out

@@ -20,9 +20,9 @@ Results = Sequence[tuple[ToolCall, ToolResult]]
 
 
 class Splicer(Protocol):
-    """`wants` is as in `Fold`. `reading` is that of the next answer. `run` takes whole events, `whole` a
-    JSON answer; both give what the client sees of it now, and `rest` what of it was still held back
-    when its answer ended. `follow_up` gives the next request's body."""
+    """`wants` is as in `Fold`. `reading` is that of the next answer. `run` takes whole events, which the
+    reading has just read, `whole` a JSON answer; both give what the client sees of it now, and `rest` what
+    of it was still held back when its answer ended. `follow_up` gives the next request's body."""
 
     @property
     def wants(self) -> bool: ...
