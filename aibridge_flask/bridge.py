@@ -105,8 +105,7 @@ class Bridge:
 
     def _reply(self, request: _Request, journal: Journal, turns: Turns, release: Callable[[], None]) -> Reply:
         wire_format, call, streamed = request.interceptor.format, request.call, turns.streamed
-        known = all(map(coding.is_known, turns.codings))
-        ping = wire_format.PING if streamed and known else b""
+        ping = wire_format.PING if streamed and turns.readable else b""
         pieces = agent.converse(turns, journal, ping, self._settings.keepalive_interval)
 
         def settle(error: BridgeError) -> None:

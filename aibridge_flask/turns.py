@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from . import coding
 from .errors import TooManyRounds, TurnFailed, UpstreamCut
@@ -112,7 +113,7 @@ class Turns:
     def _splices(self) -> Iterator[Splice]:
         """What makes one answer of all, where tools were offered and the answer can be read."""
         asking = self._asking
-        if asking.offer.tools and 200 <= self._status < 300 and all(map(coding.is_known, self.codings)):
+        if asking.offer.tools and 200 <= self._status < 300 and self.readable:
             made = asking.format.splice if self.streamed else asking.format.whole_splice
             yield made(asking.offer, asking.facts)
 
@@ -134,27 +135,32 @@ class Turns:
         if self.streamed and not good:
             raise self._refused(mask)
         alike = _is_event_stream(answer, self._asking.facts) == self.streamed
-        if good and not (alike and all(map(coding.is_known, self.codings))):
+        if good and not (alike and self.readable):
             raise UpstreamCut
         return self._splice[0] if good else error_fold(answer.status)
 
     def _read(self, fold: Fold) -> Fold:
         give_decoded = bool(self._splice) or (self.streamed and not self._asking.facts.asks_usage)
-        for name in self.codings:
+        for name in self._codings:
             if coding.is_known(name):
                 inflater = coding.Inflater(name, self._asking.limit)
                 fold = Decoding(fold, inflater.feed, give_decoded)
         return fold
 
     @property
-    def codings(self) -> list[str]:
-        """The answer's content codings, in the order in which they were put on."""
+    def readable(self) -> bool:
+        """Each of the answer's content codings is known."""
+        return all(map(coding.is_known, self._codings))
+
+    @property
+    def _codings(self) -> list[str]:
+        """In the order in which they were put on."""
         return coding.codings(find(self.answer.headers, "content-encoding"))
 
     def _refused(self, mask: Callable[[str], str]) -> TurnFailed:
         """The answer's own words, as far as they can be read."""
         said, answer = bytearray(), self.answer
-        for piece in answer.pieces(self._asking.limit):
+        for piece in answer.pieces(inf):
             said += piece
             if len(said) > _ERROR_LIMIT:
                 break

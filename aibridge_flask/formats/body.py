@@ -131,6 +131,19 @@ def members(body: bytes) -> dict[str, bytes]:
         return dict(_pairs(text))
 
 
+def inner(raw: bytes) -> dict[str, bytes]:
+    """As `members`; none of what is no object."""
+    try:
+        return members(raw)
+    except BadBody:
+        return {}
+
+
+def index(found: Mapping[str, bytes]) -> int:
+    """The member `index` of such members, a count."""
+    return number({"index": loads(found.get("index", b"null"))}, "index")
+
+
 def has_doubles(body: bytes, found: Mapping[str, bytes]) -> bool:
     """Whether an object whose `members` are `found` holds a name more than once at its top."""
     compact = sum(len(dumps(name)) + len(raw) + 2 for name, raw in found.items()) + 1

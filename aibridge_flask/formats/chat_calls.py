@@ -6,7 +6,6 @@ from typing import Any
 
 from . import body
 from .chat_fold import Pieces, call_name
-from .chat_message import members
 
 _HELD = -1
 
@@ -59,4 +58,4 @@ class Calls:
     def shown(self, number: int, piece: bytes) -> bytes:
         """A piece of a stream's call, with its number for the client."""
         place = b"%d" % self._places.get(number, number)
-        return piece if members(piece).get("index") == place else body.set_field(piece, "index", place)
+        return piece if body.inner(piece).get("index") == place else body.set_field(piece, "index", place)

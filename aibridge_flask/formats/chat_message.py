@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .. import sse
-from ..errors import BadBody
 from . import body
 from .chat_fold import Pieces
 from .offer import NULL
@@ -26,7 +25,7 @@ class _Call:
     arguments: list[bytes] = field(default_factory=list)
 
     def grow(self, piece: Mapping[str, bytes]) -> None:
-        function = members(piece.get("function", NULL))
+        function = body.inner(piece.get("function", NULL))
         self.name = function.get("name", _EMPTY) if self.name == _EMPTY else self.name
         self.arguments.append(inside(function.get("arguments", NULL)))
         for name, raw in piece.items():
@@ -64,40 +63,27 @@ class Message:
     def take_stream(self, runs: Iterable[bytes]) -> None:
         for run in runs:
             for event in sse.split(run):
-                self.take(elements(members(sse.parse(event).data), "choices"), "delta")
+                self.take(elements(body.inner(sse.parse(event).data), "choices"), "delta")
 
     def take(self, choices: Iterable[bytes], member: str) -> None:
         """All choices together: some upstreams split one answer over several."""
         for raw in choices:
-            choice = members(raw)
-            self._grow(index(choice), members(choice.get(member, NULL)))
+            choice = body.inner(raw)
+            self._grow(body.index(choice), body.inner(choice.get(member, NULL)))
 
     def _grow(self, choice: int, said: Mapping[str, bytes]) -> None:
         for name, raw in said.items():
             if name == "tool_calls":
                 for position, piece in enumerate(body.elements(raw)):
                     number = self._pieces.number(choice, position, body.loads(piece))
-                    self._calls.setdefault(number, _Call({})).grow(members(piece))
+                    self._calls.setdefault(number, _Call({})).grow(body.inner(piece))
             elif name != "role" and raw.startswith(b'"'):
                 self._texts.setdefault(name, []).append(inside(raw))
-
-
-def members(raw: bytes) -> dict[str, bytes]:
-    """Those of a JSON object, each value's bytes as they stand; none of anything else."""
-    try:
-        return body.members(raw)
-    except BadBody:
-        return {}
 
 
 def elements(found: Mapping[str, bytes], name: str) -> list[bytes]:
     """Those of a member that is an array; none of anything else."""
     return body.elements(found.get(name, NULL))
-
-
-def index(found: Mapping[str, bytes]) -> int:
-    """A choice's own number."""
-    return body.number({"index": body.loads(found.get("index", NULL))}, "index")
 
 
 def inside(raw: bytes) -> bytes:

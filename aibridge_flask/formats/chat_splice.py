@@ -15,7 +15,7 @@ from ..model import Offer
 from . import body
 from .chat_calls import Calls
 from .chat_fold import ChatReading, tells_usage
-from .chat_message import Message, elements, index, inside, members
+from .chat_message import Message, elements, inside
 from .offer import NULL, grown
 from .results import as_text
 from .splice import Results, added
@@ -140,7 +140,7 @@ class ChatSplicer:
 
     def _edited(self, event: bytes, numbers: list[int]) -> bytes:
         name, data = sse.parse(event)
-        found = members(data)
+        found = body.inner(data)
         choices = elements(found, "choices")
         seen, worth = self._seen(choices, "delta", numbers)
         usage = found.get("usage", NULL)
@@ -163,8 +163,8 @@ class ChatSplicer:
         return [raw for raw, _ in seen], any(worth for _, worth in seen)
 
     def _choice(self, raw: bytes, member: str, numbers: Iterator[int]) -> tuple[bytes, bool]:
-        choice = members(raw)
-        said, place = members(choice.get(member, NULL)), index(choice)
+        choice = body.inner(raw)
+        said, place = body.inner(choice.get(member, NULL)), body.index(choice)
         seen = self._without_offered(said, member, numbers)
         if self._rounds and member == "delta" and place in self._roles:
             seen.pop("role", b"")
@@ -195,7 +195,7 @@ class ChatSplicer:
         return body.dumps(added(self._spent, self._usage))
 
     def whole(self, data: bytes) -> bytes:
-        answer = members(data)
+        answer = body.inner(data)
         numbers = self._learn(body.loads(data), "message")
         self._done, self._choices = True, elements(answer, "choices")
         self._first_id = self._first_id or answer.get("id", b"")
@@ -212,8 +212,8 @@ class ChatSplicer:
 
     def _continued(self, raw: bytes) -> bytes:
         """The first choice begins with what was said before tools were called."""
-        choice = members(raw)
-        message = members(choice.get("message", NULL))
+        choice = body.inner(raw)
+        message = body.inner(choice.get("message", NULL))
         for name, text in self._said.texts.items():
             message[name] = text[:-1] + inside(message.get(name, NULL)) + b'"'
         return body.joined({**choice, "message": body.joined(message)})

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .. import sse
-from ..errors import BadBody
 from . import body
 from .offer import NULL, grown
 
@@ -39,16 +38,8 @@ class _Block:
     def whole(self) -> bytes:
         text = "".join(self.input).encode(errors="backslashreplace")  # two deltas may share a character
         if text:
-            self.members["input"] = text if _members(text) else b"{}"
+            self.members["input"] = text if body.inner(text) else b"{}"
         return body.joined(self.members)
-
-
-def _members(raw: bytes) -> dict[str, bytes]:
-    """None of what is no object, by the letter: it would spoil the next request."""
-    try:
-        return body.members(raw)
-    except BadBody:
-        return {}
 
 
 def streamed(runs: Iterable[bytes]) -> list[bytes]:
@@ -57,7 +48,7 @@ def streamed(runs: Iterable[bytes]) -> list[bytes]:
     for run in runs:
         for event in sse.split(run):
             if any(word in event for word in _STARTS):
-                _take(blocks, _members(sse.parse(event).data))
+                _take(blocks, body.inner(sse.parse(event).data))
     return list(_worth(blocks[index].whole() for index in sorted(blocks)))
 
 
@@ -67,11 +58,11 @@ def whole(content: bytes) -> list[bytes]:
 
 
 def _take(blocks: dict[int, _Block], event: dict[str, bytes]) -> None:
-    index = body.number({"index": body.loads(event.get("index", NULL))}, "index")
+    index = body.index(event)
     if "content_block" in event:
-        blocks[index] = _Block(_members(event["content_block"]))
+        blocks[index] = _Block(body.inner(event["content_block"]))
     elif index in blocks and "delta" in event:
-        for name, raw in _members(event["delta"]).items():
+        for name, raw in body.inner(event["delta"]).items():
             if name != "type":
                 blocks[index].grow(name, raw)
 
