@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from . import agent, clients, coding, headers
 from .config import Settings
@@ -25,8 +26,7 @@ from .waiting import Client, watch
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(Struct, frozen=True):
     """A bridged request as it was read: `body` as it came, `text` the same decoded."""
 
     outbound: Outbound

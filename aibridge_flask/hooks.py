@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 _log = logging.getLogger("aibridge")
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerTurned:
+class BreakerTurned(Struct, frozen=True):
     """`state` is 0 closed, 0.5 half-open, 1 open; not `own` is what another process saw."""
 
     provider: str
@@ -26,23 +26,20 @@ class BreakerTurned:
     own: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerRejected:
+class BreakerRejected(Struct, frozen=True):
     provider: str
     endpoint: str
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRested:
+class KeyRested(Struct, frozen=True):
     """`reason` is `rate_limited` or `unauthorized`."""
 
     provider: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRests:
+class KeyRests(Struct, frozen=True):
     """Until when, for any model, in seconds since 1970; `key` gives nothing of it away."""
 
     provider: str
@@ -51,24 +48,21 @@ class KeyRests:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class KeysTried:
+class KeysTried(Struct, frozen=True):
     """How many central keys one request took."""
 
     provider: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeysExhausted:
+class KeysExhausted(Struct, frozen=True):
     """No central key was left; `outcome` is `rate_limited` or `unauthorized`."""
 
     provider: str
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A request to a provider's routes, whatever becomes of it, and the trace that it belongs to."""
 
     id: str
@@ -76,8 +70,7 @@ class Arrived:
     tracestate: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCalled:
+class ToolCalled(Struct, frozen=True):
     """An MCP server's tool was called for the interception `id`; `began` and `ended` are nanoseconds since
     1970, `error` is a word, or empty."""
 
@@ -90,8 +83,7 @@ class ToolCalled:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(Struct, frozen=True):
     """A passthrough request; `route` is the white list's, not the client's, `status` the answer's. It
     is told before the answer's body goes out."""
 
@@ -103,8 +95,7 @@ class Passed:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A request that the bridge answered itself, before anything of it was recorded."""
 
     id: str
@@ -115,31 +106,36 @@ class Refused:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordsLost:
+class RecordsLost(Struct, frozen=True):
     """So many more events could be written nowhere."""
 
     count: int
+
+
+Listeners = dict[type, list[Callable[[Any], None]]]
 
 
 class Hooks:
     """Listeners by the type of what they want to hear. `above` hear all that is told here."""
 
     def __init__(self, *above: Hooks) -> None:
-        self._above = above
-        self._listeners: dict[type, list[Callable[[Any], None]]] = defaultdict(list)
+        self._own: Listeners = defaultdict(list)
+        self.listeners: tuple[Listeners, ...] = (self._own, *(kinds for one in above for kinds in one.listeners))
 
     def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
-        self._listeners[kind].append(listener)
+        self._own[kind].append(listener)
 
     def hears(self, kind: type) -> bool:
-        return kind in self._listeners or any(hooks.hears(kind) for hooks in self._above)
+        for kinds in self.listeners:  # noqa: SIM110 - for each request; `any` takes twice as long
+            if kind in kinds:
+                return True
+        return False
 
     def tell(self, value: object) -> None:
-        for listener in self._listeners.get(type(value), ()):
-            try:
-                listener(value)
-            except Exception:  # noqa: BLE001 - told just below
-                _log.exception("a listener failed at %s", type(value).__name__)
-        for hooks in self._above:
-            hooks.tell(value)
+        kind = type(value)
+        for kinds in self.listeners:
+            for listener in kinds.get(kind, ()):
+                try:
+                    listener(value)
+                except Exception:  # noqa: BLE001 - told just below
+                    _log.exception("a listener failed at %s", kind.__name__)

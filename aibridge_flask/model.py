@@ -1,6 +1,7 @@
 """The frozen values that the parts hand to each other, and the shapes they answer to.
 
-Nothing here does I/O, reads a clock or knows Flask. Optional things are empty, never None.
+Nothing here does I/O, reads a clock or knows Flask. Optional things are empty, never None. What is made for
+each request is a Struct of msgspec, which is made in a fraction of a frozen dataclass's time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 _LOW = (1 << 62) - 1
@@ -52,8 +55,7 @@ class Secret:
         return bool(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """What a client sent, free of any framework. `headers` has lower-case names, and secrets; `path` and
     `query` are the raw target's, below the gateway's prefix; `client_socket` is empty (None)
     where the server does not give it; `read_body` reads and counts the body once."""
@@ -61,14 +63,16 @@ class Call:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str]
     read_body: Callable[[], bytes]
     client_socket: Any = None
     http10: bool = False
 
+    def __repr__(self) -> str:
+        return f"Call({self.method!r}, {self.path!r})"
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+
+class Reply(Struct, frozen=True):
     """What goes back to the client. `body` is an iterator with `close()`, or a tuple of bytes."""
 
     status: int
@@ -76,21 +80,22 @@ class Reply:
     body: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A request to an upstream, with its credential. `id` and `model`, the one asked for, are for those
     who look on."""
 
     method: str
     url: str
-    headers: HeaderList = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: HeaderList
+    body: bytes = b""
     id: str = ""
     model: str = ""
 
+    def __repr__(self) -> str:
+        return f"Outgoing({self.method!r}, {self.url.partition('?')[0]!r}, id={self.id!r})"
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+
+class RequestFacts(Struct, frozen=True):
     """What is read of a request's body."""
 
     model: str = ""
@@ -102,15 +107,14 @@ class RequestFacts:
     asks_usage: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens of one upstream answer; `input_tokens` leaves the cached ones out."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_write_input_tokens: int = 0
-    metadata: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    metadata: Mapping[str, int] = EMPTY
 
     def plus(self, more: Usage) -> Usage:
         """The sum of two answers'."""
@@ -124,8 +128,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Struct, frozen=True):
     """A tool that the model picked; `input` is JSON text, or plain text for custom tools."""
 
     id: str
@@ -159,16 +162,14 @@ class ToolResult:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Thought:
+class Thought(Struct, frozen=True):
     """Something the model said to itself: `thinking`, `reasoning_summary` or `commentary`."""
 
     content: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why an interception did not succeed; empty when it did."""
 
     type: str = ""
@@ -178,8 +179,7 @@ class Failure:
         return bool(self.type)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """What is known of one upstream answer, at any moment, also of one that was cut."""
 
     response_id: str = ""
@@ -221,8 +221,7 @@ class Splice(Fold, Protocol):
     def follow_up(self, results: Sequence[tuple[ToolCall, ToolResult]], /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """A request's body, and the tools that it offers; none of them: the body is as it was.
     `conceals`: the body asks for more than the client did, which its answers must not show. `later` are
     members that are other ones in the requests that follow."""
@@ -230,7 +229,7 @@ class Offer:
     body: bytes
     tools: tuple[Tool, ...] = ()
     conceals: bool = False
-    later: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
+    later: Mapping[str, bytes] = EMPTY
 
 
 class Format(Protocol):
@@ -250,8 +249,7 @@ class Format(Protocol):
     def error_event(self, error: Any, request_id: str, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Interceptor:
+class Interceptor(Struct, frozen=True):
     """A bridged route of a provider that fits a request; `endpoint` is the path after its name."""
 
     format: Format

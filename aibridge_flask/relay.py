@@ -9,16 +9,16 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from msgspec import Struct
 
 from .errors import BridgeError, ClientGone, GatewayError
 
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """What belongs to the end of an answer.
 
     `settle` hears why it ended early; `farewell` gives the error event that may still be

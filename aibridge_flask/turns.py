@@ -5,8 +5,9 @@ which the bridge has offered and runs itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 from . import coding
 from .errors import TooManyRounds, TurnFailed, UpstreamCut
@@ -25,8 +26,7 @@ _ERROR_LIMIT = 1 << 20
 _NO_RESULT = "the tool answered with an error"
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """How a request is sent, and read: `send` gives the answer to a body while a client is watched; at most
     `limit` bytes of it are inflated; `held` stops what goes on beside; at most `rounds` times it is sent."""
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic, sleep
+
+from msgspec import Struct
 
 from ..errors import UpstreamRefused
 from ..headers import find
@@ -25,8 +26,7 @@ Prepare = Callable[[Outgoing], Outgoing]
 Decode = Callable[[Outgoing, Answer], Answer]
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """The answer, and the credential that it came to."""
 
     answer: Answer
