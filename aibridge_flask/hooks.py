@@ -120,7 +120,8 @@ class Hooks:
 
     def __init__(self, *above: Hooks) -> None:
         self._own: Listeners = defaultdict(list)
-        self.listeners: tuple[Listeners, ...] = (self._own, *(kinds for one in above for kinds in one.listeners))
+        inherited = [kinds for one in above for kinds in one.listeners]
+        self.listeners: tuple[Listeners, ...] = (self._own, *inherited)
 
     def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
         self._own[kind].append(listener)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial, wraps
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Request, Response, request
@@ -45,19 +46,29 @@ class BridgeBlueprint(Blueprint):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, __name__)
-        self.url_value_preprocessor(_forget_host)
 
-    def add_url_rule(self, rule: str, *args: Any, **options: Any) -> None:
+    def add_url_rule(
+        self, rule: str, endpoint: Any = None, view_func: Any = None, *rest: Any, **options: Any
+    ) -> None:
         def add(state: BlueprintSetupState) -> None:
-            found = {"host": f"<string:{_HOST}>", **options} if state.app.url_map.host_matching else options
-            state.add_url_rule(rule, *args, **found)
+            if state.app.url_map.host_matching:
+                host = f"<string:{_HOST}>"
+                state.add_url_rule(rule, endpoint, _anywhere(view_func), *rest, host=host, **options)
+            else:
+                state.add_url_rule(rule, endpoint, view_func, *rest, **options)
 
         self.record(add)
 
 
-def _forget_host(endpoint: str | None, values: dict[str, Any] | None) -> None:
-    if values:
-        values.pop(_HOST, None)
+def _anywhere(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view, which need not know the host."""
+
+    @wraps(view)
+    def without_host(**values: Any) -> Any:
+        del values[_HOST]
+        return view(**values)
+
+    return without_host
 
 
 def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]) -> None:
@@ -82,9 +93,11 @@ def provider_blueprint(
     """The routes of one provider, below `{prefix}/{name}`."""
     provider = outbound.provider
     blueprint = BridgeBlueprint(f"aibridge_{provider.name.replace('-', '_')}")
+    below = f"{prefix}/{provider.name}"
 
     def view(rest: str = "") -> Response:
-        call = read_call(request, f"{prefix}/{provider.name}", limit)
+        incoming = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy looks it up at each use
+        call = read_call(incoming, below, limit)
         shape, id = provider.format_at(call.path), new_id()
         if outbound.hooks.hears(Arrived):
             traced = (call.headers.get(name, "") for name in ("traceparent", "tracestate"))
@@ -92,7 +105,9 @@ def provider_blueprint(
         try:
             if not provider.enabled:
                 raise ProviderDisabled(provider.name)
-            return respond(call, _serve(outbound, bridge, load, call, id))
+            return respond(
+                call, _serve(outbound, bridge, partial(_actor, load, incoming), call, id), incoming
+            )
         except BridgeError as error:
             told = error
         except Exception:  # noqa: BLE001 - whatever it was, the client gets its API's shape
@@ -104,24 +119,24 @@ def provider_blueprint(
         return refuse(told, shape, id, call.path in provider.bridged_routes)
 
     blueprint.teardown_request(_abandon)
-    add_catch_all(blueprint, f"{prefix}/{provider.name}", view)
-    add_catch_all(blueprint, f"{prefix}/{provider.name}/<path:rest>", view)
+    add_catch_all(blueprint, below, view)
+    add_catch_all(blueprint, f"{below}/<path:rest>", view)
     return blueprint
 
 
-def _serve(outbound: Outbound, bridge: Bridge, load: ActorLoader, call: Call, id: str) -> Reply:
+def _serve(outbound: Outbound, bridge: Bridge, load: Callable[[], Actor], call: Call, id: str) -> Reply:
     provider = outbound.provider
     if provider.is_bridged(call):
-        return bridge.intercept(outbound, call, _actor(load), id)
+        return bridge.intercept(outbound, call, load(), id)
     if _is_websocket(call) and call.path in provider.bridged_routes:
         raise UpgradeRequired
     if call.method in _NEVER or not provider.passthrough(call.path):
         raise UnknownRoute(call.method, call.path)
-    return passthrough.forward(outbound, call, _actor(load), id)
+    return passthrough.forward(outbound, call, load(), id)
 
 
-def _actor(load: ActorLoader) -> Actor:
-    actor = load(request)
+def _actor(load: ActorLoader, incoming: Request) -> Actor:
+    actor = load(incoming)
     if actor is None:
         raise Unauthorized
     return actor
@@ -214,7 +229,14 @@ def _abandon(_error: BaseException | None) -> None:
         held.close()
 
 
-def respond(call: Call, reply: Reply) -> Response:
+class _Told(Headers):
+    """Header fields as an upstream told them: the parser of its answer has looked at them already."""
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._list = list(fields)
+
+
+def respond(call: Call, reply: Reply, incoming: Request) -> Response:
     """The answer, streamed. Servers call nothing on the body of an answer that has none, so
     such a one is ended here."""
     body = reply.body
@@ -223,8 +245,8 @@ def respond(call: Call, reply: Reply) -> Response:
             pass
         body.close()
         body = ()
-    response = _Relayed(body, reply.status, Headers(reply.headers), direct_passthrough=True)
-    request.environ[_HELD] = response
+    response = _Relayed(body, reply.status, _Told(reply.headers), direct_passthrough=True)
+    incoming.environ[_HELD] = response
     return response
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ from ..records.events import (
 
 REQUESTS, RECORDS = logging.getLogger("aibridge.requests"), logging.getLogger("aibridge.siem")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
+_NUMBERS = (int, float)  # a truth is none: its type is another
 _EVENTS = {
     Prompt: "prompt_usage",
     TokenUse: "token_usage",
@@ -134,12 +136,22 @@ def _refused(value: Refused) -> None:
 
 def _line(kind: str, facts: Mapping[str, object]) -> None:
     if REQUESTS.isEnabledFor(logging.INFO):
-        known = {name: fact for name, fact in facts.items() if fact != ""}
-        words = " ".join([f"{name}={_word(fact)}" for name, fact in known.items()])
+        known = {name: fact for name, fact in facts.items() if fact != ""} if "" in facts.values() else facts
+        words = [fact if type(fact) in _NUMBERS else _word(fact) for fact in known.values()]
+        text = _template(tuple(known)) % tuple(words)
         # as `info` makes it, without the search for who called
-        record = logging.LogRecord(REQUESTS.name, logging.INFO, "", 0, "%s %s", (kind, words), None)
+        record = logging.LogRecord(REQUESTS.name, logging.INFO, "", 0, "%s %s", (kind, text), None)
         record.fields = {"event": kind, **known}
         REQUESTS.handle(record)
+
+
+@lru_cache
+def _template(names: tuple[str, ...]) -> str:
+    """
+    >>> _template(("id", "status"))
+    'id=%s status=%s'
+    """
+    return " ".join([f"{name}=%s" for name in names])
 
 
 def _word(fact: object) -> str:
@@ -147,10 +159,9 @@ def _word(fact: object) -> str:
     >>> _word("claude-x"), _word(True), _word('a "b"')
     ('claude-x', 'true', '"a \\\\"b\\\\""')
     """
-    if not isinstance(fact, str):
-        return str(fact).lower()
-    text = fact
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    if isinstance(fact, str):
+        return fact if _PLAIN.fullmatch(fact) else json.dumps(fact)
+    return str(fact).lower()
 
 
 def _record(name: str, event: msgspec.Struct) -> None:
