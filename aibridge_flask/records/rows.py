@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec.structs import asdict
 
 from .events import (
@@ -24,7 +25,8 @@ from .events import (
 _EPOCH_YEAR = 1971
 # PostgreSQL takes no more than a third of a page into an index.
 _CLIP = 500
-_INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id", "tool_call_id")
+_INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id")
+_NUL = b"\\u0000"
 
 
 def row_of(event: Event) -> dict[str, Any]:
@@ -44,12 +46,30 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
-def _started(event: Started) -> dict[str, Any]:
+def _cleaned(event: Event) -> dict[str, Any]:
+    """The members of an event; most hold nothing to clean, which is told fastest by its JSON."""
     row = asdict(event)
-    for name, value in row.items():
-        if isinstance(value, str):
-            row[name] = clean(value)[: _CLIP if name in _INDEXED else None]
-    row["metadata"] = {clean(key): clean(value) for key, value in event.metadata.items()}
+    try:
+        if _NUL not in msgspec.json.encode(event, enc_hook=dict):
+            return row
+    except UnicodeError:
+        pass
+    return {name: _clean(value) for name, value in row.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(key): _clean(inner) for key, inner in value.items()}
+    return value
+
+
+def _started(event: Started) -> dict[str, Any]:
+    row = _cleaned(event)
+    for name in _INDEXED:
+        if len(row[name]) > _CLIP:
+            row[name] = row[name][:_CLIP]
     return row
 
 
@@ -78,8 +98,7 @@ def _tokens(event: TokenUse) -> dict[str, Any]:
 
 
 def _tool(event: ToolUse) -> dict[str, Any]:
-    row = asdict(event)
-    row = {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
+    row = _cleaned(event)
     return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
 
 

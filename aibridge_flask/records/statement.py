@@ -3,14 +3,15 @@ value at every use, which costs more than writing the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Dialect
+from sqlalchemy import JSON, DateTime, Dialect
 
-_AS_THEY_ARE = frozenset((str, int, bool, type(None), datetime))
+from .tables import UtcTime
 
 
 class Statement:
@@ -21,6 +22,8 @@ class Statement:
         self._by_place = dialect.positional
         self._sql = ""
         self._names: tuple[str, ...] = ()
+        self._pick: Callable[[Any], tuple[Any, ...]] = tuple
+        self._converted: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
         self._own: Mapping[str, Any] = {}
 
     def run(self, cursor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -40,22 +43,28 @@ class Statement:
         compiled = self._statement.compile(dialect=self._dialect, column_keys=list(row) if insert else None)
         self._own = compiled.params
         self._names = tuple(compiled.positiontup or compiled.params)
+        self._pick = itemgetter(*self._names)  # each statement has two parameters at least
+        made = [(place, self._converter(compiled.binds[name].type)) for place, name in enumerate(self._names)]
+        self._converted = tuple((place, convert) for place, convert in made if convert is not None)
         self._sql = str(compiled)
 
+    def _converter(self, kind: Any) -> Callable[[Any], Any] | None:
+        """What the driver does not know itself."""
+        if isinstance(kind, JSON):
+            return _json
+        return _sqlite_time if self._by_place and isinstance(kind, UtcTime | DateTime) else None
+
     def _values(self, row: Mapping[str, Any]) -> Any:
-        if self._by_place:  # SQLite
-            return tuple([_plain(row[name]) for name in self._names])
-        return {name: _json(row[name]) for name in self._names}
+        values = list(self._pick(row))
+        for place, convert in self._converted:
+            values[place] = convert(values[place])
+        return values if self._by_place else dict(zip(self._names, values, strict=True))
 
 
-def _json(value: Any) -> Any:
-    if type(value) in _AS_THEY_ARE:
-        return value
-    return msgspec.json.encode(value, enc_hook=dict).decode() if isinstance(value, Mapping) else value
+def _json(value: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(value, enc_hook=dict).decode() if value else "{}"
 
 
-def _plain(value: Any) -> Any:
-    """As SQLAlchemy's types keep it in SQLite, from where they read it."""
-    if type(value) is datetime:
-        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
-    return _json(value)
+def _sqlite_time(value: datetime | None) -> str | None:
+    """As SQLAlchemy's types keep it, from where they read it."""
+    return None if value is None else value.replace(tzinfo=None).isoformat(" ", "microseconds")
