@@ -10,13 +10,27 @@ import os
 import resource
 import select
 
-import gevent
+import gevent.socket
 from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
 from aibridge_flask.config import load, take
 from aibridge_flask.observe import shared
 from aibridge_flask.records import database
+
+
+class Connection(gevent.socket.socket):
+    """A client's. Mostly all fits into the socket's buffer, for whose size gevent asks at each piece."""
+
+    __slots__ = ()
+
+    def sendall(self, data, flags=0):
+        try:
+            sent = self._sock.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            super().sendall(memoryview(data)[sent:], flags)
 
 
 class DrainingWorker(GeventWorker):
@@ -29,6 +43,8 @@ class DrainingWorker(GeventWorker):
         self.new, self.between_requests = {}, {}  # connections that wait, with their greenlets
 
     def handle(self, listener, client, addr):
+        if type(client) is gevent.socket.socket:  # not TLS's
+            client = Connection(client.family, client.type, client.proto, client.detach())
         self.new[client] = gevent.getcurrent()
         try:
             super().handle(listener, client, addr)

@@ -40,8 +40,8 @@ class Deadline:
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         self._client.send(upstream, data, self._left(timeout))
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        return self._client.recv(upstream, size, self._left(timeout))
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+        return self._client.recv(upstream, size, self._left(timeout), dry)
 
     def close(self) -> None:
         """The client is watched on: it is not ours."""
@@ -64,7 +64,7 @@ class Listener:
         if self._wanted():
             raise ClientGone
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
         end = monotonic() + timeout
         while True:
             self.check()

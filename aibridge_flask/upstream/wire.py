@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from socket import socket
 from time import monotonic
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ class Wire:
     def __init__(self, origin: Origin, conn: HTTPConnection, method: str, client: Client) -> None:
         self._origin, self._conn, self._client = origin, conn, client
         self._sock = cast(Any, conn.sock)
+        self._plain = type(self._sock) is socket  # TLS keeps bytes that no longer stand in the socket
+        self._dry = self._plain
         self._parser = AnswerParser(method)
         self._closed = False
 
@@ -72,7 +75,7 @@ class Wire:
         parser, virgin = self._parser, True
         while not parser.headers_done:
             try:
-                data = self._client.recv(self._sock, _READ, timeout)
+                data = self._recv(timeout)
             except TimeoutError:
                 raise
             except OSError:
@@ -108,7 +111,7 @@ class Wire:
 
     def _receive(self, timeout: float) -> None:
         try:
-            data = self._client.recv(self._sock, _READ, timeout)
+            data = self._recv(timeout)
         except TimeoutError:
             raise
         except OSError:
@@ -121,6 +124,12 @@ class Wire:
             self._parser.feed(data)
         except MalformedAnswer:
             raise UpstreamCut from None
+
+    def _recv(self, timeout: float) -> bytes:
+        """A socket that gave less than it was asked for has no more; looking would cost as much again."""
+        data = self._client.recv(self._sock, _READ, timeout, self._dry)
+        self._dry = self._plain and len(data) < _READ
+        return data
 
     def close(self) -> None:
         """Gives the connection back if it can carry another request, else ends it."""

@@ -90,8 +90,8 @@ class Lent:
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         self.client.send(upstream, data, timeout)
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        return self.client.recv(upstream, size, timeout)
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+        return self.client.recv(upstream, size, timeout, dry)
 
     def close(self) -> None:
         self.client.close()

@@ -38,8 +38,9 @@ class Client(Protocol):
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         """Sends all; `timeout` is that of each wait. Raises OSError."""
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
-        """At most `size` bytes, b"" at their end. Raises OSError."""
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+        """At most `size` bytes, b"" at their end; nothing is tried before something has come to a `dry`
+        socket. Raises OSError."""
 
     def close(self) -> None:
         """Stops watching."""
@@ -58,7 +59,7 @@ class _Blind:
         upstream.settimeout(timeout)
         upstream.sendall(data)
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
         upstream.settimeout(timeout)
         return upstream.recv(size)
 
@@ -74,10 +75,12 @@ class _Waiting:
 
     _gone = False
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
         if self._gone:
             raise ClientGone
         upstream.settimeout(0)
+        if dry:
+            self._wait(upstream.fileno(), _READ, timeout)
         while True:
             try:
                 return upstream.recv(size)
