@@ -24,6 +24,15 @@ from .upstream.keys import Keys
 from .waiting import Client, watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
+_OURS = headers.NOT_DOWN | {INTERCEPTION_HEADER.lower()}
+_SIZED = {"content-length", "x-accel-buffering"}  # not where pings may stand in between
+_CODED = {"content-encoding", "content-length"}
+_DROPPED = {  # whether it is streamed, and the very bytes that came
+    (False, True): _OURS,
+    (False, False): _OURS | _CODED,
+    (True, True): _OURS | _SIZED,
+    (True, False): _OURS | _SIZED | _CODED,
+}
 
 
 class _Request(Struct, frozen=True):
@@ -155,10 +164,5 @@ def _outgoing(request: _Request, body: bytes, changed: bool) -> Outgoing:
 
 
 def _headers(turns: Turns, id: str) -> HeaderList:
-    drop = [INTERCEPTION_HEADER.lower()]
-    if turns.streamed:  # pings may stand in between
-        drop += ["content-length", "x-accel-buffering"]
-    if not turns.fold.exact:
-        drop += ["content-encoding", "content-length"]
-    kept = headers.to_client(turns.answer.headers, drop)
+    kept = headers.to_client(turns.answer.headers, _DROPPED[turns.streamed, turns.fold.exact])
     return (*kept, *([_NO_BUFFERING] if turns.streamed else []), (INTERCEPTION_HEADER, id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -22,9 +22,9 @@ _REQUEST_ONLY = frozenset((
     "host", "content-length", "expect", "forwarded", "x-real-ip", "via", "cookie",
     "authorization", "x-api-key",
 ))  # fmt: skip
-_NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
+NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
 _NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
-_NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
+NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _WITHOUT_HTTP = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _LONG = 2000  # characters of all keys
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
@@ -88,9 +88,11 @@ def _wire_name(name: str) -> str:
     return name.title()
 
 
-def to_upstream(headers: Mapping[str, str], also_drop: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """The client's headers that an upstream may see; the credential is added by the caller."""
-    dropped = _NOT_UP.union(_nominated(headers.get("connection", "")), also_drop)
+def to_upstream(headers: Mapping[str, str], dropped: frozenset[str] = NOT_UP) -> list[tuple[str, str]]:
+    """The client's headers that an upstream may see, which are not `dropped` (NOT_UP and more); the
+    credential is added by the caller."""
+    if "connection" in headers:
+        dropped |= _nominated(headers["connection"])
     return [
         (_wire_name(name), value)
         for name, value in headers.items()
@@ -98,12 +100,14 @@ def to_upstream(headers: Mapping[str, str], also_drop: Iterable[str] = ()) -> li
     ]
 
 
-def to_client(headers: HeaderList, also_drop: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """The upstream's headers that a client may see; repeated ones stay apart."""
-    named = [(_lower(field[0]), field) for field in headers]
-    connection = ",".join([value for lower, (_, value) in named if lower == "connection"])
-    dropped = _NOT_DOWN.union(_nominated(connection), also_drop)
-    return [field for lower, field in named if lower not in dropped]
+def to_client(headers: HeaderList, dropped: frozenset[str] = NOT_DOWN) -> list[tuple[str, str]]:
+    """The upstream's headers that a client may see, which are not `dropped` (NOT_DOWN and more); repeated
+    ones stay apart."""
+    names = [_lower(name) for name, _ in headers]
+    if "connection" in names:
+        told = [value for lower, (_, value) in zip(names, headers, strict=True) if lower == "connection"]
+        dropped |= _nominated(",".join(told))
+    return [field for lower, field in zip(names, headers, strict=True) if lower not in dropped]
 
 
 def find(headers: HeaderList, wanted: str) -> str:

@@ -32,7 +32,10 @@ class Outbound:
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
-        self._own_header = settings.auth.actor_header.lower() if settings.auth.mode == "header" else ""
+        own = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
+        self._not_passed = headers.NOT_UP | own
+        self._not_bridged = self._not_passed | {"accept-encoding"}
+        self._not_decoded = self._not_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
         folder = provider.api_dump_dir
         self._transport = around(Dumps(transport, provider.name, folder) if folder else transport)
@@ -65,12 +68,12 @@ class Outbound:
     ) -> Outgoing:
         """A bridged request. It asks for an answer that is not compressed, since it is read;
         `decoded` tells that the body no longer is what its `Content-Encoding` says."""
-        drop = ("accept-encoding", "content-encoding") if decoded else ("accept-encoding",)
-        return self._outgoing(call, url, body, actor, drop, (_IDENTITY,), id, model)
+        dropped = self._not_decoded if decoded else self._not_bridged
+        return self._outgoing(call, url, body, actor, dropped, (_IDENTITY,), id, model)
 
     def passed(self, call: Call, body: bytes, actor: Actor) -> Outgoing:
         """A passthrough request."""
-        return self._outgoing(call, self.provider.url(call), body, actor, (), ())
+        return self._outgoing(call, self.provider.url(call), body, actor, self._not_passed, ())
 
     def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, model: str, client: Client) -> Sent:
         """Sends a bridged request with the keys that it may be sent with. Raises UpstreamError,
@@ -87,10 +90,10 @@ class Outbound:
 
     def _outgoing(
         self, call: Call, url: str, body: bytes, actor: Actor,
-        drop: Iterable[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
+        dropped: frozenset[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
     ) -> Outgoing:  # fmt: skip
         sent = [("Host", self.provider.host)]
-        sent += headers.to_upstream(call.headers, (*drop, self._own_header))
+        sent += headers.to_upstream(call.headers, dropped)
         sent += add
         if self.provider.send_actor_headers:
             sent += headers.actor_headers(actor)

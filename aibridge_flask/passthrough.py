@@ -16,6 +16,7 @@ from .upstream.keys import Keys
 from .waiting import watch
 
 _NO_TICK = 3600.0
+_NOT_STREAMED = headers.NOT_DOWN | {"x-accel-buffering"}
 
 
 def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
@@ -69,7 +70,7 @@ def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
     relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
     if not streamed:
         relay.fetch()
-    kept = headers.to_client(answer.headers, ("x-accel-buffering",) if streamed else ())
+    kept = headers.to_client(answer.headers, _NOT_STREAMED if streamed else headers.NOT_DOWN)
     if streamed:
         kept.append(("X-Accel-Buffering", "no"))
     return Reply(answer.status, tuple(kept), relay)

@@ -175,6 +175,8 @@ class Journal:
 
     def _leave(self, failure: Failure) -> None:
         """No call of ours is left without a word on what became of it."""
+        if not self._tools:
+            return
         mixed = len(self.picked()) < len(self._turn.tool_calls)
         why = f"{NOT_RUN}{self._mask(failure.message)}" if failure else _MIXED if mixed else _UNFINISHED
         for position, call in enumerate(self._turn.tool_calls):

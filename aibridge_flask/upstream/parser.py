@@ -6,6 +6,8 @@ that whatever follows the first complete answer is not part of it.
 
 from __future__ import annotations
 
+from itertools import chain
+
 import httptools
 
 HEADER_LIMIT = 64 * 1024
@@ -23,7 +25,7 @@ class AnswerParser:
     def __init__(self, method: str) -> None:
         self._bodiless = method == "HEAD"
         self._parser = httptools.HttpResponseParser(self)
-        self._header_bytes = 0
+        self._fed = 0
         self._begin()
         self.headers_done = False
         self.complete = False
@@ -33,7 +35,6 @@ class AnswerParser:
         self.status = 0
         self.reason = ""
         self.headers: list[tuple[str, str]] = []
-        self._told = 0
         self._body: list[bytes] = []
         self._has_length = self._chunked = False
 
@@ -43,7 +44,7 @@ class AnswerParser:
             self.reusable = False
             return
         if not self.headers_done:
-            self._header_bytes += len(data)
+            self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -52,7 +53,7 @@ class AnswerParser:
             if not self.complete:
                 raise MalformedAnswer(type(error).__name__) from None
             self.reusable = False  # junk after the answer
-        if not self.headers_done and self._header_bytes > HEADER_LIMIT:
+        if not self.headers_done and self._fed > HEADER_LIMIT:
             raise MalformedAnswer("the headers are too large")
 
     def eof(self) -> bool:
@@ -85,9 +86,6 @@ class AnswerParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.headers_done:  # trailers come here too
-            self._told += len(name) + len(value)
-            if self._told > HEADER_LIMIT:
-                raise MalformedAnswer("the headers are too large")
             self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
@@ -98,6 +96,8 @@ class AnswerParser:
             raise MalformedAnswer("no status")
         if status < 200:
             return
+        if self._fed > HEADER_LIMIT and sum(map(len, chain(*self.headers))) > HEADER_LIMIT:
+            raise MalformedAnswer("the headers are too large")
         self.status, self.headers_done = status, True
         self._frame()
         if self._bodiless or status in _NO_BODY:
