@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from ..errors import ConfigError
 from . import tables
 
-HEAD = "0002"
+HEAD = "0003"
 _PATIENCE_MS = 5000
 _CONNECT_S = 3
 _PLAIN = re.compile(r"[\w.:-]*")

@@ -60,13 +60,20 @@ def _condition(key: str, value: str, me: str) -> sa.ColumnElement[bool]:
         started = interceptions.c.started_at
         return started >= moment if key == "started_after" else started < moment
     if key == "session_id":
-        c = interceptions.c
-        return sa.or_(
-            c.client_session_id == value,
-            sa.and_(c.client_session_id == "", sa.func.coalesce(c.thread_root_id, c.id) == value),
-        )
+        return _of_session(value)
     wanted = me if key == "initiator" and value == "me" else value
     return _COLUMNS[key] == wanted
+
+
+def _of_session(id: str) -> sa.ColumnElement[bool]:
+    """A session has the client's id, else its thread's root, else its own; each has an index."""
+    c = interceptions.c
+    nameless = c.client_session_id == ""
+    return sa.or_(
+        sa.and_(c.client_session_id == id, c.client_session_id != ""),
+        sa.and_(nameless, c.thread_root_id == id),
+        sa.and_(nameless, c.thread_root_id.is_(None), c.id == id),
+    )
 
 
 def _moment(key: str, value: str) -> datetime:

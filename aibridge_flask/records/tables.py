@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 metadata = MetaData()
@@ -58,6 +59,11 @@ def _time(name: str, nullable: bool = False) -> Column[Any]:
     return Column(name, UtcTime, nullable=nullable)
 
 
+def _index(name: str, column: str, where: str) -> Index:
+    """An index of the rows that are looked for in it, and no others."""
+    return Index(name, column, sqlite_where=text(where), postgresql_where=text(where))
+
+
 interceptions = Table(
     "interceptions",
     metadata,
@@ -92,9 +98,9 @@ interceptions = Table(
     Column("worker_id", String(36), nullable=False, server_default=""),
     Index("ix_interceptions_started_at", "started_at", "id"),
     Index("ix_interceptions_initiator", "initiator_id", "started_at"),
-    Index("ix_interceptions_session", "client_session_id"),
-    Index("ix_interceptions_thread_root", "thread_root_id"),
-    Index("ix_interceptions_worker", "worker_id", "ended_at"),
+    _index("ix_interceptions_session", "client_session_id", "client_session_id <> ''"),
+    _index("ix_interceptions_thread_root", "thread_root_id", "thread_root_id IS NOT NULL"),
+    _index("ix_interceptions_worker", "worker_id", "ended_at IS NULL"),
 )
 
 token_usages = Table(
