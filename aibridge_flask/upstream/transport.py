@@ -72,10 +72,12 @@ class WireAnswer:
 
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
         """
-        if self._ours:
-            yield from self._raw.pieces(tick, self._read_timeout)
-            return
-        try:  # an answer that `responses` made
+        ours: Iterator[bytes] = self._raw.pieces(tick, self._read_timeout) if self._ours else self._made()
+        return ours
+
+    def _made(self) -> Iterator[bytes]:
+        """An answer that `responses` made."""
+        try:
             while piece := self._raw.read1(_READ, decode_content=False):
                 yield piece
         except (HTTPError, OSError):
