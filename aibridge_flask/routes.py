@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from io import BytesIO
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from flask import Blueprint, Request, Response, request
 from flask.blueprints import BlueprintSetupState
@@ -151,7 +151,9 @@ def read_call(incoming: Request, below: str, limit: int) -> Call:
     told from the raw target is empty, which fits no route."""
     environ = incoming.environ
     path, query = _raw_target(environ)
-    path = path.removeprefix(quote(environ.get("SCRIPT_NAME", "").encode("latin-1")))
+    script = environ.get("SCRIPT_NAME", "").encode("latin-1")
+    if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):  # a proxy has cut it off
+        path = path.removeprefix(quote(script))
     return Call(
         method=incoming.method,
         path=path.removeprefix(below) if path.startswith(below) else "",

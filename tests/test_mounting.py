@@ -72,14 +72,17 @@ def test_it_can_be_mounted_below_a_path(make_app: MakeApp, upstream: Upstream, m
         assert f"http://localhost{mount}{PREFIX}/anthropic\n" in page
 
 
-def test_a_proxys_prefix_counts_in_addresses_alone(make_app: MakeApp, upstream: Upstream) -> None:
+@pytest.mark.parametrize("prefix", [PREFIX, "/below/it"])
+def test_a_proxys_prefix_counts_in_addresses_alone(
+    make_app: MakeApp, upstream: Upstream, prefix: str
+) -> None:
     """The proxy has taken its prefix away before it asks."""
-    app = make_app(auth={"mode": "header", "admin_actors": ["ann"]})
+    app = make_app(url_prefix=prefix, auth={"mode": "header", "admin_actors": ["ann"]})
     client = Client(ProxyFix(app.wsgi_app, x_for=0, x_prefix=1))
     marked = {"X-Forwarded-Prefix": "/below", "X-Remote-User": "ann"}
-    check(client, upstream, PREFIX, **marked)
+    check(client, upstream, prefix, **marked)
     page = client.get("/", headers=marked).get_data(as_text=True)
-    assert f"http://localhost/below{PREFIX}/anthropic\n" in page
+    assert f"http://localhost/below{prefix}/anthropic\n" in page
 
 
 def test_several_bridges_stand_below_one_host(make_app: MakeApp, upstream: Upstream) -> None:
