@@ -56,6 +56,20 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_records_come_home_into_the_database_s_own_file(server: Server, upstream: Upstream) -> None:
+    """They are brought there beside, so that no request waits for the disk."""
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    server.connect().send("POST", MESSAGES, ASK_WHOLE)
+
+    def home() -> bool:
+        file = f"file:{server.folder}/records.db?immutable=1"  # read without the log that stands beside it
+        with contextlib.closing(sqlite3.connect(file, uri=True)) as alone:
+            found: list[Any] = alone.execute("SELECT status_code FROM interceptions").fetchall()
+        return found == [(200,)]
+
+    until(home)
+
+
 def test_it_is_not_ready_while_it_drains(start: Start) -> None:
     server = start(drain_delay=2)
     assert status(server, "/readyz") == 200

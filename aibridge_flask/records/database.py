@@ -19,6 +19,7 @@ from . import tables
 HEAD = "0003"
 _PATIENCE_MS = 5000
 _CONNECT_S = 3
+_LOG_PAGES = 4000  # of the write-ahead log, after which a writer brings it home, should nobody else have done
 _PLAIN = re.compile(r"[\w.:-]*")
 _LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
 
@@ -43,6 +44,7 @@ def _engine(url: URL, patience_ms: int) -> Engine:
         connection.isolation_level = None  # BEGIN is ours
         connection.execute(f"PRAGMA busy_timeout={patience_ms}")
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         connection.execute("PRAGMA foreign_keys=ON")
 
     event.listen(engine, "connect", prepare)

@@ -22,6 +22,7 @@ from ..hooks import Hooks
 from ..model import new_id
 from ..waiting import after_fork, gate, no_fork, soon, start_thread, under_gevent
 from . import database
+from .checkpoint import Checkpoints
 from .events import Event
 from .losses import Losses
 from .roster import Roster
@@ -51,6 +52,7 @@ class Recorder:
         self._pending: list[Entry] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
+        self._checkpoints = Checkpoints(self.engine)
         self._hooks = hooks
         self._losses = Losses(hooks)
         after_fork(self, Recorder._forked)
@@ -90,6 +92,8 @@ class Recorder:
         self._writers = (writer,)
         no_fork()
         self._join = start_thread(writer.run)
+        self._checkpoints = Checkpoints(engine)
+        self._checkpoints.start()
         atexit.register(self.close)
 
     def record(self, *events: Event) -> None:
@@ -116,6 +120,7 @@ class Recorder:
             if not self._join(_DRAIN):
                 _log.error("records were still unwritten at the end: %d", self._queue.qsize())
                 self._losses.add(self._queue.qsize())
+            self._checkpoints.close(_DRAIN)
             self._losses.tell()
             self._running = False
 
