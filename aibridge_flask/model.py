@@ -71,6 +71,9 @@ class Call(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Call({self.method!r}, {self.path!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("path", self.path)]  # Struct's own tells all members
+
 
 class Reply(Struct, frozen=True):
     """What goes back to the client. `body` is an iterator with `close()`, or a tuple of bytes."""
@@ -93,6 +96,9 @@ class Outgoing(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Outgoing({self.method!r}, {self.url.partition('?')[0]!r}, id={self.id!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("url", self.url.partition("?")[0]), ("id", self.id)]
 
 
 class RequestFacts(Struct, frozen=True):

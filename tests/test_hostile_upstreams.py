@@ -257,6 +257,27 @@ def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, la
     serves_on(server, upstream)
 
 
+@pytest.mark.parametrize("endless", [b"0\r\nX: ", b"5;a="])
+def test_a_trailer_or_extension_without_end_is_a_cut(
+    server: Server, upstream: Upstream, endless: bytes
+) -> None:
+    """The parser would gather it, and copy all of it at each piece."""
+
+    def flood(sock: socket.socket) -> None:
+        try:
+            for _ in range(64):
+                sock.sendall(b"x" * MIB)
+        except ConnectionError:
+            upstream.gone.set()
+
+    upstream.say(stream_head() + chunk(START) + endless, flood, CLOSE)
+    got = ask(server, ASK)
+    assert (got.body.startswith(START), got.whole) == (True, False)
+    assert upstream.gone.wait(PATIENCE)
+    assert server.record(got.id)["error_type"] == "server_error"
+    serves_on(server, upstream)
+
+
 def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstream: Upstream) -> None:
     upstream.say(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + answer(200, b'{"stolen":1}'))
     got = ask(server)

@@ -261,6 +261,36 @@ def test_the_migrations_make_the_tables(empty_database_url: str, step: str) -> N
         assert context.get_current_revision() == databases.HEAD
 
 
+SLOW_INDEXES = """
+CREATE FUNCTION be_slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.6); END';
+CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION be_slow();
+"""
+
+
+def test_a_migration_keeps_the_rows_and_takes_as_long_as_it_needs(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    monkeypatch.setattr(databases, "_PATIENCE_MS", 500)  # for statements other than a migration's
+    engine, id = databases.connect(empty_database_url), new_id()
+    databases.migrate(engine)
+    recorder = make(empty_database_url)
+    recorder.write(started(id, client_session_id="s"), dear=True)
+    recorder.close()
+    before = rows(recorder, tables.interceptions)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        to_0002 = Config(attributes={"connection": connection})
+        to_0002.set_main_option("script_location", str(Path(databases.__file__).parent / "migrations"))
+        command.downgrade(to_0002, "0002")
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text(SLOW_INDEXES))
+    databases.migrate(engine)
+    assert databases._version(engine) == databases.HEAD
+    assert rows(recorder, tables.interceptions) == before
+
+
 def test_many_processes_can_start_on_an_empty_database(empty_database_url: str) -> None:
     url = empty_database_url
     code = f"from aibridge_flask.records import database as d; e = d.connect({url!r}); d.migrate(e); print(d._version(e))"

@@ -368,7 +368,8 @@ def test_no_value_on_a_requests_way_shows_its_secret(given: dict[str, str]) -> N
         vars(outbound),
         vars(outbound.pool),
     ):
-        assert not shows(f"{value!r} {value}", *CONFIGURED, OWN, WRONG)
+        to_rich = list(getattr(value, "__rich_repr__", list)())  # tracebacks of `rich` take it for `repr`
+        assert not shows(f"{value!r} {value} {to_rich}", *CONFIGURED, OWN, WRONG)
 
 
 def test_a_traceback_shows_no_secret(

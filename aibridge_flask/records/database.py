@@ -109,6 +109,7 @@ def _locked(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # an index may take minutes
         yield connection
 
 

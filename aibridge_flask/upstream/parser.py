@@ -25,7 +25,7 @@ class AnswerParser:
     def __init__(self, method: str) -> None:
         self._bodiless = method == "HEAD"
         self._parser = httptools.HttpResponseParser(self)
-        self._fed = 0
+        self._fed = 0  # since something whole came of it
         self._begin()
         self.headers_done = False
         self.complete = False
@@ -43,8 +43,7 @@ class AnswerParser:
         if self.complete:
             self.reusable = False
             return
-        if not self.headers_done:
-            self._fed += len(data)
+        self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -53,7 +52,7 @@ class AnswerParser:
             if not self.complete:
                 raise MalformedAnswer(type(error).__name__) from None
             self.reusable = False  # junk after the answer
-        if not self.headers_done and self._fed > HEADER_LIMIT:
+        if not self.complete and self._fed > HEADER_LIMIT:
             raise MalformedAnswer("the headers are too large")
 
     def eof(self) -> bool:
@@ -85,7 +84,9 @@ class AnswerParser:
             self.reason += status.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.headers_done:  # trailers come here too
+        if self.headers_done:
+            self._fed = 0  # a trailer, which is not kept
+        else:
             self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
@@ -98,7 +99,7 @@ class AnswerParser:
             return
         if self._fed > HEADER_LIMIT and sum(map(len, chain(*self.headers))) > HEADER_LIMIT:
             raise MalformedAnswer("the headers are too large")
-        self.status, self.headers_done = status, True
+        self.status, self.headers_done, self._fed = status, True, 0
         self._frame()
         if self._bodiless or status in _NO_BODY:
             owes = status == 204 and (self._has_length or self._chunked)  # a body that may still come
@@ -119,6 +120,7 @@ class AnswerParser:
         if self.complete:
             self.reusable = False
         elif self.headers_done:
+            self._fed = 0
             self._body.append(body)
 
     def on_message_complete(self) -> None:
