@@ -201,7 +201,8 @@ class WireAdapter(HTTPAdapter):
             cast(Any, self).cert_verify(pool, url, verify, cert)
             proxied = pool.proxy is not None and pool.scheme == "http"
             headers = tuple(pool.proxy_headers.items()) if proxied else ()
-            origin = self._origins[start] = Origin(pool, "" if proxied else start, headers)
+            made = Origin(pool, "" if proxied else start, headers)
+            origin = self._origins.setdefault(start, made)  # another thread may have been faster
         return origin
 
 
