@@ -152,8 +152,8 @@ def read_call(incoming: Request, below: str, limit: int) -> Call:
     environ = incoming.environ
     path, query = _raw_target(environ)
     script = environ.get("SCRIPT_NAME", "").encode("latin-1")
-    if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):  # a proxy has cut it off
-        path = path.removeprefix(quote(script))
+    if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):
+        path = path.removeprefix(quote(script))  # else a proxy has cut it off
     return Call(
         method=incoming.method,
         path=path.removeprefix(below) if path.startswith(below) else "",
@@ -232,7 +232,7 @@ def _abandon(_error: BaseException | None) -> None:
 
 
 class _Told(Headers):
-    """Header fields as an upstream told them: the parser of its answer has looked at them already."""
+    """Fields that the parser of an upstream's answer, or we, have looked at already."""
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         self._list = list(fields)
