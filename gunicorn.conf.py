@@ -6,7 +6,6 @@ monkey.patch_all()  # before anything imports `requests`
 
 import errno
 import gc
-import logging
 import os
 import resource
 import select
@@ -89,9 +88,6 @@ def hang_up(waiting):
 
 
 poll = monkey.get_original("select", "poll")
-
-# No line says which thread or how it was started, so that none need find out.
-logging.logThreads = logging.logMultiprocessing = False
 
 # An open stream holds two files: client and upstream.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -29,6 +29,11 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def _text(value: object) -> str:
+    """`str` may give a subclass of it."""
+    return "".join((str(value),))
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who asks. `admin` may read everybody's records."""
@@ -38,10 +43,10 @@ class Actor:
     admin: bool = False
 
     def __post_init__(self) -> None:
-        """A host's ids are often numbers."""
-        object.__setattr__(self, "id", str(self.id))
+        """A host's ids are often numbers, or texts of a kind of its own."""
+        object.__setattr__(self, "id", _text(self.id))
         if self.metadata:
-            texts = {str(key): str(value) for key, value in self.metadata.items()}
+            texts = {_text(key): _text(value) for key, value in self.metadata.items()}
             object.__setattr__(self, "metadata", texts)
 
 

@@ -160,10 +160,22 @@ def test_the_standalone_page_tells_the_base_urls(make_app: object) -> None:
     assert "/off" not in page
 
 
-def test_an_actor_without_rights_sees_only_its_own(tmp_path: Path, upstream: Upstream) -> None:
+class Name(str):
+    """A host's own kind of text."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+
+@pytest.mark.parametrize("kind", [str, Name])
+def test_an_actor_without_rights_sees_only_its_own(
+    tmp_path: Path, upstream: Upstream, kind: type[str]
+) -> None:
     app = host(tmp_path, upstream)
     bridge = AIBridge(app)
-    bridge.actor_loader(lambda request: Actor(request.headers["X-Who"]))
+    bridge.actor_loader(lambda request: Actor(kind(request.headers["X-Who"]), {"team": kind("a")}))
     client = app.test_client()
     upstream.say(answer(200, b"{}"))
     client.post(MESSAGES, data=b'{"model":"m"}', headers={"X-Who": "ann"}, buffered=True)

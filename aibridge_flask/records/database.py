@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +22,7 @@ HEAD = "0003"
 _PATIENCE_MS = 5000
 _CONNECT_S = 3
 _LOG_PAGES = 4000  # of the write-ahead log, after which a writer brings it home, should nobody else have done
+_AGAIN = 0.05
 _PLAIN = re.compile(r"[\w.:-]*")
 _LOCK = 0x61694272  # PostgreSQL's advisory lock on migrating: "aiBr"
 
@@ -101,7 +104,18 @@ def _set_journal(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         raw = engine.raw_connection()
         with contextlib.closing(raw):
-            raw.cursor().execute("PRAGMA journal_mode=WAL")
+            end = monotonic() + _PATIENCE_MS / 1000
+            while not _switched(raw.cursor()) and monotonic() < end:
+                sleep(_AGAIN)
+
+
+def _switched(cursor: Any) -> bool:
+    """SQLite itself does not wait for who switches at the same time."""
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
