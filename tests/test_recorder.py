@@ -259,6 +259,9 @@ def test_the_migrations_make_the_tables(empty_database_url: str, step: str) -> N
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
         assert context.get_current_revision() == databases.HEAD
+        indexes = sa.inspect(connection).get_indexes("interceptions")
+    of_some = {one["name"] for one in indexes if f"{engine.dialect.name}_where" in one["dialect_options"]}
+    assert of_some == {f"ix_interceptions_{what}" for what in ("session", "thread_root", "worker")}
 
 
 SLOW_INDEXES = """

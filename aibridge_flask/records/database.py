@@ -133,6 +133,7 @@ def _create(connection: Connection) -> None:
     if sa.inspect(connection).has_table(tables.interceptions.name):
         upgrade(connection)
         return
+    tables.narrow(connection.dialect.name)
     tables.metadata.create_all(connection)
     column = sa.Column("version_num", sa.String(32), primary_key=True)
     version = sa.Table("alembic_version", sa.MetaData(), column)

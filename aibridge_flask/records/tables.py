@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+_WHERE = "where"
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -61,7 +62,15 @@ def _time(name: str, nullable: bool = False) -> Column[Any]:
 
 def _index(name: str, column: str, where: str) -> Index:
     """An index of the rows that are looked for in it, and no others."""
-    return Index(name, column, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, column, info={_WHERE: where})
+
+
+def narrow(dialect: str) -> None:
+    """Lets such indexes be created as they are meant. Said above for every dialect, it would load them all,
+    which takes 2 MB."""
+    for index in interceptions.indexes:
+        if _WHERE in index.info:
+            index.dialect_kwargs[f"{dialect}_where"] = text(index.info[_WHERE])
 
 
 interceptions = Table(
