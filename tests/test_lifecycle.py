@@ -58,8 +58,10 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
 
 def test_records_come_home_into_the_database_s_own_file(server: Server, upstream: Upstream) -> None:
     """They are brought there beside, so that no request waits for the disk."""
-    upstream.handler = lambda heard: [answer(200, b"{}")]
-    server.connect().send("POST", MESSAGES, ASK_WHOLE)
+    upstream.say(answer(200, b"{}"))
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK_WHOLE)
+    id = client.head()[1]["x-aibridge-interception-id"]
 
     def home() -> bool:
         file = f"file:{server.folder}/records.db?immutable=1"  # read without the log that stands beside it
@@ -68,7 +70,7 @@ def test_records_come_home_into_the_database_s_own_file(server: Server, upstream
             contextlib.suppress(sqlite3.DatabaseError),
             contextlib.closing(sqlite3.connect(file, uri=True)) as alone,
         ):  # it may be changing
-            found = alone.execute("SELECT status_code FROM interceptions").fetchall()
+            found = alone.execute("SELECT status_code FROM interceptions WHERE id = ?", (id,)).fetchall()
         return found == [(200,)]
 
     until(home)

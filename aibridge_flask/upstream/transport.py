@@ -72,8 +72,7 @@ class WireAnswer:
 
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
         """
-        ours: Iterator[bytes] = self._raw.pieces(tick, self._read_timeout) if self._ours else self._made()
-        return ours
+        return cast(Wire, self._raw).pieces(tick, self._read_timeout) if self._ours else self._made()
 
     def _made(self) -> Iterator[bytes]:
         """An answer that `responses` made."""
