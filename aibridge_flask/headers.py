@@ -56,11 +56,7 @@ def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
     >>> from_environ({"HTTP_X_API_KEY": "k", "CONTENT_TYPE": "", "wsgi.input": None})
     {'x-api-key': 'k'}
     """
-    found = {name: environ[key] for key, name in _named(environ)}
-    for key in _WITHOUT_HTTP:
-        if environ.get(key) == "":
-            del found[key.replace("_", "-").lower()]
-    return found
+    return {name: environ[key] for key, name in _named(environ) if environ[key] or key not in _WITHOUT_HTTP}
 
 
 @_of_keys

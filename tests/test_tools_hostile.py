@@ -221,12 +221,9 @@ def test_a_connection_that_died_while_the_tool_ran_is_replaced(
 
 @BOTH
 def test_keys_that_rest_no_time_at_all_were_rate_limited(
-    start: Start, upstream: Upstream, docs: ScriptedMcp, streaming: bool
+    toolbridge_of_two_keys: Server, upstream: Upstream, streaming: bool
 ) -> None:
-    keys = [{"value": "sk-ant-first-0123456789"}, {"value": "sk-ant-second-0123456789"}]
-    one = {"type": "anthropic", "base_url": upstream.url, "keys": keys}
-    server = start(providers=[one], mcp_servers=[{"name": "docs", "url": docs.url}])
-    server.wait_ready("/readyz")
+    server = toolbridge_of_two_keys
     say(upstream, streaming, PICKS)
     upstream.say(answer(429, b"{}", "Retry-After: 0"))
     upstream.say(answer(429, b"{}", "Retry-After: 0"))

@@ -12,7 +12,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.conftest import Start
+from tests.conftest import TWO_KEYS, Start
 from tests.support import bedrock, claude
 from tests.support.claude import message, text, thought, use
 from tests.support.mcp import ScriptedMcp, result
@@ -339,12 +339,9 @@ def test_compressed_bodies_and_answers_are_given_on_decoded(
 
 @BOTH
 def test_a_rested_key_does_not_end_the_loop(
-    start: Start, upstream: Upstream, docs: ScriptedMcp, streaming: bool
+    toolbridge_of_two_keys: Server, upstream: Upstream, streaming: bool
 ) -> None:
-    keys = [{"value": "sk-ant-first-0123456789"}, {"value": "sk-ant-second-0123456789"}]
-    one = {"type": "anthropic", "base_url": upstream.url, "keys": keys}
-    server = start(providers=[one], mcp_servers=[{"name": "docs", "url": docs.url}])
-    server.wait_ready("/readyz")
+    server = toolbridge_of_two_keys
     say(upstream, streaming, PICKS)
     upstream.say(answer(429, b"{}"))
     say(upstream, streaming, ENDS)
@@ -352,7 +349,7 @@ def test_a_rested_key_does_not_end_the_loop(
     assert (status, whole) == (200, True)
     assert b"It is 3" in body
     sent = [heard.header("x-api-key") for heard in upstream.heard]
-    assert sent == [keys[0]["value"], keys[0]["value"], keys[1]["value"]]
+    assert sent == [TWO_KEYS[0], TWO_KEYS[0], TWO_KEYS[1]]
     assert server.record(id)["credential_hint"] == "sk-a...6789"
 
 

@@ -68,8 +68,7 @@ def _clean(value: Any) -> Any:
 def _started(event: Started) -> dict[str, Any]:
     row = _cleaned(event)
     for name in _INDEXED:
-        if len(row[name]) > _CLIP:
-            row[name] = row[name][:_CLIP]
+        row[name] = row[name][:_CLIP]
     return row
 
 
@@ -102,11 +101,6 @@ def _tool(event: ToolUse) -> dict[str, Any]:
     return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
 
 
-def _thought(event: ModelThought) -> dict[str, Any]:
-    row = asdict(event)
-    return {**row, "content": clean(event.content)}
-
-
 def _ended(event: Ended) -> dict[str, Any]:
     return {
         "which": event.id,
@@ -136,7 +130,7 @@ _ROWS: Mapping[type, Any] = {
     KeyUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
     TokenUse: _tokens,
     ToolUse: _tool,
-    ModelThought: _thought,
+    ModelThought: _cleaned,
     Ended: _ended,
     TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
 }

@@ -144,8 +144,6 @@ class Writer:
 
     def _beat(self) -> None:
         """What is to be done from time to time, as far as the database is there."""
-        if monotonic() < min(self._due.values()):
-            return
         for task, due in self._due.items():
             if monotonic() < due:
                 continue
