@@ -380,12 +380,6 @@ def test_off_nothing_of_it_is_loaded(upstream: Upstream, tmp_path: Path) -> None
     assert run(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
 
 
-def test_without_the_package_the_start_says_what_to_install(tmp_path: Path) -> None:
-    ended = run("sys.modules['prometheus_client'] = None\ncreate_app(tree)", tmp_path, metrics=ON)
-    assert "ConfigError: metrics.enabled: " in ended.stderr
-    assert ended.stderr.endswith("pip install prometheus-client\n")
-
-
 def test_records_that_wait_are_shown_until_they_are_written(
     make_app: MakeApp, upstream: Upstream, database_url: str
 ) -> None:

@@ -171,11 +171,6 @@ def networks(values: tuple[str, ...]) -> None:
             ) from None
 
 
-def has_prometheus(enabled: bool) -> None:
-    if enabled and find_spec("prometheus_client") is None:
-        raise ValidationError("the package `prometheus_client` is needed: pip install prometheus-client")
-
-
 def has_opentelemetry(endpoint: str) -> None:
     needed = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
     if endpoint and not all(map(_is_there, needed)):

@@ -71,7 +71,7 @@ class McpSchema(_Frozen):
 
 class MetricsSchema(_Frozen):
     made = values.Metrics
-    enabled = Flag(load_default=False, validate=own.has_prometheus, metadata=_doc("true: Prometheus metrics at `/metrics`"))
+    enabled = Flag(load_default=False, metadata=_doc("true: Prometheus metrics at `/metrics`"))
 
 
 class TracingSchema(_Frozen):

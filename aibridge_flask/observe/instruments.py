@@ -127,7 +127,7 @@ class Instruments:
 
 
 def _made(one: Metric, registry: Any) -> Any:
-    import prometheus_client  # an extra, and slow to import
+    import prometheus_client  # slow to import
 
     kind = getattr(prometheus_client, one.type.title())
     return kind(PREFIX + one.name, one.meaning, one.labels, registry=registry, **dict(one.more))

