@@ -12,7 +12,7 @@ from flask import Flask
 
 from aibridge_flask import create_app
 from aibridge_flask.records import database as databases
-from tests.support import bedrock
+from tests.support import bedrock, claude
 from tests.support.mcp import ScriptedMcp
 from tests.support.postgres import Postgres
 from tests.support.server import KEEPALIVE, PREFIX, Server
@@ -93,6 +93,7 @@ def shared_toolbridge(
         "mcp": {"max_rounds": 3},
         "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],
         "metrics": {"enabled": True},
+        "prices": claude.PRICES,
     }
     server = Server(tmp_path_factory.mktemp("toolbridge"), settings)
     yield server.wait_ready("/readyz")

@@ -112,7 +112,7 @@ def test_a_model_uses_them_and_the_client_sees_one_message(
     calls = [claude.use("a", "bmcp_mcp_add", a=1, b=2), claude.use("b", "bmcp_fastmcp_fail")]
     upstream.say(*claude.step(claude.message("msg_1", *calls, stop="tool_use"), streaming))
     upstream.say(*claude.step(claude.message("msg_2", claude.text("It is 3.")), streaming))
-    ask = {"model": "claude-opus-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "1 + 2?"}]}
+    ask = {"model": claude.MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "1 + 2?"}]}
     with anthropic.Anthropic(base_url=f"{server.url}/anthropic", api_key="aib_0123456789") as client:
         if streaming:
             with client.messages.stream(**ask) as stream:

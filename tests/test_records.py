@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from genai_prices import Usage, calc_price
 
 from aibridge_flask import Actor
 from tests.conftest import BOTH_DATABASES, MakeApp
@@ -84,13 +85,14 @@ def test_an_interception_holds_who_asked_what_and_how_it_went(
     for part in ("token_usages", "user_prompts"):
         for row in record[part]:
             row.pop("created_at")
+    cost = calc_price(Usage(input_tokens=10, output_tokens=20), "claude-sonnet-4-5").total_price
     assert record == {
         "id": id, "initiator_id": "local", "initiator": {"id": "local", "username": "local"}, "metadata": {},
         "provider": "anthropic", "provider_name": "anthropic", "model": "claude-sonnet-4-5", "client": "Claude Code",
         "client_session_id": "s-1", "user_agent": "claude-cli/2.1", "credential_kind": "centralized",
         "credential_hint": "sk-a...6789", "correlating_tool_call_id": "", "thread_parent_id": None, "thread_root_id": None,
         "agent_id": "", "parent_agent_id": "", "route": "/v1/messages", "streaming": False, "status_code": 200,
-        "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": 330,
+        "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": round(cost * 1_000_000),
         "token_usages": [{
             "turn": 0, "provider_response_id": "msg_1", "model": "claude-sonnet-4-5-20250929", "input_tokens": 10, "output_tokens": 20,
             "cache_read_input_tokens": 0, "cache_write_input_tokens": 0, "metadata": {},

@@ -26,9 +26,9 @@ NO_KEY = "aib_0123456789"  # a gateway token's form: it never leaves the bridge
 CENTRAL_ANTHROPIC, CENTRAL_OPENAI = "sk-ant-central-0123456789", "Bearer sk-oai-central-0123456789"
 OWN_KEY = "sk-of-the-user-0123456789"
 SAID = [{"role": "user", "content": "hi"}]
-ASK = {"model": "claude-opus-4-5", "max_tokens": 100, "messages": SAID}
-ASK_CHAT = {"model": "gpt-5-mini", "messages": SAID}
-ASK_RESPONSES = {"model": "gpt-5.1-codex", "input": "hi"}
+ASK = {"model": "claude-test-1", "max_tokens": 100, "messages": SAID}
+ASK_CHAT = {"model": "gpt-test-1", "messages": SAID}
+ASK_RESPONSES = {"model": "gpt-test-2", "input": "hi"}
 
 
 def make_claude(server: Server, **options: object) -> anthropic.Anthropic:
@@ -294,17 +294,17 @@ def test_a_tool_dialogue_is_one_thread(
 
 
 COUNTED = b'{"input_tokens": 14}'
-CLAUDES = b'{"data": [{"type": "model", "id": "claude-opus-4-5", "display_name": "Opus", "created_at": "2025-11-01T00:00:00Z"}], "has_more": false, "first_id": "claude-opus-4-5", "last_id": "claude-opus-4-5"}'
-GPTS = b'{"object": "list", "data": [{"id": "gpt-5-mini", "object": "model", "created": 1, "owned_by": "system"}]}'
+CLAUDES = b'{"data": [{"type": "model", "id": "claude-test-1", "display_name": "Opus", "created_at": "2025-11-01T00:00:00Z"}], "has_more": false, "first_id": "claude-test-1", "last_id": "claude-test-1"}'
+GPTS = b'{"object": "list", "data": [{"id": "gpt-test-1", "object": "model", "created": 1, "owned_by": "system"}]}'
 
 
 def test_tokens_are_counted_and_models_listed(claude: anthropic.Anthropic, upstream: Upstream) -> None:
     upstream.say(answer(200, COUNTED))
     upstream.say(answer(200, CLAUDES))
-    counted = claude.messages.count_tokens(model="claude-opus-4-5", messages=SAID)
+    counted = claude.messages.count_tokens(model="claude-test-1", messages=SAID)
     models = claude.models.list(limit=5)
     assert counted.input_tokens == 14
-    assert [model.id for model in models] == ["claude-opus-4-5"]
+    assert [model.id for model in models] == ["claude-test-1"]
     heard = [(one.method, one.target, one.header("x-api-key")) for one in upstream.heard]
     assert heard == [
         ("POST", "/v1/messages/count_tokens", CENTRAL_ANTHROPIC),
@@ -314,7 +314,7 @@ def test_tokens_are_counted_and_models_listed(claude: anthropic.Anthropic, upstr
 
 def test_gpt_models_are_listed(gpt: openai.OpenAI, upstream: Upstream) -> None:
     upstream.say(answer(200, GPTS))
-    assert [model.id for model in gpt.models.list()] == ["gpt-5-mini"]
+    assert [model.id for model in gpt.models.list()] == ["gpt-test-1"]
     (heard,) = upstream.heard
     assert (heard.target, heard.header("authorization")) == ("/v1/models", CENTRAL_OPENAI)
 
@@ -335,7 +335,7 @@ def test_passing_by_works_without_blocking(server: Server, upstream: Upstream) -
             upstream.say(answer(200, GPTS))
             return counted.input_tokens, claudes, [model.id async for model in gpt.models.list()]
 
-    assert asyncio.run(dialogue()) == (14, ["claude-opus-4-5"], ["gpt-5-mini"])
+    assert asyncio.run(dialogue()) == (14, ["claude-test-1"], ["gpt-test-1"])
 
 
 # Which key the provider sees

@@ -23,7 +23,7 @@ from tests.support.server import Server, until
 from tests.support.upstream import CLOSE, GONE, Upstream, answer, chunk, stream_head, streamed
 
 OPENAI, COPILOT = "/openai/v1/chat/completions", "/copilot/chat/completions"
-ASK = {"model": "gpt-5", "messages": [{"role": "user", "content": "1 + 2?"}]}
+ASK = {"model": "gpt-test-1", "messages": [{"role": "user", "content": "1 + 2?"}]}
 ADD = "bmcp_docs_add"
 MINE, THEIRS = ("call_1", ADD, '{"a": 1,"b":2}'), ("call_2", "grep", '{"for":"x"}')
 PICKS = completion("c1", message("Let me add. ", MINE, reasoning_content="hm"))

@@ -12,18 +12,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from genai_prices import Usage
 
 from aibridge_flask.formats import MESSAGES
 from aibridge_flask.model import ToolResult
-from tests.conftest import Start
+from tests.conftest import MakeApp, Start
 from tests.support import claude
 from tests.support.claude import message, text, use
 from tests.support.mcp import ScriptedMcp, result
 from tests.support.mcp import message as asked_of
-from tests.support.server import KEEPALIVE, PATIENCE, Client, Server, until
+from tests.support.server import KEEPALIVE, PATIENCE, PREFIX, Client, Server, until
 from tests.support.upstream import (
     CLOSE,
     GONE,
@@ -251,16 +253,25 @@ def test_a_key_that_the_upstream_tells_is_not_recorded(
 
 
 def test_each_answer_costs_what_it_costs_alone(
-    toolbridge: Server, upstream: Upstream, docs: ScriptedMcp
+    make_app: MakeApp, upstream: Upstream, docs: ScriptedMcp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens of this model cost double in requests above 200,000."""
-    told = {"model": "claude-sonnet-4-5"}
+
+    def calc_price(usage: Usage, model: str) -> SimpleNamespace:
+        price = 2 if usage.input_tokens > 200_000 else 1
+        return SimpleNamespace(total_price=price * (usage.input_tokens * 3 + usage.output_tokens * 15) / 1e6)
+
+    monkeypatch.setattr("genai_prices.calc_price", calc_price)
+    client = make_app(mcp_servers=[{"name": "docs", "url": docs.url}]).test_client()
+    until(lambda: client.get(f"{PREFIX}/readyz").status_code == 200)
+    told = {"model": "dearer-when-large"}
     used = {"input_tokens": 70_000, "cache_read_input_tokens": 10_000, "cache_creation_input_tokens": 10_000}
     one, two = ({**message(id, MINE, stop="tool_use", **used), **told} for id in ("msg_1", "msg_2"))
     say(upstream, True, one, two, {**message("msg_3", text("x"), **used), **told})
-    _, body, _, id = asked(toolbridge, ask(True, **told))
+    body = client.post(PREFIX + PATH, data=ask(True, **told)).get_data()
     assert events(body)[-2]["usage"]["input_tokens"] == 210_000
-    assert toolbridge.record(id)["cost_micros"] == 3 * (70_000 * 3 + 10_000 * 0.3 + 10_000 * 3.75 + 5 * 15)
+    (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
+    assert record["cost_micros"] == 3 * (90_000 * 3 + 5 * 15)
 
 
 # What MCP servers say.
@@ -431,7 +442,8 @@ def test_nothing_is_left_of_clients_that_leave(
 def test_a_worker_that_ends_while_a_tool_runs(
     start: Start, upstream: Upstream, docs: ScriptedMcp, sign: signal.Signals
 ) -> None:
-    server = start(keepalive_interval=KEEPALIVE, mcp_servers=[{"name": "docs", "url": docs.url}])
+    named = [{"name": "docs", "url": docs.url}]
+    server = start(keepalive_interval=KEEPALIVE, mcp_servers=named, prices=claude.PRICES)
     server.wait_ready("/readyz")
     go, (worker,) = threading.Event(), server.workers()
     docs.on["tools/call"].append(lambda asked: iter([go, result(asked, {"content": []})]))
@@ -467,7 +479,7 @@ def test_a_worker_that_ends_while_a_tool_runs(
 def test_a_database_that_is_away_while_a_tool_runs_holds_nobody_up(
     start: Start, upstream: Upstream, docs: ScriptedMcp
 ) -> None:
-    server = start(mcp_servers=[{"name": "docs", "url": docs.url}])
+    server = start(mcp_servers=[{"name": "docs", "url": docs.url}], prices=claude.PRICES)
     server.wait_ready("/readyz")
     go = threading.Event()
     docs.on["tools/call"].append(lambda asked: iter([go, answer(500, b"")]))

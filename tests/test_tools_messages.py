@@ -22,7 +22,7 @@ from tests.support.server import KEEPALIVE, Server, until
 from tests.support.upstream import CLOSE, GONE, Upstream, answer, chunk, stream_head, streamed
 
 MESSAGES = "/anthropic/v1/messages"
-ASK = {"model": "claude-opus-4-5", "max_tokens": 99, "messages": [{"role": "user", "content": "1 + 2?"}]}
+ASK = {"model": claude.MODEL, "max_tokens": 99, "messages": [{"role": "user", "content": "1 + 2?"}]}
 ADD = "bmcp_docs_add"
 MINE = use("toolu_1", ADD, a=1, b=2)
 THEIRS = use("toolu_2", "Bash", command="ls")
@@ -285,7 +285,7 @@ def test_an_upstream_that_breaks_off_later_is_no_whole_answer(toolbridge: Server
     ("path", "changes"),
     [
         (MESSAGES, {"tool_choice": {"type": "none"}}),
-        (MESSAGES, {"model": "claude-haiku-4-5"}),
+        (MESSAGES, {"model": "claude-test-haiku-1"}),
         ("/anthropic/v1/messages/count_tokens", {}),
     ],
 )
@@ -377,8 +377,7 @@ def test_the_loop_works_on_bedrock(
 
 
 def test_calls_are_counted(toolbridge: Server, upstream: Upstream, docs: ScriptedMcp) -> None:
-    model = "claude-opus-4-5"
-    place = {"provider": "anthropic", "model": model}
+    place = {"provider": "anthropic", "model": claude.MODEL}
     tool = {**place, "server": docs.url, "name": "add"}
     calls, tokens = "injected_tool_invocations_total", "tokens_total"
     before = scrape(toolbridge)

@@ -16,7 +16,7 @@ from tests.support.server import Client, Server, until
 from tests.support.upstream import CLOSE, GONE, LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
 
 RESPONSES, COPILOT = "/openai/v1/responses", "/copilot/responses"
-ASK = {"model": "gpt-5.2", "input": "1 + 2?"}
+ASK = {"model": "gpt-test-2", "input": "1 + 2?"}
 ADD = "bmcp_docs_add"
 OURS, OWN = call("1", ADD, '{"a":1,"b":2}'), call("2", "weigh", '{"item":"tin"}')
 HELLO = text("msg_1", "Let me add.")

@@ -9,6 +9,8 @@ from typing import Any
 from tests.support.upstream import Step, answer, streamed
 
 Block = dict[str, Any]
+MODEL = "claude-test-1"  # made up: no list of models that end will ever hold it
+PRICES = {MODEL: {"input": 5.0, "output": 25.0}}  # nor has it others' prices, which change by the day
 _SIZE = 7
 
 
@@ -30,7 +32,7 @@ def message(id: str, *content: Block, stop: str = "end_turn", **usage: object) -
         "id": id,
         "type": "message",
         "role": "assistant",
-        "model": "claude-opus-4-5",
+        "model": MODEL,
         "content": list(content),
         "stop_reason": stop,
         "stop_sequence": None,
