@@ -15,7 +15,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
 from aibridge_flask.config import load, take
-from aibridge_flask.observe import shared
+from aibridge_flask.observe import multiprocess
 from aibridge_flask.records import database
 
 
@@ -99,7 +99,7 @@ try:
 except ConfigError as error:
     raise SystemExit(f"aibridge: {error.message}") from None
 if load({}).metrics.enabled:
-    shared.begin(joins="GUNICORN_PID" in os.environ)
+    multiprocess.begin(joins="GUNICORN_PID" in os.environ)
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))
@@ -136,11 +136,11 @@ def when_ready(server):
 
 
 def child_exit(server, worker):
-    shared.bury(worker.pid)
+    multiprocess.bury(worker.pid)
 
 
 def on_exit(server):
-    shared.end()
+    multiprocess.end()
 
 
 def post_worker_init(worker):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from . import agent, clients, coding, headers
+from . import agent, clients, content_coding, headers
 from .config import Settings
 from .errors import BackgroundNotSupported, BridgeError, ClientGone, GatewayError
 from .headers import INTERCEPTION_HEADER
@@ -106,7 +106,7 @@ class Bridge:
         keys = outbound.keys(call.headers)
         body = call.read_body()
         coded = call.headers.get("content-encoding", "")
-        text = coding.decode(body, coded, self._settings.max_body_bytes) if coded else body
+        text = content_coding.decode(body, coded, self._settings.max_body_bytes) if coded else body
         facts = interceptor.format.read(text)
         if facts.background:
             raise BackgroundNotSupported

@@ -24,7 +24,7 @@ from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
 from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
 from .tools import ToolBox
-from .upstream.board import Board
+from .upstream.shared_state import Board
 from .web import health, index, metrics, records
 
 _KEY = "aibridge"

@@ -11,10 +11,10 @@ from .hooks import Hooks
 from .model import Actor, Answer, Call, Outgoing
 from .providers import Provider, build
 from .upstream.attempts import Attempts, Sent
-from .upstream.board import Board
 from .upstream.breaker import Breakers
 from .upstream.dump import Dumps
 from .upstream.keys import PASSTHROUGH, Credential, KeyPool, Keys, OwnKey, Signature, user_credential
+from .upstream.shared_state import Board
 from .upstream.transport import Sender, Transport
 from .waiting import Client
 

@@ -9,7 +9,7 @@ from math import inf
 
 from msgspec import Struct
 
-from . import coding
+from . import content_coding
 from .errors import TooManyRounds, TurnFailed, UpstreamCut
 from .formats import Decoding, error_fold, failure_type, told_error
 from .headers import find
@@ -142,20 +142,20 @@ class Turns:
     def _read(self, fold: Fold) -> Fold:
         give_decoded = bool(self._splice) or (self.streamed and not self._asking.facts.asks_usage)
         for name in self._codings:
-            if coding.is_known(name):
-                inflater = coding.Inflater(name, self._asking.limit)
+            if content_coding.is_known(name):
+                inflater = content_coding.Inflater(name, self._asking.limit)
                 fold = Decoding(fold, inflater.feed, give_decoded)
         return fold
 
     @property
     def readable(self) -> bool:
         """Each of the answer's content codings is known."""
-        return all(map(coding.is_known, self._codings))
+        return all(map(content_coding.is_known, self._codings))
 
     @property
     def _codings(self) -> list[str]:
         """In the order in which they were put on."""
-        return coding.codings(find(self.answer.headers, "content-encoding"))
+        return content_coding.codings(find(self.answer.headers, "content-encoding"))
 
     def _refused(self, mask: Callable[[str], str]) -> TurnFailed:
         """The answer's own words, as far as they can be read."""

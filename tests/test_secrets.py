@@ -20,7 +20,7 @@ from aibridge_flask.cli import aibridge
 from aibridge_flask.hooks import Hooks
 from aibridge_flask.model import Call
 from aibridge_flask.outbound import Outbound
-from aibridge_flask.upstream.board import Board
+from aibridge_flask.upstream.shared_state import Board
 from tests.conftest import MakeApp
 from tests.support.postgres import Postgres
 from tests.support.server import PREFIX, Server, free_port, until

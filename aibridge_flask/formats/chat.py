@@ -13,9 +13,8 @@ import msgspec
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, openai, prompt
-from . import offer as offering
-from .chat_fold import ChatReading, UsageFilter
+from . import body, offering, openai, prompt
+from .chat_reader import ChatReading, UsageFilter
 from .chat_splice import ChatSplicer
 from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap

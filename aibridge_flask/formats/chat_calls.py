@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import body
-from .chat_fold import Pieces, call_name
+from .chat_reader import Pieces, call_name
 
 _HELD = -1
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from .. import sse
 from . import body
-from .chat_fold import Pieces
-from .offer import NULL
+from .chat_reader import Pieces
+from .offering import NULL
 
 _EMPTY = b'""'
 

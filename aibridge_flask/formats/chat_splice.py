@@ -14,11 +14,11 @@ from .. import sse
 from ..model import Offer
 from . import body
 from .chat_calls import Calls
-from .chat_fold import ChatReading, tells_usage
 from .chat_message import Message, elements, inside
-from .offer import NULL, grown
-from .results import as_text
+from .chat_reader import ChatReading, tells_usage
+from .offering import NULL, grown
 from .splice import Results, added
+from .tool_results import as_text
 
 _DONE = b"[DONE]"
 _CUT = ("length", "content_filter", "error")

@@ -11,9 +11,8 @@ import msgspec
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, prompt
-from . import offer as offering
-from .messages_fold import MessagesReading
+from . import body, offering, prompt
+from .messages_reader import MessagesReading
 from .messages_splice import MessagesSplicer
 from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .. import sse
 from . import body
-from .offer import NULL, grown
+from .offering import NULL, grown
 
 _EMPTY = b'""'
 _STARTS = (b'"content_block_start"', b'"content_block_delta"')

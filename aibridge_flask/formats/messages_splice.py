@@ -12,9 +12,9 @@ from typing import Any
 
 from .. import sse
 from ..model import Offer, ToolCall, ToolResult
-from . import body, messages_blocks, results
-from .messages_fold import DELTA_HEAD, MessagesReading
-from .offer import NULL, grown
+from . import body, messages_blocks, tool_results
+from .messages_reader import DELTA_HEAD, MessagesReading
+from .offering import NULL, grown
 from .splice import Results, added
 
 _HELD = -1
@@ -180,12 +180,12 @@ def _changed(event: bytes, name: str, value: bytes) -> bytes:
 
 
 def _result(call: ToolCall, result: ToolResult) -> dict[str, Any]:
-    content = [_content(part) for part in results.parts(result)]
+    content = [_content(part) for part in tool_results.parts(result)]
     marked = {"is_error": True} if result.is_error else {}
     return {"type": "tool_result", "tool_use_id": call.id, "content": content, **marked}
 
 
-def _content(part: results.Part) -> dict[str, Any]:
+def _content(part: tool_results.Part) -> dict[str, Any]:
     if not part.picture:
         return {"type": "text", "text": part.text}
     source = {"type": "base64", "media_type": part.media_type, "data": part.picture}

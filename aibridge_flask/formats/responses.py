@@ -13,9 +13,8 @@ from msgspec.structs import replace
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, openai, prompt
-from . import offer as offering
-from .responses_fold import ResponsesReading
+from . import body, offering, openai, prompt
+from .responses_reader import ResponsesReading
 from .responses_splice import ResponsesSplicer
 from .splice import StreamSplice, WholeSplice
 from .tap import StreamTap, WholeTap

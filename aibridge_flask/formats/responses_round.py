@@ -14,9 +14,9 @@ from typing import Any
 from .. import sse
 from ..model import EMPTY
 from . import body
-from .offer import NULL
-from .responses_fold import DULL_HEADS, ITEM_DONE, LAST, place
+from .offering import NULL
 from .responses_items import View
+from .responses_reader import DULL_HEADS, ITEM_DONE, LAST, place
 from .splice import added
 
 _HELD = -1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..model import Offer, ToolCall, ToolResult
-from . import body, results
-from .offer import NULL, grown
-from .responses_fold import ResponsesReading
+from . import body, tool_results
+from .offering import NULL, grown
 from .responses_items import View
+from .responses_reader import ResponsesReading
 from .responses_round import Round, Shown
 from .splice import Results
 
@@ -56,16 +56,16 @@ def _as_items(given: bytes) -> bytes:
 
 
 def _output(call: ToolCall, result: ToolResult) -> dict[str, Any]:
-    parts = results.parts(result)
+    parts = tool_results.parts(result)
     told: Any = [_content(part) for part in parts]
     if not any(part.picture for part in parts):
-        told = results.as_text(result)
+        told = tool_results.as_text(result)
     elif result.is_error:
-        told = [_content(results.Part("Error:")), *told]
+        told = [_content(tool_results.Part("Error:")), *told]
     return {"type": "function_call_output", "call_id": call.id, "output": told}
 
 
-def _content(part: results.Part) -> dict[str, Any]:
+def _content(part: tool_results.Part) -> dict[str, Any]:
     if not part.picture:
         return {"type": "input_text", "text": part.text}
     return {"type": "input_image", "image_url": f"data:{part.media_type};base64,{part.picture}"}

@@ -28,7 +28,7 @@ from ..records.journal import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
 from ..waiting import aside
-from . import shared
+from . import multiprocess
 from .instruments import METRICS, PREFIX, RESTS, Instruments
 
 _OPEN = 1.0
@@ -57,7 +57,7 @@ class Metrics:
         encode, kind = choose_encoder(accept)
         spooled = aside(self._recorder.spooled)
         # in files there is no lock; the registry has gevent's, which no other thread may touch
-        counted = aside(shared.families) if self._common else list(self._registry.collect())
+        counted = aside(multiprocess.families) if self._common else list(self._registry.collect())
         return aside(lambda: encode(_Families([*self._shown(counted, spooled)]))), kind
 
     def _listeners(self) -> Mapping[type, Any]:
@@ -164,7 +164,7 @@ class _Families:
 def _common() -> Instruments:
     """Two in one process would write over each other's counts."""
     found = Instruments(None)
-    found.resume(shared.families())
+    found.resume(multiprocess.families())
     return found
 
 

@@ -8,7 +8,7 @@ from ..config import ProviderSettings
 from ..config.settings import Aws
 from ..formats import MESSAGES
 from . import bedrock
-from .table import Provider, common
+from .provider import Provider, common
 
 _MODELS = "/v1/models"
 _FAILURES = frozenset((503, 504, 529))

@@ -25,9 +25,9 @@ from . import database
 from .checkpoint import Checkpoints
 from .events import Event
 from .losses import Losses
-from .roster import Roster
 from .spool import SUFFIX, Spool, spooled
 from .store import Store
+from .workers import Roster
 from .writer import Entry, Writer
 
 _log = logging.getLogger("aibridge.records")

@@ -14,9 +14,9 @@ from ..waiting import Gate, no_fork, open_gates
 from . import prices
 from .events import Event
 from .losses import Losses
-from .roster import Roster
 from .spool import Spool
 from .store import Refused, Store, StoreDown
+from .workers import Roster
 
 _log = logging.getLogger("aibridge.records")
 _BATCH = 1000

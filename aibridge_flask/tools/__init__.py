@@ -1,6 +1,6 @@
 """The tools of the configured MCP servers: which there are, and how they are called."""
 
-from .calls import Called, Calls
+from .tool_run import Called, Calls
 from .toolbox import ToolBox
 
 __all__ = ["Called", "Calls", "ToolBox"]

@@ -15,9 +15,9 @@ from ..errors import ToolError, UpstreamError, UpstreamTimeout
 from ..headers import find
 from ..model import HeaderList, Outgoing
 from ..upstream.transport import Transport, WireAnswer
-from . import messages
+from . import jsonrpc
 from .deadline import Deadline
-from .messages import Message, error_text
+from .jsonrpc import Message, error_text
 
 LATE = "the MCP server did not answer in time"
 _STREAM = "text/event-stream"
@@ -97,7 +97,7 @@ class Endpoint:
         if kind not in ("application/json", _STREAM):
             raise ToolError("the MCP server's answer is neither JSON nor an event stream")
         try:
-            yield from messages.read(answer, kind, _NEVER)
+            yield from jsonrpc.read(answer, kind, _NEVER)
         except ToolError:
             raise
         except UpstreamError:

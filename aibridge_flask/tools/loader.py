@@ -13,9 +13,9 @@ from ..config.settings import McpServer, Settings
 from ..errors import ToolError
 from ..model import Tool
 from ..waiting import Client
+from .jsonrpc import Message
 from .mcp import McpClient
-from .messages import Message
-from .offered import offered
+from .selection import offered
 
 _log = logging.getLogger("aibridge.tools")
 CLOSE_TIMEOUT = 3.0

@@ -20,10 +20,10 @@ from ..headers import find
 from ..model import HeaderList
 from ..upstream.transport import WireAnswer
 from ..waiting import NOBODY, Client
-from . import messages
+from . import jsonrpc
 from .deadline import Deadline, Listener
 from .endpoint import LATE, Endpoint, SessionLost
-from .messages import Message, error_text
+from .jsonrpc import Message, error_text
 
 T = TypeVar("T")
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -132,14 +132,14 @@ class McpClient:
     def _initialize(self, way: Deadline) -> _Session:
         params = {"protocolVersion": VERSIONS[0], "capabilities": {}, "clientInfo": _about_us()}
         id, step = next(self._ids), way.step()
-        with self._endpoint.post((), messages.request(id, "initialize", params), step) as answer:
+        with self._endpoint.post((), jsonrpc.request(id, "initialize", params), step) as answer:
             given = _Session(id=find(answer.headers, "mcp-session-id"))
             result = self._result(answer, id, given, step)
         agreed, can = result.get("protocolVersion"), result.get("capabilities")
         if agreed not in VERSIONS:
             raise ToolError(self._endpoint.clean(f"the MCP server speaks protocol version {agreed} only"))
         session = _Session(str(agreed), given.id, isinstance(can, dict) and "tools" in can)
-        with self._endpoint.post(session.headers, messages.notification("notifications/initialized"), way):
+        with self._endpoint.post(session.headers, jsonrpc.notification("notifications/initialized"), way):
             return session
 
     def _list(self, session: _Session, way: Deadline) -> list[Message]:
@@ -165,13 +165,13 @@ class McpClient:
         except (ToolError, ClientGone) as error:
             if way.over or isinstance(error, ClientGone):
                 cancelled = {"requestId": id, "reason": error.message}
-                self._aside(session, messages.notification("notifications/cancelled", cancelled))
+                self._aside(session, jsonrpc.notification("notifications/cancelled", cancelled))
             raise
 
     def _ask(
         self, session: _Session, method: str, params: Mapping[str, Any], way: Deadline, id: int
     ) -> Message:
-        body, step = messages.request(id, method, params), way.step()
+        body, step = jsonrpc.request(id, method, params), way.step()
         again = method != "tools/call"  # a tool may have done its work before the connection broke
         with self._endpoint.post(session.headers, body, step, again) as answer:
             return self._result(answer, id, session, step)
@@ -207,7 +207,7 @@ class McpClient:
             self._changed()
         elif "id" in message:
             outcome = {"result": {}} if message["method"] == "ping" else {"error": _NO_METHOD}
-            reply = messages.encode({"id": message["id"], **outcome})
+            reply = jsonrpc.encode({"id": message["id"], **outcome})
             with contextlib.suppress(ToolError), self._endpoint.post(session.headers, reply, way):
                 pass
 

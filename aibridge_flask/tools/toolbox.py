@@ -16,8 +16,8 @@ from ..config import Settings
 from ..errors import ToolError
 from ..model import Tool, ToolResult
 from ..waiting import Client
+from .jsonrpc import Message
 from .loader import CLOSE_TIMEOUT, Keeper
-from .messages import Message
 
 
 class ToolBox:

@@ -18,7 +18,7 @@ from typing import cast
 from ..config.settings import CircuitBreaker as Limits
 from ..errors import CircuitOpen, UpstreamTimeout, UpstreamUnreachable
 from ..hooks import BreakerRejected, BreakerTurned, Hooks
-from .board import Board, Key, Notice
+from .shared_state import Board, Key, Notice
 
 _log = logging.getLogger("aibridge.breaker")
 _SIZE = 1000

@@ -16,7 +16,7 @@ from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCre
 from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
 from ..hooks import Hooks, KeyRested, KeyRests, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
-from .board import Board, Notice
+from .shared_state import Board, Notice
 
 PASSTHROUGH = "\0passthrough"  # a scope that no model's name can be
 RATE_LIMITED, UNAUTHORIZED = "rate_limited", "unauthorized"

@@ -4,9 +4,9 @@ The only part that names gevent. Each thing stands here twice, for gevent and fo
 the two holds is told by whether the sockets of this process are gevent's.
 """
 
-from .beside import Beside, Lent
 from .client import NOBODY, Client, news_of, watch
-from .kind import under_gevent
+from .runtime import under_gevent
+from .task_group import Beside, Lent
 from .threads import Gate, after_fork, aside, from_thread, gate, no_fork, open_gates, soon, start_thread
 
 __all__ = [

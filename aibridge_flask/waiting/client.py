@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ClientGone
-from .kind import original, under_gevent
+from .runtime import original, under_gevent
 
 T = TypeVar("T")
 _LOOK_AGAIN = 0.5

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from .kind import original, under_gevent
+from .runtime import original, under_gevent
 
 T = TypeVar("T")
 

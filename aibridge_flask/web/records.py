@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import BridgeError, Unauthorized
 from ..formats.body import dumps
 from ..identity import ActorLoader
-from ..records import queries, search
+from ..reading import interceptions as interception_queries
+from ..reading import search
 from ..records.recorder import Recorder
 from ..waiting import aside
 
@@ -35,8 +36,8 @@ def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: 
                 raise Unauthorized
             given = _PageSchema().load(request.args)
             wanted = search.parse(given.pop("q"))
-            page = queries.Page(**given)
-            found = aside(lambda: queries.interceptions(recorder.engine, actor, wanted, page))
+            page = interception_queries.Page(**given)
+            found = aside(lambda: interception_queries.interceptions(recorder.engine, actor, wanted, page))
         except BridgeError as error:
             return _refusal(error.status, error.message, error.code)
         except ValidationError as error:

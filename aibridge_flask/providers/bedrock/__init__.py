@@ -13,9 +13,9 @@ from ...config.settings import Aws, ProviderSettings
 from ...formats import body
 from ...headers import mask_secret
 from ...model import Answer, Outgoing
-from .answer import decode
 from .credentials import Credentials
 from .request import COUNTED, invocation
+from .response import decode
 from .signature import Signer
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ... import coding
+from ... import content_coding
 from ...config.settings import Aws
 from ...errors import UnknownRoute
 from ...formats import body
@@ -49,7 +49,7 @@ def invocation(outgoing: Outgoing, aws: Aws, base_url: str) -> Outgoing:
     if outgoing.method != "POST":
         raise UnknownRoute(outgoing.method, path)
     coded = find(outgoing.headers, "content-encoding")
-    text = coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
+    text = content_coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
     found = body.members(text)
     shape = _shape(found, find(outgoing.headers, "anthropic-beta"), aws)
     if path == COUNT_ROUTE:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, RowMapping, Table
 
 from ..model import Actor
-from . import tables
+from ..records import tables
 from .search import Search
 
 _PARTS: Mapping[str, Table] = {

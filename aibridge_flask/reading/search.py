@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from .tables import interceptions
+from ..records.tables import interceptions
 
 _TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|([^\s"]\S*))(?=\s|$)')
 _COLUMNS = {

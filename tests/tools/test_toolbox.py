@@ -17,7 +17,7 @@ import pytest
 from aibridge_flask import config
 from aibridge_flask.model import ToolResult
 from aibridge_flask.tools import ToolBox
-from aibridge_flask.tools.offered import offered
+from aibridge_flask.tools.selection import offered
 from aibridge_flask.waiting import NOBODY
 from tests.conftest import MakeApp
 from tests.support.mcp import ADD, SECRET, SESSION, ScriptedMcp, event, events, message, method, result

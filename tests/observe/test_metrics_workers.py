@@ -15,11 +15,11 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from tests.conftest import Start, providers
+from tests.observe.test_metrics import WHOLE, dead_worker
+from tests.serving.test_lifecycle import Stream, ended, streams
 from tests.support.scrape import Page, scrape
 from tests.support.server import PATIENCE, Server, until
 from tests.support.upstream import Upstream, answer
-from tests.test_lifecycle import Stream, ended, streams
-from tests.test_metrics import WHOLE, dead_worker
 from tests.test_relay import ASK_WHOLE, MESSAGES
 
 ON = {"enabled": True}

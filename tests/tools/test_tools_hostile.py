@@ -19,6 +19,8 @@ import pytest
 from aibridge_flask.formats import MESSAGES
 from aibridge_flask.model import ToolResult
 from tests.conftest import Start
+from tests.formats.test_splice_messages import ADD as TOOL
+from tests.formats.test_splice_messages import offered
 from tests.support import claude
 from tests.support.claude import message, text, use
 from tests.support.mcp import ScriptedMcp, result
@@ -36,9 +38,7 @@ from tests.support.upstream import (
     stream_head,
     streamed,
 )
-from tests.test_splice_messages import ADD as TOOL
-from tests.test_splice_messages import offered
-from tests.test_tools_messages import (
+from tests.tools.test_tools_messages import (
     ADD,
     BOTH,
     ENDS,
@@ -50,7 +50,7 @@ from tests.test_tools_messages import (
     events,
     say,
 )
-from tests.test_tools_messages import (
+from tests.tools.test_tools_messages import (
     MESSAGES as PATH,
 )
 

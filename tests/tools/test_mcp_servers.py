@@ -16,10 +16,10 @@ from aibridge_flask import config
 from aibridge_flask.tools import ToolBox
 from aibridge_flask.waiting import NOBODY
 from tests.conftest import Start
+from tests.serving.test_lifecycle import status
 from tests.support import claude
 from tests.support.server import ROOT, free_port, until
 from tests.support.upstream import Upstream
-from tests.test_lifecycle import status
 
 KINDS = ("mcp", "json", "stateless", "fastmcp")
 NAMES = {"add", "fail", "meet", "wait", "grow"}

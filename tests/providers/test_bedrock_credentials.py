@@ -19,11 +19,11 @@ from aibridge_flask.model import Outgoing
 from aibridge_flask.providers.bedrock import credentials
 from aibridge_flask.providers.bedrock.signature import AwsKeys, Signer
 from tests.conftest import MakeApp, Start
+from tests.providers.test_bedrock import ASK, MESSAGES, WHOLE, ask, record
 from tests.support import bedrock
 from tests.support.bedrock import ACCESS_KEY, REGION, SECRET_KEY, signed_by
 from tests.support.server import PREFIX, until
 from tests.support.upstream import Heard, Upstream, answer
-from tests.test_bedrock import ASK, MESSAGES, WHOLE, ask, record
 
 ROLE = "arn:aws:iam::123456789012:role/bridge"
 ROLE_KEY, ROLE_SECRET, TOKEN = "ASIAROLE0123456789", "role/secret+0123456789", "the/session+token=="
