@@ -14,7 +14,7 @@ import gevent.socket
 from gunicorn.workers.ggevent import GeventWorker
 
 from aibridge_flask import ConfigError
-from aibridge_flask.config import load, take
+from aibridge_flask.config import load, take_snapshot
 from aibridge_flask.observe import multiprocess
 from aibridge_flask.records import database
 
@@ -95,11 +95,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 # gunicorn runs this file again at HUP, where nothing that is raised would leave a server standing.
 try:
-    _wrong = take()
+    _wrong = take_snapshot()
 except ConfigError as error:
     raise SystemExit(f"aibridge: {error.message}") from None
 if load({}).metrics.enabled:
-    multiprocess.begin(joins="GUNICORN_PID" in os.environ)
+    multiprocess.set_up(joins="GUNICORN_PID" in os.environ)
 
 bind = os.environ.get("AIBRIDGE_BIND", "127.0.0.1:8080")
 workers = int(os.environ.get("AIBRIDGE_WORKERS", "1"))
@@ -136,11 +136,11 @@ def when_ready(server):
 
 
 def child_exit(server, worker):
-    multiprocess.bury(worker.pid)
+    multiprocess.merge_dead_worker(worker.pid)
 
 
 def on_exit(server):
-    multiprocess.end()
+    multiprocess.tear_down()
 
 
 def post_worker_init(worker):

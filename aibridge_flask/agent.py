@@ -11,39 +11,39 @@ from typing import Any
 from .model import Failure, Fold
 from .records.journal import Journal
 from .turns import Turns
-from .waiting import Beside
+from .waiting import TaskGroup
 
 
-def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Generator[bytes]:
+def converse(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Generator[bytes]:
     """Pieces for the client. Everything known is recorded before the piece with the API's last
     event is given out; `ping` stands in where nothing came for `tick` seconds, between events.
 
     Raises UpstreamError, ClientGone.
     """
-    yield from _relay(turns, journal, ping, tick)
-    while turns.fold.wants:
-        running = turns.run(journal.picked())
+    yield from _relay(turns, journal, ping, idle_interval)
+    while turns.fold.awaits_tools:
+        running = turns.run_tools(journal.injected_calls())
         try:
-            yield from _await(running, turns, ping, tick)
+            yield from _await(running, turns, ping, idle_interval)
         finally:  # a tool that has begun may have done its work, also where nobody waits for it
-            turns.tell(running.called)
-        asked = turns.ask(running.called)
-        yield from _await(asked, turns, ping, tick)
-        turns.take(asked)
-        yield from _relay(turns, journal, ping, tick)
+            turns.tell(running.outcomes)
+        asked = turns.send_follow_up(running.outcomes)
+        yield from _await(asked, turns, ping, idle_interval)
+        turns.next_response(asked)
+        yield from _relay(turns, journal, ping, idle_interval)
 
 
-def _relay(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
+def _relay(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Iterator[bytes]:
     """One answer. A ping is due where nothing was given for `tick` seconds, also while all is held back."""
     reader, fold = _Reader(turns, journal), turns.fold
     given = monotonic()
-    for piece in turns.answer.pieces(tick):
+    for piece in turns.response.iter_body(idle_interval):
         out = reader.feed(piece) if piece else b""
         if out:
-            journal.giving()
-        elif fold.wants and not piece:
+            journal.first_byte_sent()
+        elif fold.awaits_tools and not piece:
             break  # it has told all that counts, and does not end
-        elif ping and reader.may_ping and (not piece or monotonic() - given >= tick):
+        elif ping and reader.may_ping and (not piece or monotonic() - given >= idle_interval):
             out, journal.exact = ping, False
         if out:
             yield out
@@ -58,16 +58,16 @@ class _Reader:
     __slots__ = ("_answer", "_fold", "_journal", "_told", "ended")
 
     def __init__(self, turns: Turns, journal: Journal) -> None:
-        self._answer, self._fold, self._journal = turns.answer, turns.fold, journal
+        self._answer, self._fold, self._journal = turns.response, turns.fold, journal
         self.ended = self._told = False
 
     @property
     def may_ping(self) -> bool:
-        return self._fold.between and not self._fold.complete and not self.ended
+        return self._fold.at_event_boundary and not self._fold.complete and not self.ended
 
     def feed(self, piece: bytes) -> bytes:
         fold = self._fold
-        self._journal.received(piece)
+        self._journal.body_received(piece)
         out = fold.feed(piece)
         if self._answer.complete:
             return out + self.end()
@@ -81,19 +81,19 @@ class _Reader:
         fold, self.ended = self._fold, True
         out = fold.end()
         _learn(fold, self._journal)
-        if not fold.wants:
+        if not fold.awaits_tools:
             self._journal.end(complete=fold.complete)
         return out
 
 
-def _await(work: Beside[Any], turns: Turns, ping: bytes, tick: float) -> Iterator[bytes]:
+def _await(work: TaskGroup[Any], turns: Turns, ping: bytes, idle_interval: float) -> Iterator[bytes]:
     """Waits for what goes on beside."""
-    while not work.wait(turns.client, tick):
-        if ping and turns.fold.between:
+    while not work.wait(turns.client, idle_interval):
+        if ping and turns.fold.at_event_boundary:
             yield ping
 
 
-def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
+def record_early_end(fold: Fold, journal: Journal, failure: Failure) -> None:
     """The end of an answer that broke off: what was seen of it counts."""
     complete = fold.complete
     fold.end()
@@ -106,4 +106,4 @@ def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
 def _learn(fold: Fold, journal: Journal) -> None:
     journal.exact = journal.exact and fold.exact
     if fold.changed:
-        journal.learn(fold.turn())
+        journal.record_turn(fold.turn())

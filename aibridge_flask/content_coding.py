@@ -10,7 +10,7 @@ from typing import Protocol
 import brotli
 import zstandard
 
-from .errors import BadBody, BodyTooLarge, UnsupportedEncoding
+from .errors import BodyTooLarge, InvalidBody, UnsupportedEncoding
 
 _STEP = 1 << 16
 _MOST_CODINGS = 4  # nobody uses more than one; each is a pass over the whole body
@@ -132,7 +132,7 @@ def codings(header: str) -> list[str]:
     return found if len(found) <= _MOST_CODINGS else ["too many"]
 
 
-class Inflater:
+class BoundedDecoder:
     """Decodes one coded stream piece by piece, up to `limit` bytes in all."""
 
     def __init__(self, coding: str, limit: int) -> None:
@@ -149,7 +149,7 @@ class Inflater:
             for start in range(0, len(data), _STEP):
                 out += self._decoded(data[start : start + _STEP])
         except _BROKEN:
-            raise BadBody("the body is not in the content coding that it names") from None
+            raise InvalidBody("the body is not in the content coding that it names") from None
         return b"".join(out)
 
     def _decoded(self, data: bytes) -> Iterator[bytes]:
@@ -165,7 +165,7 @@ class Inflater:
 def decode(body: bytes, header: str, limit: int) -> bytes:
     """A whole body as text of its media type; raises as `Inflater.feed`, and UnsupportedEncoding."""
     for coding in reversed(codings(header)):
-        body = Inflater(coding, limit).feed(body)
+        body = BoundedDecoder(coding, limit).feed(body)
     return body
 
 

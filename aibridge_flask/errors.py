@@ -59,7 +59,7 @@ class ClientError(BridgeError):
     record_type = "bad_request"
 
 
-class BadBody(ClientError):
+class InvalidBody(ClientError):
     """The body is empty, no JSON, or no JSON object."""
 
     code = "invalid_json"
@@ -133,7 +133,7 @@ class UpgradeRequired(ClientError):
     text = "WebSockets are not supported: use HTTP"
 
 
-class ClientGone(ClientError):
+class ClientDisconnected(ClientError):
     """The client has left. The status is nginx's, and for logs alone."""
 
     status, code, record_type = 499, "client_closed", "client_closed"
@@ -149,7 +149,7 @@ class UpstreamUnreachable(UpstreamError):
     text = "the AI provider could not be reached"
 
 
-class UpstreamRefused(UpstreamUnreachable):
+class UpstreamConnectionFailed(UpstreamUnreachable):
     """No connection came about, so that nothing was sent: asking again costs nothing."""
 
 
@@ -163,7 +163,7 @@ class UpstreamCut(UpstreamError):
     text = "the AI provider's answer broke off"
 
 
-class TurnFailed(UpstreamError):
+class FollowUpFailed(UpstreamError):
     """The upstream refused to go on with a stream that has begun; the words are its own."""
 
     def __init__(self, type: str, code: str, message: str, record_type: str) -> None:

@@ -22,9 +22,9 @@ from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
-from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
+from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blueprint
 from .tools import ToolBox
-from .upstream.shared_state import Board
+from .upstream.shared_state import SharedState
 from .web import health, index, metrics, records
 
 _KEY = "aibridge"
@@ -59,12 +59,12 @@ class AIBridge:
         self._closers[app] = closers = ExitStack()
         closers.callback(parts.recorder.close)
         closers.callback(parts.toolbox.close)
-        closers.callback(parts.board.close)
+        closers.callback(parts.shared_state.close)
         for closing in (*parts.traces, *parts.outbounds):
             closers.callback(closing.close)
         self._register(app, parts)
         parts.recorder.start()
-        parts.board.start()
+        parts.shared_state.start()
         parts.toolbox.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
@@ -128,19 +128,23 @@ class _Parts:
     hooks: Hooks
     recorder: Recorder
     toolbox: ToolBox
-    board: Board
+    shared_state: SharedState
     outbounds: tuple[Outbound, ...]
     traces: tuple[Any, ...]
 
 
 def _assemble(settings: config.Settings, above: Hooks) -> _Parts:
     """Raises ConfigError."""
-    hooks, board = Hooks(above), Board(settings.redis_url)
-    logs.listen(hooks, settings.logs)
+    hooks, shared_state = Hooks(above), SharedState(settings.redis_url)
+    logs.subscribe(hooks, settings.logs)
     traces = _traces(settings, hooks)
-    around = [one.around for one in traces]
-    outbounds = tuple(Outbound(settings, provider, board, hooks, *around) for provider in settings.providers)
-    return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds, traces)
+    wrap_sender = [one.wrap_sender for one in traces]
+    outbounds = tuple(
+        Outbound(settings, provider, shared_state, hooks, *wrap_sender) for provider in settings.providers
+    )
+    return _Parts(
+        settings, hooks, Recorder(settings, hooks), ToolBox(settings), shared_state, outbounds, traces
+    )
 
 
 def _traces(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:
@@ -154,7 +158,7 @@ def _traces(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:
 
 def _unknown_provider(rest: str) -> Response:
     error: BridgeError = UnknownProvider(rest.partition("/")[0])
-    return refuse(error, CHAT, new_id(), bridged=False)
+    return error_response(error, CHAT, new_id(), bridged=False)
 
 
 def create_app(settings: Mapping[str, Any] = {}) -> Flask:

@@ -22,9 +22,9 @@ _REQUEST_ONLY = frozenset((
     "host", "content-length", "expect", "forwarded", "x-real-ip", "via", "cookie",
     "authorization", "x-api-key",
 ))  # fmt: skip
-NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
+DROPPED_REQUEST_HEADERS = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
 _NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
-NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
+DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _WITHOUT_HTTP = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _LONG = 2000  # characters of all keys
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
@@ -84,7 +84,9 @@ def _wire_name(name: str) -> str:
     return name.title()
 
 
-def to_upstream(headers: Mapping[str, str], dropped: frozenset[str] = NOT_UP) -> list[tuple[str, str]]:
+def to_upstream(
+    headers: Mapping[str, str], dropped: frozenset[str] = DROPPED_REQUEST_HEADERS
+) -> list[tuple[str, str]]:
     """The client's headers that an upstream may see, which are not `dropped` (NOT_UP and more); the
     credential is added by the caller."""
     if "connection" in headers:
@@ -96,7 +98,9 @@ def to_upstream(headers: Mapping[str, str], dropped: frozenset[str] = NOT_UP) ->
     ]
 
 
-def to_client(headers: HeaderList, dropped: frozenset[str] = NOT_DOWN) -> list[tuple[str, str]]:
+def to_client(
+    headers: HeaderList, dropped: frozenset[str] = DROPPED_RESPONSE_HEADERS
+) -> list[tuple[str, str]]:
     """The upstream's headers that a client may see, which are not `dropped` (NOT_DOWN and more); repeated
     ones stay apart."""
     names = [_lower(name) for name, _ in headers]
@@ -114,7 +118,7 @@ def find(headers: HeaderList, wanted: str) -> str:
     return ""
 
 
-class HeaderView(Mapping[str, str]):
+class HeaderMapping(Mapping[str, str]):
     """A header list, looked into as `requests` has it: any case, repeated ones joined."""
 
     def __init__(self, fields: HeaderList) -> None:
@@ -155,7 +159,7 @@ def _plain(value: str) -> str:
     return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def bearer(value: str) -> str:
+def bearer_token(value: str) -> str:
     """The token of an `Authorization` header, or nothing.
 
     >>> bearer("bearer  abc"), bearer("Basic abc"), bearer("Bearer")

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _log = logging.getLogger("aibridge")
 
 
-class BreakerTurned(Struct, frozen=True):
+class BreakerStateChanged(Struct, frozen=True):
     """`state` is 0 closed, 0.5 half-open, 1 open; not `own` is what another process saw."""
 
     provider: str
@@ -32,14 +32,14 @@ class BreakerRejected(Struct, frozen=True):
     model: str
 
 
-class KeyRested(Struct, frozen=True):
+class KeyCooledDown(Struct, frozen=True):
     """`reason` is `rate_limited` or `unauthorized`."""
 
     provider: str
     reason: str
 
 
-class KeyRests(Struct, frozen=True):
+class KeyCooling(Struct, frozen=True):
     """Until when, for any model, in seconds since 1970; `key` gives nothing of it away."""
 
     provider: str
@@ -62,7 +62,7 @@ class KeysExhausted(Struct, frozen=True):
     outcome: str
 
 
-class Arrived(Struct, frozen=True):
+class RequestArrived(Struct, frozen=True):
     """A request to a provider's routes, whatever becomes of it, and the trace that it belongs to."""
 
     id: str
@@ -83,7 +83,7 @@ class ToolCalled(Struct, frozen=True):
     error: str = ""
 
 
-class Passed(Struct, frozen=True):
+class PassthroughServed(Struct, frozen=True):
     """A passthrough request; `route` is the white list's, not the client's, `status` the answer's. It
     is told before the answer's body goes out."""
 
@@ -95,7 +95,7 @@ class Passed(Struct, frozen=True):
     id: str = ""
 
 
-class Refused(Struct, frozen=True):
+class RequestRejected(Struct, frozen=True):
     """A request that the bridge answered itself, before anything of it was recorded."""
 
     id: str
@@ -126,13 +126,13 @@ class Hooks:
     def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
         self._own[kind].append(listener)
 
-    def hears(self, kind: type) -> bool:
+    def has_listeners(self, kind: type) -> bool:
         for kinds in self.listeners:  # noqa: SIM110 - for each request; `any` takes twice as long
             if kind in kinds:
                 return True
         return False
 
-    def tell(self, value: object) -> None:
+    def emit(self, value: object) -> None:
         kind = type(value)
         for kinds in self.listeners:
             for listener in kinds.get(kind, ()):

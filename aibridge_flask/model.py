@@ -60,7 +60,7 @@ class Secret:
         return bool(self.value)
 
 
-class Call(Struct, frozen=True):
+class ClientRequest(Struct, frozen=True):
     """What a client sent, free of any framework. `headers` has lower-case names, and secrets; `path` and
     `query` are the raw target's, below the gateway's prefix; `client_socket` is empty (None)
     where the server does not give it; `read_body` reads and counts the body once."""
@@ -80,7 +80,7 @@ class Call(Struct, frozen=True):
         return [("method", self.method), ("path", self.path)]  # Struct's own tells all members
 
 
-class Reply(Struct, frozen=True):
+class ClientResponse(Struct, frozen=True):
     """What goes back to the client. `body` is an iterator with `close()`, or a tuple of bytes."""
 
     status: int
@@ -88,7 +88,7 @@ class Reply(Struct, frozen=True):
     body: Any
 
 
-class Outgoing(Struct, frozen=True):
+class UpstreamRequest(Struct, frozen=True):
     """A request to an upstream, with its credential. `id` and `model`, the one asked for, are for those
     who look on."""
 
@@ -115,7 +115,7 @@ class RequestFacts(Struct, frozen=True):
     correlating_tool_call_id: str = ""
     background: bool = False
     user_id: str = ""
-    asks_usage: bool = True
+    includes_usage: bool = True
 
 
 class Usage(Struct, frozen=True):
@@ -211,7 +211,7 @@ class Fold(Protocol):
     """
 
     @property
-    def between(self) -> bool: ...
+    def at_event_boundary(self) -> bool: ...
     @property
     def complete(self) -> bool: ...
     @property
@@ -219,7 +219,7 @@ class Fold(Protocol):
     @property
     def exact(self) -> bool: ...
     @property
-    def wants(self) -> bool: ...
+    def awaits_tools(self) -> bool: ...
     def feed(self, piece: bytes) -> bytes: ...
     def end(self) -> bytes: ...
     def turn(self) -> Turn: ...
@@ -239,8 +239,8 @@ class Offer(Struct, frozen=True):
 
     body: bytes
     tools: tuple[Tool, ...] = ()
-    conceals: bool = False
-    later: Mapping[str, bytes] = EMPTY
+    strips_encrypted: bool = False
+    follow_up_members: Mapping[str, bytes] = EMPTY
 
 
 class Format(Protocol):
@@ -250,12 +250,12 @@ class Format(Protocol):
     PING: bytes
 
     def read(self, body: bytes, /) -> RequestFacts: ...
-    def ask(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
+    def upstream_body(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
     def fold(self, facts: RequestFacts, /) -> Fold: ...
-    def whole_fold(self) -> Fold: ...
+    def blocking_fold(self) -> Fold: ...
     def offer(self, body: bytes, facts: RequestFacts, tools: tuple[Tool, ...], /) -> Offer: ...
     def splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
-    def whole_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
+    def blocking_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
     def error_body(self, error: Any, request_id: str, /) -> bytes: ...
     def error_event(self, error: Any, request_id: str, /) -> bytes: ...
 
@@ -268,7 +268,7 @@ class Interceptor(Struct, frozen=True):
     url: str
 
 
-class Answer(Protocol):
+class UpstreamResponse(Protocol):
     """An upstream's answer: its head is known, its body flows through `pieces`.
 
     `complete` is true as soon as the piece that ends the body has been given out."""
@@ -278,5 +278,5 @@ class Answer(Protocol):
 
     @property
     def complete(self) -> bool: ...
-    def pieces(self, tick: float) -> Iterator[bytes]: ...
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]: ...
     def close(self) -> None: ...

@@ -8,13 +8,21 @@ from . import headers
 from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
 from .hooks import Hooks
-from .model import Actor, Answer, Call, Outgoing
+from .model import Actor, ClientRequest, UpstreamRequest, UpstreamResponse
 from .providers import Provider, build
-from .upstream.attempts import Attempts, Sent
+from .upstream.attempts import Attempted, Attempts
 from .upstream.breaker import Breakers
-from .upstream.dump import Dumps
-from .upstream.keys import PASSTHROUGH, Credential, KeyPool, Keys, OwnKey, Signature, user_credential
-from .upstream.shared_state import Board
+from .upstream.dump import DumpingSender
+from .upstream.keys import (
+    PASSTHROUGH,
+    Credential,
+    CredentialSource,
+    KeyPool,
+    RequestSigning,
+    UserKey,
+    user_credential,
+)
+from .upstream.shared_state import SharedState
 from .upstream.transport import Sender, Transport
 from .waiting import Client
 
@@ -25,73 +33,79 @@ class Outbound:
     """A provider with its connections, keys and breakers."""
 
     def __init__(
-        self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks,
-        around: Callable[[Sender], Sender] = lambda sender: sender,
+        self, settings: Settings, configured: ProviderSettings, shared_state: SharedState, hooks: Hooks,
+        wrap_sender: Callable[[Sender], Sender] = lambda sender: sender,
     ) -> None:  # fmt: skip
         """`around` may look on at what is sent."""
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
         own = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
-        self._not_passed = headers.NOT_UP | own
+        self._not_passed = headers.DROPPED_REQUEST_HEADERS | own
         self._not_bridged = self._not_passed | {"accept-encoding"}
         self._not_decoded = self._not_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
         folder = provider.api_dump_dir
-        self._transport = around(Dumps(transport, provider.name, folder) if folder else transport)
-        self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
-        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
+        self._transport = wrap_sender(
+            DumpingSender(transport, provider.name, folder) if folder else transport
+        )
+        self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
+        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, shared_state, hooks)
         self._attempts = Attempts(
             self._transport, breakers, provider.max_retries, provider.prepare, provider.decode
         )
 
-    def keys(self, given: Mapping[str, str]) -> Keys:
+    def keys(self, given: Mapping[str, str]) -> CredentialSource:
         """The user's own credential, if the settings let it, else the central keys.
 
         Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
         if provider.signs:
-            return Signature(Credential("centralized", provider.signs))
+            return RequestSigning(Credential("centralized", provider.signs))
         own = user_credential(provider.user_headers, given)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
-            return OwnKey(own[0])
+            return UserKey(own[0])
         if own and policy == "reject":
             raise ByokDisabled
         if not self.pool:
             raise MissingCredential(_advice(provider))
         return self.pool
 
-    def bridged(
-        self, call: Call, url: str, body: bytes, actor: Actor, decoded: bool, id: str, model: str
-    ) -> Outgoing:
+    def bridged_request(
+        self, call: ClientRequest, url: str, body: bytes, actor: Actor, decoded: bool, id: str, model: str
+    ) -> UpstreamRequest:
         """A bridged request. It asks for an answer that is not compressed, since it is read;
         `decoded` tells that the body no longer is what its `Content-Encoding` says."""
         dropped = self._not_decoded if decoded else self._not_bridged
         return self._outgoing(call, url, body, actor, dropped, (_IDENTITY,), id, model)
 
-    def passed(self, call: Call, body: bytes, actor: Actor) -> Outgoing:
+    def passthrough_request(self, call: ClientRequest, body: bytes, actor: Actor) -> UpstreamRequest:
         """A passthrough request."""
         return self._outgoing(call, self.provider.url(call), body, actor, self._not_passed, ())
 
-    def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, model: str, client: Client) -> Sent:
+    def send(
+        self, outgoing: UpstreamRequest, keys: CredentialSource, endpoint: str, model: str, client: Client
+    ) -> Attempted:
         """Sends a bridged request with the keys that it may be sent with. Raises UpstreamError,
         ClientGone."""
         return self._attempts.send(outgoing, keys, endpoint, model, client)
 
-    def send_passed(self, outgoing: Outgoing, keys: Keys, client: Client) -> Answer:
+    def send_passthrough(
+        self, outgoing: UpstreamRequest, keys: CredentialSource, client: Client
+    ) -> UpstreamResponse:
         """Sends a passthrough request, which no breaker watches. Raises as `send`."""
-        return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).answer
+        return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).response
 
     def close(self) -> None:
         """Ends the connections that wait for a next request."""
         self._transport.close()
 
     def _outgoing(
-        self, call: Call, url: str, body: bytes, actor: Actor,
+        self, call: ClientRequest, url: str, body: bytes, actor: Actor,
         dropped: frozenset[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
-    ) -> Outgoing:  # fmt: skip
+    ) -> UpstreamRequest:  # fmt: skip
         sent = [("Host", self.provider.host)]
         sent += headers.to_upstream(call.headers, dropped)
         sent += add
@@ -99,7 +113,7 @@ class Outbound:
             sent += headers.actor_headers(actor)
         if body or call.method not in ("GET", "HEAD", "OPTIONS"):
             sent.append(("Content-Length", str(len(body))))
-        return Outgoing(call.method, url, tuple(sent), body, id, model)
+        return UpstreamRequest(call.method, url, tuple(sent), body, id, model)
 
 
 def _advice(provider: Provider) -> str:

@@ -13,24 +13,24 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from .errors import BridgeError, ClientGone, GatewayError
+from .errors import BridgeError, ClientDisconnected, GatewayError
 
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
-class Ending(Struct, frozen=True):
+class StreamEnd(Struct, frozen=True):
     """What belongs to the end of an answer.
 
-    `settle` hears why it ended early; `farewell` gives the error event that may still be
+    `on_early_end` hears why it ended early; `farewell` gives the error event that may still be
     written, or nothing; `release` lets go of the upstream and of the client.
     """
 
-    settle: Callable[[BridgeError], None]
-    farewell: Callable[[BridgeError], bytes]
+    on_early_end: Callable[[BridgeError], None]
+    error_event: Callable[[BridgeError], bytes]
     release: Callable[[], None]
 
 
-class Held:
+class Cleanup:
     """What is to be let go of at the end, the last first; once. What comes after the end is let go of
     at once."""
 
@@ -64,7 +64,7 @@ class Relay:
     """
 
     def __init__(
-        self, pieces: Iterator[bytes], ending: Ending, client: Any, opening: bool, http10: bool
+        self, pieces: Iterator[bytes], ending: StreamEnd, client: Any, opening: bool, http10: bool
     ) -> None:
         self._pieces, self._ending = pieces, ending
         self._client, self._http10 = client, http10
@@ -93,7 +93,7 @@ class Relay:
         except StopIteration:
             self._release()
             raise
-        except ClientGone as error:
+        except ClientDisconnected as error:
             self._end(error)
             self._abort("the client has left")
         except BridgeError as error:
@@ -104,10 +104,10 @@ class Relay:
 
     def close(self) -> None:
         """The server is done, or cannot go on."""
-        self._end(ClientGone())
+        self._end(ClientDisconnected())
 
     def _break(self, error: BridgeError) -> bytes:
-        last = self._ending.farewell(error)
+        last = self._ending.error_event(error)
         self._end(error)
         self._broken = True
         if not last:
@@ -117,7 +117,7 @@ class Relay:
     def _end(self, error: BridgeError) -> None:
         if not self._closed:
             try:
-                self._ending.settle(error)
+                self._ending.on_early_end(error)
             finally:
                 self._release()
 

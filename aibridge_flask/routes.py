@@ -17,19 +17,19 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from . import headers, passthrough
 from .bridge import Bridge
 from .errors import (
-    BadBody,
     BodyTooLarge,
     BridgeError,
     GatewayError,
+    InvalidBody,
     ProviderDisabled,
     Unauthorized,
     UnknownRoute,
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
-from .hooks import Arrived, Refused
+from .hooks import RequestArrived, RequestRejected
 from .identity import ActorLoader
-from .model import Actor, Call, Format, Reply, new_id
+from .model import Actor, ClientRequest, ClientResponse, Format, new_id
 from .outbound import Outbound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
@@ -97,15 +97,15 @@ def provider_blueprint(
 
     def view(rest: str = "") -> Response:
         incoming = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy looks it up at each use
-        call = read_call(incoming, below, limit)
+        call = read_request(incoming, below, limit)
         shape, id = provider.format_at(call.path), new_id()
-        if outbound.hooks.hears(Arrived):
+        if outbound.hooks.has_listeners(RequestArrived):
             traced = (call.headers.get(name, "") for name in ("traceparent", "tracestate"))
-            outbound.hooks.tell(Arrived(id, *traced))
+            outbound.hooks.emit(RequestArrived(id, *traced))
         try:
             if not provider.enabled:
                 raise ProviderDisabled(provider.name)
-            return respond(
+            return flask_response(
                 call, _serve(outbound, bridge, partial(_actor, load, incoming), call, id), incoming
             )
         except BridgeError as error:
@@ -115,8 +115,8 @@ def provider_blueprint(
             told = GatewayError()
         if not told.recorded:
             place = (id, provider.name, call.method, call.path)
-            outbound.hooks.tell(Refused(*place, told.status, told.code))
-        return refuse(told, shape, id, call.path in provider.bridged_routes)
+            outbound.hooks.emit(RequestRejected(*place, told.status, told.code))
+        return error_response(told, shape, id, call.path in provider.bridged_routes)
 
     blueprint.teardown_request(_abandon)
     add_catch_all(blueprint, below, view)
@@ -124,7 +124,9 @@ def provider_blueprint(
     return blueprint
 
 
-def _serve(outbound: Outbound, bridge: Bridge, load: Callable[[], Actor], call: Call, id: str) -> Reply:
+def _serve(
+    outbound: Outbound, bridge: Bridge, load: Callable[[], Actor], call: ClientRequest, id: str
+) -> ClientResponse:
     provider = outbound.provider
     if provider.is_bridged(call):
         return bridge.intercept(outbound, call, load(), id)
@@ -142,11 +144,11 @@ def _actor(load: ActorLoader, incoming: Request) -> Actor:
     return actor
 
 
-def _is_websocket(call: Call) -> bool:
+def _is_websocket(call: ClientRequest) -> bool:
     return call.method == "GET" and call.headers.get("upgrade", "").lower() == "websocket"
 
 
-def read_call(incoming: Request, below: str, limit: int) -> Call:
+def read_request(incoming: Request, below: str, limit: int) -> ClientRequest:
     """The request without Flask. Its path is the raw target's below `below`; one that cannot be
     told from the raw target is empty, which fits no route."""
     environ = incoming.environ
@@ -154,7 +156,7 @@ def read_call(incoming: Request, below: str, limit: int) -> Call:
     script = environ.get("SCRIPT_NAME", "").encode("latin-1")
     if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):
         path = path.removeprefix(quote(script))  # else a proxy has cut it off
-    return Call(
+    return ClientRequest(
         method=incoming.method,
         path=path.removeprefix(below) if path.startswith(below) else "",
         query=query,
@@ -190,11 +192,11 @@ def _read_body(incoming: Request, limit: int) -> bytes:
     except RequestEntityTooLarge:
         raise BodyTooLarge(limit) from None
     except Exception:  # noqa: BLE001 - servers have errors of their own for what they cannot read
-        raise BadBody(_BROKE_OFF) from None
+        raise InvalidBody(_BROKE_OFF) from None
     if len(body) > limit:
         raise BodyTooLarge(limit)
     if len(body) < announced:
-        raise BadBody(_BROKE_OFF)
+        raise InvalidBody(_BROKE_OFF)
     return body
 
 
@@ -211,7 +213,7 @@ def _announced(incoming: Request, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class _Relayed(Response):
+class _RelayedResponse(Response):
     """An upstream's answer, whose headers are its own. What a host does after the view may fail or
     put another answer in its place: then no server ever closes this one, and `_abandon` does."""
 
@@ -231,14 +233,14 @@ def _abandon(_error: BaseException | None) -> None:
         held.close()
 
 
-class _Told(Headers):
+class _CheckedHeaders(Headers):
     """Fields that the parser of an upstream's answer, or we, have looked at already."""
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         self._list = list(fields)
 
 
-def respond(call: Call, reply: Reply, incoming: Request) -> Response:
+def flask_response(call: ClientRequest, reply: ClientResponse, incoming: Request) -> Response:
     """The answer, streamed. Servers call nothing on the body of an answer that has none, so
     such a one is ended here."""
     body = reply.body
@@ -247,12 +249,12 @@ def respond(call: Call, reply: Reply, incoming: Request) -> Response:
             pass
         body.close()
         body = ()
-    response = _Relayed(body, reply.status, _Told(reply.headers), direct_passthrough=True)
+    response = _RelayedResponse(body, reply.status, _CheckedHeaders(reply.headers), direct_passthrough=True)
     incoming.environ[_HELD] = response
     return response
 
 
-def refuse(error: BridgeError, shape: Format, id: str, bridged: bool) -> Response:
+def error_response(error: BridgeError, shape: Format, id: str, bridged: bool) -> Response:
     """An error of the bridge's own, in the API's shape."""
     response = Response(shape.error_body(error, id), error.status, mimetype="application/json")
     for name, value in error.headers:

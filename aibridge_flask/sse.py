@@ -22,7 +22,7 @@ class Event(NamedTuple):
     data: bytes
 
 
-class Scanner:
+class EventSplitter:
     """Gives out what has come in runs that end between two events, and holds back the rest."""
 
     def __init__(self, limit: int = HELD_LIMIT) -> None:
@@ -32,7 +32,7 @@ class Scanner:
         self._limit = limit
 
     @property
-    def between(self) -> bool:
+    def at_event_boundary(self) -> bool:
         """All that came so far ends between two events."""
         return not self._parts
 
@@ -49,7 +49,7 @@ class Scanner:
             return b""
         return self._cut(len(window) - end if end >= 0 else 0)
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         """What was held back, at the end of the stream."""
         return self._cut(0)
 

@@ -39,7 +39,7 @@ def create(user: str, admin: bool, days: int) -> None:
 def list_() -> None:
     """Lists all tokens, never their text."""
     click.echo(_LINE.format("ID", "USER", "TOKEN", "ADMIN", "EXPIRES", "LAST USED", "REVOKED").rstrip())
-    for one in tokens.listed(_engine()):
+    for one in tokens.list_tokens(_engine()):
         times = (_time(one.expires_at), _time(one.last_used_at), _time(one.revoked_at))
         line = _LINE.format(one.id, one.user, one.hint, "admin" if one.admin else "", *times)
         click.echo(line.rstrip())

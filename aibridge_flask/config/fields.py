@@ -74,10 +74,10 @@ class SecretField(fields.Field[Secret]):
     """`{ env = "NAME" }`, `{ file = "path" }` or `{ value = "secret" }`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Secret:
-        return Secret(secret_of(value))
+        return Secret(resolve_secret(value))
 
 
-def secret_of(value: Any) -> str:
+def resolve_secret(value: Any) -> str:
     """The secret that such a table stands for; raises ValidationError."""
     if not isinstance(value, Mapping) or len(value) != 1:
         raise ValidationError(_SOURCE_EXPECTED)

@@ -14,7 +14,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from ..errors import ConfigError
-from .fields import secret_of
+from .fields import resolve_secret
 from .schemas import SettingsSchema
 from .settings import Settings
 
@@ -29,7 +29,7 @@ _DEFAULT_PROVIDERS = (
 _taken: list[dict[str, Any]] = []  # what `take` found, or nothing
 
 
-def take() -> str:
+def take_snapshot() -> str:
     """Reads what `load` starts from, from now on, in this process and in those forked from it: a
     server's master takes it at the start and at each reload, so that a reload with a broken
     configuration changes nothing. Gives what is wrong, if what was taken before stands on; raises
@@ -38,7 +38,7 @@ def take() -> str:
     _taken.clear()
     try:
         load({})
-        _taken.append(_with_secrets(merged({})))
+        _taken.append(_with_secrets(merge_sources({})))
     except ConfigError as error:
         if not before:
             raise
@@ -51,7 +51,7 @@ def _with_secrets(tree: Any) -> Any:
     """A copy, in which secrets stand themselves: their files may be gone when it is used."""
     if isinstance(tree, Mapping):
         if set(tree) in ({"env"}, {"file"}):
-            return {"value": secret_of(tree)}
+            return {"value": resolve_secret(tree)}
         return {key: _with_secrets(inner) for key, inner in tree.items()}
     return [_with_secrets(inner) for inner in tree] if isinstance(tree, list | tuple) else tree
 
@@ -62,13 +62,13 @@ def load(tree: Mapping[str, Any]) -> Settings:
     Raises ConfigError with the full path of each wrong key and what was expected there.
     """
     try:
-        settings: Settings = SettingsSchema().load(merged(tree))
+        settings: Settings = SettingsSchema().load(merge_sources(tree))
     except ValidationError as error:
         raise ConfigError("; ".join(_lines(error.messages))) from None
     return settings
 
 
-def merged(tree: Mapping[str, Any]) -> dict[str, Any]:
+def merge_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
     """All sources as one tree, not validated yet; raises ConfigError."""
     found = copy.deepcopy(_taken[0]) if _taken else _file(os.environ.get("AIBRIDGE_CONFIG", ""))
     _merge(found, tree)

@@ -39,7 +39,7 @@ class _Frozen(Schema):
 
 
 class AuthSchema(_Frozen):
-    made = values.Auth
+    made = values.AuthSettings
     mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who is let in: `local` (direct loopback callers), `token` or `header`"))
     byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped, central keys are used)"))
     actor_header = Text(load_default="X-Remote-User", metadata=_doc("mode `header`: the header that names the actor"))
@@ -48,7 +48,7 @@ class AuthSchema(_Frozen):
 
 
 class RecordsSchema(_Frozen):
-    made = values.Records
+    made = values.RecordSettings
     prompts = Flag(load_default=True, metadata=_doc("false: nothing of a prompt is stored"))
     tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
     thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
@@ -57,25 +57,25 @@ class RecordsSchema(_Frozen):
 
 
 class LogsSchema(_Frozen):
-    made = values.Logs
+    made = values.LogSettings
     level = Text(load_default="info", validate=_one_of("debug", "info", "warning", "error"), metadata=_doc("`debug`, `info`, `warning` or `error`"))
     format = Text(load_default="plain", validate=_one_of("plain", "json"), metadata=_doc("`plain` or `json`"))
     records = Flag(load_default=False, metadata=_doc("true: a JSON line for each record, for a SIEM"))
 
 
 class McpSchema(_Frozen):
-    made = values.Mcp
+    made = values.McpSettings
     tool_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds that one call of a tool may take"))
     max_rounds = Count(load_default=20, validate=POSITIVE, metadata=_doc("upstream calls in one request at most"))
 
 
 class MetricsSchema(_Frozen):
-    made = values.Metrics
+    made = values.MetricsSettings
     enabled = Flag(load_default=False, validate=own.has_prometheus, metadata=_doc("true: Prometheus metrics at `/metrics`"))
 
 
 class TracingSchema(_Frozen):
-    made = values.Tracing
+    made = values.TracingSettings
     endpoint = Text(load_default="", validate=[own.optional_url, own.has_opentelemetry], metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
     prompts = Flag(load_default=False, metadata=_doc("true: recorded prompts are attributes of spans"))
     propagate = Flag(load_default=False, metadata=_doc("true: the upstream gets our `traceparent`, not the client's"))
@@ -90,7 +90,7 @@ class PriceSchema(_Frozen):
 
 
 class CircuitBreakerSchema(_Frozen):
-    made = values.CircuitBreaker
+    made = values.BreakerSettings
     failure_threshold = Count(load_default=5, validate=POSITIVE, metadata=_doc("consecutive failures that open it"))
     interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds after which a closed breaker forgets its failures"))
     timeout = Number(load_default=30.0, validate=POSITIVE, metadata=_doc("seconds open before half-open"))
@@ -98,7 +98,7 @@ class CircuitBreakerSchema(_Frozen):
 
 
 class AwsSchema(_Frozen):
-    made = values.Aws
+    made = values.AwsSettings
     region = Text(required=True, metadata=_doc("AWS region"))
     access_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
     secret_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
@@ -146,7 +146,7 @@ class ProviderSchema(_Frozen):
 
 
 class McpServerSchema(_Frozen):
-    made = values.McpServer
+    made = values.McpServerSettings
     name = Text(required=True, validate=own.provider_name, metadata=_doc("the name in its tools' ids"))
     url = Text(required=True, validate=own.http_url, metadata=_doc("Streamable HTTP endpoint"))
     headers = fields.Dict(Text(), SecretField(), load_default=dict, metadata=_doc("headers to send, each a secret as in `keys`"))
@@ -209,7 +209,7 @@ def _distinct(where: str, names: list[str]) -> None:
             raise ValidationError({where: {position: {"name": [f"{name!r} stands there twice"]}}})
 
 
-def table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def settings_table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Rows of the README's table: setting, default, meaning."""
     for name, field in schema().fields.items():
         inner: Any = field.inner if isinstance(field, fields.List) else field
@@ -217,7 +217,7 @@ def table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[t
         path = f"{prefix}{name}"
         if isinstance(inner, fields.Nested):
             mark = {fields.List: "[].", fields.Dict: ".<model>."}.get(type(field), ".")
-            yield from table(type(inner.schema), path + mark)
+            yield from settings_table(type(inner.schema), path + mark)
         else:
             yield path, _default(field), field.metadata["doc"]
 

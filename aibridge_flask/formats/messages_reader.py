@@ -26,14 +26,14 @@ _PLAIN = (
 
 
 @dataclass(slots=True)
-class _Block:
+class _OpenBlock:
     """A content block that is being streamed."""
 
     start: Mapping[str, Any]
-    pieces: list[str] = field(default_factory=list)
+    deltas: list[str] = field(default_factory=list)
 
 
-class MessagesReading:
+class MessagesReader:
     """What has been seen of one answer; `parts` are the newest run's, as `apart` takes it."""
 
     def __init__(self) -> None:
@@ -42,27 +42,27 @@ class MessagesReading:
         self.complete = False
         self._id = self._model = ""
         self._usage: dict[str, Any] = {}
-        self._open: dict[int, _Block] = {}
+        self._open: dict[int, _OpenBlock] = {}
         self._calls: list[ToolCall] = []
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def worth(self, run: bytes) -> Iterable[bytes]:
-        self.parts = before, text, after = apart(run)
+    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
+        self.parts = before, text, after = split_text_deltas(run)
         if text:
             return sse.split(before + after)
         return [event for event in sse.split(run) if not is_text(event)]
 
-    def event(self, name: bytes, data: bytes) -> None:
+    def read_event(self, name: bytes, data: bytes) -> None:
         found = body.loads(data)
-        handler = _HANDLERS.get(body.string(found, "type") or name.decode("utf-8", "replace"))
+        handler = _HANDLERS.get(body.get_string(found, "type") or name.decode("utf-8", "replace"))
         if handler is not None and isinstance(found, dict):
             handler(self, found)
 
-    def whole(self, found: Any) -> None:
+    def read_body(self, found: Any) -> None:
         self._start_message({"message": found})
-        for block in body.listing(found, "content"):
-            self._close(_Block(block if isinstance(block, dict) else {}))
+        for block in body.get_array(found, "content"):
+            self._close(_OpenBlock(block if isinstance(block, dict) else {}))
         self.complete = isinstance(found, dict)
 
     def end(self) -> None:
@@ -83,42 +83,42 @@ class MessagesReading:
         )
 
     def _start_message(self, found: Mapping[str, Any]) -> None:
-        message = body.mapping(found, "message")
-        self._id = self._id or body.string(message, "id")
-        self._model = self._model or body.string(message, "model")
+        message = body.get_object(found, "message")
+        self._id = self._id or body.get_string(message, "id")
+        self._model = self._model or body.get_string(message, "model")
         self._count(message)
 
     def _start_block(self, found: Mapping[str, Any]) -> None:
-        self._open[body.number(found, "index")] = _Block(body.mapping(found, "content_block"))
+        self._open[body.get_count(found, "index")] = _OpenBlock(body.get_object(found, "content_block"))
 
     def _grow_block(self, found: Mapping[str, Any]) -> None:
-        block = self._open.get(body.number(found, "index"))
-        delta = body.mapping(found, "delta")
-        piece = body.string(delta, "thinking") or body.string(delta, "partial_json")
+        block = self._open.get(body.get_count(found, "index"))
+        delta = body.get_object(found, "delta")
+        piece = body.get_string(delta, "thinking") or body.get_string(delta, "partial_json")
         if block is not None and piece:
-            block.pieces.append(piece)
+            block.deltas.append(piece)
 
     def _stop_block(self, found: Mapping[str, Any]) -> None:
-        block = self._open.pop(body.number(found, "index"), None)
+        block = self._open.pop(body.get_count(found, "index"), None)
         if block is not None:
             self._close(block)
 
-    def _close(self, block: _Block) -> None:
-        start, kind = block.start, body.string(block.start, "type")
+    def _close(self, block: _OpenBlock) -> None:
+        start, kind = block.start, body.get_string(block.start, "type")
         if kind in _TOOLS:
-            text = "".join(block.pieces) or body.dumps(start.get("input") or {}).decode()
-            call = ToolCall(body.string(start, "id"), body.string(start, "name"), text)
+            text = "".join(block.deltas) or body.dumps(start.get("input") or {}).decode()
+            call = ToolCall(body.get_string(start, "id"), body.get_string(start, "name"), text)
             self._calls.append(call)
             self.changed = True
         elif kind == "thinking":
-            text = body.string(start, "thinking") + "".join(block.pieces)
+            text = body.get_string(start, "thinking") + "".join(block.deltas)
             if text:
                 self._thoughts.append(Thought(text, "thinking"))
                 self.changed = True
 
     def _count(self, found: Mapping[str, Any]) -> None:
         """The counts are cumulative: a later one takes an earlier one's place."""
-        told = body.mapping(found, "usage")
+        told = body.get_object(found, "usage")
         self._usage.update({key: told[key] for key in told if told[key] is not None})
         self.changed = True
 
@@ -126,23 +126,23 @@ class MessagesReading:
         self.complete = True
 
     def _fail(self, found: Mapping[str, Any]) -> None:
-        error = body.mapping(found, "error")
-        self._failure = failure(body.string(error, "type"), body.string(error, "message"))
+        error = body.get_object(found, "error")
+        self._failure = failure(body.get_string(error, "type"), body.get_string(error, "message"))
         self.changed = True
 
 
 _HANDLERS = {
-    "message_start": MessagesReading._start_message,
-    "content_block_start": MessagesReading._start_block,
-    "content_block_delta": MessagesReading._grow_block,
-    "content_block_stop": MessagesReading._stop_block,
-    "message_delta": MessagesReading._count,
-    "message_stop": MessagesReading._stop_message,
-    "error": MessagesReading._fail,
+    "message_start": MessagesReader._start_message,
+    "content_block_start": MessagesReader._start_block,
+    "content_block_delta": MessagesReader._grow_block,
+    "content_block_stop": MessagesReader._stop_block,
+    "message_delta": MessagesReader._count,
+    "message_stop": MessagesReader._stop_message,
+    "error": MessagesReader._fail,
 }
 
 
-def apart(run: bytes) -> tuple[bytes, bytes, bytes]:
+def split_text_deltas(run: bytes) -> tuple[bytes, bytes, bytes]:
     """What is before the text deltas, these, and what is after them, where they stand together; else all
     is before them."""
     start = run.find(DELTA_HEAD)
@@ -163,16 +163,16 @@ def usage(told: Mapping[str, Any]) -> Usage:
     further: dict[str, int] = {}
     for key, inner in told.items():
         if not isinstance(inner, Mapping):
-            further.update(body.counts({key: inner}) if key not in _PLAIN else {})
+            further.update(body.positive_counts({key: inner}) if key not in _PLAIN else {})
         elif key == "cache_creation":
-            further.update({f"cache_{name}": count for name, count in body.counts(inner).items()})
+            further.update({f"cache_{name}": count for name, count in body.positive_counts(inner).items()})
         else:
             prefix = "" if key == "server_tool_use" else key.removesuffix("_tokens_details") + "_"
-            further.update({prefix + name: count for name, count in body.counts(inner).items()})
+            further.update({prefix + name: count for name, count in body.positive_counts(inner).items()})
     return Usage(
-        input_tokens=body.number(told, "input_tokens"),
-        output_tokens=body.number(told, "output_tokens"),
-        cache_read_input_tokens=body.number(told, "cache_read_input_tokens"),
-        cache_write_input_tokens=body.number(told, "cache_creation_input_tokens"),
-        metadata=body.some(further),
+        input_tokens=body.get_count(told, "input_tokens"),
+        output_tokens=body.get_count(told, "output_tokens"),
+        cache_read_input_tokens=body.get_count(told, "cache_read_input_tokens"),
+        cache_write_input_tokens=body.get_count(told, "cache_creation_input_tokens"),
+        metadata=body.limit_counts(further),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..errors import BadBody
+from ..errors import InvalidBody
 from ..model import EMPTY, Offer, Tool
 from . import body
 
@@ -21,12 +21,12 @@ def members(data: bytes) -> dict[str, bytes]:
         return {}
     try:
         found = body.members(data)
-        return {} if body.has_doubles(data, found) else found
-    except (BadBody, RecursionError):
+        return {} if body.has_duplicate_names(data, found) else found
+    except (InvalidBody, RecursionError):
         return {}
 
 
-def grown(array: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+def with_elements(array: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
     """A JSON array with more elements, which are given as they stand between its brackets; `null` is an
     empty one.
 
@@ -38,7 +38,7 @@ def grown(array: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
     return b"[" + b",".join(part for part in parts if part) + b"]"
 
 
-def fresh(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
+def without_clashes(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
     """Those that the client has no tool of the same name of."""
     if b"bmcp_" not in array:
         return tools
@@ -47,29 +47,29 @@ def fresh(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
 
 
 def _names(tool: Any) -> tuple[str, str]:
-    return body.string(tool, "name"), body.string(body.mapping(tool, "function"), "name")
+    return body.get_string(tool, "name"), body.get_string(body.get_object(tool, "function"), "name")
 
 
 def is_array(raw: bytes) -> bool:
     return raw == NULL or raw.startswith(b"[")
 
 
-def released(array: bytes, auto: bytes) -> dict[str, bytes]:
+def follow_up_choice(array: bytes, auto: bytes) -> dict[str, bytes]:
     """What changes in later requests where the model must call a tool: it has, and if the client has none of
     its own it would call ours without end."""
     return {} if body.elements(array) else {"tool_choice": auto}
 
 
 @lru_cache(maxsize=16)
-def listed(shape: Shape, tools: tuple[Tool, ...]) -> bytes:
+def tools_json(shape: Shape, tools: tuple[Tool, ...]) -> bytes:
     """The tools as an API takes them, as they stand between an array's brackets."""
     return b",".join(body.dumps(shape(tool)) for tool in tools)
 
 
-def made(
+def make_offer(
     found: Mapping[str, bytes],
     changes: Mapping[str, bytes],
     tools: tuple[Tool, ...],
     later: Mapping[str, bytes] = EMPTY,
 ) -> Offer:
-    return Offer(body.joined({**found, **changes}), tools, later=later)
+    return Offer(body.join_members({**found, **changes}), tools, follow_up_members=later)

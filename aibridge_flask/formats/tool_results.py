@@ -19,7 +19,7 @@ _LARGEST = 5 << 20  # of a picture, in base64: APIs refuse the whole request for
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ContentPart:
     """A text, or a picture in base64 with its media type."""
 
     text: str = ""
@@ -27,15 +27,15 @@ class Part:
     media_type: str = ""
 
 
-def parts(result: ToolResult) -> tuple[Part, ...]:
+def parts(result: ToolResult) -> tuple[ContentPart, ...]:
     """What of a result a model can read; nothing for a result that is empty."""
     if result.error:
-        return (Part(f"Error: {result.error}"),)
+        return (ContentPart(f"Error: {result.error}"),)
     found = tuple(part for block in result.content[:_BLOCKS] for part in _parts(block))
     if not found and result.structured:
-        found = (Part(body.dumps(dict(result.structured)).decode()),)
+        found = (ContentPart(body.dumps(dict(result.structured)).decode()),)
     if not found and result.is_error:
-        return (Part("Error: the tool failed and gave no reason"),)
+        return (ContentPart("Error: the tool failed and gave no reason"),)
     return _bounded(found)
 
 
@@ -46,39 +46,39 @@ def as_text(result: ToolResult) -> str:
     return f"Error: {text}" if result.is_error and not text.startswith("Error") else text
 
 
-def _parts(block: Mapping[str, Any]) -> Iterator[Part]:
-    kind, resource = body.string(block, "type"), body.mapping(block, "resource")
+def _parts(block: Mapping[str, Any]) -> Iterator[ContentPart]:
+    kind, resource = body.get_string(block, "type"), body.get_object(block, "resource")
     if kind == "text":
-        found = Part(body.string(block, "text"))
+        found = ContentPart(body.get_string(block, "text"))
     elif kind == "resource" and "text" in resource:
-        found = Part(body.string(resource, "text"))
+        found = ContentPart(body.get_string(resource, "text"))
     elif kind == "resource":
-        found = _media(body.string(resource, "mimeType"), body.string(resource, "blob"))
+        found = _media(body.get_string(resource, "mimeType"), body.get_string(resource, "blob"))
     elif kind == "resource_link":
-        named = body.string(block, "title") or body.string(block, "name")
-        found = Part(f"{named}: {body.string(block, 'uri')}")
+        named = body.get_string(block, "title") or body.get_string(block, "name")
+        found = ContentPart(f"{named}: {body.get_string(block, 'uri')}")
     elif kind in ("image", "audio"):
-        found = _media(body.string(block, "mimeType"), body.string(block, "data"))
+        found = _media(body.get_string(block, "mimeType"), body.get_string(block, "data"))
     else:
-        found = Part(body.dumps(dict(block)).decode())
+        found = ContentPart(body.dumps(dict(block)).decode())
     if found.text or found.picture:
         yield found
 
 
-def _media(media_type: str, data: str) -> Part:
+def _media(media_type: str, data: str) -> ContentPart:
     picture = media_type in _PICTURES and 0 < len(data) <= _LARGEST
-    return Part("", data, media_type) if picture else Part(_left_out(media_type))
+    return ContentPart("", data, media_type) if picture else ContentPart(_left_out(media_type))
 
 
 def _left_out(media_type: str) -> str:
     return f"[content of type {media_type or 'unknown'} left out]"
 
 
-def _bounded(found: tuple[Part, ...]) -> tuple[Part, ...]:
+def _bounded(found: tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
     left, kept = _MOST, []
     for part in found:
         if len(part.text) > left:
-            kept.append(Part(part.text[:left] + "\n[cut off: too long]"))
+            kept.append(ContentPart(part.text[:left] + "\n[cut off: too long]"))
             break
         left -= len(part.text)
         kept.append(part)

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from flask import Request
 
-from ..config.settings import Auth
+from ..config.settings import AuthSettings
 from ..errors import UntrustedProxy
 from ..model import Actor
 
@@ -16,7 +16,7 @@ _UNIX = "unix:"
 class HeaderLoader:
     """Believes the header from `trusted_proxies` alone; a Unix socket's peer has no address."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: AuthSettings) -> None:
         self._key = "HTTP_" + auth.actor_header.upper().replace("-", "_")
         self._admins = frozenset(auth.admin_actors)
         self._unix = _UNIX in auth.trusted_proxies

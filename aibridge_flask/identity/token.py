@@ -11,12 +11,12 @@ from flask import Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import IdentityUnavailable, Unauthorized
-from ..headers import TOKEN_HEADERS, TOKEN_PREFIX, bearer
+from ..headers import TOKEN_HEADERS, TOKEN_PREFIX, bearer_token
 from ..model import Actor
 from ..records import tokens
-from ..records.events import TokenUsed, now
+from ..records.events import GatewayTokenUsed, now
 from ..records.recorder import Recorder
-from ..waiting import aside
+from ..waiting import run_in_pool
 
 _FRESH = 15.0  # seconds after which one request looks again, while others go on
 _KNOWN = 25.0  # seconds after which every request looks again: a revocation holds within 30
@@ -25,7 +25,7 @@ _SIZE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedToken:
     """What the last look found: no actor (None) for a token that is not valid."""
 
     actor: Actor | None
@@ -46,7 +46,7 @@ class TokenLoader:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, _CachedToken] = OrderedDict()
 
     def __call__(self, request: Request) -> Actor | None:
         """Raises Unauthorized, IdentityUnavailable."""
@@ -59,29 +59,29 @@ class TokenLoader:
             return known.current()
         return self._look(key, known)
 
-    def _look(self, key: str, known: _Known | None) -> Actor | None:
+    def _look(self, key: str, known: _CachedToken | None) -> Actor | None:
         if known:
             self._known[key] = replace(known, being_looked_up=True)
         try:
-            found = aside(lambda: list(tokens.find(self._recorder.engine, key)))
+            found = run_in_pool(lambda: list(tokens.find_by_digest(self._recorder.engine, key)))
         except SQLAlchemyError:
             return self._believe(key, known)
         valid = [token for token in found if token.valid]
         actor = Actor(valid[0].user, admin=valid[0].admin) if valid else None
         expires_at = valid[0].expires_at if valid else ()
-        self._remember(key, _Known(actor, expires_at, monotonic()))
+        self._remember(key, _CachedToken(actor, expires_at, monotonic()))
         if valid:
-            self._recorder.record(TokenUsed(valid[0].id, now()))
+            self._recorder.record(GatewayTokenUsed(valid[0].id, now()))
         return actor
 
-    def _believe(self, key: str, known: _Known | None) -> Actor | None:
+    def _believe(self, key: str, known: _CachedToken | None) -> Actor | None:
         """The database is away: what was known of the token holds on for a quarter of an hour."""
         if known is None or known.age > _AWAY:
             raise IdentityUnavailable
         self._known[key] = replace(known, being_looked_up=False)
         return known.current()
 
-    def _remember(self, key: str, known: _Known) -> None:
+    def _remember(self, key: str, known: _CachedToken) -> None:
         self._known[key] = known
         self._known.move_to_end(key)
         while len(self._known) > _SIZE:
@@ -96,7 +96,7 @@ def _token(request: Request) -> str:
             raise Unauthorized
         if value:
             return value
-    own = bearer(request.headers.get("authorization", "").strip())
+    own = bearer_token(request.headers.get("authorization", "").strip())
     for value in (own, request.headers.get("x-api-key", "").strip()):
         if value.startswith(TOKEN_PREFIX):
             return value

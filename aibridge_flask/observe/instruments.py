@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..records.rows import clean
+from ..records.rows import clean_text
 
 PREFIX = "aibridge_"
 RESTS = "key_rests_until"
@@ -75,7 +75,7 @@ METRICS: Mapping[str, Metric] = {one.name: one for one in _ALL}
 _INNER = _gauge(RESTS, "provider key reason", "what key_pool_state is made of, not shown itself", "livemax")
 
 
-class Names:
+class LabelValues:
     """Keeps the first values of a label apart, so many as LIMITS says; later ones are `other`.
 
     >>> names = Names()
@@ -92,7 +92,7 @@ class Names:
         if label not in self._known:
             return value
         known = self._known[label]
-        text = value if value in known else clean(value[:_CLIP])
+        text = value if value in known else clean_text(value[:_CLIP])
         if text not in known:
             if len(known) >= LIMITS[label]:
                 return OTHER
@@ -107,7 +107,7 @@ class Instruments:
         """`registry` is None where workers count in files."""
         kept = [one for one in (*_ALL, _INNER) if one.type != "gauge" or one.more]
         self._metrics = {one.name: (one.labels, _made(one, registry)) for one in kept}
-        self._names = Names()
+        self._names = LabelValues()
         self._child = cache(self._found)
 
     def __call__(self, name: str, *values: str) -> Any:
@@ -133,7 +133,7 @@ def _made(one: Metric, registry: Any) -> Any:
     return kind(PREFIX + one.name, one.meaning, one.labels, registry=registry, **dict(one.more))
 
 
-def table() -> Iterator[str]:
+def metrics_table() -> Iterator[str]:
     """Rows of the README's table."""
     for one in _ALL:
         labels = ", ".join(f"`{label}`" for label in one.labels)

@@ -18,16 +18,16 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from ..config.settings import Logs
-from ..hooks import Hooks, Passed, Refused
+from ..config.settings import LogSettings
+from ..hooks import Hooks, PassthroughServed, RequestRejected
 from ..records.events import (
+    EventRecorded,
     InterceptionEnded,
     InterceptionStarted,
     ModelThought,
-    Noted,
     Prompt,
-    TokenUse,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 
 REQUESTS, RECORDS = logging.getLogger("aibridge.requests"), logging.getLogger("aibridge.siem")
@@ -35,24 +35,24 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
 _NUMBERS = (int, float)  # a truth is none: its type is another
 _EVENTS = {
     Prompt: "prompt_usage",
-    TokenUse: "token_usage",
-    ToolUse: "tool_usage",
+    TokenUsage: "token_usage",
+    ToolUsage: "tool_usage",
     ModelThought: "model_thought",
 }
 
 
-def listen(hooks: Hooks, settings: Logs) -> None:
+def subscribe(hooks: Hooks, settings: LogSettings) -> None:
     """From now on requests are logged, and records too if the settings say so."""
     hooks.on(InterceptionEnded, _interception)
-    hooks.on(Passed, _passed)
-    hooks.on(Refused, _refused)
+    hooks.on(PassthroughServed, _passed)
+    hooks.on(RequestRejected, _refused)
     if settings.records:
         hooks.on(InterceptionStarted, lambda value: _record("interception_start", value.started))
-        hooks.on(Noted, lambda value: _record(_EVENTS.get(type(value.event), ""), value.event))
+        hooks.on(EventRecorded, lambda value: _record(_EVENTS.get(type(value.event), ""), value.event))
         hooks.on(InterceptionEnded, lambda value: _record("interception_end", value.ended))
 
 
-def configure(settings: Logs) -> None:
+def configure(settings: LogSettings) -> None:
     """For a server of our own: everything goes to standard error, unless somebody has set up
     logging before."""
     own = logging.getLogger("aibridge")
@@ -116,7 +116,7 @@ def _interception(value: InterceptionEnded) -> None:
     )
 
 
-def _passed(value: Passed) -> None:
+def _passed(value: PassthroughServed) -> None:
     _line(
         "passthrough",
         {
@@ -129,7 +129,7 @@ def _passed(value: Passed) -> None:
     )
 
 
-def _refused(value: Refused) -> None:
+def _refused(value: RequestRejected) -> None:
     facts = {"id": value.id, "provider": value.provider, "method": value.method, "path": value.path}
     _line("refused", {**facts, "status": value.status, "error": value.code})
 

@@ -13,21 +13,28 @@ from typing import Any
 from ..config import ProviderSettings
 from ..hooks import (
     BreakerRejected,
-    BreakerTurned,
+    BreakerStateChanged,
     Hooks,
-    KeyRested,
-    KeyRests,
+    KeyCooledDown,
+    KeyCooling,
     KeysExhausted,
     KeysTried,
-    Passed,
+    PassthroughServed,
     RecordsLost,
 )
 from ..model import Usage
-from ..records.events import FirstByte, InterceptionEnded, InterceptionStarted, Noted, Prompt, ToolUse
+from ..records.events import (
+    EventRecorded,
+    FirstByte,
+    InterceptionEnded,
+    InterceptionStarted,
+    Prompt,
+    ToolUsage,
+)
 from ..records.journal import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
-from ..waiting import aside
+from ..waiting import run_in_pool
 from . import multiprocess
 from .instruments import METRICS, PREFIX, RESTS, Instruments
 
@@ -55,22 +62,24 @@ class Metrics:
         from prometheus_client.exposition import choose_encoder
 
         encode, kind = choose_encoder(accept)
-        spooled = aside(self._recorder.spooled)
+        spooled = run_in_pool(self._recorder.spooled)
         # in files there is no lock; the registry has gevent's, which no other thread may touch
-        counted = aside(multiprocess.families) if self._common else list(self._registry.collect())
-        return aside(lambda: encode(_Families([*self._shown(counted, spooled)]))), kind
+        counted = run_in_pool(multiprocess.families) if self._common else list(self._registry.collect())
+        return run_in_pool(lambda: encode(_Families([*self._shown(counted, spooled)]))), kind
 
     def _listeners(self) -> Mapping[type, Any]:
         return {
             InterceptionStarted: self._started,
-            Noted: self._noted,
+            EventRecorded: self._noted,
             FirstByte: self._first_byte,
             InterceptionEnded: self._ended,
-            Passed: lambda told: self._at("passthrough_total", told.provider, told.route, told.method).inc(),
-            BreakerTurned: self._turned,
+            PassthroughServed: lambda told: self._at(
+                "passthrough_total", told.provider, told.route, told.method
+            ).inc(),
+            BreakerStateChanged: self._turned,
             BreakerRejected: self._rejected,
-            KeyRested: self._rested,
-            KeyRests: self._rests,
+            KeyCooledDown: self._rested,
+            KeyCooling: self._rests,
             KeysTried: lambda told: self._at("key_pool_failover_attempts", told.provider).observe(told.count),
             KeysExhausted: self._exhausted,
             RecordsLost: lambda told: self._at("records_lost_total").inc(told.count),
@@ -80,16 +89,16 @@ class Metrics:
         one = told.started
         self._at("interceptions_inflight", one.provider_name, one.model, one.route).inc()
 
-    def _noted(self, told: Noted) -> None:
+    def _noted(self, told: EventRecorded) -> None:
         one, event = told.started, told.event
         place = (one.provider_name, one.model)
         if isinstance(event, Prompt):
             self._at("prompts_total", *place, one.initiator_id, one.client).inc()
-        elif isinstance(event, ToolUse) and event.invocation_error.startswith(NOT_RUN):
+        elif isinstance(event, ToolUsage) and event.invocation_error.startswith(NOT_RUN):
             pass
-        elif isinstance(event, ToolUse) and event.injected:
+        elif isinstance(event, ToolUsage) and event.injected:
             self._at("injected_tool_invocations_total", *place, event.server_url, event.tool).inc()
-        elif isinstance(event, ToolUse):
+        elif isinstance(event, ToolUsage):
             self._at("non_injected_tool_selections_total", *place, event.tool).inc()
 
     def _first_byte(self, told: FirstByte) -> None:
@@ -109,7 +118,7 @@ class Metrics:
             if count > 0:
                 self._at("tokens_total", *place, kind, *who).inc(count)
 
-    def _turned(self, told: BreakerTurned) -> None:
+    def _turned(self, told: BreakerStateChanged) -> None:
         place = (told.provider, told.endpoint, told.model)
         self._at("circuit_breaker_state", *place).set(told.state)
         if told.state == _OPEN and told.own:
@@ -118,20 +127,20 @@ class Metrics:
     def _rejected(self, told: BreakerRejected) -> None:
         self._at("circuit_breaker_rejects_total", told.provider, told.endpoint, told.model).inc()
 
-    def _rested(self, told: KeyRested) -> None:
+    def _rested(self, told: KeyCooledDown) -> None:
         self._at("key_pool_state_transitions_total", told.provider, told.reason).inc()
 
     def _exhausted(self, told: KeysExhausted) -> None:
         self._at("key_pool_exhaustions_total", told.provider, told.outcome).inc()
 
-    def _rests(self, told: KeyRests) -> None:
+    def _rests(self, told: KeyCooling) -> None:
         """For the other workers, which have boards of their own."""
         place = (told.provider, told.key, told.reason)
         self._until[place] = max(told.until, self._until.get(place, 0.0))
         self._at(RESTS, *place).set(self._until[place])
 
     def _shown(self, counted: Sequence[Any], spooled: int) -> Iterator[Any]:
-        rests: list[KeyRests] = []
+        rests: list[KeyCooling] = []
         for family in counted:
             if family.name == PREFIX + RESTS:
                 rests = [_rest(sample) for sample in family.samples]
@@ -176,9 +185,9 @@ def _kinds(usage: Usage) -> Iterator[tuple[str, int]]:
     yield from usage.metadata.items()
 
 
-def _rest(sample: Any) -> KeyRests:
+def _rest(sample: Any) -> KeyCooling:
     labels = sample.labels
-    return KeyRests(labels["provider"], labels["key"], labels["reason"], sample.value)
+    return KeyCooling(labels["provider"], labels["key"], labels["reason"], sample.value)
 
 
 def _info(provider: ProviderSettings) -> tuple[str, str, str]:

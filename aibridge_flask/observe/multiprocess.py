@@ -24,7 +24,7 @@ _begun: list[Path] = []
 _made: list[Path] = []
 
 
-def begin(joins: bool) -> None:
+def set_up(joins: bool) -> None:
     """For a server's master, before prometheus_client is imported; at a reload nothing changes. The
     folder that the operator named is cleared, unless this master `joins` one that still serves."""
     if _begun:
@@ -40,7 +40,7 @@ def begin(joins: bool) -> None:
     _begun.append(folder)
 
 
-def bury(pid: int) -> None:
+def merge_dead_worker(pid: int) -> None:
     """A worker is dead: what it had under way is over, what it counted stays. The dead share one
     file of each type, or every reload would leave some."""
     for folder in _begun:
@@ -51,7 +51,7 @@ def bury(pid: int) -> None:
                 _add(folder / f"{kind}_{pid}.db", folder / f"{kind}_{_DEAD}.db")
 
 
-def end() -> None:
+def tear_down() -> None:
     """The server is over."""
     while _made:
         shutil.rmtree(_made.pop(), ignore_errors=True)

@@ -7,14 +7,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..hooks import Arrived
-from ..model import Outgoing
+from ..hooks import RequestArrived
+from ..model import UpstreamRequest
 
 _NAMES = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
 
 
-def client_trace(told: Arrived) -> Context:
+def client_trace(told: RequestArrived) -> Context:
     """The trace that a request belongs to; empty where it names none."""
     return _propagator.extract(dict(zip(_NAMES, (told.traceparent, told.tracestate), strict=True)), Context())
 
@@ -23,7 +23,7 @@ def below(span: Span) -> Context:
     return set_span_in_context(span, Context())
 
 
-def propagated(outgoing: Outgoing, span: Span) -> Outgoing:
+def propagated(outgoing: UpstreamRequest, span: Span) -> UpstreamRequest:
     """The client's own place in the trace gives way to ours; its state goes on only with its trace."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, below(span))

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from ..hooks import Passed, ToolCalled
-from ..model import Outgoing
-from ..records.events import InterceptionEnded, Started, TokenUse
-from ..records.rows import clean
+from ..hooks import PassthroughServed, ToolCalled
+from ..model import UpstreamRequest
+from ..records.events import InterceptionEnded, Started, TokenUsage
+from ..records.rows import clean_text
 
 Facts = Mapping[str, str | int | float | bool]
 CLIP = 8192
@@ -25,7 +25,7 @@ def known(facts: Facts) -> dict[str, str | int | float | bool]:
     >>> known({"a": "", "b": 0, "c": "x\\ud800"})
     {'b': 0, 'c': 'x?'}
     """
-    told = {key: clean(fact) if isinstance(fact, str) else fact for key, fact in facts.items()}
+    told = {key: clean_text(fact) if isinstance(fact, str) else fact for key, fact in facts.items()}
     return {key: fact for key, fact in told.items() if fact != ""}
 
 
@@ -60,7 +60,7 @@ def outcome(told: InterceptionEnded) -> Facts:
     }
 
 
-def upstream(started: Started, outgoing: Outgoing) -> Facts:
+def upstream(started: Started, outgoing: UpstreamRequest) -> Facts:
     place = urlsplit(outgoing.url)
     return {
         "gen_ai.operation.name": "chat",
@@ -75,11 +75,11 @@ def upstream(started: Started, outgoing: Outgoing) -> Facts:
 
 
 def prompt(text: str) -> Facts:
-    parts = [{"type": "text", "content": clean(text[:CLIP])}]
+    parts = [{"type": "text", "content": clean_text(text[:CLIP])}]
     return {"gen_ai.input.messages": json.dumps([{"role": "user", "parts": parts}], ensure_ascii=False)}
 
 
-def usage(event: TokenUse) -> Facts:
+def usage(event: TokenUsage) -> Facts:
     """The convention counts cached tokens as input too."""
     one = event.usage
     cached = one.cache_read_input_tokens + one.cache_write_input_tokens
@@ -102,7 +102,7 @@ def tool(told: ToolCalled) -> Facts:
     }
 
 
-def passage(told: Passed) -> Facts:
+def passage(told: PassthroughServed) -> Facts:
     return {
         "aibridge.interception.id": told.id,
         "aibridge.actor": told.actor,

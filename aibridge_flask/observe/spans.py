@@ -28,14 +28,14 @@ _TIMEOUT = 5.0
 _END = 5.0
 
 
-class Spans(SpanProcessor):
+class SpanQueue(SpanProcessor):
     """One per application and process: it begins anew after a fork. Takes a span without waiting, and
     drops it when too many wait."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._begin()
-        after_fork(self, Spans._begin)
+        after_fork(self, SpanQueue._begin)
 
     def _begin(self) -> None:
         self._lock, self._running = threading.Lock(), False

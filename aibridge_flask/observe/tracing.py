@@ -14,17 +14,25 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from ..config.settings import Tracing
+from ..config.settings import TracingSettings
 from ..errors import BridgeError
-from ..hooks import Arrived, Hooks, Passed, Refused, ToolCalled
-from ..model import Answer, Outgoing
-from ..records.events import InterceptionEnded, InterceptionStarted, KeyUsed, Noted, Prompt, Started, TokenUse
+from ..hooks import Hooks, PassthroughServed, RequestArrived, RequestRejected, ToolCalled
+from ..model import UpstreamRequest, UpstreamResponse
+from ..records.events import (
+    CredentialUsed,
+    EventRecorded,
+    InterceptionEnded,
+    InterceptionStarted,
+    Prompt,
+    Started,
+    TokenUsage,
+)
 from ..upstream.transport import Sender
 from ..waiting import Client, after_fork
 from . import span_facts
 from .propagation import below, client_trace, propagated
 from .span_facts import CLIP, Facts, known
-from .spans import Spans
+from .spans import SpanQueue
 
 
 @dataclass(slots=True)
@@ -44,9 +52,9 @@ class _Trace:
 class Traces:
     """One application's, with a provider of its own: a host may have another."""
 
-    def __init__(self, hooks: Hooks, settings: Tracing) -> None:
+    def __init__(self, hooks: Hooks, settings: TracingSettings) -> None:
         self._settings = settings
-        spans = Spans(settings.endpoint.rstrip("/") + "/v1/traces")
+        spans = SpanQueue(settings.endpoint.rstrip("/") + "/v1/traces")
         resource = Resource({"service.name": "aibridge"}).merge(OTELResourceDetector().detect())
         limits = SpanLimits(max_span_attribute_length=8 * CLIP)
         provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=limits)
@@ -54,19 +62,21 @@ class Traces:
         self._tracer, self.close = provider.get_tracer("aibridge"), spans.shutdown
         self._traces: dict[str, _Trace] = {}
         after_fork(self, Traces._forked)
-        hooks.on(Arrived, self._arrived)
+        hooks.on(RequestArrived, self._arrived)
         hooks.on(InterceptionStarted, self._started)
-        hooks.on(Noted, self._noted)
+        hooks.on(EventRecorded, self._noted)
         hooks.on(ToolCalled, self._tool_called)
         hooks.on(InterceptionEnded, self._ended)
-        hooks.on(Passed, self._passed)
-        hooks.on(Refused, self._refused)
+        hooks.on(PassthroughServed, self._passed)
+        hooks.on(RequestRejected, self._refused)
 
-    def around(self, sender: Sender) -> Sender:
+    def wrap_sender(self, sender: Sender) -> Sender:
         """A provider's way out, each attempt on which is seen."""
-        return _Way(self, sender)
+        return _TracedSender(self, sender)
 
-    def attempt(self, outgoing: Outgoing, send: Callable[[Outgoing], Answer]) -> Answer:
+    def attempt(
+        self, outgoing: UpstreamRequest, send: Callable[[UpstreamRequest], UpstreamResponse]
+    ) -> UpstreamResponse:
         """A bridged request's is a span until its answer's end; a passthrough request is one span
         altogether."""
         trace = self._traces.get(outgoing.id)
@@ -82,12 +92,12 @@ class Traces:
             raise
         trace.open[span] = str(answer.status) if answer.status >= 400 else ""
         span.set_attribute("http.response.status_code", answer.status)
-        return _Followed(answer, lambda: self._over(outgoing.id, trace, span))
+        return _TracedResponse(answer, lambda: self._over(outgoing.id, trace, span))
 
     def _span(self, name: str, kind: SpanKind, parent: Context, facts: Facts, began: int) -> Span:
         return self._tracer.start_span(name, parent, kind, known(facts), start_time=began)
 
-    def _upstream(self, trace: _Trace, outgoing: Outgoing) -> Span:
+    def _upstream(self, trace: _Trace, outgoing: UpstreamRequest) -> Span:
         facts = {**span_facts.upstream(trace.started[0], outgoing), **trace.prompt}
         name, parent = "Intercept.ProcessRequest.Upstream", below(trace.root[0])
         return self._span(name, SpanKind.CLIENT, parent, facts, time_ns())
@@ -114,10 +124,10 @@ class Traces:
     def _forked(self) -> None:
         self._traces.clear()
 
-    def _refused(self, told: Refused) -> None:
+    def _refused(self, told: RequestRejected) -> None:
         self._traces.pop(told.id, None)
 
-    def _arrived(self, told: Arrived) -> None:
+    def _arrived(self, told: RequestArrived) -> None:
         self._traces[told.id] = _Trace(time_ns(), client_trace(told))
 
     def _started(self, told: InterceptionStarted) -> None:
@@ -126,15 +136,15 @@ class Traces:
             trace.started = (told.started,)
             trace.root = (self._span("Intercept", SpanKind.SERVER, trace.client, facts, trace.began),)
 
-    def _noted(self, told: Noted) -> None:
+    def _noted(self, told: EventRecorded) -> None:
         trace, event = self._traces.get(told.started.id), told.event
         if trace is None:
             return
         if isinstance(event, Prompt) and self._settings.prompts:
             trace.prompt = span_facts.prompt(event.prompt)
-        elif isinstance(event, KeyUsed):
+        elif isinstance(event, CredentialUsed):
             trace.root[0].set_attribute("aibridge.credential.hint", event.credential_hint)
-        elif isinstance(event, TokenUse) and trace.open:
+        elif isinstance(event, TokenUsage) and trace.open:
             list(trace.open)[-1].set_attributes(known(span_facts.usage(event)))
 
     def _tool_called(self, told: ToolCalled) -> None:
@@ -150,7 +160,7 @@ class Traces:
             trace.root[0].set_attributes(known(span_facts.outcome(told)))
             self._end_root(told.started.id, trace, told.ended.error_type)
 
-    def _passed(self, told: Passed) -> None:
+    def _passed(self, told: PassthroughServed) -> None:
         if trace := self._traces.get(told.id):
             self._passthrough(trace).set_attributes(known(span_facts.passage(told)))
             trace.passed = True
@@ -158,20 +168,20 @@ class Traces:
                 self._end_root(told.id, trace, str(told.status) if told.status >= 400 else "")
 
 
-class _Way:
+class _TracedSender:
     def __init__(self, traces: Traces, sender: Sender) -> None:
         self._traces, self._sender, self.close = traces, sender, sender.close
 
-    def send(self, outgoing: Outgoing, client: Client) -> Answer:
+    def send(self, outgoing: UpstreamRequest, client: Client) -> UpstreamResponse:
         return self._traces.attempt(outgoing, lambda sent: self._sender.send(sent, client))
 
 
-class _Followed:
+class _TracedResponse:
     """An answer whose end is told."""
 
-    def __init__(self, answer: Answer, over: Callable[[], None]) -> None:
+    def __init__(self, answer: UpstreamResponse, over: Callable[[], None]) -> None:
         self._answer, self._over = answer, over
-        self.status, self.headers, self.pieces = answer.status, answer.headers, answer.pieces
+        self.status, self.headers, self.iter_body = answer.status, answer.headers, answer.iter_body
 
     @property
     def complete(self) -> bool:

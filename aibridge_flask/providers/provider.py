@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..config import ProviderSettings
-from ..config.settings import CircuitBreaker
+from ..config.settings import BreakerSettings
 from ..errors import UnknownRoute
-from ..model import EMPTY, Answer, Call, Format, Interceptor, Outgoing, Secret
+from ..model import EMPTY, ClientRequest, Format, Interceptor, Secret, UpstreamRequest, UpstreamResponse
 
 # What a path may hold as it stands; an encoded slash inside a model's name stays encoded.
 _RAW = re.compile(r"/[A-Za-z0-9\-._~!$'()*+,:@&=%/]*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f%;\\?#]|//|/\.{1,2}(/|$)")
 
 
-def _as_it_is(outgoing: Outgoing) -> Outgoing:
+def _as_it_is(outgoing: UpstreamRequest) -> UpstreamRequest:
     return outgoing
 
 
-def _as_it_came(outgoing: Outgoing, answer: Answer) -> Answer:
+def _as_it_came(outgoing: UpstreamRequest, answer: UpstreamResponse) -> UpstreamResponse:
     return answer
 
 
@@ -48,7 +48,7 @@ class Provider:
     user_headers: tuple[str, ...] = ("authorization",)
     byok_only: bool = False
     send_actor_headers: bool = False
-    circuit_breaker: tuple[CircuitBreaker, ...] = ()
+    circuit_breaker: tuple[BreakerSettings, ...] = ()
     failures: frozenset[int] = frozenset((503, 504))
     max_retries: int = 0
     api_dump_dir: str = ""
@@ -56,8 +56,8 @@ class Provider:
     translates: bool = False
     signs: str = ""
     own_answers: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
-    prepare: Callable[[Outgoing], Outgoing] = _as_it_is
-    decode: Callable[[Outgoing, Answer], Answer] = _as_it_came
+    prepare: Callable[[UpstreamRequest], UpstreamRequest] = _as_it_is
+    decode: Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse] = _as_it_came
 
     @property
     def host(self) -> str:
@@ -68,14 +68,14 @@ class Provider:
         """The wire format of a path, whatever its method; the provider's own elsewhere."""
         return self.bridged_routes.get(path, self.default_format)
 
-    def create_interceptor(self, call: Call) -> Interceptor:
+    def create_interceptor(self, call: ClientRequest) -> Interceptor:
         """The bridged route that fits; raises UnknownRoute."""
         found = self.bridged_routes.get(call.path)
         if found is None or call.method != "POST":
             raise UnknownRoute(call.method, call.path)
         return Interceptor(found, call.path, self.url(call))
 
-    def is_bridged(self, call: Call) -> bool:
+    def is_bridged(self, call: ClientRequest) -> bool:
         return call.method == "POST" and call.path in self.bridged_routes
 
     def passthrough(self, path: str) -> str:
@@ -89,7 +89,7 @@ class Provider:
                 return route
         return ""
 
-    def url(self, call: Call) -> str:
+    def url(self, call: ClientRequest) -> str:
         """The upstream's URL: the base URL in place of the route prefix, the rest as it came."""
         rest = call.path.removeprefix(self.route_prefix)
         return f"{self.base_url}{rest}?{call.query}" if call.query else self.base_url + rest

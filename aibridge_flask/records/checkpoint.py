@@ -16,13 +16,13 @@ from typing import Any, cast
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..waiting import no_fork, start_thread
+from ..waiting import fork_lock, start_thread
 
 _log = logging.getLogger("aibridge.records")
 _PAUSE = 1.0
 
 
-class Checkpoints:
+class WalCheckpointer:
     """One per process that writes to a SQLite database; others have nothing to bring home."""
 
     def __init__(self, engine: Engine) -> None:
@@ -53,7 +53,7 @@ class Checkpoints:
         try:
             written = self._log_file.stat().st_mtime_ns
             if written != self._seen:
-                with no_fork():
+                with fork_lock():
                     self._bring_home()
                 self._seen = written
         except (OSError, SQLAlchemyError, self._error) as error:

@@ -50,21 +50,21 @@ class Prompt(Struct, frozen=True):
     created_at: datetime
 
 
-class Answered(Struct, frozen=True):
+class PromptAnswered(Struct, frozen=True):
     """The prompt's answer has an id."""
 
     interception_id: str
     provider_response_id: str
 
 
-class KeyUsed(Struct, frozen=True):
+class CredentialUsed(Struct, frozen=True):
     """Another credential than the first one served."""
 
     interception_id: str
     credential_hint: str
 
 
-class TokenUse(Struct, frozen=True):
+class TokenUsage(Struct, frozen=True):
     interception_id: str
     turn: int
     provider_response_id: str
@@ -73,7 +73,7 @@ class TokenUse(Struct, frozen=True):
     created_at: datetime
 
 
-class ToolUse(Struct, frozen=True):
+class ToolUsage(Struct, frozen=True):
     interception_id: str
     turn: int
     position: int
@@ -114,15 +114,35 @@ class Ended(Struct, frozen=True):
     parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
 
 
-class TokenUsed(Struct, frozen=True):
+class GatewayTokenUsed(Struct, frozen=True):
     """A gateway token was used."""
 
     token_id: str
     last_used_at: datetime
 
 
-EVENTS = (Started, Prompt, Answered, KeyUsed, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
-Event = Started | Prompt | Answered | KeyUsed | TokenUse | ToolUse | ModelThought | Ended | TokenUsed
+EVENTS = (
+    Started,
+    Prompt,
+    PromptAnswered,
+    CredentialUsed,
+    TokenUsage,
+    ToolUsage,
+    ModelThought,
+    Ended,
+    GatewayTokenUsed,
+)
+Event = (
+    Started
+    | Prompt
+    | PromptAnswered
+    | CredentialUsed
+    | TokenUsage
+    | ToolUsage
+    | ModelThought
+    | Ended
+    | GatewayTokenUsed
+)
 
 
 class InterceptionStarted(Struct, frozen=True):
@@ -131,7 +151,7 @@ class InterceptionStarted(Struct, frozen=True):
     started: Started
 
 
-class Noted(Struct, frozen=True):
+class EventRecorded(Struct, frozen=True):
     """Something became known of an interception."""
 
     started: Started

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 
-from ..config.settings import Records
+from ..config.settings import RecordSettings
 from ..errors import RecordingFailed
 from ..hooks import Hooks
 from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage
 from .events import (
     EPOCH,
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
+    EventRecorded,
     FirstByte,
     InterceptionEnded,
     InterceptionStarted,
-    KeyUsed,
     ModelThought,
-    Noted,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
     now,
 )
 from .recorder import Recorder
@@ -42,7 +42,7 @@ _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 class Journal:
     """Tells the recorder what is new. `begin` and the first `end` wait until it is written."""
 
-    def __init__(self, recorder: Recorder, keep: Records, hooks: Hooks, started: Started) -> None:
+    def __init__(self, recorder: Recorder, keep: RecordSettings, hooks: Hooks, started: Started) -> None:
         self._recorder, self._keep, self._hooks = recorder, keep, hooks
         self.id, self._model = started.id, started.model
         self._started = started
@@ -74,7 +74,7 @@ class Journal:
         self._received = monotonic()  # the tools' time is as little ours as the upstream's
         self._begin_turn()
 
-    def offering(self, tools: Sequence[Tool]) -> None:
+    def set_offered_tools(self, tools: Sequence[Tool]) -> None:
         """Calls of these are the bridge's to make."""
         self._tools = {tool.id: tool for tool in tools}
 
@@ -84,23 +84,23 @@ class Journal:
         self._prompted = bool(prompt) and self._keep.prompts
         if self._prompted:
             first.append(Prompt(self.id, prompt, self._started.started_at))
-        self._recorder.write(*first, dear=False)
-        self._hooks.tell(InterceptionStarted(self._started))
+        self._recorder.write(*first, must_keep=False)
+        self._hooks.emit(InterceptionStarted(self._started))
         self._note(first[1:])
 
-    def sending(self) -> None:
+    def upstream_started(self) -> None:
         """From now on it is the upstream's time."""
         self._waited += self._received - self._sent
         self._sent = self._received = monotonic()
 
-    def answered(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
+    def head_received(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
         """The upstream's head is known, and to which credential it answered; `mask` takes that out of
         what the upstream says."""
         self._status, self._mask = status, mask
         if hint not in ("", self._started.credential_hint):
-            self._record([KeyUsed(self.id, hint)])
+            self._record([CredentialUsed(self.id, hint)])
 
-    def received(self, piece: bytes) -> None:
+    def body_received(self, piece: bytes) -> None:
         """Bytes of the upstream's answer, as they came."""
         if not self._told.seconds:
             self._received = monotonic()
@@ -108,26 +108,26 @@ class Journal:
             self._first_byte_at = now()
         self._digest.update(piece)
 
-    def giving(self) -> None:
+    def first_byte_sent(self) -> None:
         """A piece goes to the client."""
         if not self._told.seconds:
             seconds = monotonic() - self._begun
             waited = self._waited + self._received - self._sent
             self._told = FirstByte(self._started, seconds, seconds - waited)
-            self._hooks.tell(self._told)
+            self._hooks.emit(self._told)
 
-    def learn(self, turn: Turn) -> None:
+    def record_turn(self, turn: Turn) -> None:
         """Records what `turn` holds and was not told before."""
         news = list(self._news(turn))
         self._turn = turn
         if news:
             self._record(news)
 
-    def picked(self) -> tuple[ToolCall, ...]:
+    def injected_calls(self) -> tuple[ToolCall, ...]:
         """The calls of this turn that are the bridge's to make."""
         return tuple(call for call in self._turn.tool_calls if call.name in self._tools)
 
-    def called(self, call: ToolCall, error: str = "") -> None:
+    def record_tool_outcome(self, call: ToolCall, error: str = "") -> None:
         """A call of `picked` has its result, or failed."""
         calls = enumerate(self._turn.tool_calls)
         position = next(place for place, one in calls if place not in self._settled and one == call)
@@ -141,16 +141,16 @@ class Journal:
         self._note([event for event in news if not _is_pending(event)] if self._tools else news)
 
     def _note(self, news: list[Event]) -> None:
-        if self._hooks.hears(Noted):
+        if self._hooks.has_listeners(EventRecorded):
             for event in news:
-                self._hooks.tell(Noted(self._started, event))
+                self._hooks.emit(EventRecorded(self._started, event))
 
     def _news(self, turn: Turn) -> Iterator[Event]:
         moment, number = now(), self._number
         if self._prompted and not number and turn.response_id != self._turn.response_id:
-            yield Answered(self.id, turn.response_id)
+            yield PromptAnswered(self.id, turn.response_id)
         if turn.usage != self._turn.usage:
-            yield TokenUse(self.id, number, turn.response_id, turn.model, turn.usage, moment)
+            yield TokenUsage(self.id, number, turn.response_id, turn.model, turn.usage, moment)
         for position, call in enumerate(turn.tool_calls[self._calls :], self._calls):
             yield self._use(position, call, moment, _PENDING, turn.response_id)
         self._calls = len(turn.tool_calls)
@@ -165,23 +165,23 @@ class Journal:
 
     def _use(
         self, position: int, call: ToolCall, moment: datetime, error: str, response: str = ""
-    ) -> ToolUse:
+    ) -> ToolUsage:
         said = call.input if self._keep.tool_inputs else ""
         place = (self.id, self._number, position, response or self._turn.response_id, call.id, call.item_id)
         tool = self._tools.get(call.name)
         if tool is None:
-            return ToolUse(*place, call.name, said, moment)
-        return ToolUse(*place, tool.name, said, moment, True, tool.server_url, error)
+            return ToolUsage(*place, call.name, said, moment)
+        return ToolUsage(*place, tool.name, said, moment, True, tool.server_url, error)
 
     def _leave(self, failure: Failure) -> None:
         """No call of ours is left without a word on what became of it."""
         if not self._tools:
             return
-        mixed = len(self.picked()) < len(self._turn.tool_calls)
+        mixed = len(self.injected_calls()) < len(self._turn.tool_calls)
         why = f"{NOT_RUN}{self._mask(failure.message)}" if failure else _MIXED if mixed else _UNFINISHED
         for position, call in enumerate(self._turn.tool_calls):
             if call.name in self._tools and position not in self._settled:
-                self.called(call, why)
+                self.record_tool_outcome(call, why)
 
     def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
         """The interception is over: with `failure`, else with what the answer itself told.
@@ -209,17 +209,17 @@ class Journal:
         )
         try:
             if first:
-                self._recorder.write(ended, dear=True)
+                self._recorder.write(ended, must_keep=True)
             else:
                 self._recorder.record(ended)
         except RecordingFailed:
             _log.exception("the end of interception %s waits to be written", self.id)
         if first:
             if self._first_byte_at is not EPOCH:
-                self.giving()
-            self._hooks.tell(InterceptionEnded(self._started, ended, self._told.seconds, self._told.overhead))
+                self.first_byte_sent()
+            self._hooks.emit(InterceptionEnded(self._started, ended, self._told.seconds, self._told.overhead))
 
 
 def _is_pending(event: Event) -> bool:
     """Of a call that is ours to make is told once it is made."""
-    return isinstance(event, ToolUse) and event.injected
+    return isinstance(event, ToolUsage) and event.injected

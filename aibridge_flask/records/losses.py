@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ..hooks import Hooks, RecordsLost
-from ..waiting import from_thread
+from ..waiting import call_from_thread
 
 
-class Losses:
+class LossCounter:
     """Counted by the writer's thread; told where requests are served."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
         self._count = self._known = 0
-        self._soon = from_thread(self.tell)
+        self._soon = call_from_thread(self.tell)
 
     def add(self, count: int) -> None:
         if count:
@@ -23,4 +23,4 @@ class Losses:
         news = self._count - self._known
         if news:
             self._known += news
-            self._hooks.tell(RecordsLost(news))
+            self._hooks.emit(RecordsLost(news))

@@ -20,15 +20,15 @@ from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..hooks import Hooks
 from ..model import new_id
-from ..waiting import after_fork, gate, no_fork, soon, start_thread, under_gevent
+from ..waiting import after_fork, call_soon, fork_lock, one_shot_event, start_thread, under_gevent
 from . import database
-from .checkpoint import Checkpoints
+from .checkpoint import WalCheckpointer
 from .events import Event
-from .losses import Losses
+from .losses import LossCounter
 from .spool import SUFFIX, Spool, spooled
 from .store import Store
-from .workers import Roster
-from .writer import Entry, Writer
+from .workers import WorkerRegistry
+from .writer import PendingWrite, Writer
 
 _log = logging.getLogger("aibridge.records")
 _QUEUE_LIMIT = 100_000
@@ -48,13 +48,13 @@ class Recorder:
         self._folder = spool_folder(settings.spool_dir, self.engine.url)
         self._running = self._under_gevent = False
         self._starting = threading.Lock()
-        self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
-        self._pending: list[Entry] = []
+        self._queue: SimpleQueue[list[PendingWrite] | None] = SimpleQueue()
+        self._pending: list[PendingWrite] = []
         self._join: Callable[[float], bool] = lambda timeout: True
         self._writers: tuple[Writer, ...] = ()
-        self._checkpoints = Checkpoints(self.engine)
+        self._checkpoints = WalCheckpointer(self.engine)
         self._hooks = hooks
-        self._losses = Losses(hooks)
+        self._losses = LossCounter(hooks)
         after_fork(self, Recorder._forked)
 
     @property
@@ -83,30 +83,30 @@ class Recorder:
         worker_id = new_id()
         engine = database.connect(self._settings.database_url, _PATIENCE_MS)
         store = Store(engine, worker_id, self._settings.prices)
-        self._losses = losses = Losses(self._hooks)
-        roster = Roster(self._folder, worker_id, store, losses)
-        roster.enlist()
+        self._losses = losses = LossCounter(self._hooks)
+        registry = WorkerRegistry(self._folder, worker_id, store, losses)
+        registry.register()
         spool = Spool(self._folder / f"{worker_id}{SUFFIX}", losses)
         refuses = self._settings.records.on_database_down == "refuse"
-        writer = Writer(self._queue, store, spool, roster, losses, refuses)
+        writer = Writer(self._queue, store, spool, registry, losses, refuses)
         self._writers = (writer,)
-        no_fork()
+        fork_lock()
         self._join = start_thread(writer.run)
-        self._checkpoints = Checkpoints(engine)
+        self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()
         atexit.register(self.close)
 
     def record(self, *events: Event) -> None:
         """Enqueues; the writer takes them in this order."""
-        self._put(Entry(events))
+        self._put(PendingWrite(events))
 
-    def write(self, *events: Event, dear: bool) -> None:
+    def write(self, *events: Event, must_keep: bool) -> None:
         """Enqueues and waits until they are written. Raises RecordingFailed where neither
         database nor spool takes them now; only what is dear is then tried again."""
-        if not dear and self._queue.qsize() > _QUEUE_LIMIT:
+        if not must_keep and self._queue.qsize() > _QUEUE_LIMIT:
             raise RecordingFailed
-        opened = gate()
-        entry = Entry(events, opened, dear)
+        opened = one_shot_event()
+        entry = PendingWrite(events, opened, must_keep)
         self._put(entry)
         if not opened.wait(_WAIT) or entry.failed:
             raise RecordingFailed
@@ -124,14 +124,14 @@ class Recorder:
             self._losses.tell()
             self._running = False
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: PendingWrite) -> None:
         self.start()
         if not self._under_gevent:
             self._queue.put([entry])
             return
         self._pending.append(entry)
         if len(self._pending) == 1:
-            soon(self._hand_over)
+            call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         """One entry of the queue for all that came in one round of the hub: each wakes the writer,

@@ -10,16 +10,16 @@ import msgspec
 from msgspec.structs import asdict
 
 from .events import (
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
-    KeyUsed,
+    GatewayTokenUsed,
     ModelThought,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    TokenUsed,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 
 _EPOCH_YEAR = 1971
@@ -29,13 +29,13 @@ _INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id")
 _NUL = b"\\u0000"
 
 
-def row_of(event: Event) -> dict[str, Any]:
+def to_row(event: Event) -> dict[str, Any]:
     """The row; those that update name what they find by `which`."""
     found: dict[str, Any] = _ROWS[type(event)](event)
     return found
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Text that every database takes: no lone surrogates, no NUL.
 
     >>> clean("a\\ud800b\\0")
@@ -59,9 +59,9 @@ def _cleaned(event: Event) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return clean(value)
+        return clean_text(value)
     if isinstance(value, Mapping):
-        return {clean(key): _clean(inner) for key, inner in value.items()}
+        return {clean_text(key): _clean(inner) for key, inner in value.items()}
     return value
 
 
@@ -75,28 +75,28 @@ def _started(event: Started) -> dict[str, Any]:
 def _prompt(event: Prompt) -> dict[str, Any]:
     return {
         "interception_id": event.interception_id,
-        "prompt": clean(event.prompt),
+        "prompt": clean_text(event.prompt),
         "created_at": event.created_at,
     }
 
 
-def _tokens(event: TokenUse) -> dict[str, Any]:
+def _tokens(event: TokenUsage) -> dict[str, Any]:
     usage = event.usage
     return {
         "interception_id": event.interception_id,
         "turn": event.turn,
-        "provider_response_id": clean(event.provider_response_id),
-        "model": clean(event.model),
+        "provider_response_id": clean_text(event.provider_response_id),
+        "model": clean_text(event.model),
         "input_tokens": _bounded(usage.input_tokens),
         "output_tokens": _bounded(usage.output_tokens),
         "cache_read_input_tokens": _bounded(usage.cache_read_input_tokens),
         "cache_write_input_tokens": _bounded(usage.cache_write_input_tokens),
-        "metadata": {clean(key): _bounded(count) for key, count in usage.metadata.items()},
+        "metadata": {clean_text(key): _bounded(count) for key, count in usage.metadata.items()},
         "created_at": event.created_at,
     }
 
 
-def _tool(event: ToolUse) -> dict[str, Any]:
+def _tool(event: ToolUsage) -> dict[str, Any]:
     row = _cleaned(event)
     return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
 
@@ -108,7 +108,7 @@ def _ended(event: Ended) -> dict[str, Any]:
         "new_status_code": event.status_code or None,
         "new_first_byte_at": _known(event.first_byte_at),
         "new_error_type": event.error_type,
-        "new_error_message": clean(event.error_message),
+        "new_error_message": clean_text(event.error_message),
         "new_wire_exact": event.wire_exact,
         "new_response_sha256": event.response_sha256,
     }
@@ -126,11 +126,14 @@ def _bounded(count: int) -> int:
 _ROWS: Mapping[type, Any] = {
     Started: _started,
     Prompt: _prompt,
-    Answered: lambda event: {"which": event.interception_id, "answer": clean(event.provider_response_id)},
-    KeyUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
-    TokenUse: _tokens,
-    ToolUse: _tool,
+    PromptAnswered: lambda event: {
+        "which": event.interception_id,
+        "answer": clean_text(event.provider_response_id),
+    },
+    CredentialUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
+    TokenUsage: _tokens,
+    ToolUsage: _tool,
     ModelThought: _cleaned,
     Ended: _ended,
-    TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
+    GatewayTokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
 }

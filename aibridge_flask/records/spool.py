@@ -11,12 +11,35 @@ from typing import Any
 
 import msgspec
 
-from .events import EVENTS, Event
-from .losses import Losses
-from .rows import clean
+from .events import (
+    CredentialUsed,
+    Ended,
+    Event,
+    GatewayTokenUsed,
+    ModelThought,
+    Prompt,
+    PromptAnswered,
+    Started,
+    TokenUsage,
+    ToolUsage,
+)
+from .losses import LossCounter
+from .rows import clean_text
 
 _log = logging.getLogger("aibridge.records")
-_KINDS = {kind.__name__: kind for kind in EVENTS}
+# What a line of the spool calls its event. The names outlive renamed classes: lines may wait on disk.
+_KINDS: dict[str, type[Event]] = {
+    "Started": Started,
+    "Prompt": Prompt,
+    "Answered": PromptAnswered,
+    "KeyUsed": CredentialUsed,
+    "TokenUse": TokenUsage,
+    "ToolUse": ToolUsage,
+    "ModelThought": ModelThought,
+    "Ended": Ended,
+    "TokenUsed": GatewayTokenUsed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 _BATCH = 1000
 SUFFIX = ".spool"
 _PROBE = b"\n"
@@ -27,7 +50,7 @@ Write = Callable[[list[Event]], int]
 class Spool:
     """Belongs to one thread. What `append` took survives the process and the machine."""
 
-    def __init__(self, path: Path, losses: Losses) -> None:
+    def __init__(self, path: Path, losses: LossCounter) -> None:
         self._path, self._losses = path, losses
         self._file: int = -1
         self._size = path.stat().st_size if path.exists() else 0
@@ -119,7 +142,7 @@ def _batches(lines: Iterable[bytes]) -> Iterator[tuple[list[Event], int, int]]:
 
 
 def _line(event: Event) -> bytes:
-    kind = type(event).__name__
+    kind = _NAMES[type(event)]
     try:
         return msgspec.json.encode([kind, event], enc_hook=dict) + b"\n"
     except UnicodeError:
@@ -129,10 +152,10 @@ def _line(event: Event) -> bytes:
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {clean(key): _cleaned(inner) for key, inner in value.items()}
+        return {clean_text(key): _cleaned(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(inner) for inner in value]
-    return clean(value) if isinstance(value, str) else value
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def _events(line: bytes) -> list[Event]:

@@ -18,19 +18,19 @@ from ..model import Usage
 from . import tables
 from .events import (
     EVENTS,
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
-    KeyUsed,
+    GatewayTokenUsed,
     ModelThought,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    TokenUsed,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 from .prices import UNKNOWN, cost_micros
-from .rows import row_of
+from .rows import to_row
 from .statement import Statement
 
 _log = logging.getLogger("aibridge.records")
@@ -39,11 +39,11 @@ _MOST = 1 << 53
 _INTERRUPTED = "the worker that served it died"
 
 
-class StoreDown(Exception):
+class DatabaseDown(Exception):
     """The database is away or locked; nothing of the batch was written."""
 
 
-class Refused(Exception):
+class RowsRejected(Exception):
     """The database will never take this; nothing of the batch was written."""
 
 
@@ -61,13 +61,13 @@ class Store:
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            Answered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
-            KeyUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
-            TokenUse: _upsert(insert, tables.token_usages),
-            ToolUse: _upsert(insert, tables.tool_usages),
+            PromptAnswered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
+            CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
+            TokenUsage: _upsert(insert, tables.token_usages),
+            ToolUsage: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
             Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END}),
-            TokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
+            GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
             _PARENT: _PARENT,
             _PLACE: _PLACE,
         }
@@ -78,7 +78,7 @@ class Store:
         """All of them or none. Raises StoreDown, Refused."""
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
         for event in events:
-            row = row_of(event)
+            row = to_row(event)
             if isinstance(event, Ended):
                 row["new_cost_micros"] = self._cost(event)
             rows[type(event)].append(row)
@@ -89,7 +89,7 @@ class Store:
         """Together if that can be, else one by one; gives how many are bad. Raises StoreDown."""
         try:
             self.write(events)
-        except Refused as error:
+        except RowsRejected as error:
             if len(events) > 1:
                 return sum(self.write_each([event]) for event in events)
             _log.error("a record could not be written: %s", error)
@@ -102,13 +102,13 @@ class Store:
         with self._transaction() as connection:
             connection.execute(self._renewal, row)
 
-    def absent(self, since: datetime) -> list[str]:
+    def expired_workers(self, since: datetime) -> list[str]:
         """Workers that were not seen since then. Raises StoreDown."""
         c = tables.workers.c
         with self._transaction() as connection:
             return list(connection.scalars(sa.select(c.id).where(c.seen_at < since)))
 
-    def interrupt(self, worker_id: str, moment: datetime) -> int:
+    def interrupt_worker(self, worker_id: str, moment: datetime) -> int:
         """Closes what a dead worker left open; gives how many. Raises StoreDown."""
         c = tables.interceptions.c
         closing = sa.update(tables.interceptions).where(c.worker_id == worker_id, c.ended_at.is_(None))
@@ -118,7 +118,7 @@ class Store:
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
         return count
 
-    def forget(self, worker_id: str) -> None:
+    def delete_worker(self, worker_id: str) -> None:
         """The worker ends in good order. Raises StoreDown."""
         with self._transaction() as connection:
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
@@ -139,7 +139,7 @@ class Store:
                 yield connection
         except SQLAlchemyError as error:
             self.close()
-            raise StoreDown(_name(error)) from None
+            raise DatabaseDown(_name(error)) from None
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[Any]:
@@ -153,10 +153,10 @@ class Store:
             driver.commit()
         except self._bad as error:
             self.close()
-            raise Refused(type(error).__name__) from None
+            raise RowsRejected(type(error).__name__) from None
         except (self._error, SQLAlchemyError) as error:
             self.close()
-            raise StoreDown(_name(error)) from None
+            raise DatabaseDown(_name(error)) from None
 
     def _cost(self, event: Ended) -> int | None:
         told = [part for part in event.parts if part[0] != Usage()]

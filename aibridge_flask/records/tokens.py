@@ -60,12 +60,12 @@ def create(engine: Engine, user: str, admin: bool, days: int) -> str:
     return token
 
 
-def find(engine: Engine, token_digest: str) -> Iterator[Token]:
+def find_by_digest(engine: Engine, token_digest: str) -> Iterator[Token]:
     """The token of a digest, if there is one."""
     return _select(engine, gateway_tokens.c.digest == token_digest)
 
 
-def listed(engine: Engine) -> Iterator[Token]:
+def list_tokens(engine: Engine) -> Iterator[Token]:
     """All tokens, oldest first."""
     return _select(engine, sa.true())
 

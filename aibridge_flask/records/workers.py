@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from .events import now
-from .losses import Losses
+from .losses import LossCounter
 from .spool import SUFFIX, Spool
 from .store import Store
 
@@ -26,15 +26,15 @@ _LOCK = ".lock"
 _ABSENT = timedelta(seconds=60)
 
 
-class Roster:
+class WorkerRegistry:
     """One worker's place among the others; belongs to its writer."""
 
-    def __init__(self, folder: Path, worker_id: str, store: Store, losses: Losses) -> None:
+    def __init__(self, folder: Path, worker_id: str, store: Store, losses: LossCounter) -> None:
         self._folder, self._id, self._store, self._losses = folder, worker_id, store, losses
         self._host = socket.gethostname()
         self._file = -1
 
-    def enlist(self) -> None:
+    def register(self) -> None:
         """From now on the others see that this worker lives. Raises OSError."""
         path = self._folder / f"{self._id}{_LOCK}"
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -43,11 +43,11 @@ class Roster:
     def renew(self) -> None:
         """Tells other hosts too, and closes what workers of theirs left. Raises StoreDown."""
         self._store.renew(self._id, self._host, now())
-        for absent in self._store.absent(now() - _ABSENT):
+        for absent in self._store.expired_workers(now() - _ABSENT):
             if absent != self._id:
                 self._close(absent)
 
-    def bury(self) -> None:
+    def close_dead_workers(self) -> None:
         """Takes over from dead workers of this host. Raises StoreDown."""
         for path in self._folder.glob(f"*{_LOCK}"):
             if path.stem != self._id:
@@ -55,11 +55,11 @@ class Roster:
                     if free:
                         self._take_over(path)
 
-    def leave(self, clean: bool) -> None:
+    def deregister(self, clean: bool) -> None:
         """This worker ends; with records still in its spool it ends as a dead one."""
         if self._file >= 0 and clean:
             (self._folder / f"{self._id}{_LOCK}").unlink(missing_ok=True)
-            self._store.forget(self._id)
+            self._store.delete_worker(self._id)
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -73,7 +73,7 @@ class Roster:
         lock.unlink(missing_ok=True)
 
     def _close(self, worker_id: str) -> None:
-        count = self._store.interrupt(worker_id, now())
+        count = self._store.interrupt_worker(worker_id, now())
         if count:
             _log.warning("interceptions of a worker that died were closed: %d", count)
 

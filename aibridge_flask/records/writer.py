@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from ..waiting import Gate, no_fork, open_gates
+from ..waiting import OneShotEvent, fork_lock, set_events
 from . import prices
 from .events import Event
-from .losses import Losses
+from .losses import LossCounter
 from .spool import Spool
-from .store import Refused, Store, StoreDown
-from .workers import Roster
+from .store import DatabaseDown, RowsRejected, Store
+from .workers import WorkerRegistry
 
 _log = logging.getLogger("aibridge.records")
 _BATCH = 1000
@@ -26,13 +26,13 @@ _BURY = 30.0
 
 
 @dataclass(slots=True)
-class Entry:
+class PendingWrite:
     """Events that belong together; a gate where somebody waits for them to be written. What is
     `dear` is kept for the next try when it can be written nowhere, the rest of such is forgotten."""
 
     events: tuple[Event, ...]
-    gate: Gate | None = None
-    dear: bool = True
+    one_shot_event: OneShotEvent | None = None
+    must_keep: bool = True
     failed: bool = False
 
 
@@ -41,35 +41,39 @@ class Writer:
 
     def __init__(
         self,
-        queue: SimpleQueue[list[Entry] | None],
+        queue: SimpleQueue[list[PendingWrite] | None],
         store: Store,
         spool: Spool,
-        roster: Roster,
-        losses: Losses,
+        registry: WorkerRegistry,
+        losses: LossCounter,
         refuses: bool,
     ) -> None:
-        self._queue, self._store, self._spool, self._roster = queue, store, spool, roster
+        self._queue, self._store, self._spool, self._registry = queue, store, spool, registry
         self._losses = losses
         self._refuses = refuses
-        self._kept: list[Entry] = []
-        self._due = {self._retry: 0.0, self._roster.renew: 0.0, self._roster.bury: 0.0}
-        self._pauses = {self._retry: _RETRY, self._roster.renew: _RENEW, self._roster.bury: _BURY}
+        self._kept: list[PendingWrite] = []
+        self._due = {self._retry: 0.0, self._registry.renew: 0.0, self._registry.close_dead_workers: 0.0}
+        self._pauses = {
+            self._retry: _RETRY,
+            self._registry.renew: _RENEW,
+            self._registry.close_dead_workers: _BURY,
+        }
         self.healthy = True
         self.away = False
 
     def run(self) -> None:
         ended = False
-        with no_fork():
+        with fork_lock():
             prices.load()
             self._beat()
         while not ended:
             batch, ended = self._collect()
-            with no_fork():
+            with fork_lock():
                 self._commit_safely(batch)
                 self._beat()
         self._finish()
 
-    def _commit_safely(self, batch: list[Entry]) -> None:
+    def _commit_safely(self, batch: list[PendingWrite]) -> None:
         """Whatever happens, the thread lives on and nobody waits for ever."""
         try:
             self._commit(batch)
@@ -78,10 +82,10 @@ class Writer:
             self._losses.add(_dear(batch))
             _fail(batch)
 
-    def _collect(self) -> tuple[list[Entry], bool]:
+    def _collect(self) -> tuple[list[PendingWrite], bool]:
         """All that has come; waits for the first, or for the next thing to do. The flag tells
         that the recorder was closed."""
-        batch: list[Entry] = []
+        batch: list[PendingWrite] = []
         waits = self._kept or not (self._spool.empty and self.healthy)
         try:
             entries = self._queue.get(timeout=_RETRY if waits else _RENEW)
@@ -94,40 +98,40 @@ class Writer:
             return batch, False
         return batch, True
 
-    def _commit(self, batch: list[Entry]) -> None:
+    def _commit(self, batch: list[PendingWrite]) -> None:
         if batch and not (self._spool.empty and self._write(batch)):
             self._put_by(batch)
 
-    def _write(self, batch: list[Entry]) -> bool:
+    def _write(self, batch: list[PendingWrite]) -> bool:
         """To the database; false where that is away."""
         try:
             self._store.write(_events(batch))
-        except StoreDown as error:
+        except DatabaseDown as error:
             if not self.away:
                 _log.error("the database takes no records: %s", error)
             self.away = True
             return False
-        except Refused:
+        except RowsRejected:
             return self._write_apart(batch)
         self.healthy, self.away = True, False
         _open(batch)
         return True
 
-    def _write_apart(self, batch: list[Entry]) -> bool:
+    def _write_apart(self, batch: list[PendingWrite]) -> bool:
         """One bad entry may not take its neighbours with it."""
         lost = 0
         try:
             for entry in batch:
                 bad = self._store.write_each(list(entry.events))
                 entry.failed = bad > 0
-                lost += bad if entry.dear else 0
-        except StoreDown:
+                lost += bad if entry.must_keep else 0
+        except DatabaseDown:
             return False
         self._losses.add(lost)
         _open(batch)
         return True
 
-    def _put_by(self, batch: list[Entry]) -> None:
+    def _put_by(self, batch: list[PendingWrite]) -> None:
         """To the spool; where that cannot be, those who wait are told."""
         try:
             if self._refuses:
@@ -138,7 +142,7 @@ class Writer:
             if self.healthy and not self._refuses:
                 _log.error("the spool takes no records: %s", error.strerror)
             self.healthy = False
-            self._kept += [Entry(entry.events) for entry in batch if entry.dear]
+            self._kept += [PendingWrite(entry.events) for entry in batch if entry.must_keep]
             _fail(batch)
         _open(batch)
 
@@ -149,7 +153,7 @@ class Writer:
                 continue
             try:
                 task()
-            except (StoreDown, OSError) as error:
+            except (DatabaseDown, OSError) as error:
                 _log.debug("put off: %s", error)
             except Exception:  # noqa: BLE001 - the thread lives on
                 _log.exception("a periodic task of the records failed")
@@ -171,8 +175,8 @@ class Writer:
         """Nobody sends requests to a server that is not ready, so it finds out by itself whether
         records are taken again. Raises StoreDown, OSError."""
         try:
-            self._roster.renew()
-        except StoreDown:
+            self._registry.renew()
+        except DatabaseDown:
             if self._refuses:
                 raise
             self._spool.probe()
@@ -187,28 +191,28 @@ class Writer:
         clean = self._spool.empty
         self._spool.close()
         try:
-            self._roster.leave(clean)
-        except StoreDown:
+            self._registry.deregister(clean)
+        except DatabaseDown:
             _log.debug("the database is away at the end")
         self._store.close()
 
 
-def _events(batch: Iterable[Entry]) -> list[Event]:
+def _events(batch: Iterable[PendingWrite]) -> list[Event]:
     return [event for entry in batch for event in entry.events]
 
 
-def _dear(batch: Iterable[Entry]) -> int:
+def _dear(batch: Iterable[PendingWrite]) -> int:
     """Events that are lost if these are; of the others the client hears, and asks again."""
-    return sum(len(entry.events) for entry in batch if entry.dear)
+    return sum(len(entry.events) for entry in batch if entry.must_keep)
 
 
-def _fail(batch: Sequence[Entry]) -> None:
+def _fail(batch: Sequence[PendingWrite]) -> None:
     for entry in batch:
         entry.failed = True
     _open(batch)
 
 
-def _open(batch: Sequence[Entry]) -> None:
-    open_gates([entry.gate for entry in batch if entry.gate is not None])
+def _open(batch: Sequence[PendingWrite]) -> None:
+    set_events([entry.one_shot_event for entry in batch if entry.one_shot_event is not None])
     for entry in batch:
-        entry.gate = None
+        entry.one_shot_event = None

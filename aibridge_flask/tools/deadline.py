@@ -7,8 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from ..errors import ClientGone
-from ..waiting import NOBODY, Client
+from ..errors import ClientDisconnected
+from ..waiting import UNWATCHED, Client
 
 T = TypeVar("T")
 _LOOK = 0.5
@@ -34,14 +34,14 @@ class Deadline:
     def check(self) -> None:
         self._client.check()
 
-    def during(self, call: Callable[[], T]) -> T:
-        return self._client.during(call)
+    def wait_for(self, call: Callable[[], T]) -> T:
+        return self._client.wait_for(call)
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         self._client.send(upstream, data, self._left(timeout))
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
-        return self._client.recv(upstream, size, self._left(timeout), dry)
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        return self._client.recv(upstream, size, self._left(timeout), drained)
 
     def close(self) -> None:
         """The client is watched on: it is not ours."""
@@ -53,18 +53,18 @@ class Deadline:
         return min(left, timeout)
 
 
-class Listener:
+class InterruptibleClient:
     """A Client that leaves when it is `wanted` elsewhere."""
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self._wanted = wanted
-        self.during, self.send, self.close = NOBODY.during, NOBODY.send, NOBODY.close
+        self.wait_for, self.send, self.close = UNWATCHED.wait_for, UNWATCHED.send, UNWATCHED.close
 
     def check(self) -> None:
         if self._wanted():
-            raise ClientGone
+            raise ClientDisconnected
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         end = monotonic() + timeout
         while True:
             self.check()
@@ -72,6 +72,6 @@ class Listener:
             if left <= 0:
                 raise TimeoutError
             try:
-                return NOBODY.recv(upstream, size, min(left, _LOOK))
+                return UNWATCHED.recv(upstream, size, min(left, _LOOK))
             except TimeoutError:
                 continue

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..config.settings import McpServer, Settings
+from ..config.settings import McpServerSettings, Settings
 from ..errors import ToolError, UpstreamError, UpstreamTimeout
 from ..headers import find
-from ..model import HeaderList, Outgoing
-from ..upstream.transport import Transport, WireAnswer
+from ..model import HeaderList, UpstreamRequest
+from ..upstream.transport import Transport, WireResponse
 from . import jsonrpc
 from .deadline import Deadline
 from .jsonrpc import Message, error_text
 
-LATE = "the MCP server did not answer in time"
+TIMED_OUT = "the MCP server did not answer in time"
 _STREAM = "text/event-stream"
 _OWN_HEADERS = (
     ("User-Agent", "aibridge"),
@@ -31,7 +31,7 @@ _NEVER = 3600.0  # the deadline counts
 _TEXT_LIMIT = 1000
 
 
-class _Way(NamedTuple):
+class _ServerTransport(NamedTuple):
     ca_file: str
     proxy: str
 
@@ -43,7 +43,7 @@ class SessionLost(ToolError):
 class Endpoint:
     """`agreed` are the headers of a session."""
 
-    def __init__(self, server: McpServer, settings: Settings) -> None:
+    def __init__(self, server: McpServerSettings, settings: Settings) -> None:
         self._url = server.url
         configured = tuple((name, secret.value) for name, secret in server.headers.items())
         named = {name.lower() for name, _ in configured}
@@ -51,7 +51,7 @@ class Endpoint:
         self._headers = (*(one for one in own if one[0].lower() not in named), *configured)
         self._secrets = {part for _, value in configured for part in (value, *value.split()) if len(part) > 3}
         connect = min(settings.connect_timeout, settings.mcp.tool_timeout)
-        way = _Way(settings.ca_file, "" if _is_local(server.url) else settings.proxy)
+        way = _ServerTransport(settings.ca_file, "" if _is_local(server.url) else settings.proxy)
         self._transport = Transport(way, server.url, connect, _NEVER)
 
     def close(self) -> None:
@@ -60,16 +60,16 @@ class Endpoint:
 
     @contextlib.contextmanager
     def post(
-        self, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
-    ) -> Iterator[WireAnswer]:
-        with self.send("POST", agreed, body, way, again) as answer:
-            if answer.status == 404 and find(agreed, "mcp-session-id"):
+        self, session_headers: HeaderList, body: bytes, way: Deadline, again: bool = True
+    ) -> Iterator[WireResponse]:
+        with self.send("POST", session_headers, body, way, again) as answer:
+            if answer.status == 404 and find(session_headers, "mcp-session-id"):
                 raise SessionLost("the MCP server has ended the session")
             if not 200 <= answer.status < 300:
-                raise ToolError(self.clean(f"the MCP server answered with status {self._refusal(answer)}"))
+                raise ToolError(self.redact(f"the MCP server answered with status {self._refusal(answer)}"))
             yield answer
 
-    def _refusal(self, answer: WireAnswer) -> str:
+    def _refusal(self, answer: WireResponse) -> str:
         with contextlib.suppress(ToolError):
             for message in self.messages(answer):
                 return f"{answer.status}: {error_text(message)}"
@@ -77,22 +77,24 @@ class Endpoint:
 
     @contextlib.contextmanager
     def send(
-        self, method: str, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
-    ) -> Iterator[WireAnswer]:
+        self, method: str, session_headers: HeaderList, body: bytes, way: Deadline, again: bool = True
+    ) -> Iterator[WireResponse]:
         """An answer with its head read; it is closed at the end, whatever comes."""
-        headers = [*self._headers, *agreed]
+        headers = [*self._headers, *session_headers]
         if body:
             headers.append(("Content-Length", str(len(body))))
         try:
-            answer = self._transport.send(Outgoing(method, self._url, tuple(headers), body), way, again)
+            answer = self._transport.send(
+                UpstreamRequest(method, self._url, tuple(headers), body), way, again
+            )
         except UpstreamTimeout:
-            raise ToolError(LATE) from None
+            raise ToolError(TIMED_OUT) from None
         except UpstreamError:
             raise ToolError("the MCP server could not be reached") from None
         with contextlib.closing(answer):
             yield answer
 
-    def messages(self, answer: WireAnswer) -> Iterator[Message]:
+    def messages(self, answer: WireResponse) -> Iterator[Message]:
         kind = find(answer.headers, "content-type").partition(";")[0].strip().lower()
         if kind not in ("application/json", _STREAM):
             raise ToolError("the MCP server's answer is neither JSON nor an event stream")
@@ -103,7 +105,7 @@ class Endpoint:
         except UpstreamError:
             raise ToolError("the MCP server's answer broke off") from None
 
-    def clean(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A server's own words may hold what was sent to it."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "...")

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import sse
 from ..errors import ToolError
-from ..model import Answer
+from ..model import UpstreamResponse
 
 SIZE_LIMIT = 10 << 20
 _EVENT_NAMES = (b"", b"message")
@@ -33,12 +33,12 @@ def error_text(message: Message) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else ""
 
 
-def read(answer: Answer, kind: str, tick: float) -> Iterator[Message]:
+def read(answer: UpstreamResponse, kind: str, idle_interval: float) -> Iterator[Message]:
     """Messages as they come, until the answer ends or nothing has come for `tick` seconds.
 
     Raises ToolError where one is too large or is no message, and what `pieces` raises.
     """
-    texts = _data(answer, tick) if kind == "text/event-stream" else _whole(answer, tick)
+    texts = _data(answer, idle_interval) if kind == "text/event-stream" else _whole(answer, idle_interval)
     for text in texts:
         found = _parse(text)
         for message in found if isinstance(found, list) else [found]:
@@ -47,9 +47,9 @@ def read(answer: Answer, kind: str, tick: float) -> Iterator[Message]:
             yield message
 
 
-def _whole(answer: Answer, tick: float) -> Iterator[bytes]:
+def _whole(answer: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
     parts, size = [], 0
-    for piece in answer.pieces(tick):
+    for piece in answer.iter_body(idle_interval):
         if not piece:
             return
         parts.append(piece)
@@ -57,16 +57,16 @@ def _whole(answer: Answer, tick: float) -> Iterator[bytes]:
     yield b"".join(parts)
 
 
-def _data(answer: Answer, tick: float) -> Iterator[bytes]:
+def _data(answer: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
     """The data of each event. A last one without its blank line counts too."""
-    scanner, held = sse.Scanner(), 0
-    for piece in answer.pieces(tick):
+    scanner, held = sse.EventSplitter(), 0
+    for piece in answer.iter_body(idle_interval):
         if not piece:
             return
         run = scanner.feed(piece)
         held = _bounded(0 if run else held + len(piece))
         yield from _events(run)
-    yield from _events(scanner.rest())
+    yield from _events(scanner.flush())
 
 
 def _events(run: bytes) -> Iterator[bytes]:

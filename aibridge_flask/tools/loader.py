@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from time import monotonic, sleep
 from typing import Any
 
-from ..config.settings import McpServer, Settings
+from ..config.settings import McpServerSettings, Settings
 from ..errors import ToolError
 from ..model import Tool
 from ..waiting import Client
 from .jsonrpc import Message
 from .mcp import McpClient
-from .selection import offered
+from .selection import select_tools
 
 _log = logging.getLogger("aibridge.tools")
 CLOSE_TIMEOUT = 3.0
@@ -25,12 +25,12 @@ _LISTEN_AGAIN = 30.0
 _LEAST_PAUSE = 1.0  # a server that always has other tools is not asked without end
 
 
-class Keeper:
+class ToolLoader:
     """`tools` are those of a server that is up. `settled`: it has answered, or failed, once."""
 
-    def __init__(self, server: McpServer, settings: Settings, publish: Callable[[], None]) -> None:
+    def __init__(self, server: McpServerSettings, settings: Settings, publish: Callable[[], None]) -> None:
         """`publish` is called when `tools` has changed."""
-        self.server, self.settled = server, False
+        self.server, self.first_load_done = server, False
         self.tools: tuple[Tool, ...] = ()
         self._publish = publish
         self._stopped = self._up = False
@@ -72,11 +72,11 @@ class Keeper:
 
     def _load(self) -> None:
         try:
-            self._take(offered(self.server, self._client.tools()))
+            self._take(select_tools(self.server, self._client.tools()))
         except ToolError as error:
             self._lose(error)
         self._publish()
-        self.settled = True
+        self.first_load_done = True
 
     def _take(self, tools: tuple[Tool, ...]) -> None:
         if not self._up:
@@ -84,7 +84,7 @@ class Keeper:
         self.tools, self._up, self._failures = tools, True, 0
 
     def _lose(self, error: ToolError) -> None:
-        if self._up or not self.settled:
+        if self._up or not self.first_load_done:
             _log.warning("the tools of MCP server %s are left out: %s", self.server.name, error.message)
         self.tools, self._up, self._failures = (), False, self._failures + 1
 

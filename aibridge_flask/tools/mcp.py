@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from ..config.settings import McpServer, Settings
-from ..errors import ClientGone, ToolError
+from ..config.settings import McpServerSettings, Settings
+from ..errors import ClientDisconnected, ToolError
 from ..headers import find
 from ..model import HeaderList
-from ..upstream.transport import WireAnswer
-from ..waiting import NOBODY, Client
+from ..upstream.transport import WireResponse
+from ..waiting import UNWATCHED, Client
 from . import jsonrpc
-from .deadline import Deadline, Listener
-from .endpoint import LATE, Endpoint, SessionLost
+from .deadline import Deadline, InterruptibleClient
+from .endpoint import TIMED_OUT, Endpoint, SessionLost
 from .jsonrpc import Message, error_text
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ _NONE = _Session()
 class McpClient:
     """Raises ToolError and, where it is given a client, ClientGone; nothing else."""
 
-    def __init__(self, server: McpServer, settings: Settings, changed: Callable[[], None]) -> None:
+    def __init__(self, server: McpServerSettings, settings: Settings, changed: Callable[[], None]) -> None:
         """`changed` is called when the server says that it has other tools now."""
         self._changed = changed
         self._timeout = settings.mcp.tool_timeout
@@ -65,7 +65,7 @@ class McpClient:
     def tools(self) -> list[Message]:
         """All that the server lists, as it gave them. A failure ends the session, too: servers that
         were started anew do not all answer 404."""
-        way = Deadline(NOBODY, min(self._timeout, _LOAD_TIMEOUT))
+        way = Deadline(UNWATCHED, min(self._timeout, _LOAD_TIMEOUT))
         try:
             return self._in_session(
                 lambda session: self._list(session, way) if session.has_tools else [], way
@@ -83,11 +83,11 @@ class McpClient:
     def listen(self, wanted: Callable[[], bool], seconds: float) -> bool:
         """Hears what the server says by itself until it ends that, or somebody is `wanted`
         elsewhere; whether it ever may say something. Many that do have not announced it."""
-        session, way = self._session, Deadline(Listener(wanted), seconds)
+        session, way = self._session, Deadline(InterruptibleClient(wanted), seconds)
         if not session.id:
             return False
         with (
-            contextlib.suppress(ToolError, ClientGone),
+            contextlib.suppress(ToolError, ClientDisconnected),
             self._endpoint.send("GET", session.headers, b"", way) as answer,
         ):
             if answer.status == 200:
@@ -108,7 +108,7 @@ class McpClient:
     def _end(self, seconds: float) -> None:
         session, self._session = self._session, _NONE
         if session.id:
-            way = Deadline(NOBODY, seconds)
+            way = Deadline(UNWATCHED, seconds)
             with contextlib.suppress(ToolError), self._endpoint.send("DELETE", session.headers, b"", way):
                 pass
 
@@ -137,7 +137,7 @@ class McpClient:
             result = self._result(answer, id, given, step)
         agreed, can = result.get("protocolVersion"), result.get("capabilities")
         if agreed not in VERSIONS:
-            raise ToolError(self._endpoint.clean(f"the MCP server speaks protocol version {agreed} only"))
+            raise ToolError(self._endpoint.redact(f"the MCP server speaks protocol version {agreed} only"))
         session = _Session(str(agreed), given.id, isinstance(can, dict) and "tools" in can)
         with self._endpoint.post(session.headers, jsonrpc.notification("notifications/initialized"), way):
             return session
@@ -162,8 +162,8 @@ class McpClient:
         id = next(self._ids)
         try:
             return self._ask(session, "tools/call", params, way, id)
-        except (ToolError, ClientGone) as error:
-            if way.over or isinstance(error, ClientGone):
+        except (ToolError, ClientDisconnected) as error:
+            if way.over or isinstance(error, ClientDisconnected):
                 cancelled = {"requestId": id, "reason": error.message}
                 self._aside(session, jsonrpc.notification("notifications/cancelled", cancelled))
             raise
@@ -176,7 +176,7 @@ class McpClient:
         with self._endpoint.post(session.headers, body, step, again) as answer:
             return self._result(answer, id, session, step)
 
-    def _result(self, answer: WireAnswer, id: int, session: _Session, way: Deadline) -> Message:
+    def _result(self, answer: WireResponse, id: int, session: _Session, way: Deadline) -> Message:
         """The result of the request `id`; other messages may come before it."""
         found: list[Message] = []
         try:
@@ -190,13 +190,13 @@ class McpClient:
             if not found:
                 raise
         if not found:
-            raise ToolError(LATE if way.over else "the MCP server's answer has no response in it")
+            raise ToolError(TIMED_OUT if way.over else "the MCP server's answer has no response in it")
         return self._outcome(found[0])
 
     def _outcome(self, response: Message) -> Message:
         result = response.get("result")
         if "error" in response:
-            raise ToolError(self._endpoint.clean(f"the MCP server refused: {error_text(response)}"))
+            raise ToolError(self._endpoint.redact(f"the MCP server refused: {error_text(response)}"))
         if not isinstance(result, dict):
             raise ToolError("the MCP server's response has no result in it")
         return result
@@ -217,7 +217,7 @@ class McpClient:
         def tell() -> None:
             with (
                 contextlib.suppress(ToolError),
-                self._endpoint.post(session.headers, body, Deadline(NOBODY, _ASIDE_TIMEOUT)),
+                self._endpoint.post(session.headers, body, Deadline(UNWATCHED, _ASIDE_TIMEOUT)),
             ):
                 pass
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..config.settings import McpServer
+from ..config.settings import McpServerSettings
 from ..model import Tool
 
 _ID_LIMIT = 64
@@ -17,7 +17,7 @@ _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 _ANYTHING: Mapping[str, Any] = {"type": "object"}
 
 
-def offered(server: McpServer, listed: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
+def select_tools(server: McpServerSettings, listed: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Those of a server's tools that its settings let pass, with their ids; what is not a tool by
     its shape is left out."""
     known = {one["name"]: one for one in reversed([*listed]) if _is_tool(one)}
@@ -31,7 +31,7 @@ def _is_tool(listed: object) -> bool:
     return isinstance(listed, Mapping) and isinstance(listed.get("name"), str) and bool(listed["name"])
 
 
-def _passes(server: McpServer, name: str) -> bool:
+def _passes(server: McpServerSettings, name: str) -> bool:
     if server.deny and re.search(server.deny, name):
         return False
     return not server.allow or bool(re.search(server.allow, name))
@@ -55,7 +55,7 @@ def _plain_id(server: str, name: str) -> str:
     return _FOREIGN.sub("_", f"bmcp_{server}_{name}")
 
 
-def _tool(server: McpServer, id: str, listed: Mapping[str, Any]) -> Tool:
+def _tool(server: McpServerSettings, id: str, listed: Mapping[str, Any]) -> Tool:
     description, schema = listed.get("description"), listed.get("inputSchema")
     return Tool(
         id=id,

@@ -17,7 +17,7 @@ from ..errors import ToolError
 from ..model import Tool, ToolResult
 from ..waiting import Client
 from .jsonrpc import Message
-from .loader import CLOSE_TIMEOUT, Keeper
+from .loader import CLOSE_TIMEOUT, ToolLoader
 
 
 class ToolBox:
@@ -32,7 +32,7 @@ class ToolBox:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._keepers: tuple[Keeper, ...] = ()
+        self._keepers: tuple[ToolLoader, ...] = ()
         self._tools: tuple[Tool, ...] = ()
         self._running = not self._settings.mcp_servers
 
@@ -40,7 +40,7 @@ class ToolBox:
     def ready(self) -> bool:
         """Each server has answered, or failed, once."""
         self.start()
-        return all(keeper.settled for keeper in self._keepers)
+        return all(keeper.first_load_done for keeper in self._keepers)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -56,7 +56,7 @@ class ToolBox:
             if self._running:
                 return
             servers, settings = self._settings.mcp_servers, self._settings
-            self._keepers = tuple(Keeper(server, settings, self._gather) for server in servers)
+            self._keepers = tuple(ToolLoader(server, settings, self._gather) for server in servers)
             self._running = True
         atexit.register(self.close)
         for keeper in self._keepers:

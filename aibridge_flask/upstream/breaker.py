@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from time import time
 from typing import cast
 
-from ..config.settings import CircuitBreaker as Limits
+from ..config.settings import BreakerSettings
 from ..errors import CircuitOpen, UpstreamTimeout, UpstreamUnreachable
-from ..hooks import BreakerRejected, BreakerTurned, Hooks
-from .shared_state import Board, Key, Notice
+from ..hooks import BreakerRejected, BreakerStateChanged, Hooks
+from .shared_state import Flag, SharedState, StateKey
 
 _log = logging.getLogger("aibridge.breaker")
 _SIZE = 1000
@@ -32,11 +32,16 @@ class Breakers:
     """A provider's breakers; with no limits every call is admitted."""
 
     def __init__(
-        self, provider: str, limits: tuple[Limits, ...], failures: frozenset[int], board: Board, hooks: Hooks
+        self,
+        provider: str,
+        limits: tuple[BreakerSettings, ...],
+        failures: frozenset[int],
+        shared_state: SharedState,
+        hooks: Hooks,
     ) -> None:
         self._provider, self._limits, self._failures = provider, limits, failures
-        self._board, self._hooks = board, hooks
-        self._all: OrderedDict[Key, _Breaker] = OrderedDict()
+        self._shared_state, self._hooks = shared_state, hooks
+        self._all: OrderedDict[StateKey, _Breaker] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -47,41 +52,43 @@ class Breakers:
         try:
             yield attempt
         except _FAILURES:
-            attempt.settle(ok=False)
+            attempt.report(ok=False)
             raise
         finally:
-            attempt.give_back()
+            attempt.release()
 
     def _admit(self, endpoint: str, model: str) -> Attempt:
         key = ("breaker", self._provider, endpoint, model)
-        breaker, notice = self._all.get(key), self._board.get(key)
-        if breaker is None and notice is not None:
+        breaker, flag = self._all.get(key), self._shared_state.get(key)
+        if breaker is None and flag is not None:
             breaker = self._made(key)
         try:
-            generation = breaker.admit(notice) if breaker else 0
+            generation = breaker.admit(flag) if breaker else 0
         except CircuitOpen:
-            self._hooks.tell(BreakerRejected(self._provider, endpoint, model))
+            self._hooks.emit(BreakerRejected(self._provider, endpoint, model))
             raise
-        return _Guarded(self, key, generation)
+        return _BreakerAttempt(self, key, generation)
 
-    def settle(self, key: Key, generation: int, ok: bool) -> None:
+    def report(self, key: StateKey, generation: int, ok: bool) -> None:
         breaker = self._all.get(key)
         if breaker is None and not ok:
             breaker = self._made(key)
         if breaker:
-            breaker.settle(generation, ok)
+            breaker.report(generation, ok)
 
-    def give_back(self, key: Key, generation: int) -> None:
+    def release(self, key: StateKey, generation: int) -> None:
         if key in self._all:
-            self._all[key].give_back(generation)
+            self._all[key].release(generation)
 
     def is_failure(self, status: int) -> bool:
         return status in self._failures
 
-    def _made(self, key: Key) -> _Breaker:
+    def _made(self, key: StateKey) -> _Breaker:
         """Models are named by clients, so that only the newest are kept."""
         with self._lock:
-            breaker = self._all.setdefault(key, _Breaker(key, self._limits[0], self._board, self._hooks))
+            breaker = self._all.setdefault(
+                key, _Breaker(key, self._limits[0], self._shared_state, self._hooks)
+            )
             while len(self._all) > _SIZE:
                 self._all.popitem(last=False)
         return breaker
@@ -90,51 +97,51 @@ class Breakers:
 class Attempt:
     """A call that no breaker watches."""
 
-    def answered(self, status: int) -> None:
+    def report_status(self, status: int) -> None:
         """The answer's head is there."""
 
-    def settle(self, ok: bool) -> None:
+    def report(self, ok: bool) -> None:
         """How it went, told once."""
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """It is over; a trial's place is free again."""
 
 
-class _Guarded(Attempt):
-    def __init__(self, breakers: Breakers, key: Key, generation: int) -> None:
+class _BreakerAttempt(Attempt):
+    def __init__(self, breakers: Breakers, key: StateKey, generation: int) -> None:
         self._breakers, self._key, self._generation = breakers, key, generation
         self._settled = False
 
-    def answered(self, status: int) -> None:
-        self.settle(ok=not self._breakers.is_failure(status))
+    def report_status(self, status: int) -> None:
+        self.report(ok=not self._breakers.is_failure(status))
 
-    def settle(self, ok: bool) -> None:
+    def report(self, ok: bool) -> None:
         self._settled = True
-        self._breakers.settle(self._key, self._generation, ok)
+        self._breakers.report(self._key, self._generation, ok)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         if not self._settled:
-            self._breakers.give_back(self._key, self._generation)
+            self._breakers.release(self._key, self._generation)
 
 
 class _Breaker:
     """Its generation tells calls of before a change of state from those of after it."""
 
-    def __init__(self, key: Key, limits: Limits, board: Board, hooks: Hooks) -> None:
+    def __init__(self, key: StateKey, limits: BreakerSettings, state: SharedState, hooks: Hooks) -> None:
         from pybreaker import CircuitBreaker, CircuitMemoryStorage  # it loads Redis's client: 0.3 s
 
-        self._key, self._limits, self._board, self._hooks = key, limits, board, hooks
+        self._key, self._limits, self._shared_state, self._hooks = key, limits, state, hooks
         self._storage = CircuitMemoryStorage(STATE_CLOSED)
         self._circuit = CircuitBreaker(state_storage=self._storage)
         self._lock = threading.Lock()
         self._generation = self._trials = 0
         self._changed_at = self._window = 0.0
 
-    def admit(self, notice: Notice | None) -> int:
+    def admit(self, flag: Flag | None) -> int:
         """The generation to settle with. Raises CircuitOpen."""
         with self._lock:
-            if notice is not None and notice.at > self._changed_at:
-                self._follow(notice)
+            if flag is not None and flag.at > self._changed_at:
+                self._follow(flag)
             state = self._circuit.current_state
             if state == STATE_OPEN:
                 left = self._opened_at + self._limits.timeout - time()
@@ -148,7 +155,7 @@ class _Breaker:
                 self._trials += 1
             return self._generation
 
-    def settle(self, generation: int, ok: bool) -> None:
+    def report(self, generation: int, ok: bool) -> None:
         with self._lock:
             if generation != self._generation:
                 return
@@ -157,7 +164,7 @@ class _Breaker:
             elif self._circuit.current_state == STATE_CLOSED:
                 self._count(ok)
 
-    def give_back(self, generation: int) -> None:
+    def release(self, generation: int) -> None:
         """The call told nothing about the upstream."""
         with self._lock:
             if generation == self._generation and self._trials:
@@ -190,7 +197,7 @@ class _Breaker:
         self._change(state, time())
         self._changed_at = time()
         if state != STATE_HALF_OPEN:  # each process makes its own trials
-            self._changed_at = self._board.post(self._key, state, time() + self._kept).at
+            self._changed_at = self._shared_state.put(self._key, state, time() + self._kept).at
         _, provider, endpoint, model = self._key
         _log.warning("circuit breaker of %s%s for %.100r: %s", provider, endpoint, model, state)
 
@@ -199,11 +206,11 @@ class _Breaker:
         """Seconds for which others should hear of it: longer than anybody keeps it open."""
         return 2 * self._limits.timeout + self._limits.interval
 
-    def _follow(self, notice: Notice) -> None:
+    def _follow(self, flag: Flag) -> None:
         """What another process saw."""
-        self._changed_at = notice.at
-        if notice.value != self._circuit.current_state and notice.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(notice.value, notice.at, own=False)
+        self._changed_at = flag.at
+        if flag.value != self._circuit.current_state and flag.value in (STATE_OPEN, STATE_CLOSED):
+            self._change(flag.value, flag.at, own=False)
 
     def _change(self, state: str, moment: float, own: bool = True) -> None:
         self._generation += 1
@@ -219,4 +226,4 @@ class _Breaker:
         if state == STATE_OPEN:
             self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
         _, provider, endpoint, model = self._key
-        self._hooks.tell(BreakerTurned(provider, endpoint, model, _LEVELS[state], own))
+        self._hooks.emit(BreakerStateChanged(provider, endpoint, model, _LEVELS[state], own))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ..errors import BridgeError
 from ..headers import mask_secret
-from ..model import Answer, HeaderList, Outgoing
+from ..model import HeaderList, UpstreamRequest, UpstreamResponse
 from ..waiting import Client
 from .dump_file import DumpFile
 from .dump_writer import DumpWriter
-from .transport import Transport, WireAnswer
+from .transport import Transport, WireResponse
 
 _LONGEST = 99
 _ODD = re.compile(r"[^A-Za-z0-9._@+=~-]")
@@ -39,7 +39,7 @@ def folder_name(model: str) -> str:
     return f"_{name}" if not name or _DEVICE.match(name) else name
 
 
-class Dumps:
+class DumpingSender:
     """Stands in for a provider's transport, and dumps what goes through it."""
 
     def __init__(self, transport: Transport, provider: str, folder: str) -> None:
@@ -47,7 +47,7 @@ class Dumps:
         self._writer = DumpWriter(Path(folder))
         self._lock, self._last = threading.Lock(), 0
 
-    def send(self, outgoing: Outgoing, client: Client) -> Answer:
+    def send(self, outgoing: UpstreamRequest, client: Client) -> UpstreamResponse:
         """As the transport's own."""
         stem, secrets = self._stem(outgoing), _secrets(outgoing.headers)
         head = _request_head(outgoing)
@@ -58,7 +58,7 @@ class Dumps:
             words = error.message if isinstance(error, BridgeError) else type(error).__name__
             self._write(DumpFile(f"{stem}.req_error.txt", secrets), head, words.encode() + b"\n")
             raise
-        return _Dumped(answer, self._writer, DumpFile(f"{stem}.resp.txt", secrets))
+        return _DumpedResponse(answer, self._writer, DumpFile(f"{stem}.resp.txt", secrets))
 
     def close(self) -> None:
         """Ends the connections that wait, and writes what has been handed over."""
@@ -70,17 +70,17 @@ class Dumps:
             self._writer.put(file, part)
         self._writer.end(file)
 
-    def _stem(self, outgoing: Outgoing) -> Path:
+    def _stem(self, outgoing: UpstreamRequest) -> Path:
         """Attempts at one request may come within a millisecond."""
         with self._lock:
             self._last = max(self._last + 1, time.time_ns() // 1_000_000)
             return self._folder / folder_name(outgoing.model) / f"{self._last}-{outgoing.id}"
 
 
-class _Dumped:
+class _DumpedResponse:
     """An answer that is dumped as it is read."""
 
-    def __init__(self, answer: WireAnswer, writer: DumpWriter, file: DumpFile) -> None:
+    def __init__(self, answer: WireResponse, writer: DumpWriter, file: DumpFile) -> None:
         self._answer, self._writer, self._file = answer, writer, file
         self.status, self.headers = answer.status, answer.headers
         self._read = False
@@ -90,9 +90,9 @@ class _Dumped:
     def complete(self) -> bool:
         return self._answer.complete
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
         self._read = True
-        for piece in self._answer.pieces(tick):
+        for piece in self._answer.iter_body(idle_interval):
             if piece:
                 self._writer.put(self._file, piece)
             yield piece
@@ -100,12 +100,12 @@ class _Dumped:
     def close(self) -> None:
         if not self._read:  # another attempt follows: what has come already tells why
             with contextlib.suppress(BridgeError):
-                next(self.pieces(0.0), b"")
+                next(self.iter_body(0.0), b"")
         self._writer.end(self._file)
         self._answer.close()
 
 
-def _request_head(outgoing: Outgoing) -> bytes:
+def _request_head(outgoing: UpstreamRequest) -> bytes:
     target = outgoing.url.partition("://")[2].partition("/")[2]
     return _head(f"{outgoing.method} /{target} HTTP/1.1", outgoing.headers)
 

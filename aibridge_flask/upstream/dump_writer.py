@@ -26,7 +26,7 @@ _OVERFLOW = "the disk is too slow"
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _QueuedWrite:
     file: DumpFile
     data: bytes
     last: bool = False
@@ -47,7 +47,7 @@ class DumpWriter:
     def _begin(self) -> None:
         self._lock, self._running = threading.Lock(), False
         self._offered = self._written = 0
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[_QueuedWrite | None] = SimpleQueue()
         self._join: Callable[[float], bool] = lambda timeout: True
 
     def put(self, file: DumpFile, data: bytes) -> None:
@@ -56,13 +56,13 @@ class DumpWriter:
             if not self._fits(len(data), _QUEUE_LIMIT):
                 file.cut = file.cut or _OVERFLOW
             if data and not file.cut:
-                self._offer(_Entry(file, data))
+                self._offer(_QueuedWrite(file, data))
 
     def end(self, file: DumpFile) -> None:
         """Nothing more comes; may be called again."""
         with self._lock:
             if not file.ended and self._fits(0, 2 * _QUEUE_LIMIT):
-                self._offer(_Entry(file, b"", last=True))
+                self._offer(_QueuedWrite(file, b"", last=True))
             file.ended = True
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class DumpWriter:
     def _fits(self, size: int, limit: int) -> bool:
         return self._offered - self._written + size <= limit
 
-    def _offer(self, entry: _Entry) -> None:
+    def _offer(self, entry: _QueuedWrite) -> None:
         if not self._running:
             self._running, self._queue = True, SimpleQueue()
             self._offered = self._written = 0

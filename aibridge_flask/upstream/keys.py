@@ -13,10 +13,10 @@ from time import time
 from typing import Protocol
 
 from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
-from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
-from ..hooks import Hooks, KeyRested, KeyRests, KeysExhausted, KeysTried
+from ..headers import TOKEN_PREFIX, bearer_token, find, mask_secret
+from ..hooks import Hooks, KeyCooledDown, KeyCooling, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
-from .shared_state import Board, Notice
+from .shared_state import Flag, SharedState
 
 PASSTHROUGH = "\0passthrough"  # a scope that no model's name can be
 RATE_LIMITED, UNAUTHORIZED = "rate_limited", "unauthorized"
@@ -43,53 +43,53 @@ class Credential:
         return text.replace(secret, self.hint) if secret else text
 
 
-class Keys(Protocol):
+class CredentialSource(Protocol):
     """Where a request's credentials come from; `scope` is the model, since limits are per model."""
 
     @property
     def first(self) -> Credential: ...
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         """What may be sent now, each once, in their order."""
         ...
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         """Hears an answer's head; true if another credential is to be tried."""
         ...
 
-    def exhausted(self, scope: str) -> BridgeError:
+    def exhausted_error(self, scope: str) -> BridgeError:
         """What the client is told when no credential is left."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class OwnKey:
+class UserKey:
     """A user's own: sent once, and every answer to it is the user's."""
 
     first: Credential
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         yield self.first
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         return False
 
-    def exhausted(self, scope: str) -> BridgeError:
+    def exhausted_error(self, scope: str) -> BridgeError:
         return AllKeysRefused()
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class RequestSigning:
     """The provider's own, made anew for each attempt: there is no other to try."""
 
     first: Credential
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         yield self.first
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         return status == 401
 
-    def exhausted(self, scope: str) -> BridgeError:
+    def exhausted_error(self, scope: str) -> BridgeError:
         return AllKeysRefused()
 
 
@@ -97,9 +97,9 @@ class KeyPool:
     """A provider's central keys. What rests is posted on the board, for all workers to see."""
 
     def __init__(
-        self, provider: str, header: str, keys: tuple[Secret, ...], board: Board, hooks: Hooks
+        self, provider: str, header: str, keys: tuple[Secret, ...], shared_state: SharedState, hooks: Hooks
     ) -> None:
-        self._provider, self._board, self._hooks = provider, board, hooks
+        self._provider, self._shared_state, self._hooks = provider, shared_state, hooks
         self._credentials = tuple(_central(header, key) for key in keys)
         self._names = tuple(map(_name, self._credentials))
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ class KeyPool:
     def __bool__(self) -> bool:
         return bool(self._credentials)
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         count = 0
         try:
             for credential in self._credentials:
@@ -119,9 +119,9 @@ class KeyPool:
                     count += 1
                     yield credential
         finally:
-            self._hooks.tell(KeysTried(self._provider, count))
+            self._hooks.emit(KeysTried(self._provider, count))
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         """A 401 rests a key altogether, a 429 for the model; a pool of one never rests."""
         alone = len(self._credentials) == 1
         if status == 401:
@@ -133,22 +133,22 @@ class KeyPool:
             return True
         return False
 
-    def exhausted(self, scope: str) -> BridgeError:
-        notices = [notice for one in self._credentials for notice in self._notices(one, scope)]
-        limited = [notice.until for notice in notices if notice.value == RATE_LIMITED]
-        if not limited and (notices or len(self._credentials) == 1):
-            self._hooks.tell(KeysExhausted(self._provider, UNAUTHORIZED))
+    def exhausted_error(self, scope: str) -> BridgeError:
+        flags = [flag for one in self._credentials for flag in self._cooldowns(one, scope)]
+        limited = [flag.until for flag in flags if flag.value == RATE_LIMITED]
+        if not limited and (flags or len(self._credentials) == 1):
+            self._hooks.emit(KeysExhausted(self._provider, UNAUTHORIZED))
             return AllKeysRefused()
-        self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED))
+        self._hooks.emit(KeysExhausted(self._provider, RATE_LIMITED))
         return AllKeysRateLimited(min(limited, default=0.0) - time())  # none: they have rested already
 
-    def states(self, told: Iterable[KeyRests] = ()) -> Mapping[str, int]:
+    def states(self, told: Iterable[KeyCooling] = ()) -> Mapping[str, int]:
         """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`; `told`
         is what other workers know of this pool."""
         elsewhere = {(one.key, one.reason) for one in told if one.until > time()}
         found = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
         for name in self._names:
-            reasons = {notice.value for notice in self._board.under(("key", self._provider, name))}
+            reasons = {flag.value for flag in self._shared_state.with_prefix(("key", self._provider, name))}
             reasons |= {reason for key, reason in elsewhere if key == name}
             found[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
         return found
@@ -157,22 +157,22 @@ class KeyPool:
         """Requests that meet the same answer side by side mark the key once."""
         place, until = self._place(credential, scope), time() + seconds
         with self._lock:
-            known = self._board.get(place)
+            known = self._shared_state.get(place)
             told = known.until if known is not None else 0.0
             if told < until - _SAME:
-                self._board.post(place, reason, until)
-                self._hooks.tell(KeyRests(self._provider, _name(credential), reason, until))
+                self._shared_state.put(place, reason, until)
+                self._hooks.emit(KeyCooling(self._provider, _name(credential), reason, until))
         if told <= time():
-            self._hooks.tell(KeyRested(self._provider, reason))
+            self._hooks.emit(KeyCooledDown(self._provider, reason))
 
     def _resting(self, credential: Credential, scope: str) -> bool:
-        return any(True for _ in self._notices(credential, scope))
+        return any(True for _ in self._cooldowns(credential, scope))
 
-    def _notices(self, credential: Credential, scope: str) -> Iterator[Notice]:
+    def _cooldowns(self, credential: Credential, scope: str) -> Iterator[Flag]:
         for where in (_EVERYWHERE, scope):
-            notice = self._board.get(self._place(credential, where))
-            if notice is not None:
-                yield notice
+            flag = self._shared_state.get(self._place(credential, where))
+            if flag is not None:
+                yield flag
 
     def _place(self, credential: Credential, scope: str) -> tuple[str, ...]:
         return ("key", self._provider, _name(credential), scope[:_CLIP])
@@ -186,7 +186,7 @@ def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple
         value = headers.get(name, "").strip()
         if "," in value:
             raise MissingCredential(f"{name.title()} holds several credentials: send one")
-        secret = bearer(value) if name == "authorization" else value
+        secret = bearer_token(value) if name == "authorization" else value
         if secret and not secret.startswith(TOKEN_PREFIX):
             return (Credential("byok", mask_secret(secret), (name.title(), value)),)
     return ()

@@ -14,11 +14,11 @@ HEADER_LIMIT = 64 * 1024
 _NO_BODY = frozenset((204, 304))
 
 
-class MalformedAnswer(Exception):
+class MalformedResponse(Exception):
     """The upstream does not speak HTTP/1.1, or not for long."""
 
 
-class AnswerParser:
+class ResponseParser:
     """`headers_done` and `complete` tell how far it is; `reusable` whether the connection may
     carry another request."""
 
@@ -47,13 +47,13 @@ class AnswerParser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise MalformedAnswer("the upstream switched protocols") from None
-        except (httptools.HttpParserError, MalformedAnswer) as error:
+            raise MalformedResponse("the upstream switched protocols") from None
+        except (httptools.HttpParserError, MalformedResponse) as error:
             if not self.complete:
-                raise MalformedAnswer(type(error).__name__) from None
+                raise MalformedResponse(type(error).__name__) from None
             self.reusable = False  # junk after the answer
         if not self.complete and self._fed > HEADER_LIMIT:
-            raise MalformedAnswer("the headers are too large")
+            raise MalformedResponse("the headers are too large")
 
     def eof(self) -> bool:
         """The connection has ended. True if that is the answer's proper end: one with neither
@@ -94,11 +94,11 @@ class AnswerParser:
             return
         status = self._parser.get_status_code()
         if status < 100:
-            raise MalformedAnswer("no status")
+            raise MalformedResponse("no status")
         if status < 200:
             return
         if self._fed > HEADER_LIMIT and sum(map(len, chain(*self.headers))) > HEADER_LIMIT:
-            raise MalformedAnswer("the headers are too large")
+            raise MalformedResponse("the headers are too large")
         self.status, self.headers_done, self._fed = status, True, 0
         self._frame()
         if self._bodiless or status in _NO_BODY:
@@ -113,7 +113,7 @@ class AnswerParser:
                 self._has_length = True
             elif lower == "transfer-encoding":
                 if value.lower() != "chunked":
-                    raise MalformedAnswer("unknown transfer coding")
+                    raise MalformedResponse("unknown transfer coding")
                 self._chunked = True
 
     def on_body(self, body: bytes) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..waiting import after_fork
 
-Key = tuple[str, ...]
+StateKey = tuple[str, ...]
 _log = logging.getLogger("aibridge.board")
 _HASH = "aibridge:board"
 _ROUND = 0.25
@@ -30,7 +30,7 @@ _PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Flag:
     """Times are seconds since 1970: `at` is when it was posted, `until` when it may be forgotten."""
 
     value: str
@@ -38,44 +38,44 @@ class Notice:
     until: float
 
 
-_NOTHING = Notice("", 0.0, 0.0)
+_NOTHING = Flag("", 0.0, 0.0)
 
 
-class Board:
+class SharedState:
     """One per application and process. Raises ConfigError where Redis's client is not installed."""
 
     def __init__(self, redis_url: str = "") -> None:
         if redis_url and find_spec("redis") is None:
             raise ConfigError("redis_url: the package `redis` is needed: pip install redis")
         self._url = redis_url
-        self._notices: dict[Key, Notice] = {}
-        self._posted: queue.Queue[Key] = queue.Queue()
+        self._flags: dict[StateKey, Flag] = {}
+        self._posted: queue.Queue[StateKey] = queue.Queue()
         self._starting = threading.Lock()
         self._running = self._closed = self._away = False
-        after_fork(self, Board._begin_anew)
+        after_fork(self, SharedState._begin_anew)
 
-    def get(self, key: Key) -> Notice | None:
+    def get(self, key: StateKey) -> Flag | None:
         """What was posted last under this key, by anybody, and holds still."""
         if self._url and not self._running:
             self.start()
-        notice = self._notices.get(key)
-        return notice if notice is not None and notice.until > time() else None
+        flag = self._flags.get(key)
+        return flag if flag is not None and flag.until > time() else None
 
-    def post(self, key: Key, value: str, until: float) -> Notice:
+    def put(self, key: StateKey, value: str, until: float) -> Flag:
         """Known here at once, and to the others soon."""
         self._forget()
-        notice = self._notices[key] = Notice(value, time(), until)
+        flag = self._flags[key] = Flag(value, time(), until)
         if self._url:
             self.start()
             self._posted.put(key)
-        return notice
+        return flag
 
-    def under(self, start: Key) -> Iterator[Notice]:
+    def with_prefix(self, start: StateKey) -> Iterator[Flag]:
         """What holds now under keys that begin so."""
         moment = time()
-        for key, notice in list(self._notices.items()):
-            if notice.until > moment and key[: len(start)] == start:
-                yield notice
+        for key, flag in list(self._flags.items()):
+            if flag.until > moment and key[: len(start)] == start:
+                yield flag
 
     def close(self) -> None:
         """Ends the thread."""
@@ -83,10 +83,10 @@ class Board:
 
     def _forget(self) -> None:
         """Models are named by clients: what is over goes, and so does the oldest of too much."""
-        if len(self._notices) >= _SIZE:
+        if len(self._flags) >= _SIZE:
             moment = time()
-            left = {key: notice for key, notice in self._notices.items() if notice.until > moment}
-            self._notices = dict(list(left.items())[-_SIZE // 2 :])
+            left = {key: flag for key, flag in self._flags.items() if flag.until > moment}
+            self._flags = dict(list(left.items())[-_SIZE // 2 :])
 
     def _begin_anew(self) -> None:
         self._running, self._posted, self._starting = False, queue.Queue(), threading.Lock()
@@ -104,7 +104,7 @@ class Board:
         client = redis.Redis.from_url(
             self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, decode_responses=True
         )
-        unsent: set[Key] = set()
+        unsent: set[StateKey] = set()
         posted = self._posted
         while not self._closed:
             unsent |= set(self._wait())
@@ -114,7 +114,7 @@ class Board:
                 self._exchange(client, unsent)
             except (redis.RedisError, OSError, ValueError) as error:
                 self._warn(type(error).__name__)
-                unsent |= set(self._notices)  # it may come back empty
+                unsent |= set(self._flags)  # it may come back empty
                 continue
             unsent.clear()
             if self._away:
@@ -122,7 +122,7 @@ class Board:
                 _log.warning("Redis is back: keys and breakers are shared again")
         client.close()
 
-    def _wait(self) -> Iterator[Key]:
+    def _wait(self) -> Iterator[StateKey]:
         """What was posted; waits for the first."""
         try:
             yield self._posted.get(timeout=_PAUSE if self._away else _ROUND)
@@ -136,29 +136,29 @@ class Board:
             self._away = True
             _log.warning("Redis is away (%s): keys and breakers are this process's own", why)
 
-    def _exchange(self, client: Any, unsent: set[Key]) -> None:
+    def _exchange(self, client: Any, unsent: set[StateKey]) -> None:
         told = {name: _parsed(name, text) for name, text in client.hgetall(_HASH).items()}
         theirs = dict(told.values())
         changes = {}
         for key in unsent:
-            own = self._notices.get(key)
+            own = self._flags.get(key)
             if own is not None and own.at >= theirs.get(key, _NOTHING).at:
                 changes[json.dumps(key)] = json.dumps([own.value, own.at, own.until])
         if changes:
             client.hset(_HASH, mapping=changes)
         self._forget()
-        for key, notice in theirs.items():
-            if notice.until > time() and notice.at > self._notices.get(key, _NOTHING).at:
-                self._notices[key] = notice
-        over = [name for name, (_, notice) in told.items() if notice.until <= time() and name not in changes]
+        for key, flag in theirs.items():
+            if flag.until > time() and flag.at > self._flags.get(key, _NOTHING).at:
+                self._flags[key] = flag
+        over = [name for name, (_, flag) in told.items() if flag.until <= time() and name not in changes]
         if over:
             client.hdel(_HASH, *over)
 
 
-def _parsed(name: str, text: str) -> tuple[Key, Notice]:
+def _parsed(name: str, text: str) -> tuple[StateKey, Flag]:
     """What somebody wrote; what cannot be read is over."""
     try:
         value, at, until = json.loads(text)
-        return tuple(map(str, json.loads(name))), Notice(str(value), float(at), float(until))
+        return tuple(map(str, json.loads(name))), Flag(str(value), float(at), float(until))
     except (ValueError, TypeError):
         return (name,), _NOTHING

@@ -11,17 +11,23 @@ from requests import PreparedRequest, Session
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
-from ..errors import ClientGone, UpstreamCut, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
-from ..headers import HeaderView
-from ..model import Answer, HeaderList, Outgoing
+from ..errors import (
+    ClientDisconnected,
+    UpstreamConnectionFailed,
+    UpstreamCut,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ..headers import HeaderMapping
+from ..model import HeaderList, UpstreamRequest, UpstreamResponse
 from ..waiting import Client
-from .parser import MalformedAnswer
-from .wire import DeadConnection, Wire, WireAdapter
+from .parser import MalformedResponse
+from .wire import DeadConnection, WireAdapter, WireConnection
 
 _TIMEOUTS = (TimeoutError, ConnectTimeoutError, requests.Timeout)
 _FAILURES = (
     DeadConnection,
-    MalformedAnswer,
+    MalformedResponse,
     OSError,
     HTTPError,
     ProxyError,
@@ -31,7 +37,7 @@ _FAILURES = (
 _READ = 1 << 16
 
 
-class Way(Protocol):
+class TransportSettings(Protocol):
     """The settings of a way out, a provider's or another's."""
 
     @property
@@ -43,18 +49,18 @@ class Way(Protocol):
 class Sender(Protocol):
     """What sends requests; raises as `Transport` does."""
 
-    def send(self, outgoing: Outgoing, client: Client) -> Answer: ...
+    def send(self, outgoing: UpstreamRequest, client: Client) -> UpstreamResponse: ...
     def close(self) -> None: ...
 
 
-class WireAnswer:
+class WireResponse:
     """An upstream's answer: its head is known, its body is still to come. Of the response it keeps
     what it needs, since there may be many for long."""
 
     def __init__(self, response: requests.Response, read_timeout: float) -> None:
         raw: Any = response.raw
         self._raw, self._read_timeout = raw, read_timeout
-        self._ours = isinstance(raw, Wire)
+        self._ours = isinstance(raw, WireConnection)
         self._ended = False
         self.status = int(response.status_code)
         self.reason = str(response.reason or "")
@@ -67,12 +73,16 @@ class WireAnswer:
         """The piece that ends the body has been given out."""
         return bool(self._raw.complete) if self._ours else self._ended
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
         """The body's bytes as they come, b"" for each `tick` seconds without any.
 
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
         """
-        return cast(Wire, self._raw).pieces(tick, self._read_timeout) if self._ours else self._made()
+        return (
+            cast(WireConnection, self._raw).iter_body(idle_interval, self._read_timeout)
+            if self._ours
+            else self._made()
+        )
 
     def _made(self) -> Iterator[bytes]:
         """An answer that `responses` made."""
@@ -87,7 +97,7 @@ class WireAnswer:
 class Transport:
     """One provider's way out: its pool of connections, CA bundle, proxy and time-outs."""
 
-    def __init__(self, settings: Way, base_url: str, connect: float, read: float) -> None:
+    def __init__(self, settings: TransportSettings, base_url: str, connect: float, read: float) -> None:
         self._session = Session()
         self._session.trust_env = False
         self._adapter = WireAdapter()
@@ -101,27 +111,27 @@ class Transport:
         }
         self._read_timeout = read
 
-    def send(self, outgoing: Outgoing, client: Client, again: bool = True) -> WireAnswer:
+    def send(self, outgoing: UpstreamRequest, client: Client, again: bool = True) -> WireResponse:
         """Without `again` it is never sent twice. Raises UpstreamUnreachable, UpstreamRefused,
         UpstreamTimeout, ClientGone."""
         request = PreparedRequest()
         request.method, request.url = outgoing.method, outgoing.url
-        request.headers = cast(Any, HeaderView(outgoing.headers))
+        request.headers = cast(Any, HeaderMapping(outgoing.headers))
         request.body = outgoing.body
         try:
             response = self._adapter.send(request, client=client, again=again, **self._options)
-        except ClientGone:
+        except ClientDisconnected:
             raise
         except NewConnectionError:  # by its class a kind of time-out
             client.check()
-            raise UpstreamRefused from None
+            raise UpstreamConnectionFailed from None
         except _TIMEOUTS:
             client.check()
             raise UpstreamTimeout from None
         except _FAILURES:
             client.check()
             raise UpstreamUnreachable from None
-        return WireAnswer(response, self._read_timeout)
+        return WireResponse(response, self._read_timeout)
 
     def close(self) -> None:
         """Ends the connections that wait for a next request."""

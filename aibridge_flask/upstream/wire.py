@@ -18,10 +18,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
 from ..errors import UpstreamCut, UpstreamTimeout
-from ..headers import HeaderView
+from ..headers import HeaderMapping
 from ..model import HeaderList
-from ..waiting import NOBODY, Client, news_of
-from .parser import AnswerParser, MalformedAnswer
+from ..waiting import UNWATCHED, Client, readiness_probe
+from .parser import MalformedResponse, ResponseParser
 
 _READ = 1 << 16
 _IDLE_LIMIT = 30.0
@@ -31,7 +31,7 @@ class DeadConnection(Exception):
     """A connection ended without one byte of an answer."""
 
 
-class Wire:
+class WireConnection:
     """A connection while it carries one request and its answer: the `raw` of a Response."""
 
     def __init__(self, origin: Origin, conn: HTTPConnection, method: str, client: Client) -> None:
@@ -39,7 +39,7 @@ class Wire:
         self._sock = cast(Any, conn.sock)
         self._plain = type(self._sock) is socket  # TLS keeps bytes that no longer stand in the socket
         self._dry = self._plain
-        self._parser = AnswerParser(method)
+        self._parser = ResponseParser(method)
         self._closed = False
 
     @property
@@ -81,11 +81,11 @@ class Wire:
             except OSError:
                 data = b""
             if not data:
-                raise DeadConnection if virgin else MalformedAnswer("the head was cut")
+                raise DeadConnection if virgin else MalformedResponse("the head was cut")
             virgin = False
             parser.feed(data)
 
-    def pieces(self, tick: float, read_timeout: float) -> Iterator[bytes]:
+    def iter_body(self, idle_interval: float, read_timeout: float) -> Iterator[bytes]:
         """The body as it comes; b"" each `tick` seconds in which nothing came.
 
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
@@ -98,7 +98,7 @@ class Wire:
             if left <= 0:
                 raise UpstreamTimeout
             try:
-                self._receive(min(tick, left))
+                self._receive(min(idle_interval, left))
             except TimeoutError:
                 yield b""
             except UpstreamCut:
@@ -122,7 +122,7 @@ class Wire:
             return
         try:
             self._parser.feed(data)
-        except MalformedAnswer:
+        except MalformedResponse:
             raise UpstreamCut from None
 
     def _recv(self, timeout: float) -> bytes:
@@ -161,7 +161,7 @@ class WireAdapter(HTTPAdapter):
         verify: Any = True,
         cert: Any = None,
         proxies: Any = None,
-        client: Client = NOBODY,
+        client: Client = UNWATCHED,
         again: bool = True,
     ) -> Response:
         """A Response whose `raw` is a Wire, with its head read; its body is still to come.
@@ -227,7 +227,7 @@ class Origin:
                     oldest.close()
 
 
-def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
+def _exchange(wire: WireConnection, data: bytes, read_timeout: float) -> None:
     try:
         wire.write(data, read_timeout)
         wire.read_head(read_timeout)
@@ -238,7 +238,7 @@ def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
 
 def _open(
     origin: Origin, connect_timeout: float, method: str, client: Client, fresh: bool = False
-) -> tuple[Wire, bool]:
+) -> tuple[WireConnection, bool]:
     """A connection that has waited, or a new one; the flag tells that it has served before. One
     that was idle for long may be dead at the other end without our knowing."""
     try:
@@ -250,11 +250,11 @@ def _open(
     reused = conn.sock is not None
     if not reused:
         try:
-            client.during(lambda: _connect(origin.pool, conn, connect_timeout))
+            client.wait_for(lambda: _connect(origin.pool, conn, connect_timeout))
         except BaseException:
             conn.close()
             raise
-    return Wire(origin, conn, method, client), reused
+    return WireConnection(origin, conn, method, client), reused
 
 
 def _is_stale(conn: Any) -> bool:
@@ -267,7 +267,7 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
         pool._prepare_proxy(conn)
     else:
         conn.connect()
-    conn.has_news = news_of(conn.sock)
+    conn.has_news = readiness_probe(conn.sock)
 
 
 def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> bytes:
@@ -280,9 +280,9 @@ def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> bytes:
 _BLANK = vars(Response())
 
 
-def _response(request: PreparedRequest, wire: Wire) -> Response:
+def _response(request: PreparedRequest, wire: WireConnection) -> Response:
     """All share one empty cookie jar: making it would cost as much as sending the request."""
     response = Response.__new__(Response)
     known = {"status_code": wire.status, "reason": wire.reason, "raw": wire, "request": request}
-    vars(response).update(_BLANK, headers=HeaderView(wire.headers), **known)
+    vars(response).update(_BLANK, headers=HeaderMapping(wire.headers), **known)
     return response

@@ -4,25 +4,35 @@ The only part that names gevent. Each thing stands here twice, for gevent and fo
 the two holds is told by whether the sockets of this process are gevent's.
 """
 
-from .client import NOBODY, Client, news_of, watch
+from .client import UNWATCHED, Client, readiness_probe, watch
 from .runtime import under_gevent
-from .task_group import Beside, Lent
-from .threads import Gate, after_fork, aside, from_thread, gate, no_fork, open_gates, soon, start_thread
+from .task_group import ReplaceableClient, TaskGroup
+from .threads import (
+    OneShotEvent,
+    after_fork,
+    call_from_thread,
+    call_soon,
+    fork_lock,
+    one_shot_event,
+    run_in_pool,
+    set_events,
+    start_thread,
+)
 
 __all__ = [
-    "NOBODY",
-    "Beside",
+    "UNWATCHED",
     "Client",
-    "Gate",
-    "Lent",
+    "OneShotEvent",
+    "ReplaceableClient",
+    "TaskGroup",
     "after_fork",
-    "aside",
-    "from_thread",
-    "gate",
-    "news_of",
-    "no_fork",
-    "open_gates",
-    "soon",
+    "call_from_thread",
+    "call_soon",
+    "fork_lock",
+    "one_shot_event",
+    "readiness_probe",
+    "run_in_pool",
+    "set_events",
     "start_thread",
     "under_gevent",
     "watch",

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from ..errors import ClientGone
-from .runtime import original, under_gevent
+from ..errors import ClientDisconnected
+from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
 _LOOK_AGAIN = 0.5
@@ -32,13 +32,13 @@ class Client(Protocol):
     def check(self) -> None:
         """Raises ClientGone where it has left already, as far as that can be told."""
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         """Calls something that waits in its own way."""
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         """Sends all; `timeout` is that of each wait. Raises OSError."""
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         """At most `size` bytes, b"" at their end; nothing is tried before something has come to a `dry`
         socket. Raises OSError."""
 
@@ -52,14 +52,14 @@ class _Blind:
     def check(self) -> None:
         """Nothing is known."""
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         return call()
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         upstream.settimeout(timeout)
         upstream.sendall(data)
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         upstream.settimeout(timeout)
         return upstream.recv(size)
 
@@ -67,7 +67,7 @@ class _Blind:
         """Nothing was watched."""
 
 
-NOBODY: Client = _Blind()
+UNWATCHED: Client = _Blind()
 
 
 class _Waiting:
@@ -75,11 +75,11 @@ class _Waiting:
 
     _gone = False
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         if self._gone:
-            raise ClientGone
+            raise ClientDisconnected
         upstream.settimeout(0)
-        if dry:
+        if drained:
             self._wait(upstream.fileno(), _READ, timeout)
         while True:
             try:
@@ -121,13 +121,13 @@ class _Polled(_Waiting):
         self._client = client
         self._watched = select.POLLIN | _POLLRDHUP
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         self.check()
         return call()
 
     def check(self) -> None:
         if _has_left(self._client) or _has_hung_up(self._client):
-            raise ClientGone
+            raise ClientDisconnected
 
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
         end, client = time.monotonic() + timeout, self._client.fileno()
@@ -137,7 +137,7 @@ class _Polled(_Waiting):
         while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
             told = ready.get(client, 0)
             if told & ~select.POLLIN or (told and _has_left(self._client)):
-                raise ClientGone
+                raise ClientDisconnected
             if told:  # bytes of a next request: they would wake us without end
                 self._watched = _POLLRDHUP
                 poll.modify(client, self._watched)
@@ -163,9 +163,9 @@ class _Watched(_Waiting):
 
     def check(self) -> None:
         if self._gone:
-            raise ClientGone
+            raise ClientDisconnected
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         from gevent import getcurrent
 
         self.check()
@@ -206,7 +206,7 @@ class _Watched(_Waiting):
     def _leave(self) -> None:
         self._gone = True
         if self._asleep is not None:
-            self._asleep.throw(ClientGone)
+            self._asleep.throw(ClientDisconnected)
 
     def close(self) -> None:
         _end(self._io)
@@ -226,7 +226,7 @@ def watch(client_socket: Any) -> Client:
             return _Blind()
         return _Watched(client_socket) if under_gevent() else _Polled(client_socket)
     except (OSError, ValueError):
-        raise ClientGone from None  # closed already
+        raise ClientDisconnected from None  # closed already
 
 
 def _has_left(client: Any) -> bool:
@@ -243,13 +243,13 @@ def _has_left(client: Any) -> bool:
 
 def _has_hung_up(client: Any) -> bool:
     """As `_has_left`, also behind bytes of a next request."""
-    poll = original("select", "poll")()
+    poll = unpatched("select", "poll")()
     poll.register(client.fileno(), _POLLRDHUP)
     return bool(poll.poll(0))
 
 
-def news_of(upstream: socket.socket) -> Callable[[], bool]:
+def readiness_probe(upstream: socket.socket) -> Callable[[], bool]:
     """Tells, without waiting, whether something stands in a socket, or it has ended."""
-    poll = original("select", "poll")()
+    poll = unpatched("select", "poll")()
     poll.register(upstream.fileno(), select.POLLIN)
     return lambda: bool(poll.poll(0))

@@ -12,7 +12,7 @@ def under_gevent() -> bool:
     return bool(monkey and monkey.is_module_patched("socket"))
 
 
-def original(module: str, name: str) -> Any:
+def unpatched(module: str, name: str) -> Any:
     """What gevent has put its own in place of."""
     if under_gevent():
         from gevent.monkey import get_original

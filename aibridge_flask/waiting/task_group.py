@@ -9,15 +9,15 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic, TypeVar
 
-from .client import NOBODY, Client, watch
-from .threads import gate
+from .client import UNWATCHED, Client, watch
+from .threads import one_shot_event
 
 T = TypeVar("T")
 _AT_ONCE = 16
 _LOOK = 0.5
 
 
-class Beside(Generic[T]):
+class TaskGroup(Generic[T]):
     """Works that run from the beginning on, in threads or greenlets. Each is given a Client, which leaves
     at `stop`; each gives a value, or what it raised."""
 
@@ -25,7 +25,7 @@ class Beside(Generic[T]):
         self._left, self._count = deque(enumerate(works)), len(works)
         self._given: dict[int, T] = {}
         self._raised: dict[int, BaseException] = {}
-        self._all = gate()
+        self._all = one_shot_event()
         self._ends: list[socket.socket] = []
         for _ in range(min(self._count, _AT_ONCE)):
             ours, theirs = socket.socketpair()
@@ -37,7 +37,7 @@ class Beside(Generic[T]):
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:
             client.check()
-            if client.during(lambda left=left: self._all.wait(min(left, _LOOK))):  # type: ignore[misc]
+            if client.wait_for(lambda left=left: self._all.wait(min(left, _LOOK))):  # type: ignore[misc]
                 return True
         return False
 
@@ -75,23 +75,23 @@ class Beside(Generic[T]):
             self._all.open()
 
 
-class Lent:
+class ReplaceableClient:
     """A client in the place of which another one can be put."""
 
     def __init__(self) -> None:
-        self.client: Client = NOBODY
+        self.client: Client = UNWATCHED
 
     def check(self) -> None:
         self.client.check()
 
-    def during(self, call: Callable[[], T]) -> T:
-        return self.client.during(call)
+    def wait_for(self, call: Callable[[], T]) -> T:
+        return self.client.wait_for(call)
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         self.client.send(upstream, data, timeout)
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
-        return self.client.recv(upstream, size, timeout, dry)
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        return self.client.recv(upstream, size, timeout, drained)
 
     def close(self) -> None:
         self.client.close()

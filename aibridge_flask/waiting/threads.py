@@ -11,12 +11,12 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from .runtime import original, under_gevent
+from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
 
 
-class Gate(Protocol):
+class OneShotEvent(Protocol):
     """Opened once, by any thread; awaited once, by its maker."""
 
     def open(self) -> None: ...
@@ -103,12 +103,12 @@ def _bell(hub: Any) -> _Bell:
     return _bells[hub]
 
 
-def gate() -> Gate:
+def one_shot_event() -> OneShotEvent:
     """A gate for the calling thread or greenlet."""
     return _HubGate() if under_gevent() else _ThreadGate()
 
 
-def open_gates(gates: list[Gate]) -> None:
+def set_events(gates: list[OneShotEvent]) -> None:
     """Opens the gates of one process, with one wake-up of the hub for all of them."""
     in_hub = [one for one in gates if isinstance(one, _HubGate)]
     if in_hub:
@@ -118,12 +118,12 @@ def open_gates(gates: list[Gate]) -> None:
             one.open()
 
 
-def from_thread(call: Callable[[], None]) -> Callable[[], None]:
+def call_from_thread(call: Callable[[], None]) -> Callable[[], None]:
     """What any thread may call: `call` then runs where the greenlets of this one do. It may not wait."""
     return _HubCall(call) if under_gevent() else call
 
 
-def soon(call: Callable[[], None]) -> None:
+def call_soon(call: Callable[[], None]) -> None:
     """gevent alone: calls once the hub has run what is ready."""
     from gevent import get_hub
 
@@ -132,7 +132,7 @@ def soon(call: Callable[[], None]) -> None:
 
 def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
     """Runs `run` in a real thread, also under gevent; gives back a join that takes seconds."""
-    done = original("_thread", "allocate_lock")()
+    done = unpatched("_thread", "allocate_lock")()
     done.acquire()
 
     def body() -> None:
@@ -141,7 +141,7 @@ def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
         finally:
             done.release()
 
-    original("_thread", "start_new_thread")(body, ())
+    unpatched("_thread", "start_new_thread")(body, ())
     return lambda timeout: bool(done.acquire(timeout=timeout))
 
 
@@ -159,15 +159,15 @@ def after_fork(of: T, begin_anew: Callable[[T], None]) -> None:
 
 
 @cache
-def no_fork() -> Any:
+def fork_lock() -> Any:
     """A real lock; while a thread holds it the process does not fork. Locks that the thread has taken (of an
     import, of a library) would never be released in the child."""
-    lock = original("_thread", "allocate_lock")()
+    lock = unpatched("_thread", "allocate_lock")()
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
 
 
-def aside(call: Callable[[], T]) -> T:
+def run_in_pool(call: Callable[[], T]) -> T:
     """Runs a call that blocks its thread without stalling anybody else: under gevent in the
     hub's thread pool, else right here."""
     if not under_gevent():

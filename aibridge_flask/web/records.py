@@ -14,7 +14,7 @@ from ..identity import ActorLoader
 from ..reading import interceptions as interception_queries
 from ..reading import search
 from ..records.recorder import Recorder
-from ..waiting import aside
+from ..waiting import run_in_pool
 
 
 class _PageSchema(Schema):
@@ -37,7 +37,9 @@ def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: 
             given = _PageSchema().load(request.args)
             wanted = search.parse(given.pop("q"))
             page = interception_queries.Page(**given)
-            found = aside(lambda: interception_queries.interceptions(recorder.engine, actor, wanted, page))
+            found = run_in_pool(
+                lambda: interception_queries.interceptions(recorder.engine, actor, wanted, page)
+            )
         except BridgeError as error:
             return _refusal(error.status, error.message, error.code)
         except ValidationError as error:

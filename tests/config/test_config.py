@@ -177,5 +177,7 @@ def test_no_secret_shows_in_the_settings() -> None:
 
 def test_the_readme_lists_every_setting() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    rows = "\n".join(f"| `{name}` | {default} | {meaning} |" for name, default, meaning in config.table())
+    rows = "\n".join(
+        f"| `{name}` | {default} | {meaning} |" for name, default, meaning in config.settings_table()
+    )
     assert rows in readme

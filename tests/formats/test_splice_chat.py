@@ -52,7 +52,7 @@ def fed(fold: object, answer: bytes, size: int) -> bytes:
 
 def told(fold: object, result: ToolResult = THREE) -> bytes:
     """The next request's body."""
-    assert fold.wants
+    assert fold.awaits_tools
     assert not fold.complete
     return fold.follow_up([(one, result) for one in fold.turn().tool_calls])
 
@@ -65,7 +65,7 @@ def heard(*answers: bytes, size: int = 0, facts: RequestFacts = FACTS) -> bytes:
         if number:
             told(fold)
         out += fed(fold, answer, size)
-    assert not fold.wants
+    assert not fold.awaits_tools
     return out
 
 
@@ -264,7 +264,7 @@ def test_recorded_streams_pass_byte_for_byte(exchange: object, size: int) -> Non
     tools = (Tool("bmcp_other_x", "other", "http://x", "x", "", {}),)
     fold = CHAT.splice(offered(tools=tools), FACTS)
     assert fed(fold, answer, size) == answer
-    assert not fold.wants
+    assert not fold.awaits_tools
 
 
 def test_text_does_not_wait() -> None:
@@ -279,7 +279,7 @@ def test_text_does_not_wait() -> None:
         assert fold.feed(said) == said
     end = chunk("c1", {}, "stop")
     assert fold.feed(end) == end  # a call of the client's own: nothing can follow
-    assert fold.between
+    assert fold.at_event_boundary
 
 
 def test_the_end_waits_for_what_other_choices_say() -> None:
@@ -291,7 +291,7 @@ def test_the_end_waits_for_what_other_choices_say() -> None:
 
 @SIZES
 def test_a_usage_that_the_client_did_not_ask_for_stays_here(size: int) -> None:
-    facts = RequestFacts(model="gpt-5", streaming=True, asks_usage=False)
+    facts = RequestFacts(model="gpt-5", streaming=True, includes_usage=False)
     head = text("c1", "Hi") + chunk("c1", {}, "stop", usage=None)
     assert heard(head + usage("c1", 9, 4) + DONE, size=size, facts=facts) == head + DONE
     inner = call("c1", 0, ADD.id, "{}") + chunk("c1", {}, "tool_calls") + usage("c1", 9, 4) + DONE
@@ -604,7 +604,7 @@ def test_an_end_among_several_choices_is_not_seen() -> None:
     assert fold.feed(PICK_ADD) == b""
     assert fold.feed(two + STOP) == two
     assert fold.feed(DONE) == b""
-    assert fold.wants
+    assert fold.awaits_tools
 
 
 # What the upstream is told next
@@ -709,14 +709,14 @@ def test_each_call_has_a_result(answer: bytes) -> None:
 
 
 def answered(*answers: bytes, size: int = 0) -> bytes:
-    fold = CHAT.whole_splice(offered(), FACTS)
+    fold = CHAT.blocking_splice(offered(), FACTS)
     out = b""
     for number, answer in enumerate(answers):
         if number:
             told(fold)
             assert out == b""
         out += fed(fold, answer, size)
-    assert not fold.wants
+    assert not fold.awaits_tools
     return out
 
 
@@ -778,7 +778,7 @@ def test_what_is_null_stays_so_where_nothing_was_said(before: str | None, conten
 
 
 def test_a_json_answer_split_over_choices_is_one() -> None:
-    fold = CHAT.whole_splice(offered(), FACTS)
+    fold = CHAT.blocking_splice(offered(), FACTS)
     assert fed(fold, whole(completion("c1", message("Let me add."), message(None, PICK))), 0) == b""
     assistant, back = said(told(fold))
     assert assistant == message("Let me add.", PICK)

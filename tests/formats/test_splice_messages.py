@@ -40,12 +40,12 @@ def spliced(
 ) -> tuple[bytes, list[dict[str, Any]]]:
     """What the client hears of these answers, and the bodies that asked for the later ones."""
     offer = offered()
-    fold = (MESSAGES.splice if streaming else MESSAGES.whole_splice)(offer, MESSAGES.read(offer.body))
+    fold = (MESSAGES.splice if streaming else MESSAGES.blocking_splice)(offer, MESSAGES.read(offer.body))
     out, bodies = b"", []
     for place, one in enumerate(answers):
         out += fed(fold, claude.stream(one) if streaming else claude.whole(one), size)
-        assert fold.wants is (place < len(answers) - 1)
-        if fold.wants:
+        assert fold.awaits_tools is (place < len(answers) - 1)
+        if fold.awaits_tools:
             calls = [call for call in fold.turn().tool_calls if call.name == ADD.id]
             bodies.append(json.loads(fold.follow_up([(call, result) for call in calls])))
     assert fold.complete
@@ -90,9 +90,9 @@ def seen(stream: bytes) -> dict[str, Any]:
 def test_without_a_call_of_an_offered_tool_no_byte_changes(exchange: Exchange, size: int) -> None:
     offer = offered()
     facts = MESSAGES.read(offer.body)
-    fold = (MESSAGES.splice if exchange.streaming else MESSAGES.whole_splice)(offer, facts)
+    fold = (MESSAGES.splice if exchange.streaming else MESSAGES.blocking_splice)(offer, facts)
     assert fed(fold, exchange.answer, size) == exchange.answer
-    assert not fold.wants
+    assert not fold.awaits_tools
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -213,7 +213,7 @@ def test_an_error_in_the_stream_ends_it() -> None:
     offer = offered()
     fold = MESSAGES.splice(offer, MESSAGES.read(offer.body))
     assert fed(fold, plain + error).endswith(error)
-    assert not fold.wants
+    assert not fold.awaits_tools
     assert fold.turn().failure.type == "overloaded"
 
 
@@ -313,7 +313,7 @@ def test_a_tool_of_the_client_s_own_of_the_same_name_stays_its_own() -> None:
     fold = MESSAGES.splice(offer, MESSAGES.read(offer.body))
     data = claude.stream(message("msg_1", MINE, stop="tool_use"))
     assert fed(fold, data) == data
-    assert not fold.wants
+    assert not fold.awaits_tools
 
 
 @pytest.mark.parametrize(("own", "later"), [([], "auto"), ([{"name": "Bash"}], "any")])

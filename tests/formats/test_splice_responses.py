@@ -45,7 +45,7 @@ SUM: Json = {
 def splice(asked: bytes = ASKED, whole: bool = False) -> Splice:
     made = responses.offer(asked, FACTS, TOOLS)
     assert made.tools == TOOLS
-    return (responses.whole_splice if whole else responses.splice)(made, FACTS)
+    return (responses.blocking_splice if whole else responses.splice)(made, FACTS)
 
 
 def feed(fold: Splice, data: bytes, size: int = 0) -> bytes:
@@ -56,7 +56,7 @@ def feed(fold: Splice, data: bytes, size: int = 0) -> bytes:
 
 def ran(fold: Splice, result: ToolResult = THREE) -> Json:
     """The next request's body, once the tools have run."""
-    assert fold.wants
+    assert fold.awaits_tools
     assert not fold.complete
     calls = [one for one in fold.turn().tool_calls if one.name in (ADD.id, FIND.id)]
     return json.loads(fold.follow_up([(one, result) for one in calls]))
@@ -71,7 +71,7 @@ def streamed(
         out += feed(fold, way(stream(one)), size)
         ran(fold)
     out += feed(fold, way(stream(said[-1])), size)
-    assert (fold.wants, fold.complete, fold.exact) == (False, True, False)
+    assert (fold.awaits_tools, fold.complete, fold.exact) == (False, True, False)
     return out
 
 
@@ -81,7 +81,7 @@ def blocking(*said: Json, asked: bytes = ASKED) -> bytes:
         assert feed(fold, dumps(one), 50) == b""
         ran(fold)
     out = feed(fold, dumps(said[-1]), 50)
-    assert (fold.wants, fold.complete) == (False, True)
+    assert (fold.awaits_tools, fold.complete) == (False, True)
     return out
 
 
@@ -118,7 +118,7 @@ def test_tools_stand_after_the_clients_own(own: bytes, wanted: bytes) -> None:
     head = b'{"model":"gpt-5.2","input":[{"role":"user","content":"\\u00e9 1e5"}],"n":1.50E+2'
     made = responses.offer(head + own + b"}", FACTS, TOOLS)
     assert made.body == head + wanted % listed + b"}"
-    assert (made.tools, made.conceals) == (TOOLS, False)
+    assert (made.tools, made.strips_encrypted) == (TOOLS, False)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_schemas_are_whole(schema: Json) -> None:
 )
 def test_bodies_that_go_on_as_they_came(asked: bytes) -> None:
     made = responses.offer(asked, FACTS, TOOLS)
-    assert (made.body, made.tools, made.conceals) == (asked, (), False)
+    assert (made.body, made.tools, made.strips_encrypted) == (asked, (), False)
 
 
 def test_a_tool_that_the_client_has_by_that_name_is_the_clients() -> None:
@@ -183,7 +183,7 @@ def test_encrypted_thoughts_are_asked_for(said: bytes, include: list[str] | None
     """Without them what is not stored could not be sent back."""
     asked = ASKED[:-1] + b"," + said + b"}"
     made = responses.offer(asked, FACTS, TOOLS)
-    assert made.conceals is (include is not None)
+    assert made.strips_encrypted is (include is not None)
     assert json.loads(made.body).get("include") == (include or json.loads(asked).get("include"))
 
 
@@ -231,14 +231,14 @@ ANSWERS = [
 def test_a_stream_without_offered_calls_is_the_upstreams(exchange: object, size: int) -> None:
     fold = splice()
     assert feed(fold, exchange.answer, size) == exchange.answer
-    assert not fold.wants
+    assert not fold.awaits_tools
 
 
 @pytest.mark.parametrize("exchange", ANSWERS, ids=lambda one: one.name)
 def test_an_answer_without_offered_calls_is_the_upstreams(exchange: object) -> None:
     fold = splice(whole=True)
     assert feed(fold, exchange.answer, 100) == exchange.answer
-    assert (fold.wants, fold.complete) == (False, True)
+    assert (fold.awaits_tools, fold.complete) == (False, True)
 
 
 PLAIN = response("resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is", 'an "ore"'), SEARCH, OWN, PATCH)
@@ -249,7 +249,7 @@ PLAIN = response("resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is", 'an "
 def test_every_way_of_writing_passes(way: Callable[[bytes], bytes], size: int) -> None:
     fold, said = splice(), way(stream(PLAIN))
     assert feed(fold, said, size) == said
-    assert (fold.wants, fold.complete) == (False, True)
+    assert (fold.awaits_tools, fold.complete) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_what_cannot_be_made_out_passes(data: bytes, size: int) -> None:
     for said in (data, stream(PLAIN) + data, data + stream(PLAIN)):
         fold = splice()
         assert feed(fold, said, size) == said
-        assert not fold.wants
+        assert not fold.awaits_tools
 
 
 def test_text_is_given_as_it_comes() -> None:
@@ -334,10 +334,10 @@ def test_nothing_comes_of_an_answer_that_is_not_shown() -> None:
     fold = splice()
     for one in events(response("resp_1", thought("rs_1", "Hm."), OURS)):
         assert fold.feed(event(one)) == b""
-    assert fold.wants
+    assert fold.awaits_tools
     assert fold.feed(b": here\n\ndata: [DONE]\n\n") == b""
     assert fold.end() == b""
-    assert fold.wants
+    assert fold.awaits_tools
 
 
 # Rounds of which something was shown
@@ -471,7 +471,7 @@ def test_items_whose_ids_change_from_event_to_event() -> None:
     out = feed(fold, said)
     assert [one.get("output_index") for one in told(out)] == [None, None, *[0] * 6, *[1] * 7]
     assert [one.id for one in fold.turn().tool_calls] == ["call_a"]
-    assert fold.wants
+    assert fold.awaits_tools
 
 
 def test_an_upstream_that_tells_items_at_the_end_alone() -> None:
@@ -479,7 +479,7 @@ def test_an_upstream_that_tells_items_at_the_end_alone() -> None:
     said = [one for one in events(whole) if "item" not in one and "item_id" not in one]
     fold = splice()
     assert feed(fold, b"".join(map(event, said))) == b""
-    assert fold.wants
+    assert fold.awaits_tools
 
 
 # Who is to go on
@@ -521,7 +521,7 @@ def test_the_bridge_goes_on_for_offered_calls_alone(items: list[Json], wants: bo
     for whole, data in ((True, dumps(response("r", *items))), (False, stream(response("r", *items)))):
         fold = splice(whole=whole)
         out = feed(fold, data)
-        assert fold.wants is wants
+        assert fold.awaits_tools is wants
         assert ADD.id.encode() not in out
 
 
@@ -555,7 +555,7 @@ def test_an_error_event_is_the_end(after: bytes) -> None:
     out = told(feed(fold, b"".join(map(event, [*begun, error])) + last))
     assert [one["type"] for one in out][:3] == ["response.created", "response.in_progress", "error"]
     assert [one["sequence_number"] for one in out] == list(range(len(out)))
-    assert not fold.wants
+    assert not fold.awaits_tools
     assert fold.turn().failure.type == "server_error"
 
 
@@ -565,7 +565,7 @@ def test_a_stream_that_just_ends_gives_what_was_held_back() -> None:
     fold = splice()
     out = feed(fold, b"".join(map(event, said)))
     assert out == b"".join(event(one) for one in said if one.get("output_index") != 1)
-    assert (fold.wants, fold.complete) == (False, False)
+    assert (fold.awaits_tools, fold.complete) == (False, False)
     assert fold.end() == b""
 
 
@@ -581,7 +581,7 @@ def test_a_text_that_is_cut_has_its_numbers(kept: int, last: str, size: int) -> 
     wanted = expected([first, response("resp_2", text("msg_2", "one two three"))])
     assert told(out) == wanted[: len(told(out))]
     assert told(out)[-1]["delta"] == last
-    assert (fold.wants, fold.complete) == (False, False)
+    assert (fold.awaits_tools, fold.complete) == (False, False)
 
 
 # Encrypted thoughts

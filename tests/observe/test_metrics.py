@@ -16,16 +16,16 @@ from flask import Flask
 from aibridge_flask import AIBridge, config
 from aibridge_flask.hooks import Hooks
 from aibridge_flask.model import Usage, new_id
-from aibridge_flask.observe.instruments import METRICS, table
+from aibridge_flask.observe.instruments import METRICS, metrics_table
 from aibridge_flask.observe.metrics import Metrics
 from aibridge_flask.records.events import (
     Ended,
+    EventRecorded,
     InterceptionEnded,
     InterceptionStarted,
-    Noted,
     Started,
-    TokenUse,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
     now,
 )
 from aibridge_flask.records.recorder import Recorder
@@ -75,7 +75,7 @@ def ask(app: Flask, model: str = MODEL) -> int:
 
 
 def test_the_readme_lists_what_is_on_the_page(app: Flask) -> None:
-    assert "\n".join(table()) in (ROOT / "README.md").read_text()
+    assert "\n".join(metrics_table()) in (ROOT / "README.md").read_text()
     assert page_of(app).types() == {name: one.type for name, one in METRICS.items()}
 
 
@@ -279,11 +279,11 @@ def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metr
         who = {"initiator_id": f"user{number * 2}", "provider_name": "anthropic", "model": f"m{number}"}
         started = Started(new_id(), started_at=now(), **who)
         usage = Usage(1, metadata={f"kind{number}": 1})
-        hooks.tell(InterceptionStarted(started))
-        tool = ToolUse(started.id, 0, 0, "r", "c", "", f"tool{number}", "", now())
-        hooks.tell(Noted(started, tool))
-        hooks.tell(InterceptionEnded(started, Ended(started.id, now(), usage=usage)))
-    hooks.tell(InterceptionStarted(Started(new_id(), "one-more", now(), model="m5")))
+        hooks.emit(InterceptionStarted(started))
+        tool = ToolUsage(started.id, 0, 0, "r", "c", "", f"tool{number}", "", now())
+        hooks.emit(EventRecorded(started, tool))
+        hooks.emit(InterceptionEnded(started, Ended(started.id, now(), usage=usage)))
+    hooks.emit(InterceptionStarted(Started(new_id(), "one-more", now(), model="m5")))
     page = Page(metrics.page("")[0].decode())
     found = page.by("interceptions_duration_seconds_count", "model")
     assert (len(found), found["m99"], found["other"]) == (101, 1, 900)
@@ -299,7 +299,7 @@ def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
     hooks, metrics = told
     started = Started(new_id(), "ann", now(), provider_name="anthropic", model="m")
     place = (started.id, 0, 0, "r", "c", "", "search", "", now())
-    hooks.tell(Noted(started, ToolUse(*place, injected=True, server_url="http://docs/mcp")))
+    hooks.emit(EventRecorded(started, ToolUsage(*place, injected=True, server_url="http://docs/mcp")))
     page = Page(metrics.page("")[0].decode())
     labels = {"provider": "anthropic", "model": "m", "server": "http://docs/mcp", "name": "search"}
     assert page.only("injected_tool_invocations_total", **labels) == 1
@@ -425,7 +425,7 @@ def dead_worker(folder: Path, *lines: bytes) -> None:
 
 def test_what_a_spool_does_not_tell_any_more_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
     nobodys = msgspec.json.encode(
-        ["TokenUse", TokenUse("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
+        ["TokenUse", TokenUsage("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
     )
     dead_worker(tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut')
     app = make_app(metrics=ON)
@@ -448,10 +448,10 @@ def test_what_could_be_written_nowhere_until_the_end_is_lost(
     metrics = Metrics(hooks, recorder, ())
     recorder.start()
     id = new_id()
-    recorder.write(Started(id, "ann", now()), dear=False)
+    recorder.write(Started(id, "ann", now()), must_keep=False)
     with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
-        recorder.record(TokenUse(id, 0, "r", "m", Usage(), now()), Ended(id, now()))
+        recorder.record(TokenUsage(id, 0, "r", "m", Usage(), now()), Ended(id, now()))
         recorder.close()
     lock.close()
     page = Page(metrics.page("")[0].decode())

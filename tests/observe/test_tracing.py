@@ -17,8 +17,8 @@ from flask import Flask
 from opentelemetry import trace
 
 from aibridge_flask import ConfigError, config
-from aibridge_flask.config.settings import Tracing
-from aibridge_flask.hooks import Arrived, Hooks, ToolCalled
+from aibridge_flask.config.settings import TracingSettings
+from aibridge_flask.hooks import Hooks, RequestArrived, ToolCalled
 from aibridge_flask.observe.tracing import Traces
 from aibridge_flask.records.events import Ended, InterceptionEnded, InterceptionStarted, Started
 from tests.conftest import MakeApp, Start, providers
@@ -306,14 +306,14 @@ def test_each_turn_and_each_call_of_a_tool_is_a_span(
 
 def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) -> None:
     hooks, now = Hooks(), time.time_ns()
-    traces = Traces(hooks, Tracing(collector.wire.url, prompts=False, propagate=False))
+    traces = Traces(hooks, TracingSettings(collector.wire.url, prompts=False, propagate=False))
     one = Started("id-1", "ann", datetime.now(UTC))
-    hooks.tell(Arrived("id-1", "", ""))
-    hooks.tell(InterceptionStarted(one))
+    hooks.emit(RequestArrived("id-1", "", ""))
+    hooks.emit(InterceptionStarted(one))
     for error in ("", "timeout"):
-        hooks.tell(ToolCalled("id-1", "http://mcp.test", "look", "call_1", now, now + 5, error))
-    hooks.tell(ToolCalled("id-2", "http://mcp.test", "look", "call_1", now, now + 5))
-    hooks.tell(InterceptionEnded(one, Ended("id-1", datetime.now(UTC), 200)))
+        hooks.emit(ToolCalled("id-1", "http://mcp.test", "look", "call_1", now, now + 5, error))
+    hooks.emit(ToolCalled("id-2", "http://mcp.test", "look", "call_1", now, now + 5))
+    hooks.emit(InterceptionEnded(one, Ended("id-1", datetime.now(UTC), 200)))
     traces.close()
     spans = collector.spans(3)
     root = next(span for span in spans if span.name == "Intercept")

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from aibridge_flask import ConfigError, create_app
-from aibridge_flask.model import Outgoing
+from aibridge_flask.model import UpstreamRequest
 from aibridge_flask.providers.bedrock import credentials
 from aibridge_flask.providers.bedrock.signature import AwsKeys, Signer
 from tests.conftest import MakeApp, Start
@@ -106,7 +106,7 @@ def test_signatures_are_those_that_aws_publishes(
     moment = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: moment)
     headers = [("Host", "example.amazonaws.com"), *([("Content-Type", kind)] if kind else [])]
-    outgoing = Outgoing(method, f"https://example.amazonaws.com{target}", tuple(headers), body)
+    outgoing = UpstreamRequest(method, f"https://example.amazonaws.com{target}", tuple(headers), body)
     signed = dict(Signer("us-east-1", "service").sign(outgoing, PUBLISHED).headers)
     names = "content-type;host;x-amz-date" if kind else "host;x-amz-date"
     assert signed["X-Amz-Date"] == "20150830T123600Z"

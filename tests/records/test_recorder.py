@@ -19,7 +19,7 @@ from aibridge_flask.errors import ConfigError, RecordingFailed
 from aibridge_flask.model import Usage, new_id
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import tables
-from aibridge_flask.records.events import Ended, Started, TokenUse, ToolUse, now
+from aibridge_flask.records.events import Ended, Started, TokenUsage, ToolUsage, now
 from aibridge_flask.records.recorder import Recorder, spool_folder
 from tests.conftest import BOTH_DATABASES
 from tests.support.server import ROOT, until
@@ -64,10 +64,10 @@ def rows(recorder: Recorder, table: sa.Table) -> list[sa.RowMapping]:
 
 def test_what_is_written_is_committed_in_order(recorder: Recorder) -> None:
     id = new_id()
-    recorder.write(started(id, model="m"), dear=False)
+    recorder.write(started(id, model="m"), must_keep=False)
     for output in (1, 5, 9):
-        recorder.record(TokenUse(id, 0, "resp", "m", Usage(3, output), now()))
-    recorder.write(Ended(id, now(), status_code=200), dear=True)
+        recorder.record(TokenUsage(id, 0, "resp", "m", Usage(3, output), now()))
+    recorder.write(Ended(id, now(), status_code=200), must_keep=True)
     assert [row["output_tokens"] for row in rows(recorder, tables.token_usages)] == [9]
     (row,) = rows(recorder, tables.interceptions)
     assert (row["model"], row["status_code"]) == ("m", 200)
@@ -77,12 +77,12 @@ def test_telling_twice_changes_nothing(recorder: Recorder) -> None:
     id = new_id()
     told = (
         started(id),
-        ToolUse(id, 0, 0, "r", "call", "", "Read", "{}", now()),
+        ToolUsage(id, 0, 0, "r", "call", "", "Read", "{}", now()),
         Ended(id, now(), status_code=200),
     )
-    recorder.write(*told, dear=True)
+    recorder.write(*told, must_keep=True)
     first = [rows(recorder, table) for table in (tables.interceptions, tables.tool_usages)]
-    recorder.write(*told, dear=True)
+    recorder.write(*told, must_keep=True)
     assert [rows(recorder, table) for table in (tables.interceptions, tables.tool_usages)] == first
 
 
@@ -90,8 +90,8 @@ def test_many_threads_share_the_writer_and_nothing_is_lost(recorder: Recorder) -
     def interceptions() -> None:
         for _ in range(50):
             id = new_id()
-            recorder.write(started(id), dear=False)
-            recorder.write(Ended(id, now(), status_code=200), dear=True)
+            recorder.write(started(id), must_keep=False)
+            recorder.write(Ended(id, now(), status_code=200), must_keep=True)
 
     threads = [threading.Thread(target=interceptions) for _ in range(8)]
     for thread in threads:
@@ -121,14 +121,14 @@ def locked(url: str) -> Iterator[None]:
 
 def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, url: str) -> None:
     ids = [new_id() for _ in range(3)]
-    recorder.write(started(ids[0]), dear=False)
+    recorder.write(started(ids[0]), must_keep=False)
     with locked(url):
-        recorder.write(Ended(ids[0], now(), status_code=200), dear=True)
-        recorder.write(started(ids[1]), dear=False)
+        recorder.write(Ended(ids[0], now(), status_code=200), must_keep=True)
+        recorder.write(started(ids[1]), must_keep=False)
         recorder.write(
             started(ids[2], model="a\ud800\0b", metadata={"k\ud800": "v\ud800"}),
-            ToolUse(ids[2], 0, 0, "r", "call", "", "Read", "{}", now()),
-            dear=False,
+            ToolUsage(ids[2], 0, 0, "r", "call", "", "Read", "{}", now()),
+            must_keep=False,
         )
         assert recorder.healthy
         assert [row["status_code"] for row in rows(recorder, tables.interceptions)] == [None]
@@ -145,8 +145,8 @@ def test_threads_are_found_in_the_spool_too(recorder: Recorder, url: str) -> Non
     ids = [new_id() for _ in range(3)]
     with locked(url):
         for number, id in enumerate(ids):
-            recorder.write(started(id, correlating_tool_call_id=f"call_{number - 1}"), dear=False)
-            recorder.write(ToolUse(id, 0, 0, "r", f"call_{number}", "", "Read", "", now()), dear=True)
+            recorder.write(started(id, correlating_tool_call_id=f"call_{number - 1}"), must_keep=False)
+            recorder.write(ToolUsage(id, 0, 0, "r", f"call_{number}", "", "Read", "", now()), must_keep=True)
     until(lambda: len(rows(recorder, tables.tool_usages)) == 3)
     found = {
         row["id"]: (row["thread_parent_id"], row["thread_root_id"])
@@ -160,12 +160,12 @@ def test_without_a_spool_what_is_dear_waits_and_the_rest_is_refused(
 ) -> None:
     recorder = recorder_that_refuses
     id, refused = new_id(), new_id()
-    recorder.write(started(id), dear=False)
+    recorder.write(started(id), must_keep=False)
     with locked(url):
         with pytest.raises(RecordingFailed):
-            recorder.write(started(refused), dear=False)
+            recorder.write(started(refused), must_keep=False)
         with pytest.raises(RecordingFailed):
-            recorder.write(Ended(id, now(), status_code=200), dear=True)
+            recorder.write(Ended(id, now(), status_code=200), must_keep=True)
         assert not recorder.healthy
     until(lambda: recorder.healthy)
     until(lambda: rows(recorder, tables.interceptions)[0]["status_code"] == 200)
@@ -177,7 +177,7 @@ def test_a_server_that_is_not_ready_finds_out_by_itself_that_it_is_again(
 ) -> None:
     with locked(url):
         with pytest.raises(RecordingFailed):
-            recorder_that_refuses.write(started(new_id()), dear=False)
+            recorder_that_refuses.write(started(new_id()), must_keep=False)
         assert not recorder_that_refuses.healthy
     until(lambda: recorder_that_refuses.healthy)
 
@@ -186,13 +186,13 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder
     ids = [new_id() for _ in range(2)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with locked(url):
-        recorder.write(started(ids[0]), dear=False)
+        recorder.write(started(ids[0]), must_keep=False)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
         try:
             with pytest.raises(RecordingFailed):
-                recorder.write(started(ids[1]), dear=False)
+                recorder.write(started(ids[1]), must_keep=False)
             with pytest.raises(RecordingFailed):
-                recorder.write(Ended(ids[0], now(), status_code=200), dear=True)
+                recorder.write(Ended(ids[0], now(), status_code=200), must_keep=True)
             assert not recorder.healthy
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -203,7 +203,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder
 def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str, tmp_path: Path) -> None:
     first, id = make(url), new_id()
     with locked(url):
-        first.write(started(id), Ended(id, now(), status_code=200), dear=True)
+        first.write(started(id), Ended(id, now(), status_code=200), must_keep=True)
         first.close()
     second = make(url)
     until(lambda: [row["status_code"] for row in rows(second, tables.interceptions)] == [200])
@@ -215,7 +215,7 @@ def test_the_spools_folder_belongs_to_its_owner_alone(recorder: Recorder, url: s
     recorder.start()
     folder = tmp_path / "spool"
     with locked(url):
-        recorder.write(started(new_id()), dear=False)
+        recorder.write(started(new_id()), must_keep=False)
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
@@ -229,18 +229,20 @@ def test_a_folder_that_cannot_be_used_stops_the_start(url: str, tmp_path: Path) 
 def test_one_bad_entry_does_not_take_its_neighbours_along(recorder: Recorder) -> None:
     good = [new_id() for _ in range(3)]
     recorder.record(started(good[0]))
-    recorder.record(TokenUse("nobody", 0, "r", "m", Usage(), now()))  # belongs to no interception
+    recorder.record(TokenUsage("nobody", 0, "r", "m", Usage(), now()))  # belongs to no interception
     recorder.record(started(good[1]))
-    recorder.write(started(good[2]), dear=False)
+    recorder.write(started(good[2]), must_keep=False)
     assert {row["id"] for row in rows(recorder, tables.interceptions)} == set(good)
 
 
 def test_a_parent_is_found_among_the_same_actors_calls(recorder: Recorder) -> None:
     parent, stranger, child = new_id(), new_id(), new_id()
-    recorder.write(started(parent), ToolUse(parent, 0, 0, "r", "call_1", "", "Read", "", now()), dear=True)
+    recorder.write(
+        started(parent), ToolUsage(parent, 0, 0, "r", "call_1", "", "Read", "", now()), must_keep=True
+    )
     other = Started(stranger, "bob", now())
-    recorder.write(other, ToolUse(stranger, 0, 0, "r", "call_1", "", "Read", "", now()), dear=True)
-    recorder.write(started(child, correlating_tool_call_id="call_1"), dear=True)
+    recorder.write(other, ToolUsage(stranger, 0, 0, "r", "call_1", "", "Read", "", now()), must_keep=True)
+    recorder.write(started(child, correlating_tool_call_id="call_1"), must_keep=True)
     found = {row["id"]: row["thread_parent_id"] for row in rows(recorder, tables.interceptions)}
     assert found == {parent: None, stranger: None, child: parent}
 
@@ -280,7 +282,7 @@ def test_a_migration_keeps_the_rows_and_takes_as_long_as_it_needs(
     engine, id = databases.connect(empty_database_url), new_id()
     databases.migrate(engine)
     recorder = make(empty_database_url)
-    recorder.write(started(id, client_session_id="s"), dear=True)
+    recorder.write(started(id, client_session_id="s"), must_keep=True)
     recorder.close()
     before = rows(recorder, tables.interceptions)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():

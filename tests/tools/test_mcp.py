@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from aibridge_flask import config
-from aibridge_flask.errors import ClientGone, ToolError
+from aibridge_flask.errors import ClientDisconnected, ToolError
 from aibridge_flask.tools.mcp import VERSIONS, McpClient
-from aibridge_flask.waiting import NOBODY, watch
+from aibridge_flask.waiting import UNWATCHED, watch
 from tests.support.mcp import ADD, SECRET, SESSION, ScriptedMcp, event, events, message, method, result, text
 from tests.support.server import PATIENCE, until
 from tests.support.upstream import CLOSE, GONE, Step, Upstream, answer, chunk, head, stream_head, streamed
@@ -54,7 +54,7 @@ def make(mcp: ScriptedMcp, changes: list[bool]) -> Iterator[Make]:
 
 
 def call(client: McpClient) -> object:
-    return client.call("add", {"a": 1}, NOBODY)
+    return client.call("add", {"a": 1}, UNWATCHED)
 
 
 def failure(client: McpClient) -> str:
@@ -385,7 +385,7 @@ def test_a_client_that_leaves_ends_the_call(mcp: ScriptedMcp, make: Make) -> Non
         called = pool.submit(client.call, "add", {}, watch(ours))
         assert said.wait(20)
         theirs.close()
-        with pytest.raises(ClientGone):
+        with pytest.raises(ClientDisconnected):
             called.result()
     assert mcp.upstream.gone.wait(20)
     until(lambda: len(mcp.asked("notifications/cancelled")) == 1)
@@ -401,7 +401,7 @@ def test_many_calls_go_on_side_by_side(mcp: ScriptedMcp, make: Make) -> None:
 
     mcp.on["tools/call"].extend([meet] * 8)
     with ThreadPoolExecutor(8) as pool:
-        given = list(pool.map(lambda n: client.call("add", {"n": n}, NOBODY), range(8)))
+        given = list(pool.map(lambda n: client.call("add", {"n": n}, UNWATCHED), range(8)))
     assert [one["content"][0]["arguments"] for one in given] == [{"n": n} for n in range(8)]
     assert len(mcp.asked("initialize")) == 1
 

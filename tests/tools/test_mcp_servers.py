@@ -14,7 +14,7 @@ import pytest
 
 from aibridge_flask import config
 from aibridge_flask.tools import ToolBox
-from aibridge_flask.waiting import NOBODY
+from aibridge_flask.waiting import UNWATCHED
 from tests.conftest import Start
 from tests.serving.test_lifecycle import status
 from tests.support import claude
@@ -135,9 +135,9 @@ def test_a_server_that_has_more_tools_says_so(real_servers: dict[str, RealServer
     until(lambda: box.ready)
     for _ in range(2):
         before = box.tools
-        name = box.call(f"bmcp_{kind}_grow", "{}", NOBODY).content[0]["text"]
+        name = box.call(f"bmcp_{kind}_grow", "{}", UNWATCHED).content[0]["text"]
         until(lambda before=before: box.tools != before)
-        assert box.call(f"bmcp_{kind}_{name}", "", NOBODY).content[0]["text"] == name
+        assert box.call(f"bmcp_{kind}_{name}", "", UNWATCHED).content[0]["text"] == name
     box.close()
 
 
@@ -157,12 +157,12 @@ def test_a_server_comes_back_after_a_restart(
     until(lambda: box.ready)
     assert len(box.tools) == len(NAMES)
     own_server.kill()
-    result = box.call("bmcp_mcp_add", '{"a":1,"b":2}', NOBODY)
+    result = box.call("bmcp_mcp_add", '{"a":1,"b":2}', UNWATCHED)
     assert (result.is_error, result.error) == (True, "the MCP server could not be reached")
     until(lambda: box.tools == ())
     own_server.start()
     until(lambda: len(box.tools) == len(NAMES))
-    assert box.call("bmcp_mcp_add", '{"a":1,"b":2}', NOBODY).structured == {"result": 3}
+    assert box.call("bmcp_mcp_add", '{"a":1,"b":2}', UNWATCHED).structured == {"result": 3}
     told = [one for one in caplog.records if one.name == "aibridge.tools"]
     assert [one.levelname for one in told if one.levelname != "INFO"] == ["WARNING"]
     box.close()

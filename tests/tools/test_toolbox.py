@@ -17,8 +17,8 @@ import pytest
 from aibridge_flask import config
 from aibridge_flask.model import ToolResult
 from aibridge_flask.tools import ToolBox
-from aibridge_flask.tools.selection import offered
-from aibridge_flask.waiting import NOBODY
+from aibridge_flask.tools.selection import select_tools
+from aibridge_flask.waiting import UNWATCHED
 from tests.conftest import MakeApp
 from tests.support.mcp import ADD, SECRET, SESSION, ScriptedMcp, event, events, message, method, result
 from tests.support.server import PATIENCE, PREFIX, ROOT, free_port, until
@@ -58,7 +58,7 @@ def offer(*names: str, server: str = "docs", **settings: str) -> dict[str, str]:
     """Own names and ids of what a server's list comes to."""
     tree = {"mcp_servers": [{"name": server, "url": "http://127.0.0.1/mcp", **settings}]}
     (configured,) = config.load(tree).mcp_servers
-    return {tool.name: tool.id for tool in offered(configured, [{"name": name} for name in names])}
+    return {tool.name: tool.id for tool in select_tools(configured, [{"name": name} for name in names])}
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_tools_of_several_servers_are_sorted(mcp: ScriptedMcp, make: Make) -> No
     ],
 )
 def test_the_input_is_json_text(mcp: ScriptedMcp, make: Make, input: str, arguments: object) -> None:
-    assert make().call("bmcp_docs_add", input, NOBODY).is_error is False
+    assert make().call("bmcp_docs_add", input, UNWATCHED).is_error is False
     assert message(mcp.asked("tools/call")[0])["params"] == {"name": "add", "arguments": arguments}
 
 
 @pytest.mark.parametrize("input", ["{", "[]", "null", "3", '{"a": NaN}', '{"a":' * 9999, "{} {}"])
 def test_an_input_that_is_no_object_is_not_sent(mcp: ScriptedMcp, make: Make, input: str) -> None:
-    given = make().call("bmcp_docs_add", input, NOBODY)
+    given = make().call("bmcp_docs_add", input, UNWATCHED)
     assert given == ToolResult(is_error=True, error="the tool's input is not a JSON object")
     assert mcp.asked("tools/call") == []
 
@@ -187,20 +187,20 @@ PICTURE = {"type": "image", "data": "AA==", "mimeType": "image/png", "_meta": {"
 )
 def test_a_result_is_what_the_server_gave(mcp: ScriptedMcp, make: Make, said: object, given: object) -> None:
     mcp.on["tools/call"].append(lambda asked: [result(asked, said)])
-    assert make().call("bmcp_docs_add", "", NOBODY) == given
+    assert make().call("bmcp_docs_add", "", UNWATCHED) == given
 
 
 def test_a_call_of_no_tool_has_a_result_too(mcp: ScriptedMcp, make: Make) -> None:
     box = make()
-    given = box.call("bmcp_docs_other", "", NOBODY)
+    given = box.call("bmcp_docs_other", "", UNWATCHED)
     assert given == ToolResult(is_error=True, error="there is no tool bmcp_docs_other now")
     box.close()
-    assert box.call("bmcp_docs_add", "", NOBODY).error == "there is no tool bmcp_docs_add now"
+    assert box.call("bmcp_docs_add", "", UNWATCHED).error == "there is no tool bmcp_docs_add now"
 
 
 def test_a_call_that_lasts_too_long_has_a_result_too(mcp: ScriptedMcp, make: Make) -> None:
     mcp.say("tools/call", GONE)
-    given = make(tool_timeout=0.4).call("bmcp_docs_add", "", NOBODY)
+    given = make(tool_timeout=0.4).call("bmcp_docs_add", "", UNWATCHED)
     assert given == ToolResult(is_error=True, error="the MCP server did not answer in time")
 
 
@@ -272,7 +272,7 @@ def test_other_tools_take_the_place_of_the_old_ones(mcp: ScriptedMcp, make: Make
             *([LIST_CHANGED] if said_in == "tools/call" else []), {"id": asked["id"], "result": {}}
         )
     )
-    assert box.call("bmcp_docs_add", "", NOBODY).is_error is False
+    assert box.call("bmcp_docs_add", "", UNWATCHED).is_error is False
     go.set()
     until(lambda: ids(box) == ["bmcp_docs_more"])
     assert [tool.id for tool in before] == ["bmcp_docs_add"]
@@ -283,7 +283,7 @@ def test_a_server_that_fails_is_asked_whether_it_is_there(mcp: ScriptedMcp, make
     box = make()
     mcp.say("tools/call", answer(502, b""))
     mcp.say("tools/list", answer(502, b""))
-    assert box.call("bmcp_docs_add", "", NOBODY).is_error is True
+    assert box.call("bmcp_docs_add", "", UNWATCHED).is_error is True
     until(lambda: box.tools == ())
     until(lambda: ids(box) == ["bmcp_docs_add"])
 
@@ -306,7 +306,7 @@ def test_an_empty_box_does_nothing(upstream: Upstream, make_app: MakeApp) -> Non
     box = ToolBox(config.load({}))
     box.start()
     assert (box.ready, box.tools, _thread._count()) == (True, (), threads)
-    assert box.call("bmcp_docs_add", "", NOBODY).is_error is True
+    assert box.call("bmcp_docs_add", "", UNWATCHED).is_error is True
     box.close()
     assert upstream.heard == []
 
@@ -319,14 +319,14 @@ if sys.argv[1] == "gevent":
 import json, os, time
 from aibridge_flask import config
 from aibridge_flask.tools import ToolBox
-from aibridge_flask.waiting import NOBODY
+from aibridge_flask.waiting import UNWATCHED
 
 def use():
     deadline = time.monotonic() + 20
     while not box.ready:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return box.call("bmcp_docs_add", "", NOBODY).is_error
+    return box.call("bmcp_docs_add", "", UNWATCHED).is_error
 
 box = ToolBox(config.load(json.loads(sys.argv[2])))
 wrong = use()

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from ... import sse
-from ...errors import BadBody, UpstreamCut
+from ...errors import InvalidBody, UpstreamCut
 from ...formats import body
 from ...headers import find
-from ...model import Answer, HeaderList
+from ...model import HeaderList, UpstreamResponse
 
 _EVENT_STREAM = "application/vnd.amazon.eventstream"
 _METRICS = "amazon-bedrock-invocationMetrics"
@@ -62,7 +62,7 @@ _BY_STATUS = {
 _REFUSING = (400, 403, 404)
 
 
-def decode(answer: Answer, counted: bool) -> Answer:
+def decode(answer: UpstreamResponse, counted: bool) -> UpstreamResponse:
     """What an Anthropic client understands; `counted` where tokens were to be counted, which not all
     models and accounts may."""
     headers = _named(answer.headers)
@@ -70,12 +70,14 @@ def decode(answer: Answer, counted: bool) -> Answer:
         status, kind = _translated(answer)
         if counted and status in _REFUSING:
             status, kind = 404, "not_found_error"
-        return _Whole(answer, status, headers, lambda found: _error(kind, _message(found), headers))
+        return _TranslatedResponse(
+            answer, status, headers, lambda found: _error(kind, _message(found), headers)
+        )
     if counted:
-        return _Whole(answer, answer.status, headers, _count)
+        return _TranslatedResponse(answer, answer.status, headers, _count)
     if find(answer.headers, "content-type").lower().startswith(_EVENT_STREAM):
-        return _Stream(answer, headers)
-    return _Same(answer, answer.status, headers)
+        return _StreamedResponse(answer, headers)
+    return _UnchangedResponse(answer, answer.status, headers)
 
 
 def _named(told: HeaderList) -> HeaderList:
@@ -84,17 +86,17 @@ def _named(told: HeaderList) -> HeaderList:
     return (*told, ("request-id", id)) if id and not find(told, "request-id") else told
 
 
-def _translated(answer: Answer) -> tuple[int, str]:
+def _translated(answer: UpstreamResponse) -> tuple[int, str]:
     name = find(answer.headers, "x-amzn-errortype").partition(":")[0].rpartition("#")[2].lower()
     if name in _UNAUTHORIZED:
         return 401, "authentication_error"
     return _ERRORS.get(name, (answer.status, _BY_STATUS.get(answer.status, "api_error")))
 
 
-class _Same:
+class _UnchangedResponse:
     """The body as it is."""
 
-    def __init__(self, inner: Answer, status: int, headers: HeaderList) -> None:
+    def __init__(self, inner: UpstreamResponse, status: int, headers: HeaderList) -> None:
         self._inner, self.status, self.headers = inner, status, headers
         self.close = inner.close
 
@@ -102,15 +104,15 @@ class _Same:
     def complete(self) -> bool:
         return self._inner.complete
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
-        return self._inner.pieces(tick)
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
+        return self._inner.iter_body(idle_interval)
 
 
-class _Whole(_Same):
+class _TranslatedResponse(_UnchangedResponse):
     """The body in other words, once it is whole."""
 
     def __init__(
-        self, inner: Answer, status: int, headers: HeaderList, reword: Callable[[bytes], bytes]
+        self, inner: UpstreamResponse, status: int, headers: HeaderList, reword: Callable[[bytes], bytes]
     ) -> None:
         super().__init__(inner, status, _as(headers, "application/json"))
         self._reword, self._given = reword, False
@@ -119,9 +121,9 @@ class _Whole(_Same):
     def complete(self) -> bool:
         return self._given
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
         found = b""
-        for piece in self._inner.pieces(tick):
+        for piece in self._inner.iter_body(idle_interval):
             found = (found + piece)[:_BODY_LIMIT]
             if not piece:
                 yield b""
@@ -129,10 +131,10 @@ class _Whole(_Same):
         yield self._reword(found)
 
 
-class _Stream(_Same):
+class _StreamedResponse(_UnchangedResponse):
     """Frames -> server-sent events. A frame that is damaged or cut is an answer that broke off."""
 
-    def __init__(self, inner: Answer, headers: HeaderList) -> None:
+    def __init__(self, inner: UpstreamResponse, headers: HeaderList) -> None:
         from botocore.eventstream import EventStreamBuffer, ParserError
 
         super().__init__(inner, inner.status, _as(headers, "text/event-stream; charset=utf-8"))
@@ -145,8 +147,8 @@ class _Stream(_Same):
     def complete(self) -> bool:
         return self._inner.complete and not self._behind
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
-        for piece in self._inner.pieces(tick):
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
+        for piece in self._inner.iter_body(idle_interval):
             if not piece:
                 yield b""
                 continue
@@ -201,16 +203,16 @@ def _chunk(payload: bytes) -> bytes:
     try:
         name = msgspec.json.decode(data, type=_Typed).type
     except (msgspec.MsgspecError, UnicodeError):
-        name = body.string(body.loads(data), "type")
+        name = body.get_string(body.loads(data), "type")
     return sse.encode(name.translate(_UNSAFE), data)
 
 
 def _without_metrics(data: bytes) -> bytes:
     try:
         found = body.members(data)
-    except BadBody:
+    except InvalidBody:
         return data
-    return data if found.pop(_METRICS, None) is None else body.joined(found)
+    return data if found.pop(_METRICS, None) is None else body.join_members(found)
 
 
 def _as(headers: HeaderList, kind: str) -> HeaderList:
@@ -223,7 +225,7 @@ def _as(headers: HeaderList, kind: str) -> HeaderList:
 
 def _message(found: bytes) -> str:
     told = body.loads(found)
-    said = body.string(told, "message") or body.string(told, "Message")
+    said = body.get_string(told, "message") or body.get_string(told, "Message")
     return said or "the AI provider gave no reason"
 
 
@@ -234,4 +236,4 @@ def _error(kind: str, message: str, headers: HeaderList) -> bytes:
 
 
 def _count(found: bytes) -> bytes:
-    return body.dumps({"input_tokens": body.number(body.loads(found), "inputTokens")})
+    return body.dumps({"input_tokens": body.get_count(body.loads(found), "inputTokens")})
