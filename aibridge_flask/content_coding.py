@@ -1,4 +1,4 @@
-"""Content codings (RFC 9110 8.4), decoded for reading only and never beyond a limit."""
+"""Content codings (RFC 9110 8.4): bodies are decoded for reading only, up to a limit."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ import zstandard
 
 from .errors import BodyTooLarge, InvalidBody, UnsupportedEncoding
 
-_STEP = 1 << 16
-_MOST_CODINGS = 4  # nobody uses more than one; each is a pass over the whole body
-_MOST_MEMBERS = 10_000  # a body of nothing but empty ones would take hours
+_CHUNK_BYTES = 1 << 16
+_MAX_CODINGS = 4  # nobody uses more than one, and each costs a pass over the whole body
+_MAX_MEMBERS = 10_000  # a body of empty members alone would take hours
 
 
 class _Decoder(Protocol):
-    """Gives at most about `room` bytes a call; `more` tells that it could go on without input."""
+    """`feed` returns about `max_bytes` at most. `has_more`: it can return more without further input."""
 
-    def feed(self, data: bytes, room: int) -> bytes: ...
+    def feed(self, data: bytes, max_bytes: int) -> bytes: ...
     @property
-    def more(self) -> bool: ...
+    def has_more(self) -> bool: ...
 
 
-def _members() -> Iterator[None]:
-    """One for each further member or frame of a body; raises EOFError where there are too many."""
-    yield from repeat(None, _MOST_MEMBERS)
+def _count_members() -> Iterator[None]:
+    """Advance once per further member or frame of a body. Raises EOFError after too many."""
+    yield from repeat(None, _MAX_MEMBERS)
     raise EOFError
 
 
 class _Zlib:
     def __init__(self, bits: int) -> None:
         self._bits, self._inflater = bits, zlib.decompressobj(bits)
-        self._members = _members()
+        self._members = _count_members()
 
-    def feed(self, data: bytes, room: int) -> bytes:
+    def feed(self, data: bytes, max_bytes: int) -> bytes:
         data = self._inflater.unconsumed_tail + data
         if self._inflater.eof:
             data = self._inflater.unused_data + data
             if data:
                 next(self._members)
                 self._inflater = zlib.decompressobj(self._bits)
-        return self._inflater.decompress(data, room)
+        return self._inflater.decompress(data, max_bytes)
 
     @property
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         return bool(self._inflater.unconsumed_tail or self._inflater.unused_data)
 
 
 class _Deflate(_Zlib):
-    """`deflate` is zlib by the letter, and raw deflate in what some clients send."""
+    """`deflate` means zlib by the RFC; some clients send raw deflate."""
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS)
         self._first = True
 
-    def feed(self, data: bytes, room: int) -> bytes:
+    def feed(self, data: bytes, max_bytes: int) -> bytes:
         try:
-            out = super().feed(data, room)
+            out = super().feed(data, max_bytes)
         except zlib.error:
             if not self._first:
                 raise
             self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-            out = super().feed(data, room)
+            out = super().feed(data, max_bytes)
         self._first = False
         return out
 
@@ -73,41 +73,40 @@ class _Brotli:
     def __init__(self) -> None:
         self._inflater = brotli.Decompressor()
 
-    def feed(self, data: bytes, room: int) -> bytes:
-        return bytes(self._inflater.process(data, output_buffer_limit=room))
+    def feed(self, data: bytes, max_bytes: int) -> bytes:
+        return bytes(self._inflater.process(data, output_buffer_limit=max_bytes))
 
     @property
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         return not self._inflater.can_accept_more_data()
 
 
 class _Zstd:
-    """Four bytes of zstd can stand for 128 KB at the most (RFC 8878 3.1.1.2), so input in small
-    steps bounds what one call gives."""
+    """Four bytes of zstd decode to 128 KB at most (RFC 8878 3.1.1.2): small input bounds the output."""
 
-    STEP = 1024
+    INPUT_BYTES = 1024
 
     def __init__(self) -> None:
-        self._make = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
-        self._inflater = self._make()
-        self._frames = _members()
-        self._left = memoryview(b"")
+        self._new_inflater = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
+        self._inflater = self._new_inflater()
+        self._frames = _count_members()
+        self._pending = memoryview(b"")
 
-    def feed(self, data: bytes, room: int) -> bytes:
+    def feed(self, data: bytes, max_bytes: int) -> bytes:
         if data:
-            self._left = memoryview(bytes(self._left) + data)
-        if self._inflater.eof and self._left:
+            self._pending = memoryview(bytes(self._pending) + data)
+        if self._inflater.eof and self._pending:
             next(self._frames)
-            self._inflater = self._make()
-        step, self._left = self._left[: self.STEP], self._left[self.STEP :]
-        out = self._inflater.decompress(bytes(step)) if step else b""
+            self._inflater = self._new_inflater()
+        piece, self._pending = self._pending[: self.INPUT_BYTES], self._pending[self.INPUT_BYTES :]
+        out = self._inflater.decompress(bytes(piece)) if piece else b""
         if self._inflater.eof and self._inflater.unused_data:
-            self._left = memoryview(self._inflater.unused_data + bytes(self._left))
+            self._pending = memoryview(self._inflater.unused_data + bytes(self._pending))
         return out
 
     @property
-    def more(self) -> bool:
-        return bool(self._left)
+    def has_more(self) -> bool:
+        return bool(self._pending)
 
 
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
@@ -117,58 +116,65 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "br": _Brotli,
     "zstd": _Zstd,
 }
-_BROKEN = (zlib.error, brotli.error, zstandard.ZstdError, EOFError)
+_DECODE_ERRORS = (zlib.error, brotli.error, zstandard.ZstdError, EOFError)
 
 
 def codings(header: str) -> list[str]:
-    """The codings of a `Content-Encoding`, in the order in which they were applied; too many are
-    one that is unknown.
+    """Returns the codings of a `Content-Encoding`, in the order in which they were applied.
+
+    Too many codings are reported as one unknown coding.
 
     >>> codings("gzip, BR, identity"), codings("gzip," * 5)
     (['gzip', 'br'], ['too many'])
     """
     names = (name.strip().lower() for name in header.split(","))
-    found = [name for name in names if name and name != "identity"]
-    return found if len(found) <= _MOST_CODINGS else ["too many"]
+    applied = [name for name in names if name and name != "identity"]
+    return applied if len(applied) <= _MAX_CODINGS else ["too many"]
 
 
 class BoundedDecoder:
-    """Decodes one coded stream piece by piece, up to `limit` bytes in all."""
+    """Decodes one content coding piece by piece, up to `limit` bytes in total.
+
+    The constructor raises UnsupportedEncoding.
+    """
 
     def __init__(self, coding: str, limit: int) -> None:
         if coding not in _DECODERS:
             raise UnsupportedEncoding(f"content coding {coding!r} is not supported")
         self._decoder = _DECODERS[coding]()
-        self._room = limit
+        self._remaining = limit
         self._limit = limit
 
     def feed(self, data: bytes) -> bytes:
-        """Raises BodyTooLarge past the limit, BadBody on what is not in this coding."""
+        """Returns the decoded bytes. Raises BodyTooLarge beyond the limit, InvalidBody on malformed data."""
         out: list[bytes] = []
         try:
-            for start in range(0, len(data), _STEP):
-                out += self._decoded(data[start : start + _STEP])
-        except _BROKEN:
+            for start in range(0, len(data), _CHUNK_BYTES):
+                out += self._decode(data[start : start + _CHUNK_BYTES])
+        except _DECODE_ERRORS:
             raise InvalidBody("the body is not in the content coding that it names") from None
         return b"".join(out)
 
-    def _decoded(self, data: bytes) -> Iterator[bytes]:
-        piece = self._decoder.feed(data, _STEP)
-        while piece or self._decoder.more:
-            self._room -= len(piece)
-            if self._room < 0:
+    def _decode(self, data: bytes) -> Iterator[bytes]:
+        piece = self._decoder.feed(data, _CHUNK_BYTES)
+        while piece or self._decoder.has_more:
+            self._remaining -= len(piece)
+            if self._remaining < 0:
                 raise BodyTooLarge(self._limit)
             yield piece
-            piece = self._decoder.feed(b"", _STEP)
+            piece = self._decoder.feed(b"", _CHUNK_BYTES)
 
 
 def decode(body: bytes, header: str, limit: int) -> bytes:
-    """A whole body as text of its media type; raises as `Inflater.feed`, and UnsupportedEncoding."""
+    """Returns the body without its content codings. `header` is the `Content-Encoding`, `limit` is in bytes.
+
+    Raises UnsupportedEncoding, BodyTooLarge, InvalidBody.
+    """
     for coding in reversed(codings(header)):
         body = BoundedDecoder(coding, limit).feed(body)
     return body
 
 
-def is_known(coding: str) -> bool:
-    """It can be read."""
+def is_supported(coding: str) -> bool:
+    """Whether the coding can be decoded."""
     return coding in _DECODERS

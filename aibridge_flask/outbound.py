@@ -1,4 +1,4 @@
-"""One provider's way out: which credentials, which headers, and the sending itself."""
+"""What is sent to one provider: credentials, headers, and the sending itself."""
 
 from __future__ import annotations
 
@@ -36,34 +36,33 @@ class Outbound:
         self, settings: Settings, configured: ProviderSettings, shared_state: SharedState, hooks: Hooks,
         wrap_sender: Callable[[Sender], Sender] = lambda sender: sender,
     ) -> None:  # fmt: skip
-        """`around` may look on at what is sent."""
+        """`wrap_sender` may return a sender that observes each attempt."""
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
-        own = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
-        self._not_passed = headers.DROPPED_REQUEST_HEADERS | own
-        self._not_bridged = self._not_passed | {"accept-encoding"}
-        self._not_decoded = self._not_bridged | {"content-encoding"}
+        actor_header = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
+        self._dropped = headers.DROPPED_REQUEST_HEADERS | actor_header
+        self._dropped_if_bridged = self._dropped | {"accept-encoding"}
+        self._dropped_if_decoded = self._dropped_if_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
         folder = provider.api_dump_dir
-        self._transport = wrap_sender(
-            DumpingSender(transport, provider.name, folder) if folder else transport
-        )
+        sender = DumpingSender(transport, provider.name, folder) if folder else transport
+        self._sender = wrap_sender(sender)
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
         breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, shared_state, hooks)
         self._attempts = Attempts(
-            self._transport, breakers, provider.max_retries, provider.prepare, provider.decode
+            self._sender, breakers, provider.max_retries, provider.prepare, provider.decode
         )
 
-    def keys(self, given: Mapping[str, str]) -> CredentialSource:
-        """The user's own credential, if the settings let it, else the central keys.
+    def credentials_for(self, client_headers: Mapping[str, str]) -> CredentialSource:
+        """Returns the user's own credential if the settings allow it, else the central keys.
 
-        Raises ByokDisabled, MissingCredential.
+        `client_headers` has lower-case names. Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
         if provider.signs:
             return RequestSigning(Credential("centralized", provider.signs))
-        own = user_credential(provider.user_headers, given)
+        own = user_credential(provider.user_headers, client_headers)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
             return UserKey(own[0])
@@ -74,49 +73,62 @@ class Outbound:
         return self.pool
 
     def bridged_request(
-        self, call: ClientRequest, url: str, body: bytes, actor: Actor, decoded: bool, id: str, model: str
+        self,
+        request: ClientRequest,
+        url: str,
+        body: bytes,
+        actor: Actor,
+        is_decoded: bool,
+        id: str,
+        model: str,
     ) -> UpstreamRequest:
-        """A bridged request. It asks for an answer that is not compressed, since it is read;
-        `decoded` tells that the body no longer is what its `Content-Encoding` says."""
-        dropped = self._not_decoded if decoded else self._not_bridged
-        return self._outgoing(call, url, body, actor, dropped, (_IDENTITY,), id, model)
+        """Returns a bridged request without credential. It asks for an uncompressed response, which is read.
 
-    def passthrough_request(self, call: ClientRequest, body: bytes, actor: Actor) -> UpstreamRequest:
-        """A passthrough request."""
-        return self._outgoing(call, self.provider.url(call), body, actor, self._not_passed, ())
+        `is_decoded`: `body` no longer has the content codings that the client's headers name.
+        """
+        dropped = self._dropped_if_decoded if is_decoded else self._dropped_if_bridged
+        return self._request(request, url, body, actor, dropped, (_IDENTITY,), id, model)
+
+    def passthrough_request(self, request: ClientRequest, body: bytes, actor: Actor) -> UpstreamRequest:
+        """Returns a passthrough request without credential."""
+        return self._request(request, self.provider.url(request), body, actor, self._dropped, ())
 
     def send(
-        self, outgoing: UpstreamRequest, keys: CredentialSource, endpoint: str, model: str, client: Client
+        self,
+        request: UpstreamRequest,
+        credentials: CredentialSource,
+        endpoint: str,
+        model: str,
+        client: Client,
     ) -> Attempted:
-        """Sends a bridged request with the keys that it may be sent with. Raises UpstreamError,
-        ClientGone."""
-        return self._attempts.send(outgoing, keys, endpoint, model, client)
+        """Sends a bridged request. Raises UpstreamError, ClientDisconnected."""
+        return self._attempts.send(request, credentials, endpoint, model, client)
 
     def send_passthrough(
-        self, outgoing: UpstreamRequest, keys: CredentialSource, client: Client
+        self, request: UpstreamRequest, credentials: CredentialSource, client: Client
     ) -> UpstreamResponse:
-        """Sends a passthrough request, which no breaker watches. Raises as `send`."""
-        return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).response
+        """Sends a passthrough request, without a circuit breaker. Raises as `send` does."""
+        return self._attempts.send(request, credentials, "", PASSTHROUGH, client).response
 
     def close(self) -> None:
-        """Ends the connections that wait for a next request."""
-        self._transport.close()
+        """Closes idle connections."""
+        self._sender.close()
 
-    def _outgoing(
-        self, call: ClientRequest, url: str, body: bytes, actor: Actor,
-        dropped: frozenset[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
+    def _request(
+        self, request: ClientRequest, url: str, body: bytes, actor: Actor,
+        dropped: frozenset[str], added: Iterable[tuple[str, str]], id: str = "", model: str = "",
     ) -> UpstreamRequest:  # fmt: skip
-        sent = [("Host", self.provider.host)]
-        sent += headers.to_upstream(call.headers, dropped)
-        sent += add
+        fields = [("Host", self.provider.host)]
+        fields += headers.to_upstream(request.headers, dropped)
+        fields += added
         if self.provider.send_actor_headers:
-            sent += headers.actor_headers(actor)
-        if body or call.method not in ("GET", "HEAD", "OPTIONS"):
-            sent.append(("Content-Length", str(len(body))))
-        return UpstreamRequest(call.method, url, tuple(sent), body, id, model)
+            fields += headers.actor_headers(actor)
+        if body or request.method not in ("GET", "HEAD", "OPTIONS"):
+            fields.append(("Content-Length", str(len(body))))
+        return UpstreamRequest(request.method, url, tuple(fields), body, id, model)
 
 
 def _advice(provider: Provider) -> str:
-    ways = " or ".join(name.title() for name in provider.user_headers)
-    ask = f'no credential for AI provider "{provider.name}": send your own in {ways}'
-    return ask if provider.byok_only else f"{ask}, or have an administrator configure a key for it"
+    header_names = " or ".join(name.title() for name in provider.user_headers)
+    advice = f'no credential for AI provider "{provider.name}": send your own in {header_names}'
+    return advice if provider.byok_only else f"{advice}, or have an administrator configure a key for it"

@@ -1,4 +1,4 @@
-"""Configuration: marshmallow schemas -> frozen settings."""
+"""Configuration: marshmallow schemas load it into frozen settings."""
 
 from .load import load, take_snapshot
 from .schemas import settings_table

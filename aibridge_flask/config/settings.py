@@ -1,4 +1,4 @@
-"""The settings as frozen values. What each means stands beside its schema in `schemas.py`."""
+"""The settings as frozen values. `schemas.py` documents each."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Metrics:
     def _turned(self, told: BreakerStateChanged) -> None:
         place = (told.provider, told.endpoint, told.model)
         self._at("circuit_breaker_state", *place).set(told.state)
-        if told.state == _OPEN and told.own:
+        if told.state == _OPEN and told.is_local:
             self._at("circuit_breaker_trips_total", *place).inc()
 
     def _rejected(self, told: BreakerRejected) -> None:

@@ -1,4 +1,4 @@
-"""Traces: spans made of what the hooks tell, and of the attempts that pass through here on their way out.
+"""Tracer: spans made of what the hooks tell, and of the attempts that pass through here on their way out.
 
 A request is known by its id: context variables cross neither threads nor greenlets.
 """
@@ -49,7 +49,7 @@ class _Trace:
     passed: bool = False
 
 
-class Traces:
+class Tracer:
     """One application's, with a provider of its own: a host may have another."""
 
     def __init__(self, hooks: Hooks, settings: TracingSettings) -> None:
@@ -61,7 +61,7 @@ class Traces:
         provider.add_span_processor(spans)
         self._tracer, self.close = provider.get_tracer("aibridge"), spans.shutdown
         self._traces: dict[str, _Trace] = {}
-        after_fork(self, Traces._forked)
+        after_fork(self, Tracer._forked)
         hooks.on(RequestArrived, self._arrived)
         hooks.on(InterceptionStarted, self._started)
         hooks.on(EventRecorded, self._noted)
@@ -169,7 +169,7 @@ class Traces:
 
 
 class _TracedSender:
-    def __init__(self, traces: Traces, sender: Sender) -> None:
+    def __init__(self, traces: Tracer, sender: Sender) -> None:
         self._traces, self._sender, self.close = traces, sender, sender.close
 
     def send(self, outgoing: UpstreamRequest, client: Client) -> UpstreamResponse:

@@ -15,7 +15,7 @@ from .toolbox import ToolBox
 
 _log = logging.getLogger("aibridge.tools")
 _FAILED = ToolResult(is_error=True, error="the tool could not be called")
-_LEFT = ToolResult(is_error=True, error=f"broken off: {ClientDisconnected.text}")
+_LEFT = ToolResult(is_error=True, error=f"broken off: {ClientDisconnected.default_message}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,9 +210,9 @@ class _Breaker:
         """What another process saw."""
         self._changed_at = flag.at
         if flag.value != self._circuit.current_state and flag.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(flag.value, flag.at, own=False)
+            self._change(flag.value, flag.at, is_local=False)
 
-    def _change(self, state: str, moment: float, own: bool = True) -> None:
+    def _change(self, state: str, moment: float, is_local: bool = True) -> None:
         self._generation += 1
         self._trials = 0
         self._window = time()
@@ -226,4 +226,4 @@ class _Breaker:
         if state == STATE_OPEN:
             self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
         _, provider, endpoint, model = self._key
-        self._hooks.emit(BreakerStateChanged(provider, endpoint, model, _LEVELS[state], own))
+        self._hooks.emit(BreakerStateChanged(provider, endpoint, model, _LEVELS[state], is_local))

@@ -1,7 +1,7 @@
-"""Waiting: for an upstream's bytes or a client that leaves, for another thread, for a slow call.
+"""Waiting for sockets, threads and slow calls, under gevent and under threads.
 
-The only part that names gevent. Each thing stands here twice, for gevent and for threads; which of
-the two holds is told by whether the sockets of this process are gevent's.
+The only package that imports gevent. Everything has two implementations; the one for gevent is used if the
+process is monkey-patched.
 """
 
 from .client import UNWATCHED, Client, readiness_probe, watch

@@ -1,4 +1,4 @@
-"""Which of the two it is: gevent, or threads."""
+"""Detects whether the process runs on gevent or on threads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def under_gevent() -> bool:
-    """The process is monkey-patched."""
+    """Whether the process is monkey-patched."""
     monkey = sys.modules.get("gevent.monkey")
     return bool(monkey and monkey.is_module_patched("socket"))
 
 
 def unpatched(module: str, name: str) -> Any:
-    """What gevent has put its own in place of."""
+    """Returns an object of the standard library as it is without gevent's patches."""
     if under_gevent():
         from gevent.monkey import get_original
 

@@ -1,4 +1,4 @@
-"""Work that goes on beside the one who waits for it."""
+"""Tasks that run in parallel to the caller, and the client that can be watched by one of them."""
 
 from __future__ import annotations
 
@@ -13,70 +13,73 @@ from .client import UNWATCHED, Client, watch
 from .threads import one_shot_event
 
 T = TypeVar("T")
-_AT_ONCE = 16
-_LOOK = 0.5
+_MAX_WORKERS = 16
+_POLL_SECONDS = 0.5
 
 
 class TaskGroup(Generic[T]):
-    """Works that run from the beginning on, in threads or greenlets. Each is given a Client, which leaves
-    at `stop`; each gives a value, or what it raised."""
+    """Runs callables in threads or greenlets, starting at once.
 
-    def __init__(self, *works: Callable[[Client], T]) -> None:
-        self._left, self._count = deque(enumerate(works)), len(works)
-        self._given: dict[int, T] = {}
-        self._raised: dict[int, BaseException] = {}
-        self._all = one_shot_event()
-        self._ends: list[socket.socket] = []
-        for _ in range(min(self._count, _AT_ONCE)):
-            ours, theirs = socket.socketpair()
-            self._ends.append(theirs)
-            threading.Thread(target=self._run, args=(ours,), daemon=True).start()
+    Each callable gets a Client that disconnects on `stop`. It returns a value or raises.
+    """
+
+    def __init__(self, *tasks: Callable[[Client], T]) -> None:
+        self._waiting, self._count = deque(enumerate(tasks)), len(tasks)
+        self._values: dict[int, T] = {}
+        self._errors: dict[int, BaseException] = {}
+        self._all_done = one_shot_event()
+        self._stop_sockets: list[socket.socket] = []
+        for _ in range(min(self._count, _MAX_WORKERS)):
+            watched, kept = socket.socketpair()
+            self._stop_sockets.append(kept)
+            threading.Thread(target=self._run, args=(watched,), daemon=True).start()
 
     def wait(self, client: Client, seconds: float) -> bool:
-        """Whether all have ended, after `seconds` at most. Raises ClientGone."""
+        """Waits up to `seconds`; returns whether all tasks are done. Raises ClientDisconnected."""
         end = monotonic() + seconds
-        while (left := end - monotonic()) > 0:
+        while (remaining := end - monotonic()) > 0:
             client.check()
-            if client.wait_for(lambda left=left: self._all.wait(min(left, _LOOK))):  # type: ignore[misc]
+            timeout = min(remaining, _POLL_SECONDS)
+            if client.wait_for(lambda timeout=timeout: self._all_done.wait(timeout)):  # type: ignore[misc]
                 return True
         return False
 
     def results(self) -> list[T]:
-        """Of all, in their order. Raises what the first of those that failed has raised."""
-        for place in sorted(self._raised):
-            raise self._raised[place]
-        return [self._given[place] for place in sorted(self._given)]
+        """Returns the values in the order of the tasks. Raises the error of the first task that failed."""
+        for index in sorted(self._errors):
+            raise self._errors[index]
+        return [self._values[index] for index in sorted(self._values)]
 
     def stop(self) -> None:
-        """Nobody waits any more; may be called again."""
-        self._left.clear()
-        while self._ends:
-            self._ends.pop().close()
+        """Cancels tasks that have not started, and disconnects the clients of the others. May be repeated."""
+        self._waiting.clear()
+        while self._stop_sockets:
+            self._stop_sockets.pop().close()
 
-    def _run(self, ours: socket.socket) -> None:
-        client = watch(ours)
+    def _run(self, watched: socket.socket) -> None:
+        client = watch(watched)
         try:
-            while self._left:
-                self._next(client)
+            while self._waiting:
+                self._run_next(client)
         finally:
             client.close()
-            ours.close()
+            watched.close()
 
-    def _next(self, client: Client) -> None:
+    def _run_next(self, client: Client) -> None:
         try:
-            place, work = self._left.popleft()
+            index, task = self._waiting.popleft()
         except IndexError:
             return
         try:
-            self._given[place] = work(client)
-        except BaseException as error:  # noqa: BLE001 - told to who asks for the results
-            self._raised[place] = error
-        if len(self._given) + len(self._raised) == self._count:
-            self._all.open()
+            self._values[index] = task(client)
+        except BaseException as error:  # noqa: BLE001 - raised by `results`
+            self._errors[index] = error
+        if len(self._values) + len(self._errors) == self._count:
+            self._all_done.set()
 
 
 class ReplaceableClient:
-    """A client in the place of which another one can be put."""
+    """A Client that delegates to `client`, which may be replaced at any time."""
 
     def __init__(self) -> None:
         self.client: Client = UNWATCHED

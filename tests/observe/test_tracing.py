@@ -1,4 +1,4 @@
-"""Traces, as a collector gets them."""
+"""Tracer, as a collector gets them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from opentelemetry import trace
 from aibridge_flask import ConfigError, config
 from aibridge_flask.config.settings import TracingSettings
 from aibridge_flask.hooks import Hooks, RequestArrived, ToolCalled
-from aibridge_flask.observe.tracing import Traces
+from aibridge_flask.observe.tracing import Tracer
 from aibridge_flask.records.events import Ended, InterceptionEnded, InterceptionStarted, Started
 from tests.conftest import MakeApp, Start, providers
 from tests.support import claude
@@ -306,7 +306,7 @@ def test_each_turn_and_each_call_of_a_tool_is_a_span(
 
 def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) -> None:
     hooks, now = Hooks(), time.time_ns()
-    traces = Traces(hooks, TracingSettings(collector.wire.url, prompts=False, propagate=False))
+    traces = Tracer(hooks, TracingSettings(collector.wire.url, prompts=False, propagate=False))
     one = Started("id-1", "ann", datetime.now(UTC))
     hooks.emit(RequestArrived("id-1", "", ""))
     hooks.emit(InterceptionStarted(one))
