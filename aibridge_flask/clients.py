@@ -80,8 +80,8 @@ def session_id(client: str, headers: Mapping[str, str], user_id: str) -> str:
 
 def _session_in_user_id(user_id: str) -> str:
     """
-    >>> _session_in_user_id('{"session_id": "abc"}'), _session_in_user_id("user_1_session_abc"), _session_in_user_id("x")
-    ('abc', 'abc', '')
+    >>> [_session_in_user_id(text) for text in ('{"session_id": "abc"}', "user_1_session_abc", "x")]
+    ['abc', 'abc', '']
     """
     if user_id.startswith("{"):
         try:

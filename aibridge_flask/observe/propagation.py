@@ -23,10 +23,10 @@ def below(span: Span) -> Context:
     return set_span_in_context(span, Context())
 
 
-def propagated(outgoing: UpstreamRequest, span: Span) -> UpstreamRequest:
+def propagated(request: UpstreamRequest, span: Span) -> UpstreamRequest:
     """The client's own place in the trace gives way to ours; its state goes on only with its trace."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, below(span))
-    kept = tuple(header for header in outgoing.headers if header[0].lower() not in _NAMES)
+    kept = tuple(header for header in request.headers if header[0].lower() not in _NAMES)
     added = tuple((name.title(), value) for name, value in carrier.items())
-    return replace(outgoing, headers=(*kept, *added))
+    return replace(request, headers=(*kept, *added))

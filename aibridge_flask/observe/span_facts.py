@@ -60,15 +60,15 @@ def outcome(told: InterceptionEnded) -> Facts:
     }
 
 
-def upstream(started: Started, outgoing: UpstreamRequest) -> Facts:
-    place = urlsplit(outgoing.url)
+def upstream(started: Started, request: UpstreamRequest) -> Facts:
+    place = urlsplit(request.url)
     return {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": _PROVIDERS.get(started.provider, started.provider),
         "gen_ai.request.model": started.model,
         "gen_ai.request.stream": started.streaming,
         "gen_ai.conversation.id": started.client_session_id,
-        "http.request.method": outgoing.method,
+        "http.request.method": request.method,
         "server.address": place.hostname or "",
         "server.port": place.port or _PORTS[place.scheme],
     }

@@ -75,30 +75,30 @@ class Tracer:
         return _TracedSender(self, sender)
 
     def attempt(
-        self, outgoing: UpstreamRequest, send: Callable[[UpstreamRequest], UpstreamResponse]
+        self, request: UpstreamRequest, send: Callable[[UpstreamRequest], UpstreamResponse]
     ) -> UpstreamResponse:
         """A bridged request's is a span until its answer's end; a passthrough request is one span
         altogether."""
-        trace = self._traces.get(outgoing.id)
+        trace = self._traces.get(request.id)
         if trace is None:
-            return send(outgoing)
-        span = self._upstream(trace, outgoing) if trace.started else self._passthrough(trace)
+            return send(request)
+        span = self._upstream(trace, request) if trace.started else self._passthrough(trace)
         trace.open[span] = ""
         try:
-            answer = send(propagated(outgoing, span) if self._settings.propagate else outgoing)
+            answer = send(propagated(request, span) if self._settings.propagate else request)
         except BaseException as error:
             trace.open[span] = error.record_type if isinstance(error, BridgeError) else type(error).__name__
-            self._over(outgoing.id, trace, span)
+            self._over(request.id, trace, span)
             raise
         trace.open[span] = str(answer.status) if answer.status >= 400 else ""
         span.set_attribute("http.response.status_code", answer.status)
-        return _TracedResponse(answer, lambda: self._over(outgoing.id, trace, span))
+        return _TracedResponse(answer, lambda: self._over(request.id, trace, span))
 
     def _span(self, name: str, kind: SpanKind, parent: Context, facts: Facts, began: int) -> Span:
         return self._tracer.start_span(name, parent, kind, known(facts), start_time=began)
 
-    def _upstream(self, trace: _Trace, outgoing: UpstreamRequest) -> Span:
-        facts = {**span_facts.upstream(trace.started[0], outgoing), **trace.prompt}
+    def _upstream(self, trace: _Trace, request: UpstreamRequest) -> Span:
+        facts = {**span_facts.upstream(trace.started[0], request), **trace.prompt}
         name, parent = "Intercept.ProcessRequest.Upstream", below(trace.root[0])
         return self._span(name, SpanKind.CLIENT, parent, facts, time_ns())
 
@@ -172,8 +172,8 @@ class _TracedSender:
     def __init__(self, traces: Tracer, sender: Sender) -> None:
         self._traces, self._sender, self.close = traces, sender, sender.close
 
-    def send(self, outgoing: UpstreamRequest, client: Client) -> UpstreamResponse:
-        return self._traces.attempt(outgoing, lambda sent: self._sender.send(sent, client))
+    def send(self, request: UpstreamRequest, client: Client) -> UpstreamResponse:
+        return self._traces.attempt(request, lambda sent: self._sender.send(sent, client))
 
 
 class _TracedResponse:

@@ -1,4 +1,4 @@
-"""The JSON-RPC messages of an MCP server's answer, one JSON text or an event stream."""
+"""The JSON-RPC messages of an MCP server's response, which is a JSON text or an event stream."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .. import sse
 from ..errors import ToolError
 from ..model import UpstreamResponse
 
-SIZE_LIMIT = 10 << 20
+MAX_MESSAGE_BYTES = 10 << 20
 _EVENT_NAMES = (b"", b"message")
-_DEEPEST = 200
+_MAX_DEPTH = 200
 Message = dict[str, Any]
 
 
@@ -33,74 +33,78 @@ def error_text(message: Message) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else ""
 
 
-def read(answer: UpstreamResponse, kind: str, idle_interval: float) -> Iterator[Message]:
-    """Messages as they come, until the answer ends or nothing has come for `tick` seconds.
+def read(response: UpstreamResponse, media_type: str, idle_interval: float) -> Iterator[Message]:
+    """Yields messages as they arrive, until the response ends or is idle for `idle_interval` seconds.
 
-    Raises ToolError where one is too large or is no message, and what `pieces` raises.
+    Raises ToolError on a message that is too large or malformed, and what `iter_body` raises.
     """
-    texts = _data(answer, idle_interval) if kind == "text/event-stream" else _whole(answer, idle_interval)
+    texts = (
+        _read_events(response, idle_interval)
+        if media_type == "text/event-stream"
+        else _read_body(response, idle_interval)
+    )
     for text in texts:
-        found = _parse(text)
-        for message in found if isinstance(found, list) else [found]:
+        value = _parse(text)
+        for message in value if isinstance(value, list) else [value]:
             if not isinstance(message, dict):
                 raise ToolError("the MCP server's answer is not JSON-RPC")
             yield message
 
 
-def _whole(answer: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
+def _read_body(response: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
     parts, size = [], 0
-    for piece in answer.iter_body(idle_interval):
+    for piece in response.iter_body(idle_interval):
         if not piece:
             return
         parts.append(piece)
-        size = _bounded(size + len(piece))
+        size = _check_size(size + len(piece))
     yield b"".join(parts)
 
 
-def _data(answer: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
-    """The data of each event. A last one without its blank line counts too."""
-    scanner, held = sse.EventSplitter(), 0
-    for piece in answer.iter_body(idle_interval):
+def _read_events(response: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
+    """Yields the data of each event, also of a last one without its blank line."""
+    splitter, buffered = sse.EventSplitter(), 0
+    for piece in response.iter_body(idle_interval):
         if not piece:
             return
-        run = scanner.feed(piece)
-        held = _bounded(0 if run else held + len(piece))
-        yield from _events(run)
-    yield from _events(scanner.flush())
+        events = splitter.feed(piece)
+        buffered = _check_size(0 if events else buffered + len(piece))
+        yield from _event_data(events)
+    yield from _event_data(splitter.flush())
 
 
-def _events(run: bytes) -> Iterator[bytes]:
-    for raw in sse.split(run):
+def _event_data(events: bytes) -> Iterator[bytes]:
+    for raw in sse.split(events):
         event = sse.parse(raw)
         if event.name in _EVENT_NAMES and event.data.strip():
             yield event.data
 
 
-def _bounded(size: int) -> int:
-    if size > SIZE_LIMIT:
+def _check_size(size: int) -> int:
+    if size > MAX_MESSAGE_BYTES:
         raise ToolError("the MCP server's answer is too large")
     return size
 
 
 def _parse(text: bytes) -> Any:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         raise ToolError("the MCP server's answer is not JSON") from None
-    if text.count(b"{") + text.count(b"[") > _DEEPEST and _is_deep(found):
+    if text.count(b"{") + text.count(b"[") > _MAX_DEPTH and _is_too_deep(value):
         raise ToolError("the MCP server's answer is nested too deeply")
-    return found
+    return value
 
 
-def _is_deep(found: Any) -> bool:
-    """So deep that it could be read, but not be written where more calls are under way."""
-    level = [found]
-    for _ in range(_DEEPEST):
-        level = [inner for one in level for inner in _inside(one)]
+def _is_too_deep(value: Any) -> bool:
+    """Whether a value could be parsed, but not encoded deeper in the call stack."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
     return bool(level)
 
 
-def _inside(found: Any) -> Iterable[Any]:
-    if isinstance(found, dict):
-        return found.values()
-    return found if isinstance(found, list) else ()
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""The tool calls of one turn, side by side."""
+"""The tool calls of one turn, run in parallel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .toolbox import ToolBox
 
 _log = logging.getLogger("aibridge.tools")
 _FAILED = ToolResult(is_error=True, error="the tool could not be called")
-_LEFT = ToolResult(is_error=True, error=f"broken off: {ClientDisconnected.default_message}")
+_CANCELLED = ToolResult(is_error=True, error=f"broken off: {ClientDisconnected.default_message}")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """`began` and `ended` are nanoseconds since 1970."""
+    """A tool call with its result. `began` and `ended` are nanoseconds since 1970."""
 
     call: ToolCall
     result: ToolResult
@@ -29,29 +29,29 @@ class ToolOutcome:
 
 
 class ToolRun(TaskGroup[None]):
-    """They run from the beginning on; each has a result in the end."""
+    """Starts the calls at once; each gets a result."""
 
     def __init__(self, toolbox: ToolBox, calls: Sequence[ToolCall]) -> None:
         self._toolbox = toolbox
-        self._begun: dict[int, ToolOutcome] = {}
-        super().__init__(*(partial(self._call, place, call) for place, call in enumerate(calls)))
+        self._outcomes: dict[int, ToolOutcome] = {}
+        super().__init__(*(partial(self._run_call, index, call) for index, call in enumerate(calls)))
 
     @property
     def outcomes(self) -> list[ToolOutcome]:
-        """Those that have begun, in the calls' order."""
-        return [self._begun[place] for place in sorted(self._begun)]
+        """The outcomes of the calls that were started, in the order of the calls."""
+        return [self._outcomes[index] for index in sorted(self._outcomes)]
 
-    def _call(self, place: int, call: ToolCall, client: Client) -> None:
+    def _run_call(self, index: int, call: ToolCall, client: Client) -> None:
         began = time.time_ns()
-        self._begun[place] = ToolOutcome(call, _LEFT, began, began)
+        self._outcomes[index] = ToolOutcome(call, _CANCELLED, began, began)
         result = self._result(call, client)
-        self._begun[place] = ToolOutcome(call, result, began, time.time_ns())
+        self._outcomes[index] = ToolOutcome(call, result, began, time.time_ns())
 
     def _result(self, call: ToolCall, client: Client) -> ToolResult:
         try:
             return self._toolbox.call(call.name, call.input, client)
         except ClientDisconnected:
-            return _LEFT
-        except Exception:  # noqa: BLE001 - one result per call, always
+            return _CANCELLED
+        except Exception:  # noqa: BLE001 - each call must have a result
             _log.exception("the tool %s could not be called", call.name)
             return _FAILED

@@ -1,8 +1,7 @@
-"""What all workers and hosts should know of a provider: keys that rest, breakers that are open.
+"""State that all workers and hosts share: cooling keys and open breakers.
 
-Reading is a look into a dict. With `redis_url` a background thread brings what is posted here to
-Redis and what others posted there to us, a few times a second; while Redis is away, what this
-process knows goes on.
+Reading is a dict lookup. With `redis_url` a background thread exchanges entries with Redis a few times a
+second. While Redis is away, each process uses what it knows itself.
 """
 
 from __future__ import annotations
@@ -22,143 +21,147 @@ from ..waiting import after_fork
 
 StateKey = tuple[str, ...]
 _log = logging.getLogger("aibridge.board")
-_HASH = "aibridge:board"
-_ROUND = 0.25
-_PAUSE = 2.0
-_SIZE = 10_000
-_PATIENCE = 1.0
+_REDIS_KEY = "aibridge:board"
+_EXCHANGE_SECONDS = 0.25
+_OUTAGE_PAUSE = 2.0  # seconds between attempts while Redis is away
+_MAX_FLAGS = 10_000
+_REDIS_TIMEOUT = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Times are seconds since 1970: `at` is when it was posted, `until` when it may be forgotten."""
+    """A value that expires. `at` (when it was put) and `until` are seconds since 1970."""
 
     value: str
     at: float
     until: float
 
 
-_NOTHING = Flag("", 0.0, 0.0)
+_EXPIRED = Flag("", 0.0, 0.0)
 
 
 class SharedState:
-    """One per application and process. Raises ConfigError where Redis's client is not installed."""
+    """One per application and process. Raises ConfigError if Redis's client is not installed."""
 
     def __init__(self, redis_url: str = "") -> None:
         if redis_url and find_spec("redis") is None:
             raise ConfigError("redis_url: the package `redis` is needed: pip install redis")
         self._url = redis_url
         self._flags: dict[StateKey, Flag] = {}
-        self._posted: queue.Queue[StateKey] = queue.Queue()
-        self._starting = threading.Lock()
-        self._running = self._closed = self._away = False
-        after_fork(self, SharedState._begin_anew)
+        self._changed: queue.Queue[StateKey] = queue.Queue()
+        self._start_lock = threading.Lock()
+        self._is_running = self._is_closed = self._is_away = False
+        after_fork(self, SharedState._reset)
+
+    def start(self) -> None:
+        """Starts the exchange with Redis, if it is configured and not running."""
+        with self._start_lock:
+            if self._url and not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._run, name="aibridge-board", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._is_closed = True
 
     def get(self, key: StateKey) -> Flag | None:
-        """What was posted last under this key, by anybody, and holds still."""
-        if self._url and not self._running:
+        """Returns the newest flag under this key, by any process, or None if it has expired."""
+        if self._url and not self._is_running:
             self.start()
         flag = self._flags.get(key)
         return flag if flag is not None and flag.until > time() else None
 
     def put(self, key: StateKey, value: str, until: float) -> Flag:
-        """Known here at once, and to the others soon."""
-        self._forget()
+        """Stores a flag until `until` (seconds since 1970). Other processes see it within a second."""
+        self._evict()
         flag = self._flags[key] = Flag(value, time(), until)
         if self._url:
             self.start()
-            self._posted.put(key)
+            self._changed.put(key)
         return flag
 
-    def with_prefix(self, start: StateKey) -> Iterator[Flag]:
-        """What holds now under keys that begin so."""
-        moment = time()
+    def with_prefix(self, prefix: StateKey) -> Iterator[Flag]:
+        """Yields the unexpired flags whose keys begin with `prefix`."""
+        now = time()
         for key, flag in list(self._flags.items()):
-            if flag.until > moment and key[: len(start)] == start:
+            if flag.until > now and key[: len(prefix)] == prefix:
                 yield flag
 
-    def close(self) -> None:
-        """Ends the thread."""
-        self._closed = True
+    def _evict(self) -> None:
+        """Drops expired flags, then the oldest: clients name models, so keys would grow without bound."""
+        if len(self._flags) >= _MAX_FLAGS:
+            now = time()
+            current = {key: flag for key, flag in self._flags.items() if flag.until > now}
+            self._flags = dict(list(current.items())[-_MAX_FLAGS // 2 :])
 
-    def _forget(self) -> None:
-        """Models are named by clients: what is over goes, and so does the oldest of too much."""
-        if len(self._flags) >= _SIZE:
-            moment = time()
-            left = {key: flag for key, flag in self._flags.items() if flag.until > moment}
-            self._flags = dict(list(left.items())[-_SIZE // 2 :])
-
-    def _begin_anew(self) -> None:
-        self._running, self._posted, self._starting = False, queue.Queue(), threading.Lock()
-
-    def start(self) -> None:
-        """Begins to learn from the others, if Redis was named and it has not begun."""
-        with self._starting:
-            if self._url and not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="aibridge-board", daemon=True).start()
+    def _reset(self) -> None:
+        self._is_running, self._changed, self._start_lock = False, queue.Queue(), threading.Lock()
 
     def _run(self) -> None:
         import redis  # an extra: only those who share state need it
 
         client = redis.Redis.from_url(
-            self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, decode_responses=True
+            self._url,
+            socket_timeout=_REDIS_TIMEOUT,
+            socket_connect_timeout=_REDIS_TIMEOUT,
+            decode_responses=True,
         )
         unsent: set[StateKey] = set()
-        posted = self._posted
-        while not self._closed:
-            unsent |= set(self._wait())
-            if self._posted is not posted:
-                return  # a greenlet's copy in a forked process, with the other's connection
+        changed = self._changed
+        while not self._is_closed:
+            unsent |= set(self._wait_for_changes())
+            if self._changed is not changed:
+                return  # a greenlet that was copied into a forked process, with the parent's connection
             try:
                 self._exchange(client, unsent)
             except (redis.RedisError, OSError, ValueError) as error:
                 self._warn(type(error).__name__)
-                unsent |= set(self._flags)  # it may come back empty
+                unsent |= set(self._flags)  # Redis may come back empty
                 continue
             unsent.clear()
-            if self._away:
-                self._away = False
+            if self._is_away:
+                self._is_away = False
                 _log.warning("Redis is back: keys and breakers are shared again")
         client.close()
 
-    def _wait(self) -> Iterator[StateKey]:
-        """What was posted; waits for the first."""
+    def _wait_for_changes(self) -> Iterator[StateKey]:
+        """Yields changed keys; waits for the first one."""
         try:
-            yield self._posted.get(timeout=_PAUSE if self._away else _ROUND)
+            yield self._changed.get(timeout=_OUTAGE_PAUSE if self._is_away else _EXCHANGE_SECONDS)
             while True:
-                yield self._posted.get_nowait()
+                yield self._changed.get_nowait()
         except queue.Empty:
             return
 
-    def _warn(self, why: str) -> None:
-        if not self._away:
-            self._away = True
-            _log.warning("Redis is away (%s): keys and breakers are this process's own", why)
+    def _warn(self, reason: str) -> None:
+        if not self._is_away:
+            self._is_away = True
+            _log.warning("Redis is away (%s): keys and breakers are this process's own", reason)
 
     def _exchange(self, client: Any, unsent: set[StateKey]) -> None:
-        told = {name: _parsed(name, text) for name, text in client.hgetall(_HASH).items()}
-        theirs = dict(told.values())
+        """Sends our newer flags, takes over newer ones of others, and deletes expired ones."""
+        fields = {name: _parse(name, text) for name, text in client.hgetall(_REDIS_KEY).items()}
+        stored = dict(fields.values())
         changes = {}
         for key in unsent:
             own = self._flags.get(key)
-            if own is not None and own.at >= theirs.get(key, _NOTHING).at:
+            if own is not None and own.at >= stored.get(key, _EXPIRED).at:
                 changes[json.dumps(key)] = json.dumps([own.value, own.at, own.until])
         if changes:
-            client.hset(_HASH, mapping=changes)
-        self._forget()
-        for key, flag in theirs.items():
-            if flag.until > time() and flag.at > self._flags.get(key, _NOTHING).at:
+            client.hset(_REDIS_KEY, mapping=changes)
+        self._evict()
+        for key, flag in stored.items():
+            if flag.until > time() and flag.at > self._flags.get(key, _EXPIRED).at:
                 self._flags[key] = flag
-        over = [name for name, (_, flag) in told.items() if flag.until <= time() and name not in changes]
-        if over:
-            client.hdel(_HASH, *over)
+        expired = [name for name, (_, flag) in fields.items() if flag.until <= time() and name not in changes]
+        if expired:
+            client.hdel(_REDIS_KEY, *expired)
 
 
-def _parsed(name: str, text: str) -> tuple[StateKey, Flag]:
-    """What somebody wrote; what cannot be read is over."""
+def _parse(name: str, text: str) -> tuple[StateKey, Flag]:
+    """Returns key and flag of a Redis field; an unreadable one counts as expired."""
     try:
         value, at, until = json.loads(text)
         return tuple(map(str, json.loads(name))), Flag(str(value), float(at), float(until))
     except (ValueError, TypeError):
-        return (name,), _NOTHING
+        return (name,), _EXPIRED
