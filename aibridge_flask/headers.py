@@ -173,8 +173,8 @@ def _percent_encode(value: str) -> str:
 def bearer_token(value: str) -> str:
     """Returns the token of an `Authorization: Bearer` value, or "".
 
-    >>> bearer("bearer  abc"), bearer("Basic abc"), bearer("Bearer")
-    ('abc', '', '')
+    >>> [bearer_token(value) for value in ("bearer  abc", "Basic abc", "Bearer")]
+    ['abc', '', '']
     """
     scheme, _, secret = value.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""

@@ -66,7 +66,7 @@ class TokenLoader:
             found = run_in_pool(lambda: list(tokens.find_by_digest(self._recorder.engine, key)))
         except SQLAlchemyError:
             return self._cached(key, cached)
-        valid = [token for token in found if token.valid]
+        valid = [token for token in found if token.is_valid]
         actor = Actor(valid[0].user, admin=valid[0].admin) if valid else None
         expires_at = valid[0].expires_at if valid else ()
         self._store(key, _CachedToken(actor, expires_at, monotonic()))

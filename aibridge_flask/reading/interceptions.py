@@ -1,4 +1,4 @@
-"""What the records API reads. Each query opens a connection of its own and blocks its thread."""
+"""Queries for interceptions. Each opens its own connection and blocks its thread."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PARTS: Mapping[str, Table] = {
     "tool_usages": tables.tool_usages,
     "model_thoughts": tables.model_thoughts,
 }
-_HIDDEN = ("worker_id", "interception_id", "position")
+_PRIVATE_COLUMNS = ("worker_id", "interception_id", "position")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Newest first; `after_id` is the last interception of the page before."""
+    """A page, newest first. `after_id` is the last interception of the page before."""
 
     limit: int = 100
     offset: int = 0
@@ -33,10 +33,12 @@ class Page:
 
 
 def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> dict[str, Any]:
-    """`{count, results}`: all that fit, and the page's interceptions with their parts. Raises
-    LookupError where `after_id` is not among them, BadSearch."""
+    """Returns `{count, results}`: the number of matches, and the page's interceptions with their parts.
+
+    Raises LookupError if `after_id` does not match, BadSearch.
+    """
     c = tables.interceptions.c
-    conditions = [*search.conditions(actor.id), *_visible(actor)]
+    conditions = [*search.conditions(actor.id), *_visible_to(actor)]
     with engine.connect() as connection:
         count = connection.scalar(
             sa.select(sa.func.count()).select_from(tables.interceptions).where(*conditions)
@@ -50,32 +52,32 @@ def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> d
             .limit(page.limit)
             .offset(page.offset)
         ).mappings()
-        results = [_shown(row) for row in rows]
+        results = [_to_result(row) for row in rows]
         _add_parts(connection, results)
     return {"count": count, "results": results}
 
 
-def _visible(actor: Actor) -> list[sa.ColumnElement[bool]]:
+def _visible_to(actor: Actor) -> list[sa.ColumnElement[bool]]:
     return [] if actor.admin else [tables.interceptions.c.initiator_id == actor.id]
 
 
 def _after(connection: Connection, actor: Actor, id: str) -> sa.ColumnElement[bool]:
     c = tables.interceptions.c
-    started_at = connection.scalar(sa.select(c.started_at).where(c.id == id, *_visible(actor)))
+    started_at = connection.scalar(sa.select(c.started_at).where(c.id == id, *_visible_to(actor)))
     if started_at is None:
         raise LookupError(id)
     return sa.or_(c.started_at < started_at, sa.and_(c.started_at == started_at, c.id < id))
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
-    found = {name: _json(value) for name, value in row.items() if name not in _HIDDEN}
-    if "initiator_id" in found:
-        username = found["metadata"].get("username", found["initiator_id"])
-        found["initiator"] = {"id": found["initiator_id"], "username": username}
-    return found
+def _to_result(row: RowMapping) -> dict[str, Any]:
+    result = {name: _json_value(value) for name, value in row.items() if name not in _PRIVATE_COLUMNS}
+    if "initiator_id" in result:
+        username = result["metadata"].get("username", result["initiator_id"])
+        result["initiator"] = {"id": result["initiator_id"], "username": username}
+    return result
 
 
-def _json(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return value
@@ -89,7 +91,7 @@ def _add_parts(connection: Connection, results: Iterable[dict[str, Any]]) -> Non
         keys = list(table.primary_key)
         query = sa.select(table).where(table.c.interception_id.in_(by_id)).order_by(*keys)
         for row in connection.execute(query).mappings():
-            part = _shown(row)
+            part = _to_result(row)
             if name == "model_thoughts":
                 part["metadata"] = {"source": part.pop("source")}
             by_id[row["interception_id"]][name].append(part)

@@ -27,61 +27,63 @@ KEYS = (*_COLUMNS, "session_id", *_TIMES)
 
 
 class BadSearch(ValueError):
-    """The text is not in the search language; the message says where."""
+    """The text is not in the search language. The message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
+    """A parsed search: (key, value) pairs, all of which must match."""
+
     terms: tuple[tuple[str, str], ...] = ()
 
     def conditions(self, me: str) -> list[sa.ColumnElement[bool]]:
-        """SQL conditions; `me` is who asks. Raises BadSearch on a time that is none."""
+        """Returns SQL conditions; `me` is the asking actor's id. Raises BadSearch on an invalid time."""
         return [_condition(key, value, me) for key, value in self.terms]
 
 
 def parse(text: str) -> Search:
-    """Raises BadSearch."""
-    terms, place = [], 0
-    while place < len(text.rstrip()):
-        match = _TERM.match(text, place)
+    """Parses a search. Raises BadSearch."""
+    terms, position = [], 0
+    while position < len(text.rstrip()):
+        match = _TERM.match(text, position)
         if match is None:
-            raise BadSearch(f"not understood from position {place}: key:value is expected")
+            raise BadSearch(f"not understood from position {position}: key:value is expected")
         key, quoted, plain = match.groups()
         if key not in KEYS:
             raise BadSearch(f"{key!r} is not a key: one of {', '.join(KEYS)} is expected")
         terms.append((key, quoted if quoted is not None else plain))
-        place = match.end()
+        position = match.end()
     return Search(tuple(terms))
 
 
 def _condition(key: str, value: str, me: str) -> sa.ColumnElement[bool]:
     if key in _TIMES:
-        moment = _moment(key, value)
+        time = _parse_time(key, value)
         started = interceptions.c.started_at
-        return started >= moment if key == "started_after" else started < moment
+        return started >= time if key == "started_after" else started < time
     if key == "session_id":
-        return _of_session(value)
+        return _in_session(value)
     wanted = me if key == "initiator" and value == "me" else value
     return _COLUMNS[key] == wanted
 
 
-def _of_session(id: str) -> sa.ColumnElement[bool]:
-    """A session has the client's id, else its thread's root, else its own; each has an index."""
+def _in_session(id: str) -> sa.ColumnElement[bool]:
+    """A session's id is the client's, else its thread's root, else its own. Each is indexed."""
     c = interceptions.c
-    nameless = c.client_session_id == ""
+    has_no_client_id = c.client_session_id == ""
     return sa.or_(
         sa.and_(c.client_session_id == id, c.client_session_id != ""),
-        sa.and_(nameless, c.thread_root_id == id),
-        sa.and_(nameless, c.thread_root_id.is_(None), c.id == id),
+        sa.and_(has_no_client_id, c.thread_root_id == id),
+        sa.and_(has_no_client_id, c.thread_root_id.is_(None), c.id == id),
     )
 
 
-def _moment(key: str, value: str) -> datetime:
+def _parse_time(key: str, value: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is None:
             raise BadSearch(f"{key}: a time with its zone is expected (RFC 3339)")
-        return moment.astimezone(UTC)
+        return time.astimezone(UTC)
     except BadSearch:
         raise
     except (ValueError, OverflowError):

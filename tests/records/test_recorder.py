@@ -278,7 +278,7 @@ def test_a_migration_keeps_the_rows_and_takes_as_long_as_it_needs(
     from alembic import command
     from alembic.config import Config
 
-    monkeypatch.setattr(databases, "_PATIENCE_MS", 500)  # for statements other than a migration's
+    monkeypatch.setattr(databases, "_TIMEOUT_MS", 500)  # for statements other than a migration's
     engine, id = databases.connect(empty_database_url), new_id()
     databases.migrate(engine)
     recorder = make(empty_database_url)
