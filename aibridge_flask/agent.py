@@ -1,5 +1,5 @@
-"""The only loop over answers, streamed or not: upstream bytes in, client bytes out, facts on the
-side. Where the model asks for offered tools they are run, and the upstream is asked again.
+"""The only loop over upstream responses, streamed or blocking: upstream bytes in, client bytes out, facts
+recorded on the way. When the model calls offered tools, they are run and the upstream is asked again.
 """
 
 from __future__ import annotations
@@ -11,99 +11,101 @@ from typing import Any
 from .model import Failure, Fold
 from .records.journal import Journal
 from .turns import Turns
-from .waiting import Beside
+from .waiting import TaskGroup
 
 
-def converse(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Generator[bytes]:
-    """Pieces for the client. Everything known is recorded before the piece with the API's last
-    event is given out; `ping` stands in where nothing came for `tick` seconds, between events.
+def converse(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Generator[bytes]:
+    """Yields the pieces of the client's response.
 
-    Raises UpstreamError, ClientGone.
+    All facts are recorded before the piece with the API's last event is yielded. `ping`, if not empty, is
+    yielded between events after `idle_interval` seconds without a piece.
+
+    Raises UpstreamError, ClientDisconnected.
     """
-    yield from _relay(turns, journal, ping, tick)
-    while turns.fold.wants:
-        running = turns.run(journal.picked())
+    yield from _relay(turns, journal, ping, idle_interval)
+    while turns.fold.awaits_tools:
+        tool_run = turns.run_tools(journal.injected_calls())
         try:
-            yield from _await(running, turns, ping, tick)
-        finally:  # a tool that has begun may have done its work, also where nobody waits for it
-            turns.tell(running.called)
-        asked = turns.ask(running.called)
-        yield from _await(asked, turns, ping, tick)
-        turns.take(asked)
-        yield from _relay(turns, journal, ping, tick)
+            yield from _wait_for(tool_run, turns, ping, idle_interval)
+        finally:  # a tool that was started may have had its effect, even if nobody waits for its result
+            turns.record_outcomes(tool_run.outcomes)
+        follow_up = turns.send_follow_up(tool_run.outcomes)
+        yield from _wait_for(follow_up, turns, ping, idle_interval)
+        turns.next_response(follow_up)
+        yield from _relay(turns, journal, ping, idle_interval)
 
 
-def _relay(turns: Turns, journal: Journal, ping: bytes, tick: float) -> Iterator[bytes]:
-    """One answer. A ping is due where nothing was given for `tick` seconds, also while all is held back."""
-    reader, fold = _Reader(turns, journal), turns.fold
-    given = monotonic()
-    for piece in turns.answer.pieces(tick):
-        out = reader.feed(piece) if piece else b""
-        if out:
-            journal.giving()
-        elif fold.wants and not piece:
-            break  # it has told all that counts, and does not end
-        elif ping and reader.may_ping and (not piece or monotonic() - given >= tick):
-            out, journal.exact = ping, False
-        if out:
-            yield out
-            given = monotonic()
-    if not reader.ended and (out := reader.end()):
-        yield out
+def _relay(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Iterator[bytes]:
+    """Relays one response. A ping is due after `idle_interval` without output, whatever came in."""
+    reader, fold = _ResponseReader(turns, journal), turns.fold
+    last_output = monotonic()
+    for piece in turns.response.iter_body(idle_interval):
+        output = reader.feed(piece) if piece else b""
+        if output:
+            journal.first_byte_sent()
+        elif fold.awaits_tools and not piece:
+            break  # all facts are known, but the upstream does not end the response
+        elif ping and reader.allows_ping and (not piece or monotonic() - last_output >= idle_interval):
+            output, journal.exact = ping, False
+        if output:
+            yield output
+            last_output = monotonic()
+    if not reader.ended and (output := reader.end()):
+        yield output
 
 
-class _Reader:
-    """Reads one answer, and records what becomes known."""
+class _ResponseReader:
+    """Feeds one response to its fold, and records the facts as they become known."""
 
-    __slots__ = ("_answer", "_fold", "_journal", "_told", "ended")
+    __slots__ = ("_fold", "_journal", "_recorded_end", "_response", "ended")
 
     def __init__(self, turns: Turns, journal: Journal) -> None:
-        self._answer, self._fold, self._journal = turns.answer, turns.fold, journal
-        self.ended = self._told = False
+        self._response, self._fold, self._journal = turns.response, turns.fold, journal
+        self.ended = self._recorded_end = False
 
     @property
-    def may_ping(self) -> bool:
-        return self._fold.between and not self._fold.complete and not self.ended
+    def allows_ping(self) -> bool:
+        return self._fold.at_event_boundary and not self._fold.complete and not self.ended
 
     def feed(self, piece: bytes) -> bytes:
         fold = self._fold
-        self._journal.received(piece)
-        out = fold.feed(piece)
-        if self._answer.complete:
-            return out + self.end()
-        _learn(fold, self._journal)
-        if fold.complete and not self._told:
-            self._told = True
+        self._journal.body_received(piece)
+        output = fold.feed(piece)
+        if self._response.complete:
+            return output + self.end()
+        _record_facts(fold, self._journal)
+        if fold.complete and not self._recorded_end:
+            self._recorded_end = True
             self._journal.end()
-        return out
+        return output
 
     def end(self) -> bytes:
         fold, self.ended = self._fold, True
-        out = fold.end()
-        _learn(fold, self._journal)
-        if not fold.wants:
+        output = fold.end()
+        _record_facts(fold, self._journal)
+        if not fold.awaits_tools:
             self._journal.end(complete=fold.complete)
-        return out
+        return output
 
 
-def _await(work: Beside[Any], turns: Turns, ping: bytes, tick: float) -> Iterator[bytes]:
-    """Waits for what goes on beside."""
-    while not work.wait(turns.client, tick):
-        if ping and turns.fold.between:
+def _wait_for(tasks: TaskGroup[Any], turns: Turns, ping: bytes, idle_interval: float) -> Iterator[bytes]:
+    """Waits for parallel tasks, and yields pings meanwhile."""
+    while not tasks.wait(turns.client, idle_interval):
+        if ping and turns.fold.at_event_boundary:
             yield ping
 
 
-def settle(fold: Fold, journal: Journal, failure: Failure) -> None:
-    """The end of an answer that broke off: what was seen of it counts."""
+def record_early_end(fold: Fold, journal: Journal, failure: Failure) -> None:
+    """Records the facts that were read of a truncated response, and why it ended."""
     complete = fold.complete
     fold.end()
-    _learn(fold, journal)
+    _record_facts(fold, journal)
     if failure.type == "client_closed" and complete:
-        failure = Failure()  # it has all it asked for: clients leave right after the last event
+        failure = Failure()  # the response was whole: clients disconnect right after the last event
     journal.end(failure, complete=complete)
 
 
-def _learn(fold: Fold, journal: Journal) -> None:
+def _record_facts(fold: Fold, journal: Journal) -> None:
     journal.exact = journal.exact and fold.exact
     if fold.changed:
-        journal.learn(fold.turn())
+        journal.record_turn(fold.turn())

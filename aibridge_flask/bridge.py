@@ -1,4 +1,4 @@
-"""A bridged request from start to end: facts, record, credential, upstream, relay."""
+"""A bridged request from start to end: read facts, record, choose a credential, send, relay the response."""
 
 from __future__ import annotations
 
@@ -7,135 +7,159 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from . import agent, clients, coding, headers
+from . import agent, clients, content_coding, headers
 from .config import Settings
-from .errors import BackgroundNotSupported, BridgeError, ClientGone, GatewayError
+from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError
 from .headers import INTERCEPTION_HEADER
-from .model import Actor, Call, Failure, HeaderList, Interceptor, Offer, Outgoing, Reply, RequestFacts
+from .model import (
+    Actor,
+    ClientRequest,
+    ClientResponse,
+    Failure,
+    HeaderList,
+    Interceptor,
+    Offer,
+    RequestFacts,
+    UpstreamRequest,
+)
 from .outbound import Outbound
 from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder
-from .relay import Ending, Held, Relay
+from .relay import Cleanup, Relay, StreamEnd
 from .tools import ToolBox
-from .turns import Asking, Turns
-from .upstream.attempts import Sent
-from .upstream.keys import Keys
+from .turns import TurnContext, Turns
+from .upstream.attempts import Attempted
+from .upstream.keys import CredentialSource
 from .waiting import Client, watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
-_OURS = headers.NOT_DOWN | {INTERCEPTION_HEADER.lower()}
-_SIZED = {"content-length", "x-accel-buffering"}  # not where pings may stand in between
-_CODED = {"content-encoding", "content-length"}
-_DROPPED = {  # whether it is streamed, and the very bytes that came
-    (False, True): _OURS,
-    (False, False): _OURS | _CODED,
-    (True, True): _OURS | _SIZED,
-    (True, False): _OURS | _SIZED | _CODED,
+_SET_BY_BRIDGE = headers.DROPPED_RESPONSE_HEADERS | {INTERCEPTION_HEADER.lower()}
+_STREAM_HEADERS = {"content-length", "x-accel-buffering"}  # pings change the length of a stream
+_BODY_HEADERS = {"content-encoding", "content-length"}
+_DROPPED = {  # by (streamed, body unchanged)
+    (False, True): _SET_BY_BRIDGE,
+    (False, False): _SET_BY_BRIDGE | _BODY_HEADERS,
+    (True, True): _SET_BY_BRIDGE | _STREAM_HEADERS,
+    (True, False): _SET_BY_BRIDGE | _STREAM_HEADERS | _BODY_HEADERS,
 }
 
 
-class _Request(Struct, frozen=True):
-    """A bridged request as it was read: `body` as it came, `text` the same decoded."""
+class _BridgedRequest(Struct, frozen=True):
+    """A bridged request whose body has been read. `decoded` is `body` without its content codings."""
 
     outbound: Outbound
     interceptor: Interceptor
-    call: Call
+    client_request: ClientRequest
     actor: Actor
     id: str
-    keys: Keys
+    credentials: CredentialSource
     body: bytes
-    text: bytes
+    decoded: bytes
     facts: RequestFacts
 
 
 class Bridge:
-    """Serves bridged requests of all providers."""
+    """Serves the bridged requests of all providers."""
 
     def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox) -> None:
         self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
 
-    def intercept(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
-        """Raises BridgeError before anything has gone to the client. `id` is the
-        interception's."""
-        request = self._read(outbound, call, actor, id)
-        journal = Journal(self._recorder, self._settings.records, outbound.hooks, _started(request))
+    def intercept(
+        self, outbound: Outbound, client_request: ClientRequest, actor: Actor, id: str
+    ) -> ClientResponse:
+        """Serves a bridged request; `id` is the interception's. The body of the response is still to be read.
+
+        Raises BridgeError before anything has been sent to the client.
+        """
+        request = self._read(outbound, client_request, actor, id)
+        journal = Journal(self._recorder, self._settings.records, outbound.hooks, _start_event(request))
         journal.begin(request.facts.prompt)
-        held = Held()
+        cleanup = Cleanup()
         try:
-            return self._reply(request, journal, self._turns(request, journal, held), held.release)
+            return self._respond(request, journal, self._send(request, journal, cleanup), cleanup.close)
         except BaseException as error:
-            held.release()
-            told = error if isinstance(error, BridgeError) else GatewayError()
-            journal.answered(0 if isinstance(told, ClientGone) else told.status)
-            journal.end(Failure(told.record_type, told.message))
-            told.recorded = True
+            cleanup.close()
+            reported = error if isinstance(error, BridgeError) else GatewayError()
+            journal.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
+            journal.end(Failure(reported.record_type, reported.message))
+            reported.is_reported = True
             raise
 
-    def _turns(self, request: _Request, journal: Journal, held: Held) -> Turns:
-        """The first answer, whose head is known; `held` lets go of it, of the next ones and of the client."""
-        offer = self._offer(request)
-        journal.offering(offer.tools)
-        changed = offer.body is not request.text or request.outbound.provider.translates
-        journal.exact = not changed
-        client = watch(request.call.client_socket)
-        held.add(client.close)
+    def _read(
+        self, outbound: Outbound, client_request: ClientRequest, actor: Actor, id: str
+    ) -> _BridgedRequest:
+        interceptor = outbound.provider.create_interceptor(client_request)
+        credentials = outbound.credentials_for(client_request.headers)
+        body = client_request.read_body()
+        encoding = client_request.headers.get("content-encoding", "")
+        limit = self._settings.max_body_bytes
+        decoded = content_coding.decode(body, encoding, limit) if encoding else body
+        facts = interceptor.format.read(decoded)
+        if facts.background:
+            raise BackgroundNotSupported
+        return _BridgedRequest(
+            outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts
+        )
 
-        def send(body: bytes, client: Client) -> Sent:
-            outgoing = _outgoing(request, body if changed else request.body, changed)
-            journal.sending()
+    def _send(self, request: _BridgedRequest, journal: Journal, cleanup: Cleanup) -> Turns:
+        """Sends the request, and returns once the head of the first response has been read."""
+        offer = self._offer(request)
+        journal.set_offered_tools(offer.tools)
+        is_changed = offer.body is not request.decoded or request.outbound.provider.translates
+        journal.exact = not is_changed
+        client = watch(request.client_request.client_socket)
+        cleanup.add(client.close)
+
+        def send(body: bytes, client: Client) -> Attempted:
+            upstream_request = _upstream_request(request, body if is_changed else request.body, is_changed)
+            journal.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
-            sent = request.outbound.send(outgoing, request.keys, endpoint, model, client)
-            held.add(sent.answer.close)
-            return sent
+            attempted = request.outbound.send(upstream_request, request.credentials, endpoint, model, client)
+            cleanup.add(attempted.response.close)
+            return attempted
 
         settings, wire_format = self._settings, request.interceptor.format
         limits = (settings.max_body_bytes, settings.mcp.max_rounds)
-        asking = Asking(wire_format, request.facts, offer, send, client, held, *limits)
-        return Turns(asking, journal, request.outbound.hooks, self._toolbox)
+        context = TurnContext(wire_format, request.facts, offer, send, client, cleanup, *limits)
+        return Turns(context, journal, request.outbound.hooks, self._toolbox)
 
-    def _offer(self, request: _Request) -> Offer:
-        """The very body that came, unless the format asks for more, or there are tools to offer."""
+    def _offer(self, request: _BridgedRequest) -> Offer:
+        """Returns the unchanged body, unless the format changes it or there are tools to offer."""
         wire_format, facts = request.interceptor.format, request.facts
-        body = wire_format.ask(request.text, facts)
+        body = wire_format.upstream_body(request.decoded, facts)
         tools = self._toolbox.tools if request.outbound.provider.inject_tools else ()
         return wire_format.offer(body, facts, tools) if tools else Offer(body)
 
-    def _read(self, outbound: Outbound, call: Call, actor: Actor, id: str) -> _Request:
-        interceptor = outbound.provider.create_interceptor(call)
-        keys = outbound.keys(call.headers)
-        body = call.read_body()
-        coded = call.headers.get("content-encoding", "")
-        text = coding.decode(body, coded, self._settings.max_body_bytes) if coded else body
-        facts = interceptor.format.read(text)
-        if facts.background:
-            raise BackgroundNotSupported
-        return _Request(outbound, interceptor, call, actor, id, keys, body, text, facts)
-
-    def _reply(self, request: _Request, journal: Journal, turns: Turns, release: Callable[[], None]) -> Reply:
-        wire_format, call, streamed = request.interceptor.format, request.call, turns.streamed
-        ping = wire_format.PING if streamed and turns.readable else b""
+    def _respond(
+        self, request: _BridgedRequest, journal: Journal, turns: Turns, close: Callable[[], None]
+    ) -> ClientResponse:
+        wire_format, client_request = request.interceptor.format, request.client_request
+        ping = wire_format.PING if turns.streamed and turns.is_readable else b""
         pieces = agent.converse(turns, journal, ping, self._settings.keepalive_interval)
 
-        def settle(error: BridgeError) -> None:
+        def record_early_end(error: BridgeError) -> None:
             pieces.close()
-            agent.settle(turns.fold, journal, Failure(error.record_type, error.message))
+            agent.record_early_end(turns.fold, journal, Failure(error.record_type, error.message))
 
-        def farewell(error: BridgeError) -> bytes:
-            may = streamed and turns.fold.between and not turns.fold.complete
-            journal.exact = journal.exact and not may
-            return wire_format.error_event(error, journal.id) if may else b""
+        def error_event(error: BridgeError) -> bytes:
+            is_possible = turns.streamed and turns.fold.at_event_boundary and not turns.fold.complete
+            journal.exact = journal.exact and not is_possible
+            return wire_format.error_event(error, journal.id) if is_possible else b""
 
-        relay = Relay(pieces, Ending(settle, farewell, release), call.client_socket, streamed, call.http10)
-        if not streamed:
-            relay.fetch()
-        return Reply(turns.answer.status, _headers(turns, journal.id), relay)
+        stream_end = StreamEnd(record_early_end, error_event, close)
+        client = (client_request.client_socket, turns.streamed, client_request.http10)
+        relay = Relay(pieces, stream_end, *client)
+        if not turns.streamed:
+            relay.prefetch()
+        return ClientResponse(turns.response.status, _response_headers(turns, journal.id), relay)
 
 
-def _started(request: _Request) -> Started:
-    call, provider, facts = request.call, request.outbound.provider, request.facts
-    client = clients.client_name(call.headers)
-    agent_id, parent_agent_id = clients.agents(call.headers)
+def _start_event(request: _BridgedRequest) -> Started:
+    client_headers, facts = request.client_request.headers, request.facts
+    provider, credential = request.outbound.provider, request.credentials.first
+    client = clients.client_name(client_headers)
+    agent_id, parent_agent_id = clients.agent_ids(client_headers)
     return Started(
         id=request.id,
         initiator_id=request.actor.id,
@@ -145,10 +169,10 @@ def _started(request: _Request) -> Started:
         provider_name=provider.name,
         model=facts.model,
         client=client,
-        client_session_id=clients.session_id(client, call.headers, facts.user_id),
-        user_agent=call.headers.get("user-agent", ""),
-        credential_kind=request.keys.first.kind,
-        credential_hint=request.keys.first.hint,
+        client_session_id=clients.session_id(client, client_headers, facts.user_id),
+        user_agent=client_headers.get("user-agent", ""),
+        credential_kind=credential.kind,
+        credential_hint=credential.hint,
         correlating_tool_call_id=facts.correlating_tool_call_id,
         agent_id=agent_id,
         parent_agent_id=parent_agent_id,
@@ -158,11 +182,11 @@ def _started(request: _Request) -> Started:
     )
 
 
-def _outgoing(request: _Request, body: bytes, changed: bool) -> Outgoing:
-    whole = (request.call, request.interceptor.url, body, request.actor)
-    return request.outbound.bridged(*whole, changed, request.id, request.facts.model)
+def _upstream_request(request: _BridgedRequest, body: bytes, is_decoded: bool) -> UpstreamRequest:
+    target = (request.client_request, request.interceptor.url, body, request.actor)
+    return request.outbound.bridged_request(*target, is_decoded, request.id, request.facts.model)
 
 
-def _headers(turns: Turns, id: str) -> HeaderList:
-    kept = headers.to_client(turns.answer.headers, _DROPPED[turns.streamed, turns.fold.exact])
-    return (*kept, *([_NO_BUFFERING] if turns.streamed else []), (INTERCEPTION_HEADER, id))
+def _response_headers(turns: Turns, id: str) -> HeaderList:
+    forwarded = headers.to_client(turns.response.headers, _DROPPED[turns.streamed, turns.fold.exact])
+    return (*forwarded, *([_NO_BUFFERING] if turns.streamed else []), (INTERCEPTION_HEADER, id))

@@ -1,6 +1,6 @@
-"""Two tables: which client a request comes from, and where that client puts its session's id.
+"""Two tables: which client sent a request, and which header of that client holds its session id.
 
-Names and places are those that the clients were seen to send; the first row that fits wins.
+The values are those that the clients were observed to send. The first matching row wins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 UNKNOWN = "Unknown"
 CLAUDE_CODE = "Claude Code"
 
-# User-Agent prefix, lower case -> client. The empty prefix stands for the header test beside it.
+# Lower-case prefix of the User-Agent -> client. A row may name a header that identifies the client as well.
 _AGENTS: tuple[tuple[str, str, str, str], ...] = (
     # prefix, header, its value ("" for any), client
     ("xum/", "", "", "Mux"),
@@ -45,7 +45,7 @@ _SESSION_HEADERS: Mapping[str, tuple[str, ...]] = {
 
 
 def client_name(headers: Mapping[str, str]) -> str:
-    """The client's name, by its User-Agent or, for some, by a header of its own."""
+    """Returns the client's name. `headers` has lower-case names."""
     return _client_name(
         headers.get("user-agent", ""),
         headers.get("originator", ""),
@@ -67,19 +67,21 @@ def _client_name(agent: str, originator: str, cursor: bool) -> str:
 
 
 def session_id(client: str, headers: Mapping[str, str], user_id: str) -> str:
-    """The client's own session id, trimmed, or nothing. `user_id` is the body's
-    `metadata.user_id`, in which Claude Code repeats its session."""
+    """Returns the client's session id, trimmed, or "".
+
+    `user_id` is the body's `metadata.user_id`, in which Claude Code repeats its session id.
+    """
     for name in _SESSION_HEADERS.get(client, ()):
         value = headers.get(name, "").strip()
         if value:
             return value
-    return _session_of(user_id) if client == CLAUDE_CODE else ""
+    return _session_in_user_id(user_id) if client == CLAUDE_CODE else ""
 
 
-def _session_of(user_id: str) -> str:
+def _session_in_user_id(user_id: str) -> str:
     """
-    >>> _session_of('{"session_id": "abc"}'), _session_of("user_1_session_abc"), _session_of("x")
-    ('abc', 'abc', '')
+    >>> [_session_in_user_id(text) for text in ('{"session_id": "abc"}', "user_1_session_abc", "x")]
+    ['abc', 'abc', '']
     """
     if user_id.startswith("{"):
         try:
@@ -90,7 +92,7 @@ def _session_of(user_id: str) -> str:
     return user_id.partition("_session_")[2].strip()
 
 
-def agents(headers: Mapping[str, str]) -> tuple[str, str]:
-    """Claude Code's subagent and the agent above it; empty for the main thread."""
-    own = headers.get("x-claude-code-agent-id", "").strip()
-    return own, headers.get("x-claude-code-parent-agent-id", "").strip()
+def agent_ids(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Returns the ids of Claude Code's subagent and of its parent; "" for the main agent."""
+    agent_id = headers.get("x-claude-code-agent-id", "").strip()
+    return agent_id, headers.get("x-claude-code-parent-agent-id", "").strip()

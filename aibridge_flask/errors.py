@@ -1,4 +1,4 @@
-"""One tree of errors. Each says who is to blame, and answers in the API's own JSON.
+"""The tree of errors. The branch says whose fault an error is; formats turn it into the API's own JSON.
 
 BridgeError
 +-- ClientError              the request cannot be served as it came
@@ -8,12 +8,12 @@ BridgeError
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
-|   +-- UpstreamCut          its answer broke off
-|   +-- CredentialsUnavailable  nothing to sign the request with
+|   +-- UpstreamCut          its response was truncated
+|   +-- CredentialsUnavailable  there are no credentials to sign the request with
 |   +-- TurnFailed, TooManyRounds  it went wrong after tools were run
 |   +-- CircuitOpen, AllKeysRateLimited, AllKeysRefused
-|   +-- ToolError            an MCP server failed, or refused; the model is told, not the client
-+-- GatewayError             we failed
+|   +-- ToolError            an MCP server failed or refused; the error goes to the model
++-- GatewayError             the bridge failed
     +-- ProviderDisabled, RecordingFailed, IdentityUnavailable
     +-- ConfigError          the bridge does not start
 """
@@ -25,23 +25,26 @@ from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """`status` is the HTTP status, `type` and `code` are the API's words, `record_type` is the
-    record's `error_type`; `final` tells clients that asking again cannot mend it, `retry_after`
-    (seconds, 0 for nothing) when it may. `openai_type` is OpenAI's word where it differs."""
+    """Base of all errors of the bridge.
+
+    `status` is the HTTP status; `type` and `code` are the API's words, `openai_type` is OpenAI's `type` if it
+    differs; `record_type` is the record's `error_type`. `is_final`: a retry cannot succeed, and a header says
+    so. `retry_after` is in seconds, 0 if unknown.
+    """
 
     status: ClassVar[int] = 500
     type: str = "api_error"
     code: str = "internal_error"
     record_type: str = "unknown"
-    final: ClassVar[bool] = False
-    text: ClassVar[str] = "internal error"
+    is_final: ClassVar[bool] = False
+    default_message: ClassVar[str] = "internal error"
     openai_type: ClassVar[str] = ""
     retry_after = 0
-    recorded = False
-    """It was told of as an interception or a passthrough."""
+    is_reported = False
+    """True once an interception or passthrough event was emitted for it."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message or self.text)
+        super().__init__(message or self.default_message)
 
     @property
     def message(self) -> str:
@@ -51,7 +54,7 @@ class BridgeError(Exception):
     def headers(self) -> tuple[tuple[str, str], ...]:
         if self.retry_after:
             return (("Retry-After", str(self.retry_after)),)
-        return (("x-should-retry", "false"),) if self.final else ()
+        return (("x-should-retry", "false"),) if self.is_final else ()
 
 
 class ClientError(BridgeError):
@@ -59,85 +62,87 @@ class ClientError(BridgeError):
     record_type = "bad_request"
 
 
-class BadBody(ClientError):
-    """The body is empty, no JSON, or no JSON object."""
+class InvalidBody(ClientError):
+    """The body is empty, not JSON, or not a JSON object."""
 
     code = "invalid_json"
 
 
 class BodyTooLarge(ClientError):
-    status, type, code, final = 413, "request_too_large", "request_too_large", True
+    status, type, code, is_final = 413, "request_too_large", "request_too_large", True
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"Request body too large. The maximum allowed request body size is {_size(limit)}.")
+        super().__init__(
+            f"Request body too large. The maximum allowed request body size is {_format_size(limit)}."
+        )
 
 
 class UnsupportedEncoding(ClientError):
-    status, code, final = 415, "unsupported_encoding", True
+    status, code, is_final = 415, "unsupported_encoding", True
 
 
 class BackgroundNotSupported(ClientError):
-    status, code, final = 501, "background_not_supported", True
-    text = "background responses are not supported: leave `background` out or set it to false"
+    status, code, is_final = 501, "background_not_supported", True
+    default_message = "background responses are not supported: leave `background` out or set it to false"
 
 
 class MissingCredential(ClientError):
-    status, type, code, final = 401, "authentication_error", "missing_credential", True
+    status, type, code, is_final = 401, "authentication_error", "missing_credential", True
     record_type = "unauthorized"
 
 
 class Unauthorized(ClientError):
-    """The actor could not be told."""
+    """The actor is unknown: its token is missing or not valid."""
 
-    status, type, code, final = 401, "authentication_error", "invalid_gateway_token", True
+    status, type, code, is_final = 401, "authentication_error", "invalid_gateway_token", True
     record_type = "unauthorized"
-    text = "the gateway token is missing or not valid"
+    default_message = "the gateway token is missing or not valid"
 
 
 class ByokDisabled(ClientError):
-    status, type, code, final = 403, "permission_error", "byok_disabled", True
-    text = "your own API keys are not accepted here: send none, and the central key is used"
+    status, type, code, is_final = 403, "permission_error", "byok_disabled", True
+    default_message = "your own API keys are not accepted here: send none, and the central key is used"
 
 
 class NotLocal(ClientError):
-    status, type, code, final = 403, "permission_error", "local_only", True
-    text = (
+    status, type, code, is_final = 403, "permission_error", "local_only", True
+    default_message = (
         "this bridge serves direct loopback callers only: set auth.mode to"
         ' "token" or "header" to let others in'
     )
 
 
 class UntrustedProxy(ClientError):
-    status, type, code, final = 403, "permission_error", "untrusted_proxy", True
-    text = "this peer may not name the user: add it to auth.trusted_proxies if it is your proxy"
+    status, type, code, is_final = 403, "permission_error", "untrusted_proxy", True
+    default_message = "this peer may not name the user: add it to auth.trusted_proxies if it is your proxy"
 
 
 class UnknownRoute(ClientError):
-    status, type, code, final = 404, "not_found_error", "route_not_supported", True
+    status, type, code, is_final = 404, "not_found_error", "route_not_supported", True
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"route not supported: {method} {path}")
 
 
 class UnknownProvider(ClientError):
-    status, type, code, final = 404, "not_found_error", "provider_not_found", True
+    status, type, code, is_final = 404, "not_found_error", "provider_not_found", True
 
     def __init__(self, name: str) -> None:
         super().__init__(f'provider_not_found: there is no AI provider "{name}"')
 
 
 class UpgradeRequired(ClientError):
-    """A WebSocket was asked for; Codex goes on over plain HTTP at once when it sees 426."""
+    """The client asked for a WebSocket. Codex falls back to plain HTTP as soon as it gets 426."""
 
     status, code = 426, "websocket_not_supported"
-    text = "WebSockets are not supported: use HTTP"
+    default_message = "WebSockets are not supported: use HTTP"
 
 
-class ClientGone(ClientError):
-    """The client has left. The status is nginx's, and for logs alone."""
+class ClientDisconnected(ClientError):
+    """The client closed the connection. The status is nginx's; only logs show it."""
 
     status, code, record_type = 499, "client_closed", "client_closed"
-    text = "the client closed the connection"
+    default_message = "the client closed the connection"
 
 
 class UpstreamError(BridgeError):
@@ -146,25 +151,25 @@ class UpstreamError(BridgeError):
 
 class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
-    text = "the AI provider could not be reached"
+    default_message = "the AI provider could not be reached"
 
 
-class UpstreamRefused(UpstreamUnreachable):
-    """No connection came about, so that nothing was sent: asking again costs nothing."""
+class UpstreamConnectionFailed(UpstreamUnreachable):
+    """The connection was not established. Nothing was sent, so a retry is safe."""
 
 
 class UpstreamTimeout(UpstreamError):
     status, code, record_type = 504, "upstream_timeout", "timeout"
-    text = "the AI provider did not answer in time"
+    default_message = "the AI provider did not answer in time"
 
 
 class UpstreamCut(UpstreamError):
     code = "upstream_cut"
-    text = "the AI provider's answer broke off"
+    default_message = "the AI provider's answer broke off"
 
 
-class TurnFailed(UpstreamError):
-    """The upstream refused to go on with a stream that has begun; the words are its own."""
+class FollowUpFailed(UpstreamError):
+    """The upstream rejected a follow-up request of a stream that has begun; the words are its own."""
 
     def __init__(self, type: str, code: str, message: str, record_type: str) -> None:
         super().__init__(message)
@@ -179,18 +184,18 @@ class TooManyRounds(UpstreamError):
 
 
 class CredentialsUnavailable(UpstreamError):
-    """The cloud's credentials, which change by themselves, could not be had."""
+    """The cloud's temporary credentials could not be fetched."""
 
     code, record_type = "credentials_unavailable", "unauthorized"
-    text = "the AI provider's credentials cannot be had now. Contact your administrator"
+    default_message = "the AI provider's credentials cannot be had now. Contact your administrator"
 
 
 class CircuitOpen(UpstreamError):
-    """The breaker keeps requests from an upstream that has failed."""
+    """The circuit breaker is open: the upstream has failed repeatedly."""
 
     status, type, code, record_type = 503, "overloaded_error", "service_unavailable", "overloaded"
     openai_type = "server_error"
-    text = "circuit breaker is open"
+    default_message = "circuit breaker is open"
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -207,12 +212,12 @@ class AllKeysRateLimited(UpstreamError):
 
 class AllKeysRefused(UpstreamError):
     code, record_type = "server_error", "unauthorized"
-    text = "all configured keys failed authentication. Contact your administrator"
+    default_message = "all configured keys failed authentication. Contact your administrator"
 
 
 class ToolError(UpstreamError):
     code = "tool_error"
-    text = "the MCP server failed"
+    default_message = "the MCP server failed"
 
 
 class GatewayError(BridgeError):
@@ -220,7 +225,7 @@ class GatewayError(BridgeError):
 
 
 class ProviderDisabled(GatewayError):
-    status, code, final = 503, "provider_disabled", True
+    status, code, is_final = 503, "provider_disabled", True
 
     def __init__(self, name: str) -> None:
         super().__init__(f'provider_disabled: AI provider "{name}" is disabled')
@@ -228,26 +233,27 @@ class ProviderDisabled(GatewayError):
 
 class RecordingFailed(GatewayError):
     code = "recording_failed"
-    text = "the interception could not be recorded, so the request was not sent"
+    default_message = "the interception could not be recorded, so the request was not sent"
 
 
 class IdentityUnavailable(GatewayError):
     status, code = 503, "identity_unavailable"
-    text = "the gateway token cannot be checked now"
+    default_message = "the gateway token cannot be checked now"
 
 
 class ConfigError(GatewayError):
-    """A setting is missing or wrong; the message names its full path and what was expected."""
+    """A setting is missing or wrong; the message names its full path and the expected value."""
 
     code = "config_error"
 
 
-def _size(count: int) -> str:
-    """
-    >>> _size(33554432), _size(1536)
+def _format_size(size: int) -> str:
+    """Returns a size in bytes in the largest unit that divides it.
+
+    >>> _format_size(33554432), _format_size(1536)
     ('32MiB', '1536B')
     """
     for unit, weight in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count % weight == 0 and count:
-            return f"{count // weight}{unit}"
-    return f"{count}B"
+        if size % weight == 0 and size:
+            return f"{size // weight}{unit}"
+    return f"{size}B"

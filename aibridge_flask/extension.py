@@ -1,4 +1,4 @@
-"""The Flask extension, and the standalone application made of it."""
+"""The Flask extension, and the standalone application that uses it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
-from .routes import BridgeBlueprint, add_catch_all, provider_blueprint, refuse
+from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blueprint
 from .tools import ToolBox
-from .upstream.board import Board
+from .upstream.shared_state import SharedState
 from .web import health, index, metrics, records
 
 _KEY = "aibridge"
@@ -33,11 +33,11 @@ OnEnded = Callable[[InterceptionEnded], None]
 
 
 class AIBridge:
-    """Adds the bridge to a Flask application: `AIBridge(app)`, or `init_app` later.
+    """Adds the bridge to a Flask application: `AIBridge(app)`, or `init_app(app)` later.
 
-    Settings come from `app.config["AIBRIDGE"]` (a tree as in the TOML file), the file that
-    `AIBRIDGE_CONFIG` names and the environment; they are read once, here. One object may serve
-    several applications; an application takes it once.
+    Settings are read once, by `init_app`: from the environment, `app.config["AIBRIDGE"]` (a tree as in the
+    TOML file) and the file that `AIBRIDGE_CONFIG` names. One object may serve several applications; an
+    application can be added once.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -49,48 +49,54 @@ class AIBridge:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Raises ConfigError with the full path of a wrong setting, RuntimeError when the
-        application has a bridge already."""
+        """Registers the routes and starts the background threads.
+
+        Raises ConfigError with the full path of a wrong setting, RuntimeError if the application already has
+        a bridge.
+        """
         if _KEY in app.extensions:
             raise RuntimeError("this application has an AIBridge already: call init_app once")
-        parts = _assemble(config.load(app.config.get("AIBRIDGE") or {}), self._hooks)
+        parts = _build_parts(config.load(app.config.get("AIBRIDGE") or {}), self._hooks)
         app.extensions[_KEY] = self
         app.config["AIBRIDGE_SETTINGS"] = parts.settings
         self._closers[app] = closers = ExitStack()
         closers.callback(parts.recorder.close)
         closers.callback(parts.toolbox.close)
-        closers.callback(parts.board.close)
-        for closing in (*parts.traces, *parts.outbounds):
-            closers.callback(closing.close)
+        closers.callback(parts.shared_state.close)
+        for part in (*parts.tracers, *parts.outbounds):
+            closers.callback(part.close)
         self._register(app, parts)
         parts.recorder.start()
-        parts.board.start()
+        parts.shared_state.start()
         parts.toolbox.start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
-        """A decorator: `load(request)` tells who asks, or None for 401. It takes the place of
-        `auth.mode`."""
+        """Decorator: `load(request)` returns the actor, or None for 401. It replaces `auth.mode`."""
         self._loader = load
         return load
 
     def on_interception_started(self, listener: OnStarted) -> OnStarted:
-        """A decorator: `listener` hears of each interception before its upstream is called."""
+        """Decorator: `listener` is called for each interception before its upstream is called."""
         self._hooks.on(InterceptionStarted, listener)
         return listener
 
     def on_interception_ended(self, listener: OnEnded) -> OnEnded:
-        """A decorator: `listener` hears how each interception ended. It runs in the request, so it
-        may not be slow; what it raises is logged and no more."""
+        """Decorator: `listener` is called at the end of each interception.
+
+        It runs in the request, so it must be fast. An exception is logged and has no other effect.
+        """
         self._hooks.on(InterceptionEnded, listener)
         return listener
 
     def close(self, app: Flask) -> None:
-        """Writes all records that wait and ends idle connections; for the end of a process, which
-        does it by itself, and for tests."""
+        """Writes all pending records and closes idle connections.
+
+        A process does so at its exit; call it to close an application earlier, as tests do.
+        """
         self._closers[app].close()
 
     def drain(self, app: Flask) -> float:
-        """From now on `readyz` is 503; gives the seconds to wait before the listener closes."""
+        """Makes `readyz` answer 503; returns the seconds to wait before the listener is closed."""
         self._draining.add(app)
         settings: config.Settings = app.config["AIBRIDGE_SETTINGS"]
         return settings.drain_delay
@@ -98,18 +104,18 @@ class AIBridge:
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox)
-        by_mode = identity.loader(settings, recorder)
+        mode_loader = identity.loader_for(settings, recorder)
 
-        def load(request: Request) -> Actor | None:
-            return (self._loader or by_mode)(request)
+        def load_actor(request: Request) -> Actor | None:
+            return (self._loader or mode_loader)(request)
 
         for outbound in parts.outbounds:
             app.register_blueprint(
-                provider_blueprint(prefix, outbound, bridge, load, settings.max_body_bytes)
+                provider_blueprint(prefix, outbound, bridge, load_actor, settings.max_body_bytes)
             )
         web = BridgeBlueprint("aibridge")
         health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
-        records.add_records(web, prefix, load, recorder)
+        records.add_records(web, prefix, load_actor, recorder)
         if settings.metrics.enabled:
             pools = [
                 (provider, outbound.pool)
@@ -122,43 +128,50 @@ class AIBridge:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What one application's bridge is made of."""
+    """The parts of one application's bridge. `tracers` holds one Tracer or none."""
 
     settings: config.Settings
     hooks: Hooks
     recorder: Recorder
     toolbox: ToolBox
-    board: Board
+    shared_state: SharedState
     outbounds: tuple[Outbound, ...]
-    traces: tuple[Any, ...]
+    tracers: tuple[Any, ...]
 
 
-def _assemble(settings: config.Settings, above: Hooks) -> _Parts:
+def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     """Raises ConfigError."""
-    hooks, board = Hooks(above), Board(settings.redis_url)
-    logs.listen(hooks, settings.logs)
-    traces = _traces(settings, hooks)
-    around = [one.around for one in traces]
-    outbounds = tuple(Outbound(settings, provider, board, hooks, *around) for provider in settings.providers)
-    return _Parts(settings, hooks, Recorder(settings, hooks), ToolBox(settings), board, outbounds, traces)
+    hooks, shared_state = Hooks(parent), SharedState(settings.redis_url)
+    logs.subscribe(hooks, settings.logs)
+    tracers = _tracers(settings, hooks)
+    wrappers = [tracer.wrap_sender for tracer in tracers]
+    outbounds = tuple(
+        Outbound(settings, provider, shared_state, hooks, *wrappers) for provider in settings.providers
+    )
+    return _Parts(
+        settings, hooks, Recorder(settings, hooks), ToolBox(settings), shared_state, outbounds, tracers
+    )
 
 
-def _traces(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:
-    """Traces, or nothing, which costs no import either."""
+def _tracers(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:
+    """Returns a Tracer if tracing is configured. Otherwise OpenTelemetry is not even imported."""
     if not settings.tracing.endpoint:
         return ()
-    from .observe.tracing import Traces
+    from .observe.tracing import Tracer
 
-    return (Traces(hooks, settings.tracing),)
+    return (Tracer(hooks, settings.tracing),)
 
 
 def _unknown_provider(rest: str) -> Response:
     error: BridgeError = UnknownProvider(rest.partition("/")[0])
-    return refuse(error, CHAT, new_id(), bridged=False)
+    return error_response(error, CHAT, new_id(), is_bridged=False)
 
 
 def create_app(settings: Mapping[str, Any] = {}) -> Flask:
-    """The standalone application; `settings` is a tree as in `app.config["AIBRIDGE"]`."""
+    """Returns the standalone application. `settings` is a tree as in `app.config["AIBRIDGE"]`.
+
+    Raises ConfigError.
+    """
     app = Flask("aibridge", static_folder=None)
     app.config["AIBRIDGE"] = dict(settings)
     AIBridge(app)

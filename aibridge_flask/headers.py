@@ -1,4 +1,4 @@
-"""Which headers pass, and which end here (RFC 9110 7.6.1). Names from WSGI come in lower case."""
+"""Which headers are forwarded (RFC 9110 7.6.1). Names from WSGI are in lower case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .model import Actor, HeaderList
 
 T = TypeVar("T")
 TOKEN_HEADERS = ("x-aibridge-token", "x-coder-ai-governance-token")
-TOKEN_PREFIX = "aib_"  # noqa: S105 - what tokens begin with, not a token
+TOKEN_PREFIX = "aib_"  # noqa: S105 - a prefix, not a token
 INTERCEPTION_HEADER = "X-AIBridge-Interception-Id"
 
 _HOP_BY_HOP = frozenset((
@@ -22,55 +22,62 @@ _REQUEST_ONLY = frozenset((
     "host", "content-length", "expect", "forwarded", "x-real-ip", "via", "cookie",
     "authorization", "x-api-key",
 ))  # fmt: skip
-NOT_UP = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
+DROPPED_REQUEST_HEADERS = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
 _NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
-NOT_DOWN = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
-_WITHOUT_HTTP = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_LONG = 2000  # characters of all keys
-_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
+_UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
+_MAX_CACHED_LENGTH = 2000  # characters of all keys of an environ
+_PROXY_KEYS = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
-def _of_keys(find: Callable[[tuple[str, ...]], T]) -> Callable[[Mapping[str, Any]], T]:
-    """What `find` makes of an environ's keys; a client's requests have the same ones again and again, and
-    only what is short is kept."""
-    kept = lru_cache(maxsize=256)(find)
+def _cached_by_keys(compute: Callable[[tuple[str, ...]], T]) -> Callable[[Mapping[str, Any]], T]:
+    """Decorates a function of an environ's keys: the requests of a client have the same keys each time.
 
-    def found(environ: Mapping[str, Any]) -> T:
+    Results for long keys are not cached, so the cache stays small.
+    """
+    cached = lru_cache(maxsize=256)(compute)
+
+    def lookup(environ: Mapping[str, Any]) -> T:
         keys = tuple(environ)
-        return kept(keys) if len("".join(keys)) < _LONG else find(keys)
+        return cached(keys) if len("".join(keys)) < _MAX_CACHED_LENGTH else compute(keys)
 
-    return found
+    return lookup
 
 
-@_of_keys
-def _named(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The keys of headers, and the headers' names."""
-    named = [key for key in keys if key.startswith("HTTP_") or key in _WITHOUT_HTTP]
-    return tuple((key, key.removeprefix("HTTP_").replace("_", "-").lower()) for key in named)
+@_cached_by_keys
+def _header_keys(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Returns (environ key, header name) of each header."""
+    header_keys = [key for key in keys if key.startswith("HTTP_") or key in _UNPREFIXED_KEYS]
+    return tuple((key, key.removeprefix("HTTP_").replace("_", "-").lower()) for key in header_keys)
 
 
 def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The request's headers, with lower-case names; servers leave the two without HTTP_ empty
-    where the client sent none.
+    """Returns the request's headers with lower-case names.
+
+    Servers set CONTENT_TYPE and CONTENT_LENGTH to "" if the client did not send them.
 
     >>> from_environ({"HTTP_X_API_KEY": "k", "CONTENT_TYPE": "", "wsgi.input": None})
     {'x-api-key': 'k'}
     """
-    return {name: environ[key] for key, name in _named(environ) if environ[key] or key not in _WITHOUT_HTTP}
+    return {
+        name: environ[key]
+        for key, name in _header_keys(environ)
+        if environ[key] or key not in _UNPREFIXED_KEYS
+    }
 
 
-@_of_keys
+@_cached_by_keys
 def is_forwarded(keys: tuple[str, ...]) -> bool:
-    """A proxy has put its mark on the request, whose environ is asked.
+    """Whether a proxy has added its headers to the request; takes the WSGI environ.
 
     >>> is_forwarded({"HTTP_X_FORWARDED_FOR": "10.0.0.1"}), is_forwarded({"HTTP_HOST": "a"})
     (True, False)
     """
-    return any(key in _FORWARDED or key.startswith("HTTP_X_FORWARDED_") for key in keys)
+    return any(key in _PROXY_KEYS or key.startswith("HTTP_X_FORWARDED_") for key in keys)
 
 
-def _nominated(connection: str) -> frozenset[str]:
-    """The names that a `Connection` header lists."""
+def _connection_options(connection: str) -> frozenset[str]:
+    """Returns the header names that a `Connection` header lists (RFC 9110 7.6.1), in lower case."""
     if not connection or connection.lower() in ("keep-alive", "close"):
         return frozenset()
     return frozenset(name.strip().lower() for name in connection.split(","))
@@ -84,11 +91,15 @@ def _wire_name(name: str) -> str:
     return name.title()
 
 
-def to_upstream(headers: Mapping[str, str], dropped: frozenset[str] = NOT_UP) -> list[tuple[str, str]]:
-    """The client's headers that an upstream may see, which are not `dropped` (NOT_UP and more); the
-    credential is added by the caller."""
+def to_upstream(
+    headers: Mapping[str, str], dropped: frozenset[str] = DROPPED_REQUEST_HEADERS
+) -> list[tuple[str, str]]:
+    """Returns the headers of a client's request that an upstream may see, without credentials.
+
+    `dropped` are lower-case names, at least DROPPED_REQUEST_HEADERS.
+    """
     if "connection" in headers:
-        dropped |= _nominated(headers["connection"])
+        dropped |= _connection_options(headers["connection"])
     return [
         (_wire_name(name), value)
         for name, value in headers.items()
@@ -96,38 +107,42 @@ def to_upstream(headers: Mapping[str, str], dropped: frozenset[str] = NOT_UP) ->
     ]
 
 
-def to_client(headers: HeaderList, dropped: frozenset[str] = NOT_DOWN) -> list[tuple[str, str]]:
-    """The upstream's headers that a client may see, which are not `dropped` (NOT_DOWN and more); repeated
-    ones stay apart."""
+def to_client(
+    headers: HeaderList, dropped: frozenset[str] = DROPPED_RESPONSE_HEADERS
+) -> list[tuple[str, str]]:
+    """Returns the headers of an upstream's response that a client may see; repeated headers stay separate.
+
+    `dropped` are lower-case names, at least DROPPED_RESPONSE_HEADERS.
+    """
     names = [_lower(name) for name, _ in headers]
     if "connection" in names:
-        told = [value for lower, (_, value) in zip(names, headers, strict=True) if lower == "connection"]
-        dropped |= _nominated(",".join(told))
+        values = [value for lower, (_, value) in zip(names, headers, strict=True) if lower == "connection"]
+        dropped |= _connection_options(",".join(values))
     return [field for lower, field in zip(names, headers, strict=True) if lower not in dropped]
 
 
-def find(headers: HeaderList, wanted: str) -> str:
-    """The first value of a header, or nothing; `wanted` is in lower case."""
+def find(headers: HeaderList, lower_name: str) -> str:
+    """Returns the first value of a header, or "". `lower_name` is in lower case."""
     for name, value in headers:
-        if _lower(name) == wanted:
+        if _lower(name) == lower_name:
             return value
     return ""
 
 
-class HeaderView(Mapping[str, str]):
-    """A header list, looked into as `requests` has it: any case, repeated ones joined."""
+class HeaderMapping(Mapping[str, str]):
+    """A header list as a mapping, as `requests` expects it: names in any case, repeated headers joined."""
 
     def __init__(self, fields: HeaderList) -> None:
         self.fields = fields
 
     def __getitem__(self, name: str) -> str:
-        found = [value for key, value in self.fields if key.lower() == name.lower()]
-        if not found:
+        values = [value for key, value in self.fields if key.lower() == name.lower()]
+        if not values:
             raise KeyError(name)
-        return ", ".join(found)
+        return ", ".join(values)
 
     def items(self) -> HeaderList:  # type: ignore[override]
-        """Repeated ones stay apart."""
+        """Returns all fields; repeated headers stay separate."""
         return self.fields
 
     def __iter__(self) -> Iterator[str]:
@@ -138,35 +153,35 @@ class HeaderView(Mapping[str, str]):
 
 
 def actor_headers(actor: Actor) -> list[tuple[str, str]]:
-    """Who asks, for an upstream that wants to know; anything but plain text is percent-encoded."""
-    named = [(f"X-AI-Bridge-Actor-Metadata-{_token(k)}", v) for k, v in actor.metadata.items()]
-    return [(name, _plain(value)) for name, value in [("X-AI-Bridge-Actor-ID", actor.id), *named]]
+    """Returns headers that name the actor to an upstream; all but plain text is percent-encoded."""
+    metadata = [(f"X-AI-Bridge-Actor-Metadata-{_to_field_name(k)}", v) for k, v in actor.metadata.items()]
+    return [(name, _percent_encode(value)) for name, value in [("X-AI-Bridge-Actor-ID", actor.id), *metadata]]
 
 
-def _token(name: str) -> str:
+def _to_field_name(name: str) -> str:
     """
-    >>> _token("team name")
+    >>> _to_field_name("team name")
     'team-name'
     """
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
 
 
-def _plain(value: str) -> str:
+def _percent_encode(value: str) -> str:
     return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def bearer(value: str) -> str:
-    """The token of an `Authorization` header, or nothing.
+def bearer_token(value: str) -> str:
+    """Returns the token of an `Authorization: Bearer` value, or "".
 
-    >>> bearer("bearer  abc"), bearer("Basic abc"), bearer("Bearer")
-    ('abc', '', '')
+    >>> [bearer_token(value) for value in ("bearer  abc", "Basic abc", "Bearer")]
+    ['abc', '', '']
     """
     scheme, _, secret = value.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def mask_secret(secret: str) -> str:
-    """A hint that tells keys apart and gives none away.
+    """Returns a hint by which keys can be told apart, and which does not reveal them.
 
     >>> mask_secret("sk-ant-0123456789abcdef"), mask_secret("0123456789"), mask_secret("abc")
     ('sk-a...cdef', '01...89', '...')

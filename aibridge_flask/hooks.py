@@ -1,6 +1,6 @@
-"""Who wants to hear what happens: typed callables, each given one frozen value.
+"""Hooks: listeners are typed callables, each called with one frozen value, the event.
 
-Nothing is made or called while nobody listens, and a listener that fails breaks nothing.
+No event is created unless it has listeners. An exception of a listener is logged and has no other effect.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ T = TypeVar("T")
 _log = logging.getLogger("aibridge")
 
 
-class BreakerTurned(Struct, frozen=True):
-    """`state` is 0 closed, 0.5 half-open, 1 open; not `own` is what another process saw."""
+class BreakerStateChanged(Struct, frozen=True):
+    """`state` is 0 (closed), 0.5 (half-open) or 1 (open). Not `is_local`: another process changed it."""
 
     provider: str
     endpoint: str
     model: str
     state: float
-    own: bool = True
+    is_local: bool = True
 
 
 class BreakerRejected(Struct, frozen=True):
+    """An open breaker rejected a request."""
+
     provider: str
     endpoint: str
     model: str
 
 
-class KeyRested(Struct, frozen=True):
-    """`reason` is `rate_limited` or `unauthorized`."""
+class KeyCooledDown(Struct, frozen=True):
+    """A key began to cool down. `reason` is `rate_limited` or `unauthorized`."""
 
     provider: str
     reason: str
 
 
-class KeyRests(Struct, frozen=True):
-    """Until when, for any model, in seconds since 1970; `key` gives nothing of it away."""
+class KeyCooling(Struct, frozen=True):
+    """A key cools down for a model or all, until `until` (seconds since 1970). `key` is its digest."""
 
     provider: str
     key: str
@@ -49,21 +51,21 @@ class KeyRests(Struct, frozen=True):
 
 
 class KeysTried(Struct, frozen=True):
-    """How many central keys one request took."""
+    """The number of central keys that were tried for one request."""
 
     provider: str
     count: int
 
 
 class KeysExhausted(Struct, frozen=True):
-    """No central key was left; `outcome` is `rate_limited` or `unauthorized`."""
+    """No central key was available. `outcome` is `rate_limited` or `unauthorized`."""
 
     provider: str
     outcome: str
 
 
-class Arrived(Struct, frozen=True):
-    """A request to a provider's routes, whatever becomes of it, and the trace that it belongs to."""
+class RequestArrived(Struct, frozen=True):
+    """A request to one of a provider's routes arrived, with its W3C trace context."""
 
     id: str
     traceparent: str
@@ -71,8 +73,10 @@ class Arrived(Struct, frozen=True):
 
 
 class ToolCalled(Struct, frozen=True):
-    """An MCP server's tool was called for the interception `id`; `began` and `ended` are nanoseconds since
-    1970, `error` is a word, or empty."""
+    """A tool of an MCP server was called for the interception `id`.
+
+    `began` and `ended` are nanoseconds since 1970. `error` is an error type, or empty.
+    """
 
     id: str
     server: str
@@ -83,9 +87,11 @@ class ToolCalled(Struct, frozen=True):
     error: str = ""
 
 
-class Passed(Struct, frozen=True):
-    """A passthrough request; `route` is the white list's, not the client's, `status` the answer's. It
-    is told before the answer's body goes out."""
+class PassthroughServed(Struct, frozen=True):
+    """A passthrough request has its response, whose body is still to be sent.
+
+    `route` is the entry of the white list, not the client's path.
+    """
 
     provider: str
     route: str
@@ -95,8 +101,8 @@ class Passed(Struct, frozen=True):
     id: str = ""
 
 
-class Refused(Struct, frozen=True):
-    """A request that the bridge answered itself, before anything of it was recorded."""
+class RequestRejected(Struct, frozen=True):
+    """The bridge rejected a request before anything was recorded."""
 
     id: str
     provider: str
@@ -107,7 +113,7 @@ class Refused(Struct, frozen=True):
 
 
 class RecordsLost(Struct, frozen=True):
-    """So many more events could be written nowhere."""
+    """`count` more events could not be written, neither to the database nor to the spool."""
 
     count: int
 
@@ -116,27 +122,30 @@ Listeners = dict[type, list[Callable[[Any], None]]]
 
 
 class Hooks:
-    """Listeners by the type of what they want to hear. `above` hear all that is told here."""
+    """Listeners by the type of event. The listeners of `parents` get all events that are emitted here."""
 
-    def __init__(self, *above: Hooks) -> None:
+    def __init__(self, *parents: Hooks) -> None:
         self._own: Listeners = defaultdict(list)
-        inherited = [kinds for one in above for kinds in one.listeners]
+        inherited = [by_type for parent in parents for by_type in parent.listeners]
         self.listeners: tuple[Listeners, ...] = (self._own, *inherited)
 
-    def on(self, kind: type[T], listener: Callable[[T], None]) -> None:
-        self._own[kind].append(listener)
+    def on(self, event_type: type[T], listener: Callable[[T], None]) -> None:
+        """Adds a listener for events of exactly this type."""
+        self._own[event_type].append(listener)
 
-    def hears(self, kind: type) -> bool:
-        for kinds in self.listeners:  # noqa: SIM110 - for each request; `any` takes twice as long
-            if kind in kinds:
+    def has_listeners(self, event_type: type) -> bool:
+        """Whether an event of this type would reach anybody; lets callers skip its creation."""
+        for by_type in self.listeners:  # noqa: SIM110 - runs for each request; `any` takes twice as long
+            if event_type in by_type:
                 return True
         return False
 
-    def tell(self, value: object) -> None:
-        kind = type(value)
-        for kinds in self.listeners:
-            for listener in kinds.get(kind, ()):
+    def emit(self, event: object) -> None:
+        """Calls the listeners of the event's type. Never raises."""
+        event_type = type(event)
+        for by_type in self.listeners:
+            for listener in by_type.get(event_type, ()):
                 try:
-                    listener(value)
-                except Exception:  # noqa: BLE001 - told just below
-                    _log.exception("a listener failed at %s", kind.__name__)
+                    listener(event)
+                except Exception:  # noqa: BLE001 - logged on the next line
+                    _log.exception("a listener failed at %s", event_type.__name__)

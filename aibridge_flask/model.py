@@ -1,7 +1,7 @@
-"""The frozen values that the parts hand to each other, and the shapes they answer to.
+"""The frozen values that modules pass to each other, and the protocols that they implement.
 
-Nothing here does I/O, reads a clock or knows Flask. Optional things are empty, never None. What is made for
-each request is a Struct of msgspec, which is made in a fraction of a frozen dataclass's time.
+Nothing here does I/O or imports Flask. Optional members are empty, not None. Values created for each request
+are msgspec Structs: creating one takes a fraction of the time that a frozen dataclass takes.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
-_LOW = (1 << 62) - 1
+_LOW_62_BITS = (1 << 62) - 1
 HeaderList = tuple[tuple[str, str], ...]
 
 
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562 5.7): ids of interceptions sort by their time of birth. They
-    are no secrets; `random` begins anew in each forked process."""
-    stamp, chance = time.time_ns() // 1_000_000, random.getrandbits(74)
-    value = stamp << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0x2 << 62 | chance & _LOW
+    """Returns a UUID of version 7 (RFC 9562 5.7) as text, so that ids sort by the time of their creation.
+
+    Ids are not secrets. `random` is reseeded in each forked process.
+    """
+    milliseconds, random_bits = time.time_ns() // 1_000_000, random.getrandbits(74)
+    high, low = random_bits >> 62, random_bits & _LOW_62_BITS
+    value = milliseconds << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _text(value: object) -> str:
-    """`str` may give a subclass of it."""
+def _plain_str(value: object) -> str:
+    """Returns an exact `str`: `str(value)` may return an instance of a subclass."""
     return "".join((str(value),))
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. `admin` may read everybody's records."""
+    """The user on whose behalf a request is made. An `admin` may read the records of all users."""
 
     id: str
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     admin: bool = False
 
     def __post_init__(self) -> None:
-        """A host's ids are often numbers, or texts of a kind of its own."""
-        object.__setattr__(self, "id", _text(self.id))
+        """Converts ids and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
+        object.__setattr__(self, "id", _plain_str(self.id))
         if self.metadata:
-            texts = {_text(key): _text(value) for key, value in self.metadata.items()}
-            object.__setattr__(self, "metadata", texts)
+            metadata = {_plain_str(key): _plain_str(value) for key, value in self.metadata.items()}
+            object.__setattr__(self, "metadata", metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret text that no `repr`, log line or traceback shows."""
+    """A secret text. `repr`, log lines and tracebacks do not show it."""
 
     value: str = field(repr=False)
 
@@ -60,10 +63,13 @@ class Secret:
         return bool(self.value)
 
 
-class Call(Struct, frozen=True):
-    """What a client sent, free of any framework. `headers` has lower-case names, and secrets; `path` and
-    `query` are the raw target's, below the gateway's prefix; `client_socket` is empty (None)
-    where the server does not give it; `read_body` reads and counts the body once."""
+class ClientRequest(Struct, frozen=True):
+    """A request of a client, independent of the web framework.
+
+    `headers` has lower-case names and holds secrets. `path` and `query` are those of the raw target, without
+    the gateway's prefix. `read_body` reads the body once and enforces the size limit. `client_socket` is None
+    if the server does not expose it.
+    """
 
     method: str
     path: str
@@ -74,23 +80,25 @@ class Call(Struct, frozen=True):
     http10: bool = False
 
     def __repr__(self) -> str:
-        return f"Call({self.method!r}, {self.path!r})"
+        return f"ClientRequest({self.method!r}, {self.path!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("method", self.method), ("path", self.path)]  # Struct's own tells all members
+        return [("method", self.method), ("path", self.path)]  # the inherited one shows all members
 
 
-class Reply(Struct, frozen=True):
-    """What goes back to the client. `body` is an iterator with `close()`, or a tuple of bytes."""
+class ClientResponse(Struct, frozen=True):
+    """The response to a client. `body` is an iterator with `close()`, or a tuple of bytes."""
 
     status: int
     headers: HeaderList
     body: Any
 
 
-class Outgoing(Struct, frozen=True):
-    """A request to an upstream, with its credential. `id` and `model`, the one asked for, are for those
-    who look on."""
+class UpstreamRequest(Struct, frozen=True):
+    """A request to an upstream, with its credential.
+
+    `id` (of the interception) and `model` (as requested) are for dumps and traces.
+    """
 
     method: str
     url: str
@@ -100,14 +108,18 @@ class Outgoing(Struct, frozen=True):
     model: str = ""
 
     def __repr__(self) -> str:
-        return f"Outgoing({self.method!r}, {self.url.partition('?')[0]!r}, id={self.id!r})"
+        return f"UpstreamRequest({self.method!r}, {self.url.partition('?')[0]!r}, id={self.id!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("method", self.method), ("url", self.url.partition("?")[0]), ("id", self.id)]
 
 
 class RequestFacts(Struct, frozen=True):
-    """What is read of a request's body."""
+    """The facts that are read from a request's body.
+
+    `prompt` is the user's last text. `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false
+    for a streamed chat completion that does not ask for its usage.
+    """
 
     model: str = ""
     streaming: bool = False
@@ -115,11 +127,14 @@ class RequestFacts(Struct, frozen=True):
     correlating_tool_call_id: str = ""
     background: bool = False
     user_id: str = ""
-    asks_usage: bool = True
+    includes_usage: bool = True
 
 
 class Usage(Struct, frozen=True):
-    """Tokens of one upstream answer; `input_tokens` leaves the cached ones out."""
+    """Token counts of one upstream response. `input_tokens` does not include cached tokens.
+
+    `metadata` counts further kinds by name, such as `output_reasoning`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -127,20 +142,20 @@ class Usage(Struct, frozen=True):
     cache_write_input_tokens: int = 0
     metadata: Mapping[str, int] = EMPTY
 
-    def plus(self, more: Usage) -> Usage:
-        """The sum of two answers'."""
-        kinds = {*self.metadata, *more.metadata}
+    def plus(self, other: Usage) -> Usage:
+        """Returns the sum of both, kind by kind."""
+        kinds = {*self.metadata, *other.metadata}
         return Usage(
-            self.input_tokens + more.input_tokens,
-            self.output_tokens + more.output_tokens,
-            self.cache_read_input_tokens + more.cache_read_input_tokens,
-            self.cache_write_input_tokens + more.cache_write_input_tokens,
-            {kind: self.metadata.get(kind, 0) + more.metadata.get(kind, 0) for kind in sorted(kinds)},
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_input_tokens + other.cache_read_input_tokens,
+            self.cache_write_input_tokens + other.cache_write_input_tokens,
+            {kind: self.metadata.get(kind, 0) + other.metadata.get(kind, 0) for kind in sorted(kinds)},
         )
 
 
 class ToolCall(Struct, frozen=True):
-    """A tool that the model picked; `input` is JSON text, or plain text for custom tools."""
+    """A call of a tool by the model. `input` is JSON text, or plain text for custom tools."""
 
     id: str
     name: str
@@ -150,9 +165,11 @@ class ToolCall(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tool:
-    """A tool of an MCP server as a model is offered it. `id` is the name that models see, `name` the
-    server's own; `input_schema` is the server's, whole, and not to be changed. Two are the same only if
-    they are one object, so that what is made of them can be kept by them."""
+    """A tool of an MCP server, as it is offered to models.
+
+    `id` is the name that models see, `name` the server's own. `input_schema` is the server's and must not be
+    changed. Tools are compared by identity, so that values derived from them can be cached by them.
+    """
 
     id: str
     server: str
@@ -164,8 +181,11 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the server gave, as blocks of MCP, or in `error` why it gave nothing; then `is_error` is true
-    as well."""
+    """The result of a tool call.
+
+    `content` are MCP content blocks, `structured` is the structured content. `error` says why the call itself
+    failed; `is_error` is then true as well. `is_error` without `error`: the tool ran and reported a failure.
+    """
 
     content: tuple[Mapping[str, Any], ...] = ()
     structured: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
@@ -174,14 +194,14 @@ class ToolResult:
 
 
 class Thought(Struct, frozen=True):
-    """Something the model said to itself: `thinking`, `reasoning_summary` or `commentary`."""
+    """Reasoning of the model. `source` is `thinking`, `reasoning_summary` or `commentary`."""
 
     content: str
     source: str
 
 
 class Failure(Struct, frozen=True):
-    """Why an interception did not succeed; empty when it did."""
+    """Why an interception failed; false if it succeeded. `type` is the record's `error_type`."""
 
     type: str = ""
     message: str = ""
@@ -191,7 +211,7 @@ class Failure(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """What is known of one upstream answer, at any moment, also of one that was cut."""
+    """The facts known so far about one upstream response; also valid for a truncated one."""
 
     response_id: str = ""
     model: str = ""
@@ -202,16 +222,18 @@ class Turn(Struct, frozen=True):
 
 
 class Fold(Protocol):
-    """Bytes of an answer in, bytes for the client out, facts on the side.
+    """Reads the body of an upstream response, and returns the bytes for the client.
 
-    `between`: what was given out so far ends between two events, so that a ping may follow.
-    `complete`: the API's last event has been seen. `changed`: `turn()` has something new.
-    `exact`: no byte was changed or kept back. `wants`: the answer has ended, and asks for offered
-    tools alone, which are to be run before it can go on.
+    `feed` takes a piece of the body, `end` its end; both return bytes for the client. `turn` returns the
+    facts read so far.
+    `at_event_boundary`: the bytes returned so far end between two events, so a ping may follow.
+    `complete`: the API's last event has been read. `changed`: `turn()` has new facts.
+    `exact`: no byte was changed or withheld. `awaits_tools`: the response has ended and calls offered tools
+    only; they must run before the client's response can continue.
     """
 
     @property
-    def between(self) -> bool: ...
+    def at_event_boundary(self) -> bool: ...
     @property
     def complete(self) -> bool: ...
     @property
@@ -219,64 +241,75 @@ class Fold(Protocol):
     @property
     def exact(self) -> bool: ...
     @property
-    def wants(self) -> bool: ...
+    def awaits_tools(self) -> bool: ...
     def feed(self, piece: bytes) -> bytes: ...
     def end(self) -> bytes: ...
     def turn(self) -> Turn: ...
 
 
 class Splice(Fold, Protocol):
-    """A fold over all answers that one request takes, where tools were offered. `follow_up` gives the
-    next request's body; what is fed then is its answer."""
+    """A fold over all upstream responses of one request to which tools were offered.
+
+    `follow_up` takes the results of the tool calls and returns the body of the next upstream request. The
+    bytes fed afterwards are its response.
+    """
 
     def follow_up(self, results: Sequence[tuple[ToolCall, ToolResult]], /) -> bytes: ...
 
 
 class Offer(Struct, frozen=True):
-    """A request's body, and the tools that it offers; none of them: the body is as it was.
-    `conceals`: the body asks for more than the client did, which its answers must not show. `later` are
-    members that are other ones in the requests that follow."""
+    """A request body with offered tools; without tools the body is unchanged.
+
+    `strips_encrypted`: the body asks for encrypted reasoning that the client did not ask for, so it must not
+    appear in the client's response. `follow_up_members` replace members of the body in follow-up requests.
+    """
 
     body: bytes
     tools: tuple[Tool, ...] = ()
-    conceals: bool = False
-    later: Mapping[str, bytes] = EMPTY
+    strips_encrypted: bool = False
+    follow_up_members: Mapping[str, bytes] = EMPTY
 
 
 class Format(Protocol):
-    """One wire format: a module of pure functions."""
+    """A wire format: a module of pure functions.
+
+    `read` returns the facts of a request body, `upstream_body` the body to send. `fold` and `blocking_fold`
+    read streamed and blocking responses, `splice` and `blocking_splice` those to which tools were offered.
+    """
 
     NAME: str
     PING: bytes
 
     def read(self, body: bytes, /) -> RequestFacts: ...
-    def ask(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
+    def upstream_body(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
     def fold(self, facts: RequestFacts, /) -> Fold: ...
-    def whole_fold(self) -> Fold: ...
+    def blocking_fold(self) -> Fold: ...
     def offer(self, body: bytes, facts: RequestFacts, tools: tuple[Tool, ...], /) -> Offer: ...
     def splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
-    def whole_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
+    def blocking_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
     def error_body(self, error: Any, request_id: str, /) -> bytes: ...
     def error_event(self, error: Any, request_id: str, /) -> bytes: ...
 
 
 class Interceptor(Struct, frozen=True):
-    """A bridged route of a provider that fits a request; `endpoint` is the path after its name."""
+    """The bridged route that matches a request. `endpoint` is the path after the provider's name."""
 
     format: Format
     endpoint: str
     url: str
 
 
-class Answer(Protocol):
-    """An upstream's answer: its head is known, its body flows through `pieces`.
+class UpstreamResponse(Protocol):
+    """A response of an upstream whose status and headers have been read.
 
-    `complete` is true as soon as the piece that ends the body has been given out."""
+    `iter_body` yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
+    `complete` is true once the last piece of the body has been yielded. `close` may be called at any time.
+    """
 
     status: int
     headers: HeaderList
 
     @property
     def complete(self) -> bool: ...
-    def pieces(self, tick: float) -> Iterator[bytes]: ...
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]: ...
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""One provider's way out: which credentials, which headers, and the sending itself."""
+"""What is sent to one provider: credentials, headers, and the sending itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from . import headers
 from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
 from .hooks import Hooks
-from .model import Actor, Answer, Call, Outgoing
+from .model import Actor, ClientRequest, UpstreamRequest, UpstreamResponse
 from .providers import Provider, build
-from .upstream.attempts import Attempts, Sent
-from .upstream.board import Board
+from .upstream.attempts import Attempted, Attempts
 from .upstream.breaker import Breakers
-from .upstream.dump import Dumps
-from .upstream.keys import PASSTHROUGH, Credential, KeyPool, Keys, OwnKey, Signature, user_credential
+from .upstream.dump import DumpingSender
+from .upstream.keys import (
+    PASSTHROUGH,
+    Credential,
+    CredentialSource,
+    KeyPool,
+    RequestSigning,
+    UserKey,
+    user_credential,
+)
+from .upstream.shared_state import SharedState
 from .upstream.transport import Sender, Transport
 from .waiting import Client
 
@@ -25,84 +33,102 @@ class Outbound:
     """A provider with its connections, keys and breakers."""
 
     def __init__(
-        self, settings: Settings, configured: ProviderSettings, board: Board, hooks: Hooks,
-        around: Callable[[Sender], Sender] = lambda sender: sender,
+        self, settings: Settings, configured: ProviderSettings, shared_state: SharedState, hooks: Hooks,
+        wrap_sender: Callable[[Sender], Sender] = lambda sender: sender,
     ) -> None:  # fmt: skip
-        """`around` may look on at what is sent."""
+        """`wrap_sender` may return a sender that observes each attempt."""
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
-        own = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
-        self._not_passed = headers.NOT_UP | own
-        self._not_bridged = self._not_passed | {"accept-encoding"}
-        self._not_decoded = self._not_bridged | {"content-encoding"}
+        actor_header = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
+        self._dropped = headers.DROPPED_REQUEST_HEADERS | actor_header
+        self._dropped_if_bridged = self._dropped | {"accept-encoding"}
+        self._dropped_if_decoded = self._dropped_if_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
         folder = provider.api_dump_dir
-        self._transport = around(Dumps(transport, provider.name, folder) if folder else transport)
-        self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, board, hooks)
-        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, board, hooks)
+        sender = DumpingSender(transport, provider.name, folder) if folder else transport
+        self._sender = wrap_sender(sender)
+        self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
+        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, shared_state, hooks)
         self._attempts = Attempts(
-            self._transport, breakers, provider.max_retries, provider.prepare, provider.decode
+            self._sender, breakers, provider.max_retries, provider.prepare, provider.decode
         )
 
-    def keys(self, given: Mapping[str, str]) -> Keys:
-        """The user's own credential, if the settings let it, else the central keys.
+    def credentials_for(self, client_headers: Mapping[str, str]) -> CredentialSource:
+        """Returns the user's own credential if the settings allow it, else the central keys.
 
-        Raises ByokDisabled, MissingCredential.
+        `client_headers` has lower-case names. Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
         if provider.signs:
-            return Signature(Credential("centralized", provider.signs))
-        own = user_credential(provider.user_headers, given)
+            return RequestSigning(Credential("centralized", provider.signs))
+        own = user_credential(provider.user_headers, client_headers)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
-            return OwnKey(own[0])
+            return UserKey(own[0])
         if own and policy == "reject":
             raise ByokDisabled
         if not self.pool:
             raise MissingCredential(_advice(provider))
         return self.pool
 
-    def bridged(
-        self, call: Call, url: str, body: bytes, actor: Actor, decoded: bool, id: str, model: str
-    ) -> Outgoing:
-        """A bridged request. It asks for an answer that is not compressed, since it is read;
-        `decoded` tells that the body no longer is what its `Content-Encoding` says."""
-        dropped = self._not_decoded if decoded else self._not_bridged
-        return self._outgoing(call, url, body, actor, dropped, (_IDENTITY,), id, model)
+    def bridged_request(
+        self,
+        request: ClientRequest,
+        url: str,
+        body: bytes,
+        actor: Actor,
+        is_decoded: bool,
+        id: str,
+        model: str,
+    ) -> UpstreamRequest:
+        """Returns a bridged request without credential. It asks for an uncompressed response, which is read.
 
-    def passed(self, call: Call, body: bytes, actor: Actor) -> Outgoing:
-        """A passthrough request."""
-        return self._outgoing(call, self.provider.url(call), body, actor, self._not_passed, ())
+        `is_decoded`: `body` no longer has the content codings that the client's headers name.
+        """
+        dropped = self._dropped_if_decoded if is_decoded else self._dropped_if_bridged
+        return self._request(request, url, body, actor, dropped, (_IDENTITY,), id, model)
 
-    def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, model: str, client: Client) -> Sent:
-        """Sends a bridged request with the keys that it may be sent with. Raises UpstreamError,
-        ClientGone."""
-        return self._attempts.send(outgoing, keys, endpoint, model, client)
+    def passthrough_request(self, request: ClientRequest, body: bytes, actor: Actor) -> UpstreamRequest:
+        """Returns a passthrough request without credential."""
+        return self._request(request, self.provider.url(request), body, actor, self._dropped, ())
 
-    def send_passed(self, outgoing: Outgoing, keys: Keys, client: Client) -> Answer:
-        """Sends a passthrough request, which no breaker watches. Raises as `send`."""
-        return self._attempts.send(outgoing, keys, "", PASSTHROUGH, client).answer
+    def send(
+        self,
+        request: UpstreamRequest,
+        credentials: CredentialSource,
+        endpoint: str,
+        model: str,
+        client: Client,
+    ) -> Attempted:
+        """Sends a bridged request. Raises UpstreamError, ClientDisconnected."""
+        return self._attempts.send(request, credentials, endpoint, model, client)
+
+    def send_passthrough(
+        self, request: UpstreamRequest, credentials: CredentialSource, client: Client
+    ) -> UpstreamResponse:
+        """Sends a passthrough request, without a circuit breaker. Raises as `send` does."""
+        return self._attempts.send(request, credentials, "", PASSTHROUGH, client).response
 
     def close(self) -> None:
-        """Ends the connections that wait for a next request."""
-        self._transport.close()
+        """Closes idle connections."""
+        self._sender.close()
 
-    def _outgoing(
-        self, call: Call, url: str, body: bytes, actor: Actor,
-        dropped: frozenset[str], add: Iterable[tuple[str, str]], id: str = "", model: str = "",
-    ) -> Outgoing:  # fmt: skip
-        sent = [("Host", self.provider.host)]
-        sent += headers.to_upstream(call.headers, dropped)
-        sent += add
+    def _request(
+        self, request: ClientRequest, url: str, body: bytes, actor: Actor,
+        dropped: frozenset[str], added: Iterable[tuple[str, str]], id: str = "", model: str = "",
+    ) -> UpstreamRequest:  # fmt: skip
+        fields = [("Host", self.provider.host)]
+        fields += headers.to_upstream(request.headers, dropped)
+        fields += added
         if self.provider.send_actor_headers:
-            sent += headers.actor_headers(actor)
-        if body or call.method not in ("GET", "HEAD", "OPTIONS"):
-            sent.append(("Content-Length", str(len(body))))
-        return Outgoing(call.method, url, tuple(sent), body, id, model)
+            fields += headers.actor_headers(actor)
+        if body or request.method not in ("GET", "HEAD", "OPTIONS"):
+            fields.append(("Content-Length", str(len(body))))
+        return UpstreamRequest(request.method, url, tuple(fields), body, id, model)
 
 
 def _advice(provider: Provider) -> str:
-    ways = " or ".join(name.title() for name in provider.user_headers)
-    ask = f'no credential for AI provider "{provider.name}": send your own in {ways}'
-    return ask if provider.byok_only else f"{ask}, or have an administrator configure a key for it"
+    header_names = " or ".join(name.title() for name in provider.user_headers)
+    advice = f'no credential for AI provider "{provider.name}": send your own in {header_names}'
+    return advice if provider.byok_only else f"{advice}, or have an administrator configure a key for it"

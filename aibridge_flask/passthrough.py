@@ -1,4 +1,4 @@
-"""The white-listed proxy: the same way out, nothing read, nothing recorded."""
+"""Passthrough requests: forwarded by a white list, with nothing read and nothing recorded."""
 
 from __future__ import annotations
 
@@ -8,82 +8,91 @@ from msgspec.structs import replace
 
 from . import headers
 from .errors import BridgeError, UnknownRoute
-from .hooks import Passed
-from .model import Actor, Answer, Call, Outgoing, Reply
+from .hooks import PassthroughServed
+from .model import Actor, ClientRequest, ClientResponse, UpstreamRequest, UpstreamResponse
 from .outbound import Outbound
-from .relay import Ending, Held, Relay
-from .upstream.keys import Keys
+from .relay import Cleanup, Relay, StreamEnd
+from .upstream.keys import CredentialSource
 from .waiting import watch
 
-_NO_TICK = 3600.0
-_NOT_STREAMED = headers.NOT_DOWN | {"x-accel-buffering"}
+_NO_PINGS = 3600.0  # seconds
+_DROPPED_FROM_STREAMS = headers.DROPPED_RESPONSE_HEADERS | {"x-accel-buffering"}
 
 
-def forward(outbound: Outbound, call: Call, actor: Actor, id: str) -> Reply:
-    """Raises BridgeError before anything has gone to the client."""
-    own = outbound.provider.own_answers.get(call.path)
-    if own is not None:
-        reply = _answered(call, own)
+def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -> ClientResponse:
+    """Forwards a request, or answers it if the provider has a local answer for its path.
+
+    Raises BridgeError before anything has been sent to the client.
+    """
+    local_body = outbound.provider.own_answers.get(request.path)
+    if local_body is not None:
+        response = _local_response(request, local_body)
     else:
-        keys = outbound.keys(call.headers)
-        passed = outbound.passed(call, call.read_body(), actor)
-        outgoing = replace(passed, id=id, model="passthrough")
+        credentials = outbound.credentials_for(request.headers)
+        upstream_request = outbound.passthrough_request(request, request.read_body(), actor)
+        upstream_request = replace(upstream_request, id=id, model="passthrough")
         try:
-            reply = _send(outbound, call, outgoing, keys)
+            response = _send(outbound, request, upstream_request, credentials)
         except BridgeError as error:
-            error.recorded = True
-            _tell(outbound, call, actor, error.status, id)
+            error.is_reported = True
+            _emit(outbound, request, actor, error.status, id)
             raise
-    _tell(outbound, call, actor, reply.status, id)
-    return reply
+    _emit(outbound, request, actor, response.status, id)
+    return response
 
 
-def _tell(outbound: Outbound, call: Call, actor: Actor, status: int, id: str) -> None:
+def _emit(outbound: Outbound, request: ClientRequest, actor: Actor, status: int, id: str) -> None:
     provider = outbound.provider
-    route = provider.passthrough(call.path)
-    outbound.hooks.tell(Passed(provider.name, route, call.method, actor.id, status, id))
+    route = provider.passthrough(request.path)
+    outbound.hooks.emit(PassthroughServed(provider.name, route, request.method, actor.id, status, id))
 
 
-def _send(outbound: Outbound, call: Call, outgoing: Outgoing, keys: Keys) -> Reply:
-    held = Held()
+def _send(
+    outbound: Outbound,
+    request: ClientRequest,
+    upstream_request: UpstreamRequest,
+    credentials: CredentialSource,
+) -> ClientResponse:
+    cleanup = Cleanup()
     try:
-        client = watch(call.client_socket)
-        held.add(client.close)
-        answer = outbound.send_passed(outgoing, keys, client)
-        held.add(answer.close)
-        return _reply(call, answer, held.release)
+        client = watch(request.client_socket)
+        cleanup.add(client.close)
+        response = outbound.send_passthrough(upstream_request, credentials, client)
+        cleanup.add(response.close)
+        return _relay(request, response, cleanup.close)
     except BaseException:
-        held.release()
+        cleanup.close()
         raise
 
 
-def _answered(call: Call, own: bytes) -> Reply:
-    if call.method not in ("GET", "HEAD"):
-        raise UnknownRoute(call.method, call.path)
-    head = (("Content-Type", "application/json"), ("Content-Length", str(len(own))))
-    return Reply(200, head, (piece for piece in (own,)))
+def _local_response(request: ClientRequest, body: bytes) -> ClientResponse:
+    if request.method not in ("GET", "HEAD"):
+        raise UnknownRoute(request.method, request.path)
+    fields = (("Content-Type", "application/json"), ("Content-Length", str(len(body))))
+    return ClientResponse(200, fields, (piece for piece in (body,)))
 
 
-def _reply(call: Call, answer: Answer, release: Callable[[], None]) -> Reply:
-    ending = Ending(settle=_nothing, farewell=_no_farewell, release=release)
-    streamed = headers.find(answer.headers, "content-type").lower().startswith("text/event-stream")
-    relay = Relay(_pieces(answer), ending, call.client_socket, streamed, call.http10)
+def _relay(request: ClientRequest, response: UpstreamResponse, close: Callable[[], None]) -> ClientResponse:
+    stream_end = StreamEnd(on_early_end=_record_nothing, error_event=_no_error_event, close=close)
+    streamed = headers.find(response.headers, "content-type").lower().startswith("text/event-stream")
+    relay = Relay(_pieces(response), stream_end, request.client_socket, streamed, request.http10)
     if not streamed:
-        relay.fetch()
-    kept = headers.to_client(answer.headers, _NOT_STREAMED if streamed else headers.NOT_DOWN)
+        relay.prefetch()
+    dropped = _DROPPED_FROM_STREAMS if streamed else headers.DROPPED_RESPONSE_HEADERS
+    fields = headers.to_client(response.headers, dropped)
     if streamed:
-        kept.append(("X-Accel-Buffering", "no"))
-    return Reply(answer.status, tuple(kept), relay)
+        fields.append(("X-Accel-Buffering", "no"))
+    return ClientResponse(response.status, tuple(fields), relay)
 
 
-def _pieces(answer: Answer) -> Iterator[bytes]:
-    return (piece for piece in answer.pieces(_NO_TICK) if piece)
+def _pieces(response: UpstreamResponse) -> Iterator[bytes]:
+    return (piece for piece in response.iter_body(_NO_PINGS) if piece)
 
 
-def _nothing(error: BridgeError) -> None:
-    """Nothing is recorded."""
+def _record_nothing(error: BridgeError) -> None:
+    """Passthrough requests have no record."""
 
 
-def _no_farewell(error: BridgeError) -> bytes:
-    """The API's shape of an error event is not known here."""
+def _no_error_event(error: BridgeError) -> bytes:
+    """The API's shape of an error event is not known on passthrough routes."""
     return b""

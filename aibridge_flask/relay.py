@@ -1,4 +1,4 @@
-"""The WSGI iterator: whatever happens to it, an interception ends exactly once."""
+"""The WSGI iterator. However the server ends it, an interception ends exactly once."""
 
 from __future__ import annotations
 
@@ -13,126 +13,134 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from .errors import BridgeError, ClientGone, GatewayError
+from .errors import BridgeError, ClientDisconnected, GatewayError
 
-_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_UPSTREAM_CUT = "the upstream's answer broke off"
 
 
-class Ending(Struct, frozen=True):
-    """What belongs to the end of an answer.
+class StreamEnd(Struct, frozen=True):
+    """What happens at the end of a response.
 
-    `settle` hears why it ended early; `farewell` gives the error event that may still be
-    written, or nothing; `release` lets go of the upstream and of the client.
+    `on_early_end` is called with the reason if the response was not relayed to its end. `error_event` returns
+    the error event that may still be written, or b"". `close` closes the upstream and the client's watcher.
     """
 
-    settle: Callable[[BridgeError], None]
-    farewell: Callable[[BridgeError], bytes]
-    release: Callable[[], None]
+    on_early_end: Callable[[BridgeError], None]
+    error_event: Callable[[BridgeError], bytes]
+    close: Callable[[], None]
 
 
-class Held:
-    """What is to be let go of at the end, the last first; once. What comes after the end is let go of
-    at once."""
+class Cleanup:
+    """A stack of callbacks, called once, the last one first. One added after `close` is called at once."""
 
-    __slots__ = ("_calls", "_released")
+    __slots__ = ("_callbacks", "_is_closed")
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], None]] = []
-        self._released = False
+        self._callbacks: list[Callable[[], None]] = []
+        self._is_closed = False
 
-    def add(self, call: Callable[[], None]) -> None:
-        self._calls.append(call)
-        if self._released:
-            self.release()
+    def add(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+        if self._is_closed:
+            self.close()
 
-    def release(self) -> None:
-        self._released = True
-        while self._calls:
+    def close(self) -> None:
+        self._is_closed = True
+        while self._callbacks:
             try:
-                call = self._calls.pop()
-            except IndexError:  # another thread has taken it
+                callback = self._callbacks.pop()
+            except IndexError:  # another thread took it
                 return
-            call()
+            callback()
 
 
 class Relay:
-    """Gives the server piece after piece. An object, not a generator: the server calls `close`
-    also on one that was never begun, where a generator's `finally` would not run.
+    """Yields the pieces of a response to the server.
 
-    An upstream that broke off becomes an OSError that servers take for a gone client: they
-    close the connection without the last chunk, so that nobody takes the answer for whole.
+    An object, not a generator: the server also calls `close` on an iterator that it never started, and then a
+    generator's `finally` does not run.
+
+    A truncated upstream response becomes an OSError that servers take for a client that disconnected. They
+    close the connection without the last chunk, so that no client takes the response for complete.
     """
 
     def __init__(
-        self, pieces: Iterator[bytes], ending: Ending, client: Any, opening: bool, http10: bool
+        self, pieces: Iterator[bytes], end: StreamEnd, client_socket: Any, sends_head: bool, http10: bool
     ) -> None:
-        self._pieces, self._ending = pieces, ending
-        self._client, self._http10 = client, http10
-        self._opening = opening
-        self._ahead: list[bytes] = []
-        self._broken = self._closed = False
+        """With `sends_head` the first piece is b"": the server sends status and headers at once."""
+        self._pieces, self._end = pieces, end
+        self._client_socket, self._http10 = client_socket, http10
+        self._sends_head = sends_head
+        self._prefetched: list[bytes] = []
+        self._is_broken = self._is_closed = False
 
     def __iter__(self) -> Relay:
         return self
 
-    def fetch(self) -> None:
-        """Gets the first piece before the status goes out, for what breaks off before it is no answer
-        at all. Raises UpstreamCut, UpstreamTimeout, ClientGone; the end is then the caller's."""
-        self._ahead = list(itertools.islice(self._pieces, 1))
+    def prefetch(self) -> None:
+        """Reads the first piece before the status is sent: a failure before it can still become a status.
+
+        Raises UpstreamCut, UpstreamTimeout, ClientDisconnected; the caller then records the end.
+        """
+        self._prefetched = list(itertools.islice(self._pieces, 1))
 
     def __next__(self) -> bytes:
-        if self._ahead:
-            return self._ahead.pop()
-        if self._opening:  # status and headers go out at once, before there is a body
-            self._opening = False
+        if self._prefetched:
+            return self._prefetched.pop()
+        if self._sends_head:
+            self._sends_head = False
             return b""
-        if self._broken:
-            self._abort("the upstream's answer broke off")
+        if self._is_broken:
+            self._abort(_UPSTREAM_CUT)
         try:
             return next(self._pieces)
         except StopIteration:
-            self._release()
+            self._close()
             raise
-        except ClientGone as error:
-            self._end(error)
+        except ClientDisconnected as error:
+            self._end_early(error)
             self._abort("the client has left")
         except BridgeError as error:
-            return self._break(error)
+            return self._fail(error)
         except Exception:
-            self._end(GatewayError())
+            self._end_early(GatewayError())
             raise
 
     def close(self) -> None:
-        """The server is done, or cannot go on."""
-        self._end(ClientGone())
+        """Called by the server when it is done, or cannot continue."""
+        self._end_early(ClientDisconnected())
 
-    def _break(self, error: BridgeError) -> bytes:
-        last = self._ending.farewell(error)
-        self._end(error)
-        self._broken = True
-        if not last:
-            self._abort("the upstream's answer broke off")
-        return last
+    def _fail(self, error: BridgeError) -> bytes:
+        """Returns the error event, after which the connection is aborted."""
+        event = self._end.error_event(error)
+        self._end_early(error)
+        self._is_broken = True
+        if not event:
+            self._abort(_UPSTREAM_CUT)
+        return event
 
-    def _end(self, error: BridgeError) -> None:
-        if not self._closed:
+    def _end_early(self, error: BridgeError) -> None:
+        if not self._is_closed:
             try:
-                self._ending.settle(error)
+                self._end.on_early_end(error)
             finally:
-                self._release()
+                self._close()
 
-    def _release(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._ending.release()
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._end.close()
 
-    def _abort(self, why: str) -> NoReturn:
-        """HTTP/1.0 has no chunks, so that only a reset tells a cut from an end; never on 1.1,
-        where it could discard the event just sent. It must come before the server's own end: some
-        shut the sending side first, which a client takes for a whole answer."""
-        if self._http10 and self._client is not None:
-            with contextlib.suppress(OSError), socket.socket() as nobody:
-                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-                # ends it, and leaves the server its number
-                os.dup2(nobody.fileno(), self._client.fileno(), inheritable=False)
-        raise OSError(errno.ECONNRESET, why)
+    def _abort(self, reason: str) -> NoReturn:
+        """Resets an HTTP/1.0 connection, which has no chunks: only a reset tells truncation from an end.
+
+        Not on HTTP/1.1, where a reset could discard the event just sent. The reset must precede the server's
+        close: some servers shut down the sending side first, which looks like a complete response.
+        """
+        if self._http10 and self._client_socket is not None:
+            with contextlib.suppress(OSError), socket.socket() as unconnected:
+                self._client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+                # closes the connection, and keeps the descriptor's number for the server
+                os.dup2(unconnected.fileno(), self._client_socket.fileno(), inheritable=False)
+        raise OSError(errno.ECONNRESET, reason)

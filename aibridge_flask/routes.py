@@ -1,4 +1,4 @@
-"""One blueprint per provider: the thin Flask view on the core."""
+"""One blueprint per provider: the Flask views on the framework-independent core."""
 
 from __future__ import annotations
 
@@ -17,64 +17,66 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from . import headers, passthrough
 from .bridge import Bridge
 from .errors import (
-    BadBody,
     BodyTooLarge,
     BridgeError,
     GatewayError,
+    InvalidBody,
     ProviderDisabled,
     Unauthorized,
     UnknownRoute,
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
-from .hooks import Arrived, Refused
+from .hooks import RequestArrived, RequestRejected
 from .identity import ActorLoader
-from .model import Actor, Call, Format, Reply, new_id
+from .model import Actor, ClientRequest, ClientResponse, Format, new_id
 from .outbound import Outbound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
-_HOST = "_aibridge_host"
+_HOST_ARGUMENT = "_aibridge_host"
 _BODILESS = (204, 304)
-_HELD = "aibridge.answer"
-_NEVER = ("TRACE", "CONNECT")  # one would show the central key, the other asks for a tunnel
-_BROKE_OFF = "the request body is shorter than announced"
+_UNSENT_RESPONSE = "aibridge.answer"  # in the environ
+_NOT_FORWARDED = ("TRACE", "CONNECT")  # TRACE would reveal the central key, CONNECT asks for a tunnel
+_TRUNCATED_BODY = "the request body is shorter than announced"
 
 
 class BridgeBlueprint(Blueprint):
-    """Serves on every host, also in an application that tells its pages apart by host."""
+    """Serves on every host, also in an application that matches hosts."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, __name__)
 
     def add_url_rule(
-        self, rule: str, endpoint: Any = None, view_func: Any = None, *rest: Any, **options: Any
+        self, rule: str, endpoint: Any = None, view_func: Any = None, *args: Any, **options: Any
     ) -> None:
         def add(state: BlueprintSetupState) -> None:
             if state.app.url_map.host_matching:
-                host = f"<string:{_HOST}>"
-                state.add_url_rule(rule, endpoint, _anywhere(view_func), *rest, host=host, **options)
+                host = f"<string:{_HOST_ARGUMENT}>"
+                state.add_url_rule(rule, endpoint, _without_host(view_func), *args, host=host, **options)
             else:
-                state.add_url_rule(rule, endpoint, view_func, *rest, **options)
+                state.add_url_rule(rule, endpoint, view_func, *args, **options)
 
         self.record(add)
 
 
-def _anywhere(view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view, which need not know the host."""
+def _without_host(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a view that does not take the host as an argument."""
 
     @wraps(view)
-    def without_host(**values: Any) -> Any:
-        del values[_HOST]
+    def wrapper(**values: Any) -> Any:
+        del values[_HOST_ARGUMENT]
         return view(**values)
 
-    return without_host
+    return wrapper
 
 
 def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]) -> None:
-    """All of a path's methods go to `view`, and no redirect or automatic answer stands in the
-    way: what is served is decided on the raw target."""
-    for websocket in (False, True):  # Werkzeug answers 400 to an upgrade that no rule expects
+    """Routes all methods of a path to `view`, without redirects or automatic responses.
+
+    The view decides by the raw target.
+    """
+    for websocket in (False, True):  # without a rule for it, Werkzeug answers 400 to an upgrade
         blueprint.add_url_rule(
             path,
             endpoint=f"all_{len(blueprint.deferred_functions)}",
@@ -88,121 +90,134 @@ def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]
 
 
 def provider_blueprint(
-    prefix: str, outbound: Outbound, bridge: Bridge, load: ActorLoader, limit: int
+    prefix: str, outbound: Outbound, bridge: Bridge, load_actor: ActorLoader, max_body_bytes: int
 ) -> Blueprint:
-    """The routes of one provider, below `{prefix}/{name}`."""
+    """Returns a blueprint with the routes of one provider, below `{prefix}/{name}`."""
     provider = outbound.provider
     blueprint = BridgeBlueprint(f"aibridge_{provider.name.replace('-', '_')}")
-    below = f"{prefix}/{provider.name}"
+    root = f"{prefix}/{provider.name}"
 
     def view(rest: str = "") -> Response:
-        incoming = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy looks it up at each use
-        call = read_call(incoming, below, limit)
-        shape, id = provider.format_at(call.path), new_id()
-        if outbound.hooks.hears(Arrived):
-            traced = (call.headers.get(name, "") for name in ("traceparent", "tracestate"))
-            outbound.hooks.tell(Arrived(id, *traced))
+        flask_request = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy costs time at each use
+        client_request = read_request(flask_request, root, max_body_bytes)
+        wire_format, id = provider.format_at(client_request.path), new_id()
+        _emit_arrived(outbound, client_request, id)
         try:
             if not provider.enabled:
                 raise ProviderDisabled(provider.name)
-            return respond(
-                call, _serve(outbound, bridge, partial(_actor, load, incoming), call, id), incoming
-            )
-        except BridgeError as error:
-            told = error
-        except Exception:  # noqa: BLE001 - whatever it was, the client gets its API's shape
+            actor = partial(_load_actor, load_actor, flask_request)
+            response = _serve(outbound, bridge, actor, client_request, id)
+            return flask_response(client_request, response, flask_request)
+        except BridgeError as bridge_error:
+            error = bridge_error
+        except Exception:  # noqa: BLE001 - the client gets an error in its API's shape
             _log.exception("request %s failed", id)
-            told = GatewayError()
-        if not told.recorded:
-            place = (id, provider.name, call.method, call.path)
-            outbound.hooks.tell(Refused(*place, told.status, told.code))
-        return refuse(told, shape, id, call.path in provider.bridged_routes)
+            error = GatewayError()
+        if not error.is_reported:
+            target = (id, provider.name, client_request.method, client_request.path)
+            outbound.hooks.emit(RequestRejected(*target, error.status, error.code))
+        return error_response(error, wire_format, id, client_request.path in provider.bridged_routes)
 
-    blueprint.teardown_request(_abandon)
-    add_catch_all(blueprint, below, view)
-    add_catch_all(blueprint, f"{below}/<path:rest>", view)
+    blueprint.teardown_request(_close_unsent)
+    add_catch_all(blueprint, root, view)
+    add_catch_all(blueprint, f"{root}/<path:rest>", view)
     return blueprint
 
 
-def _serve(outbound: Outbound, bridge: Bridge, load: Callable[[], Actor], call: Call, id: str) -> Reply:
+def _emit_arrived(outbound: Outbound, request: ClientRequest, id: str) -> None:
+    if outbound.hooks.has_listeners(RequestArrived):
+        context = (request.headers.get(name, "") for name in ("traceparent", "tracestate"))
+        outbound.hooks.emit(RequestArrived(id, *context))
+
+
+def _serve(
+    outbound: Outbound, bridge: Bridge, actor: Callable[[], Actor], request: ClientRequest, id: str
+) -> ClientResponse:
     provider = outbound.provider
-    if provider.is_bridged(call):
-        return bridge.intercept(outbound, call, load(), id)
-    if _is_websocket(call) and call.path in provider.bridged_routes:
+    if provider.is_bridged(request):
+        return bridge.intercept(outbound, request, actor(), id)
+    if _is_websocket(request) and request.path in provider.bridged_routes:
         raise UpgradeRequired
-    if call.method in _NEVER or not provider.passthrough(call.path):
-        raise UnknownRoute(call.method, call.path)
-    return passthrough.forward(outbound, call, load(), id)
+    if request.method in _NOT_FORWARDED or not provider.passthrough(request.path):
+        raise UnknownRoute(request.method, request.path)
+    return passthrough.forward(outbound, request, actor(), id)
 
 
-def _actor(load: ActorLoader, incoming: Request) -> Actor:
-    actor = load(incoming)
+def _load_actor(load_actor: ActorLoader, flask_request: Request) -> Actor:
+    actor = load_actor(flask_request)
     if actor is None:
         raise Unauthorized
     return actor
 
 
-def _is_websocket(call: Call) -> bool:
-    return call.method == "GET" and call.headers.get("upgrade", "").lower() == "websocket"
+def _is_websocket(request: ClientRequest) -> bool:
+    return request.method == "GET" and request.headers.get("upgrade", "").lower() == "websocket"
 
 
-def read_call(incoming: Request, below: str, limit: int) -> Call:
-    """The request without Flask. Its path is the raw target's below `below`; one that cannot be
-    told from the raw target is empty, which fits no route."""
-    environ = incoming.environ
+def read_request(flask_request: Request, root: str, max_body_bytes: int) -> ClientRequest:
+    """Returns the request without Flask. Its path is the raw target's path below `root`.
+
+    The path is empty, and matches no route, if it cannot be determined from the raw target.
+    """
+    environ = flask_request.environ
     path, query = _raw_target(environ)
     script = environ.get("SCRIPT_NAME", "").encode("latin-1")
     if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):
-        path = path.removeprefix(quote(script))  # else a proxy has cut it off
-    return Call(
-        method=incoming.method,
-        path=path.removeprefix(below) if path.startswith(below) else "",
+        path = path.removeprefix(quote(script))  # else a proxy has removed it
+    return ClientRequest(
+        method=flask_request.method,
+        path=path.removeprefix(root) if path.startswith(root) else "",
         query=query,
         headers=headers.from_environ(environ),
-        read_body=lambda: _read_body(incoming, limit),
+        read_body=lambda: _read_body(flask_request, max_body_bytes),
         client_socket=environ.get("gunicorn.socket"),
         http10=environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
     )
 
 
 def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
-    """Path and query as they stood on the wire. Servers that give no raw target have decoded
-    the path: then what could have been encoded or doubled is no path at all."""
+    """Returns path and query as they were on the wire.
+
+    Servers without a raw target have decoded the path. A path that may have been encoded, or had doubled
+    slashes, is then rejected.
+    """
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if raw:
         target = raw if raw.startswith("/") else urlsplit(raw)._replace(scheme="", netloc="").geturl()
         path, _, query = target.partition("?")
         return path, query.partition("#")[0]
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    plain = "%" not in path and "//" not in path
-    return (quote(path.encode("latin-1")) if plain else ""), environ.get("QUERY_STRING", "")
+    is_plain = "%" not in path and "//" not in path
+    return (quote(path.encode("latin-1")) if is_plain else ""), environ.get("QUERY_STRING", "")
 
 
-def _read_body(incoming: Request, limit: int) -> bytes:
-    """Counts while it reads. Raises BodyTooLarge, and BadBody where the body is shorter than
-    announced. Werkzeug ends quietly at its limit, so it is given one byte more than ours."""
-    announced = incoming.content_length or 0
-    if announced > limit:
-        raise BodyTooLarge(limit)
-    incoming.max_content_length = limit + 1
+def _read_body(flask_request: Request, max_bytes: int) -> bytes:
+    """Counts while it reads. Raises BodyTooLarge, and InvalidBody if the body is truncated.
+
+    Werkzeug stops silently at its limit, so its limit is one byte above ours.
+    """
+    announced = flask_request.content_length or 0
+    if announced > max_bytes:
+        raise BodyTooLarge(max_bytes)
+    flask_request.max_content_length = max_bytes + 1
     try:
-        body = _announced(incoming, announced) if announced else incoming.get_data(cache=False)
+        body = _read_announced(flask_request, announced) if announced else flask_request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise BodyTooLarge(limit) from None
-    except Exception:  # noqa: BLE001 - servers have errors of their own for what they cannot read
-        raise BadBody(_BROKE_OFF) from None
-    if len(body) > limit:
-        raise BodyTooLarge(limit)
+        raise BodyTooLarge(max_bytes) from None
+    except Exception:  # noqa: BLE001 - each server raises errors of its own
+        raise InvalidBody(_TRUNCATED_BODY) from None
+    if len(body) > max_bytes:
+        raise BodyTooLarge(max_bytes)
     if len(body) < announced:
-        raise BadBody(_BROKE_OFF)
+        raise InvalidBody(_TRUNCATED_BODY)
     return body
 
 
-def _announced(incoming: Request, size: int) -> bytes:
-    """A body whose size is known, read without Werkzeug's streams, unless a host has begun with these."""
-    if "stream" in vars(incoming):
-        return incoming.get_data(cache=False)
-    source, incoming.stream = incoming.environ["wsgi.input"], BytesIO()
+def _read_announced(flask_request: Request, size: int) -> bytes:
+    """Reads a body of known size without Werkzeug's streams, unless the host has already used them."""
+    if "stream" in vars(flask_request):
+        return flask_request.get_data(cache=False)
+    source, flask_request.stream = flask_request.environ["wsgi.input"], BytesIO()
     parts = [source.read(size)]
     size -= len(parts[0])
     while size and parts[-1]:
@@ -211,9 +226,12 @@ def _announced(incoming: Request, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class _Relayed(Response):
-    """An upstream's answer, whose headers are its own. What a host does after the view may fail or
-    put another answer in its place: then no server ever closes this one, and `_abandon` does."""
+class _RelayedResponse(Response):
+    """An upstream's response with its own headers.
+
+    A host's `after_request` may fail or return another response. No server closes this one then, so
+    `_close_unsent` does.
+    """
 
     default_mimetype = None
 
@@ -221,42 +239,45 @@ class _Relayed(Response):
         return self.headers
 
     def get_app_iter(self, environ: Any) -> Iterable[bytes]:
-        environ.pop(_HELD, None)
+        environ.pop(_UNSENT_RESPONSE, None)
         return super().get_app_iter(environ)
 
 
-def _abandon(_error: BaseException | None) -> None:
-    held = request.environ.pop(_HELD, None)
-    if held is not None:
-        held.close()
+def _close_unsent(_error: BaseException | None) -> None:
+    response = request.environ.pop(_UNSENT_RESPONSE, None)
+    if response is not None:
+        response.close()
 
 
-class _Told(Headers):
-    """Fields that the parser of an upstream's answer, or we, have looked at already."""
+class _CheckedHeaders(Headers):
+    """Fields that were validated before, by the parser of an upstream's response or by us."""
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         self._list = list(fields)
 
 
-def respond(call: Call, reply: Reply, incoming: Request) -> Response:
-    """The answer, streamed. Servers call nothing on the body of an answer that has none, so
-    such a one is ended here."""
-    body = reply.body
-    if call.method == "HEAD" or reply.status in _BODILESS:
+def flask_response(request: ClientRequest, response: ClientResponse, flask_request: Request) -> Response:
+    """Returns a streamed Flask response.
+
+    Servers neither iterate nor close the body of a response that has none, so such a body is consumed here.
+    """
+    body = response.body
+    if request.method == "HEAD" or response.status in _BODILESS:
         for _ in body:
             pass
         body.close()
         body = ()
-    response = _Relayed(body, reply.status, _Told(reply.headers), direct_passthrough=True)
-    incoming.environ[_HELD] = response
-    return response
+    fields = _CheckedHeaders(response.headers)
+    relayed = _RelayedResponse(body, response.status, fields, direct_passthrough=True)
+    flask_request.environ[_UNSENT_RESPONSE] = relayed
+    return relayed
 
 
-def refuse(error: BridgeError, shape: Format, id: str, bridged: bool) -> Response:
-    """An error of the bridge's own, in the API's shape."""
-    response = Response(shape.error_body(error, id), error.status, mimetype="application/json")
+def error_response(error: BridgeError, wire_format: Format, id: str, is_bridged: bool) -> Response:
+    """Returns an error of the bridge in the API's shape."""
+    response = Response(wire_format.error_body(error, id), error.status, mimetype="application/json")
     for name, value in error.headers:
         response.headers[name] = value
-    if bridged:
+    if is_bridged:
         response.headers[INTERCEPTION_HEADER] = id
     return response

@@ -1,8 +1,8 @@
-"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html),
-read incrementally: bytes in any chunking -> runs of whole events; an event -> name and data.
+"""Incremental reader of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-Upstreams write them in many ways: CRLF, bare comments, no blank after the colon, several
-`data:` lines, a byte order mark, an event cut anywhere, an event of megabytes.
+Bytes in any chunking -> whole events; an event -> its name and data. Upstreams use every variant of the
+syntax: CRLF, bare comments, no space after the colon, several `data:` lines, a byte order mark, events split
+anywhere, events of megabytes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# A lone CR is a line's end too, but at the end of what has come a LF may still follow it.
+# A lone CR ends a line too, but if it is the last byte received, an LF may still follow.
 _EOL = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _BLANK_LINE = re.compile(_EOL + _EOL)
 _LINE = re.compile(rb"\r\n|\n|\r")
-HELD_LIMIT = 32 << 20
+BUFFER_LIMIT = 32 << 20
 
 
 class Event(NamedTuple):
@@ -22,22 +22,22 @@ class Event(NamedTuple):
     data: bytes
 
 
-class Scanner:
-    """Gives out what has come in runs that end between two events, and holds back the rest."""
+class EventSplitter:
+    """Splits a byte stream at event boundaries. Buffers an incomplete event, up to `limit` bytes."""
 
-    def __init__(self, limit: int = HELD_LIMIT) -> None:
+    def __init__(self, limit: int = BUFFER_LIMIT) -> None:
         self._parts: list[bytes] = []
         self._tail = b""
         self._size = 0
         self._limit = limit
 
     @property
-    def between(self) -> bool:
-        """All that came so far ends between two events."""
+    def at_event_boundary(self) -> bool:
+        """Whether the bytes received so far end between two events."""
         return not self._parts
 
     def feed(self, piece: bytes) -> bytes:
-        """The events that `piece` has made whole, as one run of bytes; often `piece` itself."""
+        """Returns the bytes of all events that `piece` completes; often `piece` itself."""
         if not self._parts and piece.endswith(b"\n\n") and b"\r" not in piece:
             return piece
         self._parts.append(piece)
@@ -47,19 +47,19 @@ class Scanner:
         if end < 0 and self._size <= self._limit:
             self._tail = window[-3:]
             return b""
-        return self._cut(len(window) - end if end >= 0 else 0)
+        return self._take(len(window) - end if end >= 0 else 0)
 
-    def rest(self) -> bytes:
-        """What was held back, at the end of the stream."""
-        return self._cut(0)
+    def flush(self) -> bytes:
+        """Returns the buffered bytes, at the end of the stream."""
+        return self._take(0)
 
-    def _cut(self, keep: int) -> bytes:
+    def _take(self, keep: int) -> bytes:
         data = b"".join(self._parts)
-        cut = len(data) - keep
-        rest = data[cut:]
+        end = len(data) - keep
+        rest = data[end:]
         self._parts = [rest] if rest else []
         self._size, self._tail = len(rest), rest[-3:]
-        return data[:cut]
+        return data[:end]
 
 
 def _last_end(window: bytes) -> int:
@@ -71,22 +71,22 @@ def _last_end(window: bytes) -> int:
     return end
 
 
-def split(run: bytes) -> list[bytes]:
-    """The events of a run, each with its own ending."""
-    if b"\r" not in run:
-        events = [event + b"\n\n" for event in run.split(b"\n\n")]
+def split(events_bytes: bytes) -> list[bytes]:
+    """Splits the bytes of several events into single events, each with its blank line."""
+    if b"\r" not in events_bytes:
+        events = [event + b"\n\n" for event in events_bytes.split(b"\n\n")]
         last = events.pop()[:-2]
     else:
         events, start = [], 0
-        for match in _BLANK_LINE.finditer(run):
-            events.append(run[start : match.end()])
+        for match in _BLANK_LINE.finditer(events_bytes):
+            events.append(events_bytes[start : match.end()])
             start = match.end()
-        last = run[start:]
+        last = events_bytes[start:]
     return [*events, last] if last else events
 
 
 def parse(event: bytes) -> Event:
-    """An event's name and data; both are empty for a comment."""
+    """Returns an event's name and data; both are empty for a comment."""
     name, data = b"", []
     for line in _LINE.split(event.removeprefix(b"\xef\xbb\xbf")):
         field, _, value = line.partition(b":")
@@ -99,6 +99,6 @@ def parse(event: bytes) -> Event:
 
 
 def encode(name: str, data: bytes) -> bytes:
-    """An event as bytes; without a name only its data."""
+    """Returns an event as bytes; without a name it has `data:` lines only."""
     head = b"event: " + name.encode() + b"\n" if name else b""
     return head + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"

@@ -1,5 +1,5 @@
-"""The answers that one request takes: one, and one more for each time that the model asks for tools
-which the bridge has offered and runs itself.
+"""The upstream responses of one request: one, and one more for each time that the model calls tools which
+the bridge has offered and runs itself.
 """
 
 from __future__ import annotations
@@ -9,167 +9,169 @@ from math import inf
 
 from msgspec import Struct
 
-from . import coding
-from .errors import TooManyRounds, TurnFailed, UpstreamCut
-from .formats import Decoding, error_fold, failure_type, told_error
+from . import content_coding
+from .errors import FollowUpFailed, TooManyRounds, UpstreamCut
+from .formats import DecodingFold, error_fold, error_type_of, parse_error
 from .headers import find
 from .hooks import Hooks, ToolCalled
-from .model import Answer, Fold, Format, Offer, RequestFacts, Splice, ToolCall
+from .model import Fold, Format, Offer, RequestFacts, Splice, ToolCall, UpstreamResponse
 from .records.journal import Journal
-from .relay import Held
-from .tools import Called, Calls, ToolBox
-from .upstream.attempts import Sent
-from .waiting import Beside, Client, Lent
+from .relay import Cleanup
+from .tools import ToolBox, ToolOutcome, ToolRun
+from .upstream.attempts import Attempted
+from .waiting import Client, ReplaceableClient, TaskGroup
 
 _EVENT_STREAM = "text/event-stream"
-_ERROR_LIMIT = 1 << 20
-_NO_RESULT = "the tool answered with an error"
+_MAX_ERROR_BYTES = 1 << 20
+_TOOL_FAILED = "the tool answered with an error"
 
 
-class Asking(Struct, frozen=True):
-    """How a request is sent, and read: `send` gives the answer to a body while a client is watched; at most
-    `limit` bytes of it are inflated; `held` stops what goes on beside; at most `rounds` times it is sent."""
+class TurnContext(Struct, frozen=True):
+    """What stays the same for all upstream requests of one client request.
+
+    `send` sends a body and watches a client meanwhile. `cleanup` closes what is still open at the end.
+    `max_decoded_bytes` bounds a decoded response, `max_rounds` the number of upstream requests.
+    """
 
     format: Format
     facts: RequestFacts
     offer: Offer
-    send: Callable[[bytes, Client], Sent]
+    send: Callable[[bytes, Client], Attempted]
     client: Client
-    held: Held
-    limit: int
-    rounds: int
+    cleanup: Cleanup
+    max_decoded_bytes: int
+    max_rounds: int
 
 
 class Turns:
-    """`answer` is the newest one, whose head is known, and `fold` reads it. Made, it has sent the request;
-    raises UpstreamError, ClientGone."""
+    """`response` is the newest response, whose head has been read; `fold` reads its body."""
 
-    def __init__(self, asking: Asking, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
-        self._kept: tuple[Asking, ...] = (asking,)
+    def __init__(self, context: TurnContext, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
+        """Sends the first request. Raises UpstreamError, ClientDisconnected."""
+        self._contexts: tuple[TurnContext, ...] = (context,)
         self._journal, self._hooks, self._toolbox = journal, hooks, toolbox
-        self.client = asking.client
-        sent = asking.send(asking.offer.body, asking.client)
-        self.answer, self._status, self._count = sent.answer, sent.answer.status, 1
-        self.streamed = _is_event_stream(sent.answer, asking.facts)
-        journal.answered(self._status, sent.credential.hint, sent.credential.mask)
-        self._splice = tuple(self._splices())
-        self._lent = Lent()
-        self.fold = self._read(self._first_fold())
-        if not self._splice:
-            self._kept = ()  # nothing more is asked; the body may be large, and the answer long
+        self.client = context.client
+        attempted = context.send(context.offer.body, context.client)
+        self.response, self._status, self._count = attempted.response, attempted.response.status, 1
+        self.streamed = _is_event_stream(attempted.response, context.facts)
+        journal.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
+        self._splices = tuple(self._new_splices())
+        self._follow_up_client = ReplaceableClient()
+        self.fold = self._with_decoding(self._first_fold())
+        if not self._splices:
+            self._contexts = ()  # no follow-up is possible: free the body, since the response may last long
 
     @property
-    def _asking(self) -> Asking:
-        return self._kept[0]
+    def _context(self) -> TurnContext:
+        return self._contexts[0]
 
-    def run(self, calls: Sequence[ToolCall]) -> Calls:
-        """Raises TooManyRounds, UpstreamCut."""
-        if not calls:  # an answer whose blocks contradict each other
+    def run_tools(self, calls: Sequence[ToolCall]) -> ToolRun:
+        """Starts the calls. Raises TooManyRounds, UpstreamCut."""
+        if not calls:  # the response contradicts itself
             raise UpstreamCut
-        if self._count >= self._asking.rounds:
-            raise TooManyRounds(self._asking.rounds)
-        self.answer.close()  # its connection can carry the next request
-        running = Calls(self._toolbox, calls)
-        self._asking.held.add(running.stop)
-        return running
+        if self._count >= self._context.max_rounds:
+            raise TooManyRounds(self._context.max_rounds)
+        self.response.close()  # its connection can carry the next request
+        tool_run = ToolRun(self._toolbox, calls)
+        self._context.cleanup.add(tool_run.stop)
+        return tool_run
 
-    def ask(self, called: Sequence[Called]) -> Beside[Sent]:
-        """Gives the model what its tools gave."""
-        body = self._splice[0].follow_up([(one.call, one.result) for one in called])
+    def record_outcomes(self, outcomes: Sequence[ToolOutcome]) -> None:
+        """Records the results of tool calls."""
+        for outcome in outcomes:
+            self._record_outcome(outcome)
+
+    def _record_outcome(self, outcome: ToolOutcome) -> None:
+        error = outcome.result.error or (_TOOL_FAILED if outcome.result.is_error else "")
+        self._journal.record_tool_outcome(outcome.call, error)
+        if self._hooks.has_listeners(ToolCalled):
+            tool = next(tool for tool in self._context.offer.tools if tool.id == outcome.call.name)
+            names = (self._journal.id, tool.server, tool.name, outcome.call.id)
+            error_type = "tool_error" if error else ""
+            self._hooks.emit(ToolCalled(*names, outcome.began, outcome.ended, error_type))
+
+    def send_follow_up(self, outcomes: Sequence[ToolOutcome]) -> TaskGroup[Attempted]:
+        """Sends the results of the tools to the model, in parallel to the caller."""
+        body = self._splices[0].follow_up([(outcome.call, outcome.result) for outcome in outcomes])
         self._journal.next_turn()
-        self._lent = lent = Lent()
+        self._follow_up_client = follow_up_client = ReplaceableClient()
 
-        def send(client: Client) -> Sent:
-            lent.client = client
-            return self._asking.send(body, lent)
+        def send(client: Client) -> Attempted:
+            follow_up_client.client = client
+            return self._context.send(body, follow_up_client)
 
-        asked = Beside(send)
-        self._asking.held.add(asked.stop)
-        return asked
+        follow_up = TaskGroup(send)
+        self._context.cleanup.add(follow_up.stop)
+        return follow_up
 
-    def take(self, asked: Beside[Sent]) -> None:
-        """The next answer. Raises UpstreamError."""
-        (sent,) = asked.results()
-        self._lent.client = self.client
-        self.answer, self._count = sent.answer, self._count + 1
+    def next_response(self, follow_up: TaskGroup[Attempted]) -> None:
+        """Replaces `response` and `fold`. Raises UpstreamError."""
+        (attempted,) = follow_up.results()
+        self._follow_up_client.client = self.client
+        self.response, self._count = attempted.response, self._count + 1
         if not self.streamed:
-            self._status = sent.answer.status
-        self._journal.answered(self._status, sent.credential.hint, sent.credential.mask)
-        self.fold = self._read(self._next_fold(sent.credential.mask))
+            self._status = attempted.response.status
+        self._journal.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
+        self.fold = self._with_decoding(self._next_fold(attempted.credential.mask))
 
-    def tell(self, called: Sequence[Called]) -> None:
-        """Records what became of these."""
-        for one in called:
-            self._tell(one)
-
-    def _tell(self, one: Called) -> None:
-        error = one.result.error or (_NO_RESULT if one.result.is_error else "")
-        self._journal.called(one.call, error)
-        if self._hooks.hears(ToolCalled):
-            tool = next(tool for tool in self._asking.offer.tools if tool.id == one.call.name)
-            place = (self._journal.id, tool.server, tool.name, one.call.id)
-            self._hooks.tell(ToolCalled(*place, one.began, one.ended, "tool_error" if error else ""))
-
-    def _splices(self) -> Iterator[Splice]:
-        """What makes one answer of all, where tools were offered and the answer can be read."""
-        asking = self._asking
-        if asking.offer.tools and 200 <= self._status < 300 and self.readable:
-            made = asking.format.splice if self.streamed else asking.format.whole_splice
-            yield made(asking.offer, asking.facts)
+    def _new_splices(self) -> Iterator[Splice]:
+        """Yields a splice if tools were offered and the response can be read."""
+        context = self._context
+        if context.offer.tools and 200 <= self._status < 300 and self.is_readable:
+            new_splice = context.format.splice if self.streamed else context.format.blocking_splice
+            yield new_splice(context.offer, context.facts)
 
     def _first_fold(self) -> Fold:
         if not 200 <= self._status < 300:
             return error_fold(self._status)
-        if self._splice:
-            return self._splice[0]
-        return (
-            self._asking.format.fold(self._asking.facts)
-            if self.streamed
-            else self._asking.format.whole_fold()
-        )
+        if self._splices:
+            return self._splices[0]
+        wire_format, facts = self._context.format, self._context.facts
+        return wire_format.fold(facts) if self.streamed else wire_format.blocking_fold()
 
     def _next_fold(self, mask: Callable[[str], str]) -> Fold:
-        """Once a stream has begun, an answer that is none becomes an event in it."""
-        answer = self.answer
-        good = 200 <= answer.status < 300
-        if self.streamed and not good:
-            raise self._refused(mask)
-        alike = _is_event_stream(answer, self._asking.facts) == self.streamed
-        if good and not (alike and self.readable):
+        """Once a stream has begun, a failed response becomes an error event in it."""
+        response = self.response
+        succeeded = 200 <= response.status < 300
+        if self.streamed and not succeeded:
+            raise self._follow_up_failed(mask)
+        same_mode = _is_event_stream(response, self._context.facts) == self.streamed
+        if succeeded and not (same_mode and self.is_readable):
             raise UpstreamCut
-        return self._splice[0] if good else error_fold(answer.status)
+        return self._splices[0] if succeeded else error_fold(response.status)
 
-    def _read(self, fold: Fold) -> Fold:
-        give_decoded = bool(self._splice) or (self.streamed and not self._asking.facts.asks_usage)
+    def _with_decoding(self, fold: Fold) -> Fold:
+        """Wraps the fold so that it reads through the content codings of the response."""
+        sends_decoded = bool(self._splices) or (self.streamed and not self._context.facts.includes_usage)
         for name in self._codings:
-            if coding.is_known(name):
-                inflater = coding.Inflater(name, self._asking.limit)
-                fold = Decoding(fold, inflater.feed, give_decoded)
+            if content_coding.is_supported(name):
+                decoder = content_coding.BoundedDecoder(name, self._context.max_decoded_bytes)
+                fold = DecodingFold(fold, decoder.feed, sends_decoded)
         return fold
 
     @property
-    def readable(self) -> bool:
-        """Each of the answer's content codings is known."""
-        return all(map(coding.is_known, self._codings))
+    def is_readable(self) -> bool:
+        """Whether all content codings of the response are supported."""
+        return all(map(content_coding.is_supported, self._codings))
 
     @property
     def _codings(self) -> list[str]:
-        """In the order in which they were put on."""
-        return coding.codings(find(self.answer.headers, "content-encoding"))
+        return content_coding.codings(find(self.response.headers, "content-encoding"))
 
-    def _refused(self, mask: Callable[[str], str]) -> TurnFailed:
-        """The answer's own words, as far as they can be read."""
-        said, answer = bytearray(), self.answer
-        for piece in answer.pieces(inf):
-            said += piece
-            if len(said) > _ERROR_LIMIT:
+    def _follow_up_failed(self, mask: Callable[[str], str]) -> FollowUpFailed:
+        """Builds an error from the words of the response, as far as they can be read."""
+        data, response = bytearray(), self.response
+        for piece in response.iter_body(inf):
+            data += piece
+            if len(data) > _MAX_ERROR_BYTES:
                 break
-        kind, code, message = told_error(bytes(said))
-        told = message or f"the AI provider answered with status {answer.status}"
-        return TurnFailed(kind, code, mask(told), failure_type(answer.status))
+        type, code, message = parse_error(bytes(data))
+        message = message or f"the AI provider answered with status {response.status}"
+        return FollowUpFailed(type, code, mask(message), error_type_of(response.status))
 
 
-def _is_event_stream(answer: Answer, facts: RequestFacts) -> bool:
-    """By the media type that the upstream names; a success without one is what was asked for."""
-    kind = find(answer.headers, "content-type").lower()
-    return 200 <= answer.status < 300 and (kind.startswith(_EVENT_STREAM) if kind else facts.streaming)
+def _is_event_stream(response: UpstreamResponse, facts: RequestFacts) -> bool:
+    """Decides by the media type; a successful response without one has the mode that was asked for."""
+    media_type = find(response.headers, "content-type").lower()
+    is_stream = media_type.startswith(_EVENT_STREAM) if media_type else facts.streaming
+    return 200 <= response.status < 300 and is_stream

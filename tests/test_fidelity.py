@@ -40,15 +40,15 @@ def test_every_answer_passes_unchanged(
     got, headers, received, whole = replay(upstream, client, exchange, size)
     client.close()
     (heard,) = upstream.heard
-    expected = body if exchange.asks_usage else _USAGE_CHUNK.sub(b"", body)
+    expected = body if exchange.includes_usage else _USAGE_CHUNK.sub(b"", body)
     assert (got, received, whole) == (status, expected, True)
     assert headers["x-request-id"] == "req_1"
     assert heard.target == exchange.route.removeprefix("/anthropic").removeprefix("/openai")
     record = server.record(headers["x-aibridge-interception-id"])
     assert record["request_sha256"] == hashlib.sha256(exchange.request).hexdigest()
     assert record["response_sha256"] == hashlib.sha256(body).hexdigest()
-    assert record["wire_exact"] is exchange.asks_usage
-    if exchange.asks_usage:
+    assert record["wire_exact"] is exchange.includes_usage
+    if exchange.includes_usage:
         assert heard.body == exchange.request
     else:
         sent = json.loads(heard.body)

@@ -29,8 +29,8 @@ from tests.support.upstream import (
     stream_head,
     streamed,
 )
-from tests.test_hostile_upstreams import MIB, memory, serves_on
 from tests.test_relay import ASK, ASK_WHOLE, CHAT, MESSAGES, START
+from tests.upstream.test_hostile_upstreams import MIB, memory, serves_on
 
 RESPONSES = "/openai/v1/responses"
 COUNT = "/anthropic/v1/messages/count_tokens"

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from aibridge_flask import Actor, ConfigError, config, create_app
 from aibridge_flask.cli import aibridge
 from aibridge_flask.hooks import Hooks
-from aibridge_flask.model import Call
+from aibridge_flask.model import ClientRequest
 from aibridge_flask.outbound import Outbound
-from aibridge_flask.upstream.board import Board
+from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
 from tests.support.postgres import Postgres
 from tests.support.server import PREFIX, Server, free_port, until
@@ -350,9 +350,9 @@ SECRETIVE = {
 @pytest.mark.parametrize("given", [{}, {"x-api-key": OWN}, {"authorization": f"Bearer {OWN}"}])
 def test_no_value_on_a_requests_way_shows_its_secret(given: dict[str, str]) -> None:
     found = config.load(SECRETIVE)
-    outbound = Outbound(found, found.providers[0], Board(), Hooks())
+    outbound = Outbound(found, found.providers[0], SharedState(), Hooks())
     headers = {**given, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
-    call = Call("POST", "/v1/messages", "", headers, lambda: b"")
+    call = ClientRequest("POST", "/v1/messages", "", headers, lambda: b"")
     keys = outbound.keys(headers)
     outgoing = outbound.bridged(call, "https://x/y", b"{}", Actor("me"), False, "id-1", "m")
     assert (OWN if given else VALUE) in str(keys.first.header)

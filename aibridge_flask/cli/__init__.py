@@ -1,4 +1,4 @@
-"""`aibridge`, the command. It reads the same configuration as the server."""
+"""The command `aibridge`. It reads the same configuration as the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ aibridge.add_command(token)
 
 
 def main() -> None:
-    """Runs the command; a wrong setting ends it with one line."""
+    """Runs the command. A wrong setting ends it with one line."""
     try:
         aibridge(prog_name="aibridge")
     except ConfigError as error:

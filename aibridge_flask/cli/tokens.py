@@ -1,4 +1,4 @@
-"""`aibridge token`: who may use the bridge in mode `token`."""
+"""`aibridge token`: gateway tokens, for mode `token`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,13 @@ def create(user: str, admin: bool, days: int) -> None:
 def list_() -> None:
     """Lists all tokens, never their text."""
     click.echo(_LINE.format("ID", "USER", "TOKEN", "ADMIN", "EXPIRES", "LAST USED", "REVOKED").rstrip())
-    for one in tokens.listed(_engine()):
-        times = (_time(one.expires_at), _time(one.last_used_at), _time(one.revoked_at))
-        line = _LINE.format(one.id, one.user, one.hint, "admin" if one.admin else "", *times)
+    for listed in tokens.list_tokens(_engine()):
+        times = (
+            _format_time(listed.expires_at),
+            _format_time(listed.last_used_at),
+            _format_time(listed.revoked_at),
+        )
+        line = _LINE.format(listed.id, listed.user, listed.hint, "admin" if listed.admin else "", *times)
         click.echo(line.rstrip())
 
 
@@ -53,5 +57,5 @@ def revoke(id: str) -> None:
         raise click.ClickException(f"there is no token {id} that is not revoked")
 
 
-def _time(moment: tuple[datetime, ...]) -> str:
+def _format_time(moment: tuple[datetime, ...]) -> str:
     return moment[0].strftime("%Y-%m-%dT%H:%M:%SZ") if moment else "-"

@@ -1,7 +1,7 @@
-"""Configuration: marshmallow schemas -> frozen settings."""
+"""Configuration: marshmallow schemas load it into frozen settings."""
 
-from .load import load, take
-from .schemas import table
+from .load import load, take_snapshot
+from .schemas import settings_table
 from .settings import ProviderSettings, Settings
 
-__all__ = ["ProviderSettings", "Settings", "load", "table", "take"]
+__all__ = ["ProviderSettings", "Settings", "load", "settings_table", "take_snapshot"]

@@ -1,4 +1,4 @@
-"""marshmallow fields that take no wrong type for a right one, and resolve secrets."""
+"""marshmallow fields without implicit conversions, fields for secrets, and validators."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marshmallow import ValidationError, fields, validate
 
 from ..model import Secret
 
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # anything else may be a secret in the wrong place
-_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # anything else may be a misplaced secret
+_URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 RESERVED = frozenset((
     "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
     "readyz", "metrics", "ui", "static", "api",
@@ -35,7 +35,7 @@ class Text(fields.String):
 class Flag(fields.Boolean):
     """true or false."""
 
-    truthy = {True}  # noqa: RUF012 - marshmallow's own names
+    truthy = {True}  # noqa: RUF012 - marshmallow's names
     falsy = {False}  # noqa: RUF012
 
 
@@ -74,17 +74,17 @@ class SecretField(fields.Field[Secret]):
     """`{ env = "NAME" }`, `{ file = "path" }` or `{ value = "secret" }`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Secret:
-        return Secret(secret_of(value))
+        return Secret(resolve_secret(value))
 
 
-def secret_of(value: Any) -> str:
-    """The secret that such a table stands for; raises ValidationError."""
+def resolve_secret(value: Any) -> str:
+    """Returns the secret that such a table names. Raises ValidationError."""
     if not isinstance(value, Mapping) or len(value) != 1:
         raise ValidationError(_SOURCE_EXPECTED)
-    ((kind, where),) = value.items()
-    if kind not in _SOURCES or not isinstance(where, str):
+    ((kind, source),) = value.items()
+    if kind not in _SOURCES or not isinstance(source, str):
         raise ValidationError(_SOURCE_EXPECTED)
-    secret = _SOURCES[kind](where).strip()
+    secret = _SOURCES[kind](source).strip()
     if not secret or not (secret.isascii() and secret.isprintable()):
         raise ValidationError(f"the secret ({kind}) is empty or not one line of plain text")
     return secret
@@ -109,14 +109,14 @@ _SOURCES: Mapping[str, Callable[[str], str]] = {"env": _from_env, "file": _from_
 
 
 def provider_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not _PROVIDER_NAME.fullmatch(name):
         raise ValidationError("lower-case letters and digits, joined by single hyphens, are expected")
     if name in RESERVED:
         raise ValidationError(f"{name!r} is a reserved word")
 
 
 def url_prefix(prefix: str) -> None:
-    if not _PREFIX.fullmatch(prefix) or "." in {*prefix.split("/")} or ".." in prefix.split("/"):
+    if not _URL_PREFIX.fullmatch(prefix) or "." in {*prefix.split("/")} or ".." in prefix.split("/"):
         raise ValidationError('a path such as "/api/v2/aibridge" is expected, without a / at its end')
 
 
@@ -124,10 +124,10 @@ def http_url(url: str) -> None:
     """Absolute, http or https, without query, fragment or user."""
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
     except ValueError:
-        sound = False
-    if not sound or parts.query or parts.fragment or "?" in url or "#" in url or "@" in parts.netloc:
+        is_valid = False
+    if not is_valid or parts.query or parts.fragment or "?" in url or "#" in url or "@" in parts.netloc:
         raise ValidationError("an absolute http or https URL without query or fragment is expected")
     if not url.isprintable() or " " in url:
         raise ValidationError("an absolute http or https URL without blanks is expected")
@@ -141,7 +141,7 @@ def optional_url(url: str) -> None:
 def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
-    except ValueError:  # its words repeat the URL
+    except ValueError:  # the message of the exception would repeat the URL
         return ""
 
 
@@ -151,8 +151,8 @@ def proxy_url(url: str) -> None:
 
 
 def database_url(url: str) -> None:
-    memory = url == "sqlite:///" or ":memory:" in url  # each connection would have its own
-    if memory or not url.startswith(("sqlite:///", "postgresql+psycopg://")):
+    in_memory = url == "sqlite:///" or ":memory:" in url  # each connection would have its own database
+    if in_memory or not url.startswith(("sqlite:///", "postgresql+psycopg://")):
         raise ValidationError('"sqlite:///file" or "postgresql+psycopg://user:pw@host/db" is expected')
 
 
@@ -173,11 +173,11 @@ def networks(values: tuple[str, ...]) -> None:
 
 def has_opentelemetry(endpoint: str) -> None:
     needed = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-    if endpoint and not all(map(_is_there, needed)):
+    if endpoint and not all(map(_is_installed, needed)):
         raise ValidationError("OpenTelemetry is needed: pip install 'aibridge-flask[tracing]'")
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:
@@ -185,7 +185,7 @@ def _is_there(module: str) -> bool:
 
 
 def dump_folder(folder: str) -> None:
-    """It is made for its owner alone, and tried."""
+    """Creates the folder for its owner alone, and tries to write to it."""
     try:
         if folder:
             Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)

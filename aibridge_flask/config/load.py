@@ -1,4 +1,4 @@
-"""From the sources to the settings: environment, then the host's tree, then file, then defaults."""
+"""Loads the settings. Precedence: environment, the host's tree, the file, defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from ..errors import ConfigError
-from .fields import secret_of
+from .fields import resolve_secret
 from .schemas import SettingsSchema
 from .settings import Settings
 
@@ -26,64 +26,67 @@ _DEFAULT_PROVIDERS = (
     ("openai", "OPENAI_API_KEY"),
     ("copilot", ""),
 )
-_taken: list[dict[str, Any]] = []  # what `take` found, or nothing
+_snapshots: list[dict[str, Any]] = []  # the newest snapshot, or none
 
 
-def take() -> str:
-    """Reads what `load` starts from, from now on, in this process and in those forked from it: a
-    server's master takes it at the start and at each reload, so that a reload with a broken
-    configuration changes nothing. Gives what is wrong, if what was taken before stands on; raises
-    ConfigError if nothing was."""
-    before = _taken.copy()
-    _taken.clear()
+def take_snapshot() -> str:
+    """Reads the configuration once for this process and its forks: `load` uses this snapshot from now on.
+
+    A server's master calls it at the start and at each reload, so that a reload with a broken configuration
+    changes nothing. Returns the error if the previous snapshot stays in use, else "". Raises ConfigError if
+    there is no previous snapshot.
+    """
+    previous = _snapshots.copy()
+    _snapshots.clear()
     try:
         load({})
-        _taken.append(_with_secrets(merged({})))
+        _snapshots.append(_resolve_secrets(merge_sources({})))
     except ConfigError as error:
-        if not before:
+        if not previous:
             raise
-        _taken.extend(before)
+        _snapshots.extend(previous)
         return error.message
     return ""
 
 
-def _with_secrets(tree: Any) -> Any:
-    """A copy, in which secrets stand themselves: their files may be gone when it is used."""
+def _resolve_secrets(tree: Any) -> Any:
+    """Returns a copy with the secrets' values: their files may be gone when the copy is used."""
     if isinstance(tree, Mapping):
         if set(tree) in ({"env"}, {"file"}):
-            return {"value": secret_of(tree)}
-        return {key: _with_secrets(inner) for key, inner in tree.items()}
-    return [_with_secrets(inner) for inner in tree] if isinstance(tree, list | tuple) else tree
+            return {"value": resolve_secret(tree)}
+        return {key: _resolve_secrets(inner) for key, inner in tree.items()}
+    return [_resolve_secrets(inner) for inner in tree] if isinstance(tree, list | tuple) else tree
 
 
 def load(tree: Mapping[str, Any]) -> Settings:
-    """The settings in force. `tree` is what a Flask host put into `app.config["AIBRIDGE"]`.
+    """Returns the validated settings. `tree` is the host's `app.config["AIBRIDGE"]`.
 
-    Raises ConfigError with the full path of each wrong key and what was expected there.
+    Raises ConfigError with the full path of each wrong key and the expected value.
     """
     try:
-        settings: Settings = SettingsSchema().load(merged(tree))
+        settings: Settings = SettingsSchema().load(merge_sources(tree))
     except ValidationError as error:
-        raise ConfigError("; ".join(_lines(error.messages))) from None
+        raise ConfigError("; ".join(_error_lines(error.messages))) from None
     return settings
 
 
-def merged(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """All sources as one tree, not validated yet; raises ConfigError."""
-    found = copy.deepcopy(_taken[0]) if _taken else _file(os.environ.get("AIBRIDGE_CONFIG", ""))
-    _merge(found, tree)
-    _merge(found, _from_environ())
-    found.setdefault("providers", _default_providers())
-    return found
+def merge_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all sources as one tree, not validated yet. Raises ConfigError."""
+    path = os.environ.get("AIBRIDGE_CONFIG", "")
+    merged = copy.deepcopy(_snapshots[0]) if _snapshots else _read_file(path)
+    _merge(merged, tree)
+    _merge(merged, _read_environ())
+    merged.setdefault("providers", _default_providers())
+    return merged
 
 
-def _file(path: str) -> dict[str, Any]:
+def _read_file(path: str) -> dict[str, Any]:
     if not path:
         return {}
     try:
         text = Path(path).read_text("utf-8")
-        found: dict[str, Any] = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-        return found
+        tree: dict[str, Any] = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+        return tree
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"AIBRIDGE_CONFIG: {path} cannot be read: {type(error).__name__}") from None
     except ValueError as error:
@@ -91,7 +94,7 @@ def _file(path: str) -> dict[str, Any]:
 
 
 def _merge(into: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
-    """Sections are merged key by key; anything else is replaced."""
+    """Merges `over` into `into`. Sections are merged key by key, other values are replaced."""
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -99,33 +102,33 @@ def _merge(into: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _from_environ() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_environ() -> dict[str, Any]:
+    tree: dict[str, Any] = {}
     for name in sorted(os.environ):
         if not name.startswith(_PREFIX) or _NOT_SETTINGS.fullmatch(name):
             continue
         path = name.removeprefix(_PREFIX).lower().split("__")
-        field = _scalar(SettingsSchema(), path)
+        field = _scalar_field(SettingsSchema(), path)
         if field is None:
             raise ConfigError(f"{name}: no setting of this name can come from the environment")
-        _merge(found, _nested(path, _typed(name, field, os.environ[name])))
-    return found
+        _merge(tree, _nested(path, _parse_value(name, field, os.environ[name])))
+    return tree
 
 
-def _scalar(schema: Schema, path: list[str]) -> fields.Field[Any] | None:
+def _scalar_field(schema: Schema, path: list[str]) -> fields.Field[Any] | None:
     field = schema.fields.get(path[0])
     if isinstance(field, fields.Nested) and len(path) > 1:
-        return _scalar(field.schema, path[1:])
-    deep = isinstance(field, fields.Nested | fields.Dict) or len(path) > 1
-    nested = isinstance(field, fields.List) and isinstance(field.inner, fields.Nested)
-    return None if deep or nested else field
+        return _scalar_field(field.schema, path[1:])
+    is_section = isinstance(field, fields.Nested | fields.Dict) or len(path) > 1
+    is_table_list = isinstance(field, fields.List) and isinstance(field.inner, fields.Nested)
+    return None if is_section or is_table_list else field
 
 
 def _nested(path: list[str], value: Any) -> dict[str, Any]:
     return {path[0]: _nested(path[1:], value) if len(path) > 1 else value}
 
 
-def _typed(name: str, field: fields.Field[Any], text: str) -> Any:
+def _parse_value(name: str, field: fields.Field[Any], text: str) -> Any:
     if isinstance(field, fields.List):
         return [part.strip() for part in text.split(",") if part.strip()]
     if isinstance(field, fields.String):
@@ -156,12 +159,12 @@ def _default_providers() -> list[dict[str, Any]]:
     ]
 
 
-def _lines(messages: Any, path: str = "") -> Iterator[str]:
-    """marshmallow's tree of messages as lines with full paths: `providers[1].keys[0]: ...`."""
+def _error_lines(messages: Any, path: str = "") -> Iterator[str]:
+    """Yields marshmallow's messages as lines with full paths: `providers[1].keys[0]: ...`."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
             step = f"[{key}]" if isinstance(key, int) else f".{key}"
-            yield from _lines(inner, path if key in ("_schema", "value") else path + step)
+            yield from _error_lines(inner, path if key in ("_schema", "value") else path + step)
     else:
         texts = messages if isinstance(messages, list) else [messages]
         yield f"{path.lstrip('.')}: {' '.join(str(text) for text in texts)}"

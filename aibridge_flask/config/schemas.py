@@ -1,6 +1,6 @@
-"""The schemas of the configuration: what may stand in it, its defaults, and what it means.
+"""The schemas of the configuration: its keys, their defaults and meanings.
 
-The README's table of settings is made from these (`table`), so each field has its line here.
+The README's table of settings is generated from them (`settings_table`), so each field is one line here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from ..model import Secret
-from . import fields as own
+from . import fields as checks
 from . import settings as values
 from .fields import NOT_NEGATIVE, POSITIVE, Count, Flag, Number, SecretField, Text, Texts
 
@@ -25,30 +25,30 @@ def _doc(text: str) -> dict[str, str]:
 
 
 class _Frozen(Schema):
-    """Loads into the frozen value that `made` names."""
+    """Loads into the frozen class `value_class`."""
 
-    made: Any
-    error_messages = {"unknown": "there is no such setting"}  # noqa: RUF012 - marshmallow's own name
+    value_class: Any
+    error_messages = {"unknown": "there is no such setting"}  # noqa: RUF012 - marshmallow's name
 
     @post_load
     def _make(self, data: dict[str, Any], **kwargs: Any) -> Any:
-        return self.made(**data)
+        return self.value_class(**data)
 
 
 # fmt: off
 
 
 class AuthSchema(_Frozen):
-    made = values.Auth
+    value_class = values.AuthSettings
     mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who is let in: `local` (direct loopback callers), `token` or `header`"))
     byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped, central keys are used)"))
     actor_header = Text(load_default="X-Remote-User", metadata=_doc("mode `header`: the header that names the actor"))
     admin_actors = Texts(load_default=(), metadata=_doc("mode `header`: who may read everybody's records"))
-    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=own.networks, metadata=_doc("mode `header`: only these peers may set it"))
+    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=checks.networks, metadata=_doc("mode `header`: only these peers may set it"))
 
 
 class RecordsSchema(_Frozen):
-    made = values.Records
+    value_class = values.RecordSettings
     prompts = Flag(load_default=True, metadata=_doc("false: nothing of a prompt is stored"))
     tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
     thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
@@ -57,32 +57,32 @@ class RecordsSchema(_Frozen):
 
 
 class LogsSchema(_Frozen):
-    made = values.Logs
+    value_class = values.LogSettings
     level = Text(load_default="info", validate=_one_of("debug", "info", "warning", "error"), metadata=_doc("`debug`, `info`, `warning` or `error`"))
     format = Text(load_default="plain", validate=_one_of("plain", "json"), metadata=_doc("`plain` or `json`"))
     records = Flag(load_default=False, metadata=_doc("true: a JSON line for each record, for a SIEM"))
 
 
 class McpSchema(_Frozen):
-    made = values.Mcp
+    value_class = values.McpSettings
     tool_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds that one call of a tool may take"))
     max_rounds = Count(load_default=20, validate=POSITIVE, metadata=_doc("upstream calls in one request at most"))
 
 
 class MetricsSchema(_Frozen):
-    made = values.Metrics
+    value_class = values.MetricsSettings
     enabled = Flag(load_default=False, metadata=_doc("true: Prometheus metrics at `/metrics`"))
 
 
 class TracingSchema(_Frozen):
-    made = values.Tracing
-    endpoint = Text(load_default="", validate=[own.optional_url, own.has_opentelemetry], metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
+    value_class = values.TracingSettings
+    endpoint = Text(load_default="", validate=[checks.optional_url, checks.has_opentelemetry], metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
     prompts = Flag(load_default=False, metadata=_doc("true: recorded prompts are attributes of spans"))
     propagate = Flag(load_default=False, metadata=_doc("true: the upstream gets our `traceparent`, not the client's"))
 
 
 class PriceSchema(_Frozen):
-    made = values.Price
+    value_class = values.Price
     input = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million input tokens"))
     output = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million output tokens"))
     cache_read = Number(load_default=0.0, validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens read from the cache"))
@@ -90,7 +90,7 @@ class PriceSchema(_Frozen):
 
 
 class CircuitBreakerSchema(_Frozen):
-    made = values.CircuitBreaker
+    value_class = values.BreakerSettings
     failure_threshold = Count(load_default=5, validate=POSITIVE, metadata=_doc("consecutive failures that open it"))
     interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds after which a closed breaker forgets its failures"))
     timeout = Number(load_default=30.0, validate=POSITIVE, metadata=_doc("seconds open before half-open"))
@@ -98,7 +98,7 @@ class CircuitBreakerSchema(_Frozen):
 
 
 class AwsSchema(_Frozen):
-    made = values.Aws
+    value_class = values.AwsSettings
     region = Text(required=True, metadata=_doc("AWS region"))
     access_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
     secret_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("both keys or neither; neither: boto's default chain"))
@@ -114,18 +114,18 @@ class AwsSchema(_Frozen):
 
 
 class ProviderSchema(_Frozen):
-    made = values.ProviderSettings
+    value_class = values.ProviderSettings
     type = Text(required=True, validate=_one_of("anthropic", "bedrock", "openai", "copilot"), metadata=_doc("`anthropic`, `bedrock`, `openai` or `copilot`"))
-    name = Text(validate=own.provider_name, metadata=_doc("the name in its routes; default: the type"))
+    name = Text(validate=checks.provider_name, metadata=_doc("the name in its routes; default: the type"))
     enabled = Flag(load_default=True, metadata=_doc("false: 503 on every path of it"))
-    base_url = Text(load_default="", validate=own.optional_url, metadata=_doc("default: the provider's own"))
+    base_url = Text(load_default="", validate=checks.optional_url, metadata=_doc("default: the provider's own"))
     keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys in their order, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
     send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
-    api_dump_dir = Text(load_default="", validate=own.dump_folder, metadata=_doc("folder for redacted raw dumps"))
+    api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
     inject_tools = Flag(load_default=True, metadata=_doc("false: the MCP servers' tools are not offered here"))
     ca_file = Text(metadata=_doc("default: the global one"))
-    proxy = Text(validate=own.proxy_url, metadata=_doc("default: the global one"))
+    proxy = Text(validate=checks.proxy_url, metadata=_doc("default: the global one"))
     circuit_breaker = fields.Nested(CircuitBreakerSchema, metadata=_doc("absent: no breaker"))
     aws = fields.Nested(AwsSchema, metadata=_doc("type `bedrock` only, and required there"))
 
@@ -138,7 +138,7 @@ class ProviderSchema(_Frozen):
 
     @post_load
     def _make(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Stays a dict: the global settings fill its gaps."""
+        """Returns a dict: `SettingsSchema` adds the inherited settings."""
         data["keys"] = tuple(data["keys"])
         data["circuit_breaker"] = (data["circuit_breaker"],) if "circuit_breaker" in data else ()
         data["aws"] = (data["aws"],) if "aws" in data else ()
@@ -146,12 +146,12 @@ class ProviderSchema(_Frozen):
 
 
 class McpServerSchema(_Frozen):
-    made = values.McpServer
-    name = Text(required=True, validate=own.provider_name, metadata=_doc("the name in its tools' ids"))
-    url = Text(required=True, validate=own.http_url, metadata=_doc("Streamable HTTP endpoint"))
+    value_class = values.McpServerSettings
+    name = Text(required=True, validate=checks.provider_name, metadata=_doc("the name in its tools' ids"))
+    url = Text(required=True, validate=checks.http_url, metadata=_doc("Streamable HTTP endpoint"))
     headers = fields.Dict(Text(), SecretField(), load_default=dict, metadata=_doc("headers to send, each a secret as in `keys`"))
-    allow = Text(load_default="", validate=own.pattern, metadata=_doc("regular expression on the tool's name"))
-    deny = Text(load_default="", validate=own.pattern, metadata=_doc("wins over `allow`"))
+    allow = Text(load_default="", validate=checks.pattern, metadata=_doc("regular expression on the tool's name"))
+    deny = Text(load_default="", validate=checks.pattern, metadata=_doc("wins over `allow`"))
 
 
 # fmt: on
@@ -165,16 +165,16 @@ def _section(schema: type[Schema]) -> fields.Nested:
 
 
 class SettingsSchema(_Frozen):
-    made = values.Settings
-    url_prefix = Text(load_default="/api/v2/aibridge", validate=own.url_prefix, metadata=_doc("what all routes begin with"))
-    database_url = Text(load_default="sqlite:///aibridge.db", validate=own.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
-    redis_url = Text(load_default="", validate=own.redis_url, metadata=_doc("shares breaker and key state among processes and hosts"))
+    value_class = values.Settings
+    url_prefix = Text(load_default="/api/v2/aibridge", validate=checks.url_prefix, metadata=_doc("what all routes begin with"))
+    database_url = Text(load_default="sqlite:///aibridge.db", validate=checks.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
+    redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("shares breaker and key state among processes and hosts"))
     spool_dir = Text(load_default="", metadata=_doc("where records wait while the database is away; default: beside the database, else the temp folder"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies: 413"))
     keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
     connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))
     ca_file = Text(load_default="", metadata=_doc("CA bundle for upstreams; else `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"))
-    proxy = Text(load_default="", validate=own.proxy_url, metadata=_doc("HTTP proxy for upstreams; else `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`"))
+    proxy = Text(load_default="", validate=checks.proxy_url, metadata=_doc("HTTP proxy for upstreams; else `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`"))
     drain_delay = Number(load_default=5.0, validate=NOT_NEGATIVE, metadata=_doc("seconds between `readyz` 503 and the closing of the listener"))
     read_timeout = Number(load_default=600.0, validate=POSITIVE, metadata=_doc("seconds without a byte from the upstream"))
     max_retries = Count(load_default=0, metadata=_doc("of 408, 409, 5xx and refused connections, before the first byte"))
@@ -193,31 +193,31 @@ class SettingsSchema(_Frozen):
     @post_load
     def _make(self, data: dict[str, Any], **kwargs: Any) -> values.Settings:
         inherited = ("max_retries", "ca_file", "proxy")
-        filled = [
-            values.ProviderSettings(**{**{name: data[name] for name in inherited}, **one})
-            for one in data["providers"]
+        providers = [
+            values.ProviderSettings(**{**{name: data[name] for name in inherited}, **provider})
+            for provider in data["providers"]
         ]
-        _distinct("providers", [one.name for one in filled])
-        _distinct("mcp_servers", [one.name for one in data["mcp_servers"]])
+        _check_distinct("providers", [provider.name for provider in providers])
+        _check_distinct("mcp_servers", [server.name for server in data["mcp_servers"]])
         servers = tuple(data["mcp_servers"])
-        return values.Settings(**{**data, "providers": tuple(filled), "mcp_servers": servers})
+        return values.Settings(**{**data, "providers": tuple(providers), "mcp_servers": servers})
 
 
-def _distinct(where: str, names: list[str]) -> None:
+def _check_distinct(where: str, names: list[str]) -> None:
     for position, name in enumerate(names):
         if name in names[:position]:
             raise ValidationError({where: {position: {"name": [f"{name!r} stands there twice"]}}})
 
 
-def table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Rows of the README's table: setting, default, meaning."""
+def settings_table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yields the rows of the README's table: setting, default, meaning."""
     for name, field in schema().fields.items():
         inner: Any = field.inner if isinstance(field, fields.List) else field
         inner = inner.value_field if isinstance(inner, fields.Dict) else inner
         path = f"{prefix}{name}"
         if isinstance(inner, fields.Nested):
             mark = {fields.List: "[].", fields.Dict: ".<model>."}.get(type(field), ".")
-            yield from table(type(inner.schema), path + mark)
+            yield from settings_table(type(inner.schema), path + mark)
         else:
             yield path, _default(field), field.metadata["doc"]
 

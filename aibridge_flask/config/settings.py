@@ -1,4 +1,4 @@
-"""The settings as frozen values. What each means stands beside its schema in `schemas.py`."""
+"""The settings as frozen values. `schemas.py` documents each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..model import EMPTY, Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Auth:
+class AuthSettings:
     mode: str
     byok: str
     actor_header: str
@@ -18,7 +18,7 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class RecordSettings:
     prompts: bool
     tool_inputs: bool
     thoughts: bool
@@ -27,25 +27,25 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
-class Logs:
+class LogSettings:
     level: str
     format: str
     records: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Mcp:
+class McpSettings:
     tool_timeout: float
     max_rounds: int
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class MetricsSettings:
     enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Tracing:
+class TracingSettings:
     endpoint: str
     prompts: bool
     propagate: bool
@@ -62,7 +62,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitBreaker:
+class BreakerSettings:
     failure_threshold: int
     interval: float
     timeout: float
@@ -70,7 +70,7 @@ class CircuitBreaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Aws:
+class AwsSettings:
     region: str
     access_key: Secret
     secret_key: Secret
@@ -95,12 +95,12 @@ class ProviderSettings:
     inject_tools: bool
     ca_file: str
     proxy: str = field(repr=False)
-    circuit_breaker: tuple[CircuitBreaker, ...] = ()
-    aws: tuple[Aws, ...] = ()
+    circuit_breaker: tuple[BreakerSettings, ...] = ()
+    aws: tuple[AwsSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class McpServer:
+class McpServerSettings:
     name: str
     url: str
     headers: Mapping[str, Secret]
@@ -122,12 +122,12 @@ class Settings:
     drain_delay: float
     read_timeout: float
     max_retries: int
-    auth: Auth
-    records: Records
-    logs: Logs
-    mcp: Mcp
-    metrics: Metrics
-    tracing: Tracing
+    auth: AuthSettings
+    records: RecordSettings
+    logs: LogSettings
+    mcp: McpSettings
+    metrics: MetricsSettings
+    tracing: TracingSettings
     providers: tuple[ProviderSettings, ...]
-    mcp_servers: tuple[McpServer, ...] = ()
+    mcp_servers: tuple[McpServerSettings, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=lambda: EMPTY)

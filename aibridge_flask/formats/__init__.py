@@ -11,9 +11,17 @@ from ..model import Format
 from . import chat as _chat
 from . import messages as _messages
 from . import responses as _responses
-from .tap import Decoding, error_fold, failure_type, told_error
+from .tap import DecodingFold, error_fold, error_type_of, parse_error
 
-__all__ = ["CHAT", "MESSAGES", "RESPONSES", "Decoding", "error_fold", "failure_type", "told_error"]
+__all__ = [
+    "CHAT",
+    "MESSAGES",
+    "RESPONSES",
+    "DecodingFold",
+    "error_fold",
+    "error_type_of",
+    "parse_error",
+]
 
 # A module fits a Protocol by its functions; mypy sees `self` only in classes.
 MESSAGES = cast(Format, _messages)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..errors import BadBody
+from ..errors import InvalidBody
 from ..model import EMPTY
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -25,13 +25,13 @@ _LONGEST, _KINDS = 100, 50  # of the names of counts
 _SPACE = b" \t\r\n"
 
 
-def fields(body: bytes, shape: type[T]) -> T:
+def decode_fields(body: bytes, shape: type[T]) -> T:
     """The fields of `shape` (a Struct of Raw fields, each with a default) in a JSON object.
 
     Raises BadBody where `body` is not UTF-8, no JSON, or no object; it says where it broke.
     """
     if not body.strip(_SPACE):
-        raise BadBody("the request body is empty: a JSON object is expected")
+        raise InvalidBody("the request body is empty: a JSON object is expected")
     text = _utf8(body)
     if is_dense(body):
         return _sparse_fields(body, shape)
@@ -53,7 +53,7 @@ def _sparse_fields(body: bytes, shape: type[T]) -> T:
     try:
         found = msgspec.json.decode(body, type=_sparse(shape))
     except _REFUSALS as error:
-        raise BadBody(f"the request body is not JSON: {error}") from None
+        raise InvalidBody(f"the request body is not JSON: {error}") from None
     return shape(**{name: getattr(found, name) for name in found.__struct_fields__})
 
 
@@ -68,7 +68,7 @@ def value(raw: Any) -> Any:
     return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
 
 
-def text_of(raw: Any) -> str:
+def to_text(raw: Any) -> str:
     """A field that should be a string; anything else is none."""
     found = value(raw)
     return found if isinstance(found, str) else ""
@@ -119,9 +119,9 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
 def members(body: bytes) -> dict[str, bytes]:
     """The members of a JSON object, each value's bytes as they stand. Raises BadBody."""
     if not body.strip(_SPACE):
-        raise BadBody("the request body is empty: a JSON object is expected")
+        raise InvalidBody("the request body is empty: a JSON object is expected")
     if is_dense(body):
-        raise BadBody("the request body holds more values than a model can read")
+        raise InvalidBody("the request body holds more values than a model can read")
     text = _utf8(body)
     try:
         found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -131,20 +131,20 @@ def members(body: bytes) -> dict[str, bytes]:
         return dict(_pairs(text))
 
 
-def inner(raw: bytes) -> dict[str, bytes]:
+def object_members(raw: bytes) -> dict[str, bytes]:
     """As `members`; none of what is no object."""
     try:
         return members(raw)
-    except BadBody:
+    except InvalidBody:
         return {}
 
 
-def index(found: Mapping[str, bytes]) -> int:
+def index_of(found: Mapping[str, bytes]) -> int:
     """The member `index` of such members, a count."""
-    return number({"index": loads(found.get("index", b"null"))}, "index")
+    return get_count({"index": loads(found.get("index", b"null"))}, "index")
 
 
-def has_doubles(body: bytes, found: Mapping[str, bytes]) -> bool:
+def has_duplicate_names(body: bytes, found: Mapping[str, bytes]) -> bool:
     """Whether an object whose `members` are `found` holds a name more than once at its top."""
     compact = sum(len(dumps(name)) + len(raw) + 2 for name, raw in found.items()) + 1
     return compact < len(body) and sum(1 for _ in _pairs(str(body, "utf-8"))) > len(found)
@@ -190,30 +190,30 @@ def elements(array: bytes) -> list[bytes]:
         return list(_items(str(array, "utf-8"))) if isinstance(loads(array), list) else []
 
 
-def joined(members: Mapping[str, bytes]) -> bytes:
+def join_members(members: Mapping[str, bytes]) -> bytes:
     """A JSON object of such members."""
     return b"{" + b",".join(dumps(name) + b":" + raw for name, raw in members.items()) + b"}"
 
 
-def mapping(found: Any, key: str) -> Mapping[str, Any]:
+def get_object(found: Any, key: str) -> Mapping[str, Any]:
     """A member that should be an object; anything else is an empty one."""
     inner = found.get(key) if isinstance(found, Mapping) else None
     return inner if isinstance(inner, Mapping) else EMPTY
 
 
-def listing(found: Any, key: str) -> list[Any]:
+def get_array(found: Any, key: str) -> list[Any]:
     """A member that should be an array; anything else is an empty one."""
     inner = found.get(key) if isinstance(found, Mapping) else None
     return inner if isinstance(inner, list) else []
 
 
-def string(found: Any, key: str) -> str:
+def get_string(found: Any, key: str) -> str:
     """A member that should be a string; anything else is an empty one."""
     inner = found.get(key) if isinstance(found, Mapping) else None
     return inner if isinstance(inner, str) else ""
 
 
-def number(found: Any, key: str) -> int:
+def get_count(found: Any, key: str) -> int:
     """A member that should be a count; anything else is 0. One that no column holds is clipped."""
     inner = found.get(key) if isinstance(found, Mapping) else None
     if not isinstance(inner, int) or isinstance(inner, bool):
@@ -221,13 +221,13 @@ def number(found: Any, key: str) -> int:
     return max(-_MOST, min(inner, _MOST))
 
 
-def counts(found: Mapping[str, Any]) -> dict[str, int]:
+def positive_counts(found: Mapping[str, Any]) -> dict[str, int]:
     """The counts above 0 of an object, by their names without `_tokens`."""
-    names = [key for key in found if number(found, key) > 0 and len(key) <= _LONGEST and key.isprintable()]
-    return {name.removesuffix("_tokens"): number(found, name) for name in names}
+    names = [key for key in found if get_count(found, key) > 0 and len(key) <= _LONGEST and key.isprintable()]
+    return {name.removesuffix("_tokens"): get_count(found, name) for name in names}
 
 
-def some(found: Mapping[str, int]) -> dict[str, int]:
+def limit_counts(found: Mapping[str, int]) -> dict[str, int]:
     """As many counts as a record holds, of an answer that may name them without end."""
     return dict(islice(found.items(), _KINDS))
 
@@ -236,7 +236,7 @@ def _utf8(body: bytes) -> str:
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError as error:
-        raise BadBody(f"the request body is not UTF-8: byte {error.start}") from None
+        raise InvalidBody(f"the request body is not UTF-8: byte {error.start}") from None
 
 
 def _strict_object(text: str) -> dict[str, Any]:
@@ -244,13 +244,13 @@ def _strict_object(text: str) -> dict[str, Any]:
         found = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise BadBody(f"the request body is not JSON: {error.msg} at {where}") from None
+        raise InvalidBody(f"the request body is not JSON: {error.msg} at {where}") from None
     except RecursionError:
-        raise BadBody("the request body is nested too deeply") from None
+        raise InvalidBody("the request body is nested too deeply") from None
     except ValueError as error:
-        raise BadBody(f"the request body is not JSON: {error}") from None
+        raise InvalidBody(f"the request body is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise BadBody("the request body is not a JSON object")
+        raise InvalidBody("the request body is not a JSON object")
     return found
 
 

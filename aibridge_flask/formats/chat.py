@@ -13,12 +13,11 @@ import msgspec
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, openai, prompt
-from . import offer as offering
-from .chat_fold import ChatReading, UsageFilter
+from . import body, offering, openai, prompt
+from .chat_reader import ChatReader, UsageFilter
 from .chat_splice import ChatSplicer
-from .splice import StreamSplice, WholeSplice
-from .tap import StreamTap, WholeTap
+from .splice import BlockingSplice, StreamSplice
+from .tap import BlockingTap, StreamTap
 
 NAME = "chat"
 PING = openai.PING
@@ -28,7 +27,7 @@ _LONGEST = 1024  # of a description: the API refuses the whole request for a lon
 _ONE_BY_ONE = re.compile(r"(?:.*/)?o\d")  # models that never call in parallel, and refuse the switch
 
 
-class _Request(msgspec.Struct):
+class _ChatFields(msgspec.Struct):
     model: msgspec.Raw = _NULL
     stream: msgspec.Raw = _NULL
     stream_options: msgspec.Raw = _NULL
@@ -37,53 +36,53 @@ class _Request(msgspec.Struct):
 
 def read(data: bytes) -> RequestFacts:
     """The facts of a request's body; raises BadBody."""
-    request = body.fields(data, _Request)
-    message = prompt.newest(request.messages)
-    result = body.string(message, "tool_call_id") if message.get("role") == "tool" else ""
+    request = body.decode_fields(data, _ChatFields)
+    message = prompt.last_message(request.messages)
+    result = body.get_string(message, "tool_call_id") if message.get("role") == "tool" else ""
     streaming = body.value(request.stream) is True
     options = body.value(request.stream_options)
     asks = isinstance(options, dict) and options.get("include_usage") is True
     return RequestFacts(
-        model=body.text_of(request.model),
+        model=body.to_text(request.model),
         streaming=streaming,
         prompt=prompt.last_text(message),
         correlating_tool_call_id=result,
-        asks_usage=asks or not streaming,
+        includes_usage=asks or not streaming,
     )
 
 
-def ask(data: bytes, facts: RequestFacts) -> bytes:
+def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
     """The body to send: a stream's usage is asked for if the client does not."""
-    if facts.asks_usage:
+    if facts.includes_usage:
         return data
-    options = body.value(body.fields(data, _Request).stream_options)
+    options = body.value(body.decode_fields(data, _ChatFields).stream_options)
     asked = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return body.set_field(data, "stream_options", body.dumps(asked))
 
 
 def fold(facts: RequestFacts) -> Fold:
     """Reads an event stream; keeps the usage from a client that did not ask for it."""
-    return StreamTap(ChatReading()) if facts.asks_usage else UsageFilter(ChatReading())
+    return StreamTap(ChatReader()) if facts.includes_usage else UsageFilter(ChatReader())
 
 
-def whole_fold() -> Fold:
+def blocking_fold() -> Fold:
     """Reads a JSON answer."""
-    return WholeTap(ChatReading())
+    return BlockingTap(ChatReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     """The tools stand after the client's own, and the model picks one at a time."""
     found = offering.members(data)
     own = found.get("tools", offering.NULL)
-    new = offering.fresh(tools, own) if offering.is_array(own) and _goes_on(found) else ()
+    new = offering.without_clashes(tools, own) if offering.is_array(own) and _goes_on(found) else ()
     choice = body.loads(found.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)
-    changes = {"tools": offering.grown(own, after=offering.listed(_tool, new))}
+    changes = {"tools": offering.with_elements(own, after=offering.tools_json(_tool, new))}
     if not _ONE_BY_ONE.match(facts.model):
         changes["parallel_tool_calls"] = b"false"
-    later = {} if choice in (None, "auto") else offering.released(own, b'"auto"')
-    return offering.made(found, changes, new, later)
+    later = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
+    return offering.make_offer(found, changes, new, later)
 
 
 def _goes_on(found: Mapping[str, bytes]) -> bool:
@@ -100,12 +99,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:
     """Reads an event stream where tools were offered."""
-    return StreamSplice(ChatSplicer(offer, facts.asks_usage))
+    return StreamSplice(ChatSplicer(offer, facts.includes_usage))
 
 
-def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
     """Reads a JSON answer where tools were offered."""
-    return WholeSplice(ChatSplicer(offer, facts.asks_usage))
+    return BlockingSplice(ChatSplicer(offer, facts.includes_usage))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from . import body
-from .chat_fold import Pieces, call_name
+from .chat_reader import CallNumbering, call_name
 
 _HELD = -1
 
 
-class Calls:
+class VisibleCalls:
     """Calls of `offered` tools are hidden, the client's own ones numbered without gaps. `nameless` are
     those of which neither can be said yet; `others` is true once one is the client's own."""
 
     def __init__(self, offered: frozenset[str]) -> None:
         self._offered = offered
-        self._pieces = Pieces()
+        self._pieces = CallNumbering()
         self._places: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._hiding: set[int] = set()
@@ -58,4 +58,8 @@ class Calls:
     def shown(self, number: int, piece: bytes) -> bytes:
         """A piece of a stream's call, with its number for the client."""
         place = b"%d" % self._places.get(number, number)
-        return piece if body.inner(piece).get("index") == place else body.set_field(piece, "index", place)
+        return (
+            piece
+            if body.object_members(piece).get("index") == place
+            else body.set_field(piece, "index", place)
+        )

@@ -13,12 +13,12 @@ from typing import Any
 from .. import sse
 from ..model import Offer
 from . import body
-from .chat_calls import Calls
-from .chat_fold import ChatReading, tells_usage
+from .chat_calls import VisibleCalls
 from .chat_message import Message, elements, inside
-from .offer import NULL, grown
-from .results import as_text
-from .splice import Results, added
+from .chat_reader import ChatReader, has_usage
+from .offering import NULL, with_elements
+from .splice import Results, sum_counts
+from .tool_results import as_text
 
 _DONE = b"[DONE]"
 _CUT = ("length", "content_filter", "error")
@@ -30,10 +30,10 @@ class ChatSplicer:
     """`_held` are events that wait: for the name of a call, or, from the answer's end on, for what comes
     after it. With each stands what it holds, and the numbers of the calls that it has pieces of."""
 
-    def __init__(self, offer: Offer, asks_usage: bool) -> None:
-        self._request, self._later = body.members(offer.body), offer.later
+    def __init__(self, offer: Offer, includes_usage: bool) -> None:
+        self._request, self._later = body.members(offer.body), offer.follow_up_members
         self._ids = frozenset(tool.id for tool in offer.tools)
-        self._asks_usage = asks_usage
+        self._asks_usage = includes_usage
         self._first_id = b""
         self._roles: set[int] = set()
         self._said = Message()
@@ -42,7 +42,7 @@ class ChatSplicer:
         self._begin()
 
     def _begin(self) -> None:
-        self._calls = Calls(self._ids)
+        self._calls = VisibleCalls(self._ids)
         self._id = self._new_id = b""
         self._usage: Mapping[str, Any] = {}
         self._ending = self._done = self._cut = False
@@ -51,18 +51,18 @@ class ChatSplicer:
         self._choices: list[bytes] = []
 
     @property
-    def wants(self) -> bool:
+    def awaits_tools(self) -> bool:
         """The answer has ended with calls of offered tools alone."""
         return self._done and not self._cut and self._calls.only_offered
 
-    def reading(self) -> ChatReading:
-        return ChatReading()
+    def new_reader(self) -> ChatReader:
+        return ChatReader()
 
-    def run(self, run: bytes) -> bytes:
+    def filter_events(self, run: bytes) -> bytes:
         self._kept.append(run)
         return self._text(run) or b"".join([self._event(event) for event in sse.split(run)])
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         self._done = self._done or self._ending
         return self._flush()
 
@@ -75,7 +75,7 @@ class ChatSplicer:
             return b""
         if not self._rounds:
             return run
-        if run.count(self._id) != count or b'"role"' in run or tells_usage(run):
+        if run.count(self._id) != count or b'"role"' in run or has_usage(run):
             return b""
         return run.replace(self._id, self._new_id)
 
@@ -86,7 +86,7 @@ class ChatSplicer:
         data = sse.parse(event).data
         self._done = self._done or data.strip() == _DONE
         found = body.loads(data) if data else None
-        self._name(event, body.string(found, "id"))
+        self._name(event, body.get_string(found, "id"))
         self._held.append((event, found, self._learn(found, "delta")))
         return b"" if self._waits else self._flush()
 
@@ -108,18 +108,18 @@ class ChatSplicer:
 
     def _learn(self, found: Any, member: str) -> list[int]:
         """The numbers of the calls that a chunk or a whole answer has pieces of."""
-        choices, usage = body.listing(found, "choices"), body.mapping(found, "usage")
+        choices, usage = body.get_array(found, "choices"), body.get_object(found, "usage")
         self._usage = usage or self._usage
-        self._cut = self._cut or bool(body.mapping(found, "error"))
+        self._cut = self._cut or bool(body.get_object(found, "error"))
         numbers = [number for choice in choices for number in self._learn_choice(choice, member)]
         self._ending = self._ending or bool(usage and not choices and self._calls.hides)
         return numbers
 
     def _learn_choice(self, choice: Any, member: str) -> list[int]:
-        reason, said = body.string(choice, "finish_reason"), body.mapping(choice, member)
+        reason, said = body.get_string(choice, "finish_reason"), body.get_object(choice, member)
         self._ending, self._cut = self._ending or bool(reason), self._cut or reason in _CUT
-        self._calls.others = self._calls.others or bool(body.mapping(said, "function_call"))
-        place, pieces = body.number(choice, "index"), body.listing(said, "tool_calls")
+        self._calls.others = self._calls.others or bool(body.get_object(said, "function_call"))
+        place, pieces = body.get_count(choice, "index"), body.get_array(said, "tool_calls")
         return [self._calls.number(place, position, piece) for position, piece in enumerate(pieces)]
 
     def _flush(self) -> bytes:
@@ -127,34 +127,34 @@ class ChatSplicer:
         return b"".join([self._show(*one) for one in held])
 
     def _show(self, event: bytes, found: Any, numbers: list[int]) -> bytes:
-        choices = body.listing(found, "choices")
+        choices = body.get_array(found, "choices")
         if found is None and _DONE in event:
-            return b"" if self.wants else event
-        if not choices and body.mapping(found, "usage") and (self.wants or not self._asks_usage):
+            return b"" if self.awaits_tools else event
+        if not choices and body.get_object(found, "usage") and (self.awaits_tools or not self._asks_usage):
             return b""
-        if self._rounds or self.wants or self._calls.hides:
+        if self._rounds or self.awaits_tools or self._calls.hides:
             return self._edited(event, numbers)
-        told = [choice for choice in choices if body.string(body.mapping(choice, "delta"), "role")]
-        self._roles.update(body.number(choice, "index") for choice in told)
+        told = [choice for choice in choices if body.get_string(body.get_object(choice, "delta"), "role")]
+        self._roles.update(body.get_count(choice, "index") for choice in told)
         return event
 
     def _edited(self, event: bytes, numbers: list[int]) -> bytes:
         name, data = sse.parse(event)
-        found = body.inner(data)
+        found = body.object_members(data)
         choices = elements(found, "choices")
         seen, worth = self._seen(choices, "delta", numbers)
         usage = found.get("usage", NULL)
-        told = usage != NULL and not self.wants and not any(map(self._calls.is_hidden, numbers))
+        told = usage != NULL and not self.awaits_tools and not any(map(self._calls.is_hidden, numbers))
         if choices and not worth and not told:
             return b""
         changes = {} if seen == choices else {"choices": b"[" + b",".join(seen) + b"]"}
-        if usage != NULL and (self._rounds or self.wants):
-            changes["usage"] = NULL if self.wants else self._sum()
+        if usage != NULL and (self._rounds or self.awaits_tools):
+            changes["usage"] = NULL if self.awaits_tools else self._sum()
         if not changes and self._id and self._id in event:
             return event.replace(self._id, self._new_id, 1)
         if self._rounds and "id" in found:
             changes["id"] = self._first_id
-        return sse.encode(name.decode(), body.joined({**found, **changes})) if changes else event
+        return sse.encode(name.decode(), body.join_members({**found, **changes})) if changes else event
 
     def _seen(self, choices: list[bytes], member: str, numbers: list[int]) -> tuple[list[bytes], bool]:
         """Choices as the client sees them, and whether they hold anything."""
@@ -163,21 +163,21 @@ class ChatSplicer:
         return [raw for raw, _ in seen], any(worth for _, worth in seen)
 
     def _choice(self, raw: bytes, member: str, numbers: Iterator[int]) -> tuple[bytes, bool]:
-        choice = body.inner(raw)
-        said, place = body.inner(choice.get(member, NULL)), body.index(choice)
+        choice = body.object_members(raw)
+        said, place = body.object_members(choice.get(member, NULL)), body.index_of(choice)
         seen = self._without_offered(said, member, numbers)
         if self._rounds and member == "delta" and place in self._roles:
             seen.pop("role", b"")
         ends = choice.get("finish_reason", NULL) != NULL
         named = "role" in seen and not self._roles
         spoken = any(text not in _NOTHING for name, text in seen.items() if name != "role")
-        worth = spoken or named or (ends and not self.wants)
+        worth = spoken or named or (ends and not self.awaits_tools)
         if worth and "role" in seen:
             self._roles.add(place)
-        changes = {} if seen == said else {member: body.joined(seen)}
-        if ends and self.wants:
+        changes = {} if seen == said else {member: body.join_members(seen)}
+        if ends and self.awaits_tools:
             changes["finish_reason"] = NULL
-        return body.joined({**choice, **changes}) if changes else raw, worth
+        return body.join_members({**choice, **changes}) if changes else raw, worth
 
     def _without_offered(
         self, said: Mapping[str, bytes], member: str, numbers: Iterator[int]
@@ -192,14 +192,14 @@ class ChatSplicer:
         return {**said, "tool_calls": b"[" + b",".join(left) + b"]"} if left else less
 
     def _sum(self) -> bytes:
-        return body.dumps(added(self._spent, self._usage))
+        return body.dumps(sum_counts(self._spent, self._usage))
 
-    def whole(self, data: bytes) -> bytes:
-        answer = body.inner(data)
+    def filter_body(self, data: bytes) -> bytes:
+        answer = body.object_members(data)
         numbers = self._learn(body.loads(data), "message")
         self._done, self._choices = True, elements(answer, "choices")
         self._first_id = self._first_id or answer.get("id", b"")
-        if self.wants:
+        if self.awaits_tools:
             self._said.take(self._choices, "message")
             return b""
         if not answer or not (self._rounds or self._calls.hides):
@@ -208,28 +208,28 @@ class ChatSplicer:
         changes = {"choices": b"[" + b",".join([*map(self._continued, choices[:1]), *choices[1:]]) + b"]"}
         if self._rounds:
             changes.update(id=self._first_id, usage=self._sum())
-        return body.joined({**answer, **changes})
+        return body.join_members({**answer, **changes})
 
     def _continued(self, raw: bytes) -> bytes:
         """The first choice begins with what was said before tools were called."""
-        choice = body.inner(raw)
-        message = body.inner(choice.get("message", NULL))
+        choice = body.object_members(raw)
+        message = body.object_members(choice.get("message", NULL))
         for name, text in self._said.texts.items():
             message[name] = text[:-1] + inside(message.get(name, NULL)) + b'"'
-        return body.joined({**choice, "message": body.joined(message)})
+        return body.join_members({**choice, "message": body.join_members(message)})
 
     def follow_up(self, results: Results) -> bytes:
         message = Message()
         message.take_stream(self._kept)
         message.take(self._choices, "message")
         back = [{"role": "tool", "tool_call_id": call.id, "content": as_text(told)} for call, told in results]
-        new = b",".join([message.whole(), *map(body.dumps, back)])
-        messages = grown(self._request["messages"], after=new)
+        new = b",".join([message.to_json(), *map(body.dumps, back)])
+        messages = with_elements(self._request["messages"], after=new)
         self._request = {**self._request, **self._later, "messages": messages}
-        self._spent = added(self._spent, self._usage)
+        self._spent = sum_counts(self._spent, self._usage)
         self._rounds += 1
         self._begin()
-        return body.joined(self._request)
+        return body.join_members(self._request)
 
 
 def _is_text(run: bytes, count: int) -> bool:

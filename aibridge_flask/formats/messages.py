@@ -11,12 +11,11 @@ import msgspec
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, prompt
-from . import offer as offering
-from .messages_fold import MessagesReading
+from . import body, offering, prompt
+from .messages_reader import MessagesReader
 from .messages_splice import MessagesSplicer
-from .splice import StreamSplice, WholeSplice
-from .tap import StreamTap, WholeTap
+from .splice import BlockingSplice, StreamSplice
+from .tap import BlockingTap, StreamTap
 
 NAME = "messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -25,7 +24,7 @@ _CHOICE = b'{"type":"auto"}'
 _LATER = b'{"type":"auto","disable_parallel_tool_use":true}'
 
 
-class _Request(msgspec.Struct):
+class _MessagesFields(msgspec.Struct):
     model: msgspec.Raw = _NULL
     stream: msgspec.Raw = _NULL
     metadata: msgspec.Raw = _NULL
@@ -34,35 +33,35 @@ class _Request(msgspec.Struct):
 
 def read(data: bytes) -> RequestFacts:
     """The facts of a request's body; raises BadBody."""
-    request = body.fields(data, _Request)
-    message = prompt.newest(request.messages)
+    request = body.decode_fields(data, _MessagesFields)
+    message = prompt.last_message(request.messages)
     results = [
-        body.string(block, "tool_use_id")
-        for block in body.listing(message, "content")
-        if body.string(block, "type") == "tool_result"
+        body.get_string(block, "tool_use_id")
+        for block in body.get_array(message, "content")
+        if body.get_string(block, "type") == "tool_result"
     ]
     return RequestFacts(
-        model=body.text_of(request.model),
+        model=body.to_text(request.model),
         streaming=body.value(request.stream) is True,
         prompt=prompt.last_text(message),
         correlating_tool_call_id=results[-1] if results else "",
-        user_id=body.string(body.value(request.metadata), "user_id"),
+        user_id=body.get_string(body.value(request.metadata), "user_id"),
     )
 
 
-def ask(data: bytes, facts: RequestFacts) -> bytes:
+def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
     """The body to send: the very same."""
     return data
 
 
 def fold(facts: RequestFacts) -> Fold:
     """Reads an event stream."""
-    return StreamTap(MessagesReading())
+    return StreamTap(MessagesReader())
 
 
-def whole_fold() -> Fold:
+def blocking_fold() -> Fold:
     """Reads a JSON answer."""
-    return WholeTap(MessagesReading())
+    return BlockingTap(MessagesReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
@@ -71,14 +70,14 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     found = {} if facts.streaming and "haiku" in facts.model else offering.members(data)
     own, choice = found.get("tools", offering.NULL), found.get("tool_choice", offering.NULL)
     choice = _CHOICE if choice == offering.NULL else choice
-    new = offering.fresh(tools, own) if offering.is_array(own) else ()
-    kind = body.string(body.loads(choice), "type")
+    new = offering.without_clashes(tools, own) if offering.is_array(own) else ()
+    kind = body.get_string(body.loads(choice), "type")
     if not new or kind in ("", "none") or not found.get("messages", b"").startswith(b"["):
         return Offer(data)
     one_by_one = body.set_field(choice, "disable_parallel_tool_use", b"true")
-    listed = offering.grown(own, before=offering.listed(_tool, new))
-    later = {} if kind == "auto" else offering.released(own, _LATER)
-    return offering.made(found, {"tools": listed, "tool_choice": one_by_one}, new, later)
+    listed = offering.with_elements(own, before=offering.tools_json(_tool, new))
+    later = {} if kind == "auto" else offering.follow_up_choice(own, _LATER)
+    return offering.make_offer(found, {"tools": listed, "tool_choice": one_by_one}, new, later)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -90,9 +89,9 @@ def splice(offer: Offer, facts: RequestFacts) -> Splice:
     return StreamSplice(MessagesSplicer(offer))
 
 
-def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
     """Reads a JSON answer where tools were offered."""
-    return WholeSplice(MessagesSplicer(offer))
+    return BlockingSplice(MessagesSplicer(offer))
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:

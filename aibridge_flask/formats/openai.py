@@ -27,10 +27,10 @@ def error_body(error: BridgeError, request_id: str) -> bytes:
     return body.dumps({"error": error_of(error)})
 
 
-def told_failure(error: Mapping[str, Any]) -> Failure:
+def failure_from(error: Mapping[str, Any]) -> Failure:
     """A failure that the API tells inside a 200: by its type, its code and its message."""
-    words = f"{body.string(error, 'type')} {body.string(error, 'code')}".strip()
-    return failure(words, body.string(error, "message"))
+    words = f"{body.get_string(error, 'type')} {body.get_string(error, 'code')}".strip()
+    return failure(words, body.get_string(error, "message"))
 
 
 def parameters(tool: Tool) -> Mapping[str, Any]:
@@ -43,14 +43,14 @@ def usage(told: Mapping[str, Any], taken: str, given: str) -> Usage:
     are part of the input there, and come off it here."""
     further: dict[str, int] = {}
     for side in (taken, given):
-        details = body.counts(body.mapping(told, f"{side}_tokens_details"))
+        details = body.positive_counts(body.get_object(told, f"{side}_tokens_details"))
         further.update({f"{side}_{name}": count for name, count in details.items()})
     read = further.pop(f"{taken}_cached", 0)
     written = further.pop(f"{taken}_cache_write", 0)
     return Usage(
-        input_tokens=max(0, body.number(told, f"{taken}_tokens") - read - written),
-        output_tokens=body.number(told, f"{given}_tokens"),
+        input_tokens=max(0, body.get_count(told, f"{taken}_tokens") - read - written),
+        output_tokens=body.get_count(told, f"{given}_tokens"),
         cache_read_input_tokens=read,
         cache_write_input_tokens=written,
-        metadata=body.some(further),
+        metadata=body.limit_counts(further),
     )

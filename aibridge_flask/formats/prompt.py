@@ -16,11 +16,11 @@ _ASIDE = ("system", "developer")
 _REMINDER = "<system-reminder>"
 
 
-def newest(messages: Any) -> Mapping[str, Any]:
+def last_message(messages: Any) -> Mapping[str, Any]:
     """The last message that is not the client's aside; only as many as needed are decoded."""
     for raw in reversed(messages if isinstance(messages, list) else []):
         message = body.value(raw)
-        if body.string(message, "role") not in _ASIDE:
+        if body.get_string(message, "role") not in _ASIDE:
             return message if isinstance(message, Mapping) else EMPTY
     return EMPTY
 
@@ -28,8 +28,8 @@ def newest(messages: Any) -> Mapping[str, Any]:
 def texts(message: Mapping[str, Any]) -> list[str]:
     """The user's own text blocks of a message, in order."""
     content = message.get("content")
-    blocks = [{"text": content}] if isinstance(content, str) else body.listing(message, "content")
-    found = (body.string(block, "text") for block in blocks)
+    blocks = [{"text": content}] if isinstance(content, str) else body.get_array(message, "content")
+    found = (body.get_string(block, "text") for block in blocks)
     return [text for text in found if text and not text.lstrip().startswith(_REMINDER)]
 
 

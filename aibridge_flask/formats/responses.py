@@ -13,12 +13,11 @@ from msgspec.structs import replace
 
 from ..errors import BridgeError
 from ..model import Fold, Offer, RequestFacts, Splice, Tool
-from . import body, openai, prompt
-from . import offer as offering
-from .responses_fold import ResponsesReading
+from . import body, offering, openai, prompt
+from .responses_reader import ResponsesReader
 from .responses_splice import ResponsesSplicer
-from .splice import StreamSplice, WholeSplice
-from .tap import StreamTap, WholeTap
+from .splice import BlockingSplice, StreamSplice
+from .tap import BlockingTap, StreamTap
 
 NAME = "responses"
 PING = openai.PING
@@ -28,7 +27,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _THOUGHTLESS = ("gpt-3.5", "gpt-4", "chatgpt-4o")
 
 
-class _Request(msgspec.Struct):
+class _ResponsesFields(msgspec.Struct):
     model: msgspec.Raw = _NULL
     stream: msgspec.Raw = _NULL
     background: msgspec.Raw = _NULL
@@ -37,15 +36,15 @@ class _Request(msgspec.Struct):
 
 def read(data: bytes) -> RequestFacts:
     """The facts of a request's body; raises BadBody."""
-    request = body.fields(data, _Request)
+    request = body.decode_fields(data, _ResponsesFields)
     item = _newest(request.input)
-    is_result = body.string(item, "type").endswith("_output")
+    is_result = body.get_string(item, "type").endswith("_output")
     own = prompt.texts(item) if item.get("role") == "user" else []
     return RequestFacts(
-        model=body.text_of(request.model),
+        model=body.to_text(request.model),
         streaming=body.value(request.stream) is True,
         prompt="\n".join(own),
-        correlating_tool_call_id=body.string(item, "call_id") if is_result else "",
+        correlating_tool_call_id=body.get_string(item, "call_id") if is_result else "",
         background=body.value(request.background) is True,
     )
 
@@ -53,22 +52,22 @@ def read(data: bytes) -> RequestFacts:
 def _newest(given: Any) -> Any:
     if isinstance(given, str):
         return {"role": "user", "content": given}
-    return prompt.newest(given)
+    return prompt.last_message(given)
 
 
-def ask(data: bytes, facts: RequestFacts) -> bytes:
+def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
     """The body to send: the very same."""
     return data
 
 
 def fold(facts: RequestFacts) -> Fold:
     """Reads an event stream."""
-    return StreamTap(ResponsesReading())
+    return StreamTap(ResponsesReader())
 
 
-def whole_fold() -> Fold:
+def blocking_fold() -> Fold:
     """Reads a JSON answer."""
-    return WholeTap(ResponsesReading())
+    return BlockingTap(ResponsesReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
@@ -77,18 +76,18 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     found = offering.members(data)
     own, include = found.get("tools", offering.NULL), found.get("include", offering.NULL)
     shaped = offering.is_array(own) and offering.is_array(include) and _goes_on(found)
-    new = offering.fresh(tools, own) if shaped else ()
+    new = offering.without_clashes(tools, own) if shaped else ()
     choice = body.loads(found.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)
-    listed = offering.grown(own, after=offering.listed(_tool, new))
+    listed = offering.with_elements(own, after=offering.tools_json(_tool, new))
     changes = {"tools": listed, "parallel_tool_calls": b"false"}
     unstored = found.get("store", offering.NULL) == b"false"
     lacks = unstored and _thinks(facts.model) and _ENCRYPTED not in (body.loads(include) or ())
     if lacks:
-        changes["include"] = offering.grown(include, after=body.dumps(_ENCRYPTED))
-    later = {} if choice in (None, "auto") else offering.released(own, b'"auto"')
-    return replace(offering.made(found, changes, new, later), conceals=lacks)
+        changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED))
+    later = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
+    return replace(offering.make_offer(found, changes, new, later), strips_encrypted=lacks)
 
 
 def _thinks(model: str) -> bool:
@@ -116,9 +115,9 @@ def splice(offer: Offer, facts: RequestFacts) -> Splice:
     return StreamSplice(ResponsesSplicer(offer))
 
 
-def whole_splice(offer: Offer, facts: RequestFacts) -> Splice:
+def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
     """Reads a JSON answer where tools were offered."""
-    return WholeSplice(ResponsesSplicer(offer))
+    return BlockingSplice(ResponsesSplicer(offer))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:

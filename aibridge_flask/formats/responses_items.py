@@ -19,23 +19,23 @@ _HOSTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class VisibleItems:
     """`ids` are the offered tools' names. `conceals`: the client did not ask for encrypted thoughts.
     `unlinked`: no later request refers to the response by its id."""
 
     ids: frozenset[str]
-    conceals: bool
+    strips_encrypted: bool
     unlinked: bool = False
 
     def is_offered(self, item: Mapping[str, Any]) -> bool:
-        return body.string(item, "type") == "function_call" and body.string(item, "name") in self.ids
+        return body.get_string(item, "type") == "function_call" and body.get_string(item, "name") in self.ids
 
     def is_clients(self, item: Mapping[str, Any]) -> bool:
         """What an answer is shown for: anything but thoughts and offered calls."""
-        return body.string(item, "type") != "reasoning" and not self.is_offered(item)
+        return body.get_string(item, "type") != "reasoning" and not self.is_offered(item)
 
     def is_too_much(self, item: Mapping[str, Any]) -> bool:
-        return self.conceals and body.string(item, "type") == "reasoning" and _ENCRYPTED in item
+        return self.strips_encrypted and body.get_string(item, "type") == "reasoning" and _ENCRYPTED in item
 
     def shown(self, items: Iterable[bytes]) -> list[bytes]:
         """The items, as they stand, that the client sees."""
@@ -47,18 +47,18 @@ class View:
             return raw
         members = body.members(raw)
         del members[_ENCRYPTED]
-        return body.joined(members)
+        return body.join_members(members)
 
     def is_ours(self, items: Sequence[bytes]) -> bool:
         """Whether the model waits for offered tools alone."""
         read = [body.loads(raw) for raw in items]
-        answered = {body.string(item, "call_id") for item in read if _is(item, "_output")}
+        answered = {body.get_string(item, "call_id") for item in read if _is(item, "_output")}
         calls = [item for item in read if _is_open(item, answered)]
         return bool(calls) and all(map(self.is_offered, calls))
 
 
 def _is(item: Any, ending: str) -> bool:
-    return body.string(item, "type").endswith(ending)
+    return body.get_string(item, "type").endswith(ending)
 
 
 def _is_open(item: Any, answered: set[str]) -> bool:
@@ -66,5 +66,5 @@ def _is_open(item: Any, answered: set[str]) -> bool:
     stands beside it. A kind that nobody knows does."""
     if _is(item, "mcp_approval_request"):
         return True
-    known = body.string(item, "type") in _HOSTED or body.string(item, "call_id") in answered
+    known = body.get_string(item, "type") in _HOSTED or body.get_string(item, "call_id") in answered
     return _is(item, "_call") and not known

@@ -14,10 +14,10 @@ from typing import Any
 from .. import sse
 from ..model import EMPTY
 from . import body
-from .offer import NULL
-from .responses_fold import DULL_HEADS, ITEM_DONE, LAST, place
-from .responses_items import View
-from .splice import added
+from .offering import NULL
+from .responses_items import VisibleItems
+from .responses_reader import ITEM_DONE, TERMINAL_EVENTS, UNREAD_EVENTS, place
+from .splice import sum_counts
 
 _HELD = -1
 _UNKNOWN = -1
@@ -29,7 +29,7 @@ _STARTS = ("response.created", "response.queued", "response.in_progress")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownSoFar:
     """What the client has of the answers before: the first one's id, items, the next index and sequence
     number; and what all of them used."""
 
@@ -43,9 +43,9 @@ class Shown:
 class Round:
     """`items` are the answer's, as they stand, once it has ended."""
 
-    def __init__(self, view: View, before: Shown) -> None:
+    def __init__(self, view: VisibleItems, before: ShownSoFar) -> None:
         self.items: list[bytes] = []
-        self.wants = False
+        self.awaits_tools = False
         self._view, self._before = view, before
         self._index, self._sequence = before.index, before.sequence
         self._moved = before.index > 0
@@ -56,34 +56,34 @@ class Round:
         self._held: list[bytes] = []
         self._usage: Mapping[str, Any] = EMPTY
 
-    def run(self, run: bytes) -> bytes:
+    def filter_events(self, run: bytes) -> bytes:
         start, end = _span(run)
         if end - start == len(run) and self._as_it_is:
             return run
         before, text = self._events(run[:start]), self._text(run[start:end])
         self._held += [*before, *text, *self._events(run[end:])]
-        return self.rest() if self._open else b""
+        return self.flush() if self._open else b""
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         held, self._held = b"".join(self._held), []
-        return held if self._open or not self.wants else b""
+        return held if self._open or not self.awaits_tools else b""
 
-    def whole(self, data: bytes) -> bytes:
+    def filter_body(self, data: bytes) -> bytes:
         answer = body.members(data)
         self._end(body.loads(data), answer, "response.completed")
-        if self.wants:
+        if self.awaits_tools:
             self._open = any(self._view.is_clients(body.loads(raw)) for raw in self.items)
             return b""
         changes = self._changes(answer)
-        return body.joined({**answer, **changes}) if changes else data
+        return body.join_members({**answer, **changes}) if changes else data
 
-    def shown(self) -> Shown:
+    def shown(self) -> ShownSoFar:
         """What the client has after it."""
-        before, usage = self._before, added(self._before.usage, self._usage)
+        before, usage = self._before, sum_counts(self._before.usage, self._usage)
         if not self._open:
             return replace(before, usage=usage)
         items = (*before.items, *self._view.shown(self.items))
-        return Shown(before.id or self._id, items, self._index, self._sequence, usage)
+        return ShownSoFar(before.id or self._id, items, self._index, self._sequence, usage)
 
     @property
     def _as_it_is(self) -> bool:
@@ -109,14 +109,14 @@ class Round:
         return [self._event(event) for event in sse.split(run)] if run else []
 
     def _event(self, event: bytes) -> bytes:
-        if not self._moved and event.startswith(DULL_HEADS):
+        if not self._moved and event.startswith(UNREAD_EVENTS):
             return event
         data = sse.parse(event).data
         found = body.loads(data) if data else None
-        if self.wants or not isinstance(found, dict):
-            return b"" if self.wants else event
-        kind = body.string(found, "type")
-        if kind in LAST:
+        if self.awaits_tools or not isinstance(found, dict):
+            return b"" if self.awaits_tools else event
+        kind = body.get_string(found, "type")
+        if kind in TERMINAL_EVENTS:
             return self._last(event, data, found)
         self._failed = self._failed or kind == "error"
         self._open = self._open or self._failed
@@ -125,12 +125,12 @@ class Round:
 
     def _show(self, event: bytes, data: bytes, found: Mapping[str, Any]) -> bytes:
         """An event that is no last one, with its numbers, if the client is to see it."""
-        known, item = place(found), body.mapping(found, "item")
+        known, item = place(found), body.get_object(found, "item")
         if known == "":
             return self._numbered(event, found, {})
         where = self._place(known, item)
         if item:
-            is_done = body.string(found, "type") == ITEM_DONE
+            is_done = body.get_string(found, "type") == ITEM_DONE
             self._done[known] = body.members(data)["item"] if is_done else b""
         if where == _HELD:
             return self._hide(found)
@@ -167,27 +167,27 @@ class Round:
         if not changes:
             return event
         name, data = sse.parse(event)
-        return sse.encode(name.decode(), body.joined({**body.members(data), **changes}))
+        return sse.encode(name.decode(), body.join_members({**body.members(data), **changes}))
 
     def _last(self, event: bytes, data: bytes, found: Mapping[str, Any]) -> bytes:
         if not self._moved and not self._before.usage and not any(word in data for word in _TOLD_OTHERWISE):
             self._open = True
             return event
         answer = body.members(body.members(data).get("response", b"{}"))
-        self._end(body.mapping(found, "response"), answer, body.string(found, "type"))
-        if self.wants:
+        self._end(body.get_object(found, "response"), answer, body.get_string(found, "type"))
+        if self.awaits_tools:
             return self._hide(found)
         self._open = True
         changes = self._changes(answer)
-        whole = {"response": body.joined({**answer, **changes})} if changes else {}
+        whole = {"response": body.join_members({**answer, **changes})} if changes else {}
         return self._numbered(event, found, whole)
 
     def _end(self, found: Any, answer: Mapping[str, bytes], kind: str) -> None:
         done = list(self._done.values())
         self.items = done if done and all(done) else body.elements(answer.get("output", NULL))
-        self._usage, self._id = body.mapping(found, "usage"), answer.get("id", b"")
-        well = kind == LAST[0] and body.string(found, "status") in ("completed", "")
-        self.wants = well and not self._failed and self._view.is_ours(self.items)
+        self._usage, self._id = body.get_object(found, "usage"), answer.get("id", b"")
+        well = kind == TERMINAL_EVENTS[0] and body.get_string(found, "status") in ("completed", "")
+        self.awaits_tools = well and not self._failed and self._view.is_ours(self.items)
 
     def _changes(self, answer: Mapping[str, bytes]) -> dict[str, bytes]:
         """What is to be told otherwise of the last answer."""
@@ -198,7 +198,7 @@ class Round:
         if self._before.id and self._view.unlinked:  # one that is, goes on from the last
             changes["id"] = self._before.id
         if self._before.usage:
-            changes["usage"] = body.dumps(added(self._before.usage, self._usage))
+            changes["usage"] = body.dumps(sum_counts(self._before.usage, self._usage))
         return changes
 
 

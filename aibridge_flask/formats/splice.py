@@ -14,7 +14,7 @@ from .. import sse
 from ..errors import BodyTooLarge
 from ..model import ToolCall, ToolResult, Turn
 from . import body
-from .tap import BODY_LIMIT, Reading, read_events, read_whole
+from .tap import BODY_LIMIT, FactReader, read_events, read_whole
 
 Results = Sequence[tuple[ToolCall, ToolResult]]
 
@@ -25,15 +25,15 @@ class Splicer(Protocol):
     of it was still held back when its answer ended. `follow_up` gives the next request's body."""
 
     @property
-    def wants(self) -> bool: ...
-    def reading(self) -> Reading: ...
-    def run(self, run: bytes) -> bytes: ...
-    def rest(self) -> bytes: ...
-    def whole(self, data: bytes) -> bytes: ...
+    def awaits_tools(self) -> bool: ...
+    def new_reader(self) -> FactReader: ...
+    def filter_events(self, run: bytes) -> bytes: ...
+    def flush(self) -> bytes: ...
+    def filter_body(self, data: bytes) -> bytes: ...
     def follow_up(self, results: Results) -> bytes: ...
 
 
-def added(one: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def sum_counts(one: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of two answers, summed; of what is no count the later one holds.
 
     >>> added({"n": 1, "of": {"x": 1}, "tier": "a"}, {"n": 2, "of": {"x": 0.5, "y": 3}, "tier": "b"})
@@ -42,7 +42,7 @@ def added(one: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     total = dict(one)
     for key, value in more.items():
         if isinstance(value, Mapping):
-            total[key] = added(body.mapping(one, key), value)
+            total[key] = sum_counts(body.get_object(one, key), value)
         elif _is_number(value) and _is_number(one.get(key)):
             total[key] = one[key] + value
         elif value is not None or key not in total:
@@ -56,23 +56,23 @@ def _is_number(value: Any) -> bool:
 
 class _Splice:
     exact = False
-    between = True
+    at_event_boundary = True
 
     def __init__(self, splicer: Splicer) -> None:
         self._splicer = splicer
         self._begin()
 
     def _begin(self) -> None:
-        self._reading = self._splicer.reading()
+        self._reading = self._splicer.new_reader()
         self._lost = False
 
     @property
-    def wants(self) -> bool:
-        return self._splicer.wants and not self._lost
+    def awaits_tools(self) -> bool:
+        return self._splicer.awaits_tools and not self._lost
 
     @property
     def complete(self) -> bool:
-        return self._reading.complete and not self.wants
+        return self._reading.complete and not self.awaits_tools
 
     @property
     def changed(self) -> bool:
@@ -92,7 +92,7 @@ class StreamSplice(_Splice):
 
     def _begin(self) -> None:
         super()._begin()
-        self._scanner = sse.Scanner()
+        self._scanner = sse.EventSplitter()
         self._size = 0
 
     def feed(self, piece: bytes) -> bytes:
@@ -100,10 +100,10 @@ class StreamSplice(_Splice):
         return self._pass(run) if run else b""
 
     def end(self) -> bytes:
-        run = self._scanner.rest()
+        run = self._scanner.flush()
         out = self._pass(run) if run else b""
         self._reading.end()
-        return out + self._splicer.rest()
+        return out + self._splicer.flush()
 
     def _pass(self, run: bytes) -> bytes:
         self._size += len(run)
@@ -113,13 +113,13 @@ class StreamSplice(_Splice):
             if self._size > BODY_LIMIT:
                 raise BodyTooLarge(BODY_LIMIT)
             read_events(self._reading, run)
-            return self._splicer.run(run)
+            return self._splicer.filter_events(run)
         except Exception:  # noqa: BLE001 - reading is never a gate
             self._lost = True
-            return self._splicer.rest() + run
+            return self._splicer.flush() + run
 
 
-class WholeSplice(_Splice):
+class BlockingSplice(_Splice):
     """Gives out a JSON answer when it is whole."""
 
     def _begin(self) -> None:
@@ -138,7 +138,7 @@ class WholeSplice(_Splice):
             return data
         try:
             read_whole(self._reading, data)
-            return self._splicer.whole(data)
+            return self._splicer.filter_body(data)
         except Exception:  # noqa: BLE001 - reading is never a gate
             self._lost = self._reading.complete = True
             return data

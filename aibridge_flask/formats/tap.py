@@ -18,39 +18,39 @@ BODY_LIMIT = 32 << 20
 _MESSAGE_LIMIT = 1000
 
 
-class Reading(Protocol):
+class FactReader(Protocol):
     """`worth` takes a run of events and gives those that may matter: it only skips what it knows.
     `changed` and `complete` are as in `Fold`."""
 
     changed: bool
     complete: bool
 
-    def worth(self, run: bytes) -> Iterable[bytes]: ...
-    def event(self, name: bytes, data: bytes) -> None: ...
-    def whole(self, found: Any) -> None: ...
+    def events_to_decode(self, run: bytes) -> Iterable[bytes]: ...
+    def read_event(self, name: bytes, data: bytes) -> None: ...
+    def read_body(self, found: Any) -> None: ...
     def end(self) -> None: ...
     def turn(self) -> Turn: ...
 
 
-def read_events(reading: Reading, run: bytes) -> None:
-    for event in reading.worth(run):
+def read_events(reading: FactReader, run: bytes) -> None:
+    for event in reading.events_to_decode(run):
         name, data = sse.parse(event)
         if data:
-            reading.event(name, data)
+            reading.read_event(name, data)
 
 
-def read_whole(reading: Reading, data: bytes) -> None:
-    reading.whole(body.loads(data))
+def read_whole(reading: FactReader, data: bytes) -> None:
+    reading.read_body(body.loads(data))
     reading.end()
 
 
 class _Tap:
     exact = True
-    wants = False
+    awaits_tools = False
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: FactReader) -> None:
         self._reading = reading
-        self.between = False
+        self.at_event_boundary = False
 
     @property
     def complete(self) -> bool:
@@ -67,21 +67,21 @@ class _Tap:
 class StreamTap(_Tap):
     """Reads an event stream."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: FactReader) -> None:
         super().__init__(reading)
-        self._scanner = sse.Scanner()
+        self._scanner = sse.EventSplitter()
         self._lost = False
-        self.between = True
+        self.at_event_boundary = True
 
     def feed(self, piece: bytes) -> bytes:
         run = self._scanner.feed(piece)
-        self.between = self._scanner.between
+        self.at_event_boundary = self._scanner.at_event_boundary
         if run:
             self._read(run)
         return piece
 
     def end(self) -> bytes:
-        rest = self._scanner.rest()
+        rest = self._scanner.flush()
         if rest:
             self._read(rest)
         self._reading.end()
@@ -96,10 +96,10 @@ class StreamTap(_Tap):
             self._lost = True
 
 
-class WholeTap(_Tap):
+class BlockingTap(_Tap):
     """Reads a body that is one JSON value, once it is whole."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: FactReader) -> None:
         super().__init__(reading)
         self._parts: list[bytes] = []
         self._size = 0
@@ -126,7 +126,7 @@ class WholeTap(_Tap):
             self._reading.complete = True
 
 
-class Decoding:
+class DecodingFold:
     """Reads a coded answer through another fold. What it gives out is the coded bytes, or, where
     the other fold keeps something back, the decoded ones."""
 
@@ -135,9 +135,9 @@ class Decoding:
         self._broken = False
 
     @property
-    def between(self) -> bool:
+    def at_event_boundary(self) -> bool:
         """No ping may stand inside a coded stream."""
-        return self._give_decoded and self._inner.between
+        return self._give_decoded and self._inner.at_event_boundary
 
     @property
     def complete(self) -> bool:
@@ -152,8 +152,8 @@ class Decoding:
         return not self._give_decoded
 
     @property
-    def wants(self) -> bool:
-        return self._inner.wants
+    def awaits_tools(self) -> bool:
+        return self._inner.awaits_tools
 
     def feed(self, piece: bytes) -> bytes:
         decoded = b"" if self._broken else self._decode(piece)
@@ -176,7 +176,7 @@ class Decoding:
         return self._inner.turn()
 
 
-class Dull:
+class ErrorReader:
     """Reads nothing but an error's message; for answers that are no success."""
 
     changed = False
@@ -186,15 +186,15 @@ class Dull:
         self._type = type
         self._message = ""
 
-    def worth(self, run: bytes) -> Iterable[bytes]:
+    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
         return ()
 
-    def event(self, name: bytes, data: bytes) -> None:
+    def read_event(self, name: bytes, data: bytes) -> None:
         """An error's answer holds no events that matter."""
 
-    def whole(self, found: Any) -> None:
-        error = body.mapping(found, "error")
-        self._message = body.string(error, "message") or body.string(found, "message")
+    def read_body(self, found: Any) -> None:
+        error = body.get_object(found, "error")
+        self._message = body.get_string(error, "message") or body.get_string(found, "message")
         self.changed = True
 
     def end(self) -> None:
@@ -204,16 +204,16 @@ class Dull:
         return Turn(failure=Failure(self._type, self._message[:_MESSAGE_LIMIT]))
 
 
-def told_error(data: bytes) -> tuple[str, str, str]:
+def parse_error(data: bytes) -> tuple[str, str, str]:
     """Type, code and message of an error's JSON, each empty where it is not told.
 
     >>> told_error(b'{"error":{"type":"overloaded_error","message":"Overloaded"}}')
     ('overloaded_error', '', 'Overloaded')
     """
     found = body.loads(data)
-    error = body.mapping(found, "error")
-    message = body.string(error, "message") or body.string(found, "message")
-    return body.string(error, "type"), body.string(error, "code"), message[:_MESSAGE_LIMIT]
+    error = body.get_object(found, "error")
+    message = body.get_string(error, "message") or body.get_string(found, "message")
+    return body.get_string(error, "type"), body.get_string(error, "code"), message[:_MESSAGE_LIMIT]
 
 
 def failure(kind: str, message: str) -> Failure:
@@ -238,7 +238,7 @@ _KINDS = (
 )
 
 
-def failure_type(status: int) -> str:
+def error_type_of(status: int) -> str:
     """The record's `error_type` for an upstream's status; empty for success.
 
     >>> [failure_type(s) for s in (200, 400, 401, 429, 500, 529, 504)]
@@ -263,4 +263,4 @@ def failure_type(status: int) -> str:
 
 def error_fold(status: int) -> Fold:
     """The fold of an answer that is no success."""
-    return WholeTap(Dull(failure_type(status)))
+    return BlockingTap(ErrorReader(error_type_of(status)))

@@ -1,4 +1,4 @@
-"""Who asks: the actor of a request, by the configured mode. A host's own loader may stand instead."""
+"""The actor of a request, by the configured mode. A host may replace the mode with its own loader."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .loader import ActorLoader
 from .local import local
 from .token import TokenLoader
 
-__all__ = ["ActorLoader", "loader"]
+__all__ = ["ActorLoader", "loader_for"]
 
 
-def loader(settings: Settings, recorder: Recorder) -> ActorLoader:
-    """The loader of `auth.mode`."""
+def loader_for(settings: Settings, recorder: Recorder) -> ActorLoader:
+    """Returns the loader of `auth.mode`."""
     if settings.auth.mode == "token":
         return TokenLoader(recorder)
     if settings.auth.mode == "header":

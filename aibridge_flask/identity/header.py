@@ -1,4 +1,4 @@
-"""Mode `header`: a trusted proxy has told the user apart and names it in a header."""
+"""Mode `header`: a trusted proxy authenticates the user and names it in a header."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from flask import Request
 
-from ..config.settings import Auth
+from ..config.settings import AuthSettings
 from ..errors import UntrustedProxy
 from ..model import Actor
 
@@ -14,16 +14,16 @@ _UNIX = "unix:"
 
 
 class HeaderLoader:
-    """Believes the header from `trusted_proxies` alone; a Unix socket's peer has no address."""
+    """Accepts the header from `trusted_proxies` only. The peer of a Unix socket has no address."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: AuthSettings) -> None:
         self._key = "HTTP_" + auth.actor_header.upper().replace("-", "_")
         self._admins = frozenset(auth.admin_actors)
-        self._unix = _UNIX in auth.trusted_proxies
-        self._networks = [ip_network(one) for one in auth.trusted_proxies if one != _UNIX]
+        self._trusts_unix = _UNIX in auth.trusted_proxies
+        self._networks = [ip_network(network) for network in auth.trusted_proxies if network != _UNIX]
 
     def __call__(self, request: Request) -> Actor | None:
-        """Raises UntrustedProxy."""
+        """Returns the actor, or None if the header is missing. Raises UntrustedProxy."""
         if not self._trusts(request.environ.get("REMOTE_ADDR")):
             raise UntrustedProxy
         raw = request.environ.get(self._key, "")
@@ -32,7 +32,7 @@ class HeaderLoader:
 
     def _trusts(self, peer: str | None) -> bool:
         if not peer:
-            return peer is not None and self._unix
+            return peer is not None and self._trusts_unix
         try:
             address = ip_address(peer)
         except ValueError:

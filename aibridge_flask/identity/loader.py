@@ -1,4 +1,4 @@
-"""The shape of an actor loader."""
+"""The type of actor loaders."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from flask import Request
 from ..model import Actor
 
 ActorLoader = Callable[[Request], Actor | None]
-"""Tells who asks, or None for 401; may raise a ClientError that says more."""
+"""Returns the actor of a request, or None for 401. May raise a ClientError with a more specific message."""

@@ -1,4 +1,4 @@
-"""Mode `local`: the one user of this machine."""
+"""Mode `local`: the only user of this machine."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LOCAL = Actor("local", admin=True)
 
 
 def local(request: Request) -> Actor:
-    """The one local user. A page in that user's browser is not the user: its `Origin`, or a
-    `Host` that a rebound name brought, gives it away.
+    """Returns the actor `local`. Raises NotLocal.
 
-    Raises NotLocal.
+    A web page in that user's browser is refused: it is recognised by its `Origin`, or by the `Host` that DNS
+    rebinding brings.
     """
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")
-    sound = (
+    is_allowed = (
         _is_loopback_address(environ.get("REMOTE_ADDR", ""))
         and not headers.is_forwarded(environ)
         and _is_loopback_name(_hostname("//" + environ.get("HTTP_HOST", "")))
         and (origin is None or _is_loopback_name(_hostname(origin)))
     )
-    if not sound:
+    if not is_allowed:
         raise NotLocal
     return _LOCAL
 

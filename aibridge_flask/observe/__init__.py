@@ -1,1 +1,1 @@
-"""What operators see of a running bridge."""
+"""Logs, metrics and traces."""

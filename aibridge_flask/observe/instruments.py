@@ -1,6 +1,6 @@
-"""What is counted: names, labels and meaning of all metrics, and how they are made.
+"""All metrics: their names, labels and meanings, and the creation of the Prometheus objects.
 
-The README's table of metrics is made from these (`table`).
+The README's table of metrics is generated from them (`metrics_table`).
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..records.rows import clean
+from ..records.rows import clean_text
 
 PREFIX = "aibridge_"
-RESTS = "key_rests_until"
+COOLING = "key_rests_until"
 OTHER = "other"
-_CLIP = 128
-# How many values a label keeps apart that clients or upstreams fill.
+_MAX_LABEL_LENGTH = 128
+# How many values of a label are distinguished, of labels that clients or upstreams fill.
 LIMITS: Mapping[str, int] = {"model": 100, "name": 200, "initiator_id": 1000, "type": 50}
-_CALL = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_OWN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-_TRIED = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
+_REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_OVERHEAD_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_KEY_COUNTS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`more` is for the gauges and histograms of prometheus_client."""
+    """A metric. `options` are for the gauges and histograms of prometheus_client."""
 
     name: str
     type: str
     labels: tuple[str, ...]
     meaning: str
-    more: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 def _counter(name: str, labels: str, meaning: str) -> Metric:
@@ -39,7 +39,7 @@ def _counter(name: str, labels: str, meaning: str) -> Metric:
 
 
 def _gauge(name: str, labels: str, meaning: str, mode: str = "") -> Metric:
-    """`mode` tells how what several workers say becomes one; without, it is found at each scrape."""
+    """`mode` says how the values of several workers are merged. Without it, the value is computed at each scrape."""
     return Metric(name, "gauge", tuple(labels.split()), meaning, (("multiprocess_mode", mode),) * bool(mode))
 
 
@@ -51,9 +51,9 @@ def _histogram(name: str, labels: str, buckets: tuple[float, ...], meaning: str)
 _ALL = (
     _counter("interceptions_total", "provider model status route method initiator_id client", "bridged requests that ended; `status` is `completed` or `failed`"),
     _gauge("interceptions_inflight", "provider model route", "bridged requests under way", "livesum"),
-    _histogram("interceptions_duration_seconds", "provider model", _CALL, "from the request to the end of its answer"),
-    _histogram("time_to_first_byte_seconds", "", _CALL, "from the request to the first byte for the client"),
-    _histogram("overhead_seconds", "provider route", _OWN, "time to the first byte less the time that the upstream took"),
+    _histogram("interceptions_duration_seconds", "provider model", _REQUEST_SECONDS, "from the request to the end of its answer"),
+    _histogram("time_to_first_byte_seconds", "", _REQUEST_SECONDS, "from the request to the first byte for the client"),
+    _histogram("overhead_seconds", "provider route", _OVERHEAD_SECONDS, "time to the first byte less the time that the upstream took"),
     _counter("passthrough_total", "provider route method", "requests passed through; `route` is the white list's entry"),
     _counter("prompts_total", "provider model initiator_id client", "user prompts that were recorded"),
     _counter("tokens_total", "provider model type initiator_id client", "tokens; `type` is `input`, `output`, `cache_read_input_tokens`, `cache_write_input_tokens` or a further kind's name"),
@@ -65,34 +65,36 @@ _ALL = (
     _gauge("key_pool_state", "provider state", "keys that are `valid`, `temporary` (rest for a model) or `unauthorized`, for any worker"),
     _counter("key_pool_state_transitions_total", "provider reason", "keys put to rest: `rate_limited` or `unauthorized`"),
     _counter("key_pool_exhaustions_total", "provider outcome", "requests for which no key was left: `rate_limited` or `unauthorized`"),
-    _histogram("key_pool_failover_attempts", "provider", _TRIED, "keys tried for one request; 0: all rested"),
+    _histogram("key_pool_failover_attempts", "provider", _KEY_COUNTS, "keys tried for one request; 0: all rested"),
     _gauge("provider_info", "provider_name provider_type status", "1; `status` is `enabled` or `disabled`"),
     _gauge("records_spooled", "", "events in the spools of this host, those of dead workers too"),
     _counter("records_lost_total", "", "events that could be written nowhere; must stay 0"),
 )
 # fmt: on
-METRICS: Mapping[str, Metric] = {one.name: one for one in _ALL}
-_INNER = _gauge(RESTS, "provider key reason", "what key_pool_state is made of, not shown itself", "livemax")
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
+_INTERNAL = _gauge(
+    COOLING, "provider key reason", "what key_pool_state is made of, not shown itself", "livemax"
+)
 
 
-class Names:
-    """Keeps the first values of a label apart, so many as LIMITS says; later ones are `other`.
+class LabelValues:
+    """Distinguishes the first values of a label, as many as LIMITS says; later ones become `other`.
 
-    >>> names = Names()
-    >>> [names.keep("model", f"m{number}") for number in range(102)][99:]
+    >>> values = LabelValues()
+    >>> [values.bounded("model", f"m{number}") for number in range(102)][99:]
     ['m99', 'other', 'other']
-    >>> names.keep("model", "m0"), names.keep("route", "/x")
+    >>> values.bounded("model", "m0"), values.bounded("route", "/x")
     ('m0', '/x')
     """
 
     def __init__(self) -> None:
         self._known: Mapping[str, set[str]] = {label: set() for label in LIMITS}
 
-    def keep(self, label: str, value: str) -> str:
+    def bounded(self, label: str, value: str) -> str:
         if label not in self._known:
             return value
         known = self._known[label]
-        text = value if value in known else clean(value[:_CLIP])
+        text = value if value in known else clean_text(value[:_MAX_LABEL_LENGTH])
         if text not in known:
             if len(known) >= LIMITS[label]:
                 return OTHER
@@ -101,40 +103,42 @@ class Names:
 
 
 class Instruments:
-    """Calling it with a metric's name and the values of its labels gives what counts there."""
+    """Called with a metric's name and label values, returns the Prometheus child to count with."""
 
     def __init__(self, registry: Any) -> None:
-        """`registry` is None where workers count in files."""
-        kept = [one for one in (*_ALL, _INNER) if one.type != "gauge" or one.more]
-        self._metrics = {one.name: (one.labels, _made(one, registry)) for one in kept}
-        self._names = Names()
-        self._child = cache(self._found)
+        """`registry` is None if workers count in files."""
+        stored = [metric for metric in (*_ALL, _INTERNAL) if metric.type != "gauge" or metric.options]
+        self._metrics = {metric.name: (metric.labels, _create(metric, registry)) for metric in stored}
+        self._values = LabelValues()
+        self._child = cache(self._lookup)
 
     def __call__(self, name: str, *values: str) -> Any:
         labels, _ = self._metrics[name]
-        return self._child(name, *map(self._names.keep, labels, values))
+        return self._child(name, *map(self._values.bounded, labels, values))
 
     def resume(self, families: Iterable[Any]) -> None:
-        """Keeps apart first what others did: a new worker adds no values to a full label."""
+        """Distinguishes first what other workers did: a new worker adds no values to a full label."""
         for family in families:
             for sample in family.samples if family.name.startswith(PREFIX) else ():
                 for label, value in sample.labels.items():
-                    self._names.keep(label, value)
+                    self._values.bounded(label, value)
 
-    def _found(self, name: str, *values: str) -> Any:
+    def _lookup(self, name: str, *values: str) -> Any:
         labels, metric = self._metrics[name]
         return metric.labels(*values) if labels else metric
 
 
-def _made(one: Metric, registry: Any) -> Any:
+def _create(metric: Metric, registry: Any) -> Any:
     import prometheus_client  # slow to import
 
-    kind = getattr(prometheus_client, one.type.title())
-    return kind(PREFIX + one.name, one.meaning, one.labels, registry=registry, **dict(one.more))
+    kind = getattr(prometheus_client, metric.type.title())
+    return kind(
+        PREFIX + metric.name, metric.meaning, metric.labels, registry=registry, **dict(metric.options)
+    )
 
 
-def table() -> Iterator[str]:
-    """Rows of the README's table."""
-    for one in _ALL:
-        labels = ", ".join(f"`{label}`" for label in one.labels)
-        yield f"| `{one.name}` | {one.type} | {labels} | {one.meaning} |"
+def metrics_table() -> Iterator[str]:
+    """Yields the rows of the README's table."""
+    for metric in _ALL:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.name}` | {metric.type} | {labels} | {metric.meaning} |"

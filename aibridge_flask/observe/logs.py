@@ -1,7 +1,7 @@
-"""What is logged: a line for each request, and the records as JSON lines for a SIEM.
+"""Logs: a line for each request, and the records as JSON lines for a SIEM.
 
-A line's message is text of words and `key=value`; its facts also stand in the log record's `fields`,
-from which the JSON format is made. What clients say is quoted, so that a line stays one.
+A line is plain text with `key=value` pairs. The log record's `fields` hold the same facts, for the JSON
+format. Values from clients are quoted, so that a line stays one line.
 """
 
 from __future__ import annotations
@@ -18,49 +18,48 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from ..config.settings import Logs
-from ..hooks import Hooks, Passed, Refused
+from ..config.settings import LogSettings
+from ..hooks import Hooks, PassthroughServed, RequestRejected
 from ..records.events import (
+    EventRecorded,
     InterceptionEnded,
     InterceptionStarted,
     ModelThought,
-    Noted,
     Prompt,
-    TokenUse,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 
 REQUESTS, RECORDS = logging.getLogger("aibridge.requests"), logging.getLogger("aibridge.siem")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-]+")
-_NUMBERS = (int, float)  # a truth is none: its type is another
+_NUMBERS = (int, float)  # compared by type: a bool is not a number here
 _EVENTS = {
     Prompt: "prompt_usage",
-    TokenUse: "token_usage",
-    ToolUse: "tool_usage",
+    TokenUsage: "token_usage",
+    ToolUsage: "tool_usage",
     ModelThought: "model_thought",
 }
 
 
-def listen(hooks: Hooks, settings: Logs) -> None:
-    """From now on requests are logged, and records too if the settings say so."""
-    hooks.on(InterceptionEnded, _interception)
-    hooks.on(Passed, _passed)
-    hooks.on(Refused, _refused)
+def subscribe(hooks: Hooks, settings: LogSettings) -> None:
+    """Adds listeners that log requests, and records if the settings say so."""
+    hooks.on(InterceptionEnded, _log_interception)
+    hooks.on(PassthroughServed, _log_passthrough)
+    hooks.on(RequestRejected, _log_rejected)
     if settings.records:
-        hooks.on(InterceptionStarted, lambda value: _record("interception_start", value.started))
-        hooks.on(Noted, lambda value: _record(_EVENTS.get(type(value.event), ""), value.event))
-        hooks.on(InterceptionEnded, lambda value: _record("interception_end", value.ended))
+        hooks.on(InterceptionStarted, lambda value: _log_record("interception_start", value.started))
+        hooks.on(EventRecorded, lambda value: _log_record(_EVENTS.get(type(value.event), ""), value.event))
+        hooks.on(InterceptionEnded, lambda value: _log_record("interception_end", value.ended))
 
 
-def configure(settings: Logs) -> None:
-    """For a server of our own: everything goes to standard error, unless somebody has set up
-    logging before."""
+def configure(settings: LogSettings) -> None:
+    """Configures logging for the standalone server: to standard error, unless logging is already set up."""
     own = logging.getLogger("aibridge")
     own.setLevel(settings.level.upper())
     RECORDS.setLevel(logging.INFO)
     if logging.getLogger().handlers or own.handlers:
         return
-    own.addHandler(_handler(_Json() if settings.format == "json" else _Plain()))
+    own.addHandler(_handler(_JsonFormatter() if settings.format == "json" else _PlainFormatter()))
     RECORDS.addHandler(_handler(logging.Formatter("%(message)s")))
     own.propagate = RECORDS.propagate = False
 
@@ -71,17 +70,17 @@ def _handler(formatter: logging.Formatter) -> logging.Handler:
     return handler
 
 
-class _Plain(logging.Formatter):
-    """As gunicorn's own lines look; what a traceback says stays below its line."""
+class _PlainFormatter(logging.Formatter):
+    """The format of gunicorn's lines; a traceback follows its line."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": _time(datetime.fromtimestamp(record.created, UTC)),
+            "time": _format_time(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
             **(getattr(record, "fields", None) or {"message": record.getMessage()}),
@@ -91,11 +90,11 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-def _interception(value: InterceptionEnded) -> None:
+def _log_interception(value: InterceptionEnded) -> None:
     if not REQUESTS.isEnabledFor(logging.INFO):
         return
     started, ended = value.started, value.ended
-    _line(
+    _log_line(
         "interception",
         {
             "id": started.id,
@@ -109,15 +108,15 @@ def _interception(value: InterceptionEnded) -> None:
             "error": ended.error_type,
             "input_tokens": ended.usage.input_tokens,
             "output_tokens": ended.usage.output_tokens,
-            "ms": _ms((ended.ended_at - started.started_at).total_seconds()),
-            "first_byte_ms": _ms(value.first_byte),
-            "overhead_ms": _ms(value.overhead),
+            "ms": _milliseconds((ended.ended_at - started.started_at).total_seconds()),
+            "first_byte_ms": _milliseconds(value.first_byte),
+            "overhead_ms": _milliseconds(value.overhead),
         },
     )
 
 
-def _passed(value: Passed) -> None:
-    _line(
+def _log_passthrough(value: PassthroughServed) -> None:
+    _log_line(
         "passthrough",
         {
             "actor": value.actor,
@@ -129,19 +128,21 @@ def _passed(value: Passed) -> None:
     )
 
 
-def _refused(value: Refused) -> None:
+def _log_rejected(value: RequestRejected) -> None:
     facts = {"id": value.id, "provider": value.provider, "method": value.method, "path": value.path}
-    _line("refused", {**facts, "status": value.status, "error": value.code})
+    _log_line("refused", {**facts, "status": value.status, "error": value.code})
 
 
-def _line(kind: str, facts: Mapping[str, object]) -> None:
+def _log_line(kind: str, facts: Mapping[str, object]) -> None:
     if REQUESTS.isEnabledFor(logging.INFO):
-        known = {name: fact for name, fact in facts.items() if fact != ""} if "" in facts.values() else facts
-        words = [fact if type(fact) in _NUMBERS else _word(fact) for fact in known.values()]
-        text = _template(tuple(known)) % tuple(words)
-        # as `info` makes it, without the search for who called
+        present = (
+            {name: fact for name, fact in facts.items() if fact != ""} if "" in facts.values() else facts
+        )
+        words = [fact if type(fact) in _NUMBERS else _format_value(fact) for fact in present.values()]
+        text = _template(tuple(present)) % tuple(words)
+        # as `info` creates it, without the search for the caller
         record = logging.LogRecord(REQUESTS.name, logging.INFO, "", 0, "%s %s", (kind, text), None)
-        record.fields = {"event": kind, **known}
+        record.fields = {"event": kind, **present}
         REQUESTS.handle(record)
 
 
@@ -154,9 +155,9 @@ def _template(names: tuple[str, ...]) -> str:
     return " ".join([f"{name}=%s" for name in names])
 
 
-def _word(fact: object) -> str:
+def _format_value(fact: object) -> str:
     """
-    >>> _word("claude-x"), _word(True), _word('a "b"')
+    >>> _format_value("claude-x"), _format_value(True), _format_value('a "b"')
     ('claude-x', 'true', '"a \\\\"b\\\\""')
     """
     if isinstance(fact, str):
@@ -164,16 +165,18 @@ def _word(fact: object) -> str:
     return str(fact).lower()
 
 
-def _record(name: str, event: msgspec.Struct) -> None:
+def _log_record(name: str, event: msgspec.Struct) -> None:
     if name:
         facts = msgspec.to_builtins(asdict(event), enc_hook=dict, builtin_types=(datetime,))
-        told = {key: _time(fact) if isinstance(fact, datetime) else fact for key, fact in facts.items()}
-        RECORDS.info("%s", json.dumps({"event": name, **told}))
+        values = {
+            key: _format_time(fact) if isinstance(fact, datetime) else fact for key, fact in facts.items()
+        }
+        RECORDS.info("%s", json.dumps({"event": name, **values}))
 
 
-def _time(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _ms(seconds: float) -> float:
+def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 2)

@@ -1,7 +1,7 @@
-"""Prometheus metrics: listens to what happens, and gives the page that is scraped.
+"""Prometheus metrics: counts events of the hooks, and renders the page that is scraped.
 
-Several workers count in a common folder where there is one (`shared`). What settings and key pools
-tell is found at each scrape, so that it is right also when a rest is over, which nobody tells.
+Several workers count in a common folder if there is one (`multiprocess`). Values of settings and key pools
+are computed at each scrape: no event is emitted when a cool-down ends.
 """
 
 from __future__ import annotations
@@ -13,145 +13,169 @@ from typing import Any
 from ..config import ProviderSettings
 from ..hooks import (
     BreakerRejected,
-    BreakerTurned,
+    BreakerStateChanged,
     Hooks,
-    KeyRested,
-    KeyRests,
+    KeyCooledDown,
+    KeyCooling,
     KeysExhausted,
     KeysTried,
-    Passed,
+    PassthroughServed,
     RecordsLost,
 )
 from ..model import Usage
-from ..records.events import FirstByte, InterceptionEnded, InterceptionStarted, Noted, Prompt, ToolUse
+from ..records.events import (
+    EventRecorded,
+    FirstByte,
+    InterceptionEnded,
+    InterceptionStarted,
+    Prompt,
+    ToolUsage,
+)
 from ..records.journal import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
-from ..waiting import aside
-from . import shared
-from .instruments import METRICS, PREFIX, RESTS, Instruments
+from ..waiting import run_in_pool
+from . import multiprocess
+from .instruments import COOLING, METRICS, PREFIX, Instruments
 
 _OPEN = 1.0
 
 
 class Metrics:
-    """One application's. Those of one process that count in the common folder count as one."""
+    """The metrics of one application. All applications of a process share the common folder's instruments."""
 
     def __init__(
         self, hooks: Hooks, recorder: Recorder, providers: Sequence[tuple[ProviderSettings, KeyPool]]
     ) -> None:
         from prometheus_client import CollectorRegistry, values
 
-        self._common = bool(getattr(values.ValueClass, "_multiprocess", False))
+        self._is_multiprocess = bool(getattr(values.ValueClass, "_multiprocess", False))
         self._registry = CollectorRegistry()
-        self._at = _common() if self._common else Instruments(self._registry)
+        self._instruments = _shared_instruments() if self._is_multiprocess else Instruments(self._registry)
         self._recorder, self._providers = recorder, providers
-        self._until: dict[tuple[str, str, str], float] = {}
+        self._cooling_until: dict[tuple[str, str, str], float] = {}
         for kind, listener in self._listeners().items():
             hooks.on(kind, listener)
 
     def page(self, accept: str) -> tuple[bytes, str]:
-        """The page and its type, as far as `accept` can be followed."""
+        """Returns the page and its media type, chosen by an `Accept` header. Reads files in a thread."""
         from prometheus_client.exposition import choose_encoder
 
-        encode, kind = choose_encoder(accept)
-        spooled = aside(self._recorder.spooled)
-        # in files there is no lock; the registry has gevent's, which no other thread may touch
-        counted = aside(shared.families) if self._common else list(self._registry.collect())
-        return aside(lambda: encode(_Families([*self._shown(counted, spooled)]))), kind
+        encode, media_type = choose_encoder(accept)
+        spooled = run_in_pool(self._recorder.count_spooled)
+        # the registry has gevent's locks, which no other thread may touch; files have none
+        stored = (
+            run_in_pool(multiprocess.collect_families)
+            if self._is_multiprocess
+            else list(self._registry.collect())
+        )
+        return run_in_pool(lambda: encode(_Collector([*self._families(stored, spooled)]))), media_type
 
     def _listeners(self) -> Mapping[type, Any]:
         return {
-            InterceptionStarted: self._started,
-            Noted: self._noted,
+            InterceptionStarted: self._interception_started,
+            EventRecorded: self._event_recorded,
             FirstByte: self._first_byte,
-            InterceptionEnded: self._ended,
-            Passed: lambda told: self._at("passthrough_total", told.provider, told.route, told.method).inc(),
-            BreakerTurned: self._turned,
-            BreakerRejected: self._rejected,
-            KeyRested: self._rested,
-            KeyRests: self._rests,
-            KeysTried: lambda told: self._at("key_pool_failover_attempts", told.provider).observe(told.count),
-            KeysExhausted: self._exhausted,
-            RecordsLost: lambda told: self._at("records_lost_total").inc(told.count),
+            InterceptionEnded: self._interception_ended,
+            PassthroughServed: self._passthrough_served,
+            BreakerStateChanged: self._breaker_state_changed,
+            BreakerRejected: self._breaker_rejected,
+            KeyCooledDown: self._key_cooled_down,
+            KeyCooling: self._key_cooling,
+            KeysTried: self._keys_tried,
+            KeysExhausted: self._keys_exhausted,
+            RecordsLost: self._records_lost,
         }
 
-    def _started(self, told: InterceptionStarted) -> None:
-        one = told.started
-        self._at("interceptions_inflight", one.provider_name, one.model, one.route).inc()
+    def _interception_started(self, event: InterceptionStarted) -> None:
+        started = event.started
+        labels = (started.provider_name, started.model, started.route)
+        self._instruments("interceptions_inflight", *labels).inc()
 
-    def _noted(self, told: Noted) -> None:
-        one, event = told.started, told.event
-        place = (one.provider_name, one.model)
-        if isinstance(event, Prompt):
-            self._at("prompts_total", *place, one.initiator_id, one.client).inc()
-        elif isinstance(event, ToolUse) and event.invocation_error.startswith(NOT_RUN):
+    def _event_recorded(self, event: EventRecorded) -> None:
+        started, recorded = event.started, event.event
+        labels = (started.provider_name, started.model)
+        if isinstance(recorded, Prompt):
+            self._instruments("prompts_total", *labels, started.initiator_id, started.client).inc()
+        elif isinstance(recorded, ToolUsage) and recorded.invocation_error.startswith(NOT_RUN):
             pass
-        elif isinstance(event, ToolUse) and event.injected:
-            self._at("injected_tool_invocations_total", *place, event.server_url, event.tool).inc()
-        elif isinstance(event, ToolUse):
-            self._at("non_injected_tool_selections_total", *place, event.tool).inc()
+        elif isinstance(recorded, ToolUsage) and recorded.injected:
+            names = (recorded.server_url, recorded.tool)
+            self._instruments("injected_tool_invocations_total", *labels, *names).inc()
+        elif isinstance(recorded, ToolUsage):
+            self._instruments("non_injected_tool_selections_total", *labels, recorded.tool).inc()
 
-    def _first_byte(self, told: FirstByte) -> None:
-        self._at("time_to_first_byte_seconds").observe(told.seconds)
-        one = told.started
-        self._at("overhead_seconds", one.provider_name, one.route).observe(told.overhead)
+    def _first_byte(self, event: FirstByte) -> None:
+        self._instruments("time_to_first_byte_seconds").observe(event.seconds)
+        started = event.started
+        self._instruments("overhead_seconds", started.provider_name, started.route).observe(event.overhead)
 
-    def _ended(self, told: InterceptionEnded) -> None:
-        one, ended = told.started, told.ended
-        place, who = (one.provider_name, one.model), (one.initiator_id, one.client)
+    def _interception_ended(self, event: InterceptionEnded) -> None:
+        started, ended = event.started, event.ended
+        labels, user = (started.provider_name, started.model), (started.initiator_id, started.client)
         status = "failed" if ended.error_type else "completed"
-        self._at("interceptions_inflight", *place, one.route).dec()
-        self._at("interceptions_total", *place, status, one.route, "POST", *who).inc()
-        seconds = (ended.ended_at - one.started_at).total_seconds()
-        self._at("interceptions_duration_seconds", *place).observe(max(0.0, seconds))
-        for kind, count in _kinds(ended.usage):
+        self._instruments("interceptions_inflight", *labels, started.route).dec()
+        self._instruments("interceptions_total", *labels, status, started.route, "POST", *user).inc()
+        seconds = (ended.ended_at - started.started_at).total_seconds()
+        self._instruments("interceptions_duration_seconds", *labels).observe(max(0.0, seconds))
+        for kind, count in _token_counts(ended.usage):
             if count > 0:
-                self._at("tokens_total", *place, kind, *who).inc(count)
+                self._instruments("tokens_total", *labels, kind, *user).inc(count)
 
-    def _turned(self, told: BreakerTurned) -> None:
-        place = (told.provider, told.endpoint, told.model)
-        self._at("circuit_breaker_state", *place).set(told.state)
-        if told.state == _OPEN and told.own:
-            self._at("circuit_breaker_trips_total", *place).inc()
+    def _passthrough_served(self, event: PassthroughServed) -> None:
+        self._instruments("passthrough_total", event.provider, event.route, event.method).inc()
 
-    def _rejected(self, told: BreakerRejected) -> None:
-        self._at("circuit_breaker_rejects_total", told.provider, told.endpoint, told.model).inc()
+    def _breaker_state_changed(self, event: BreakerStateChanged) -> None:
+        labels = (event.provider, event.endpoint, event.model)
+        self._instruments("circuit_breaker_state", *labels).set(event.state)
+        if event.state == _OPEN and event.is_local:
+            self._instruments("circuit_breaker_trips_total", *labels).inc()
 
-    def _rested(self, told: KeyRested) -> None:
-        self._at("key_pool_state_transitions_total", told.provider, told.reason).inc()
+    def _breaker_rejected(self, event: BreakerRejected) -> None:
+        self._instruments("circuit_breaker_rejects_total", event.provider, event.endpoint, event.model).inc()
 
-    def _exhausted(self, told: KeysExhausted) -> None:
-        self._at("key_pool_exhaustions_total", told.provider, told.outcome).inc()
+    def _key_cooled_down(self, event: KeyCooledDown) -> None:
+        self._instruments("key_pool_state_transitions_total", event.provider, event.reason).inc()
 
-    def _rests(self, told: KeyRests) -> None:
-        """For the other workers, which have boards of their own."""
-        place = (told.provider, told.key, told.reason)
-        self._until[place] = max(told.until, self._until.get(place, 0.0))
-        self._at(RESTS, *place).set(self._until[place])
+    def _keys_tried(self, event: KeysTried) -> None:
+        self._instruments("key_pool_failover_attempts", event.provider).observe(event.count)
 
-    def _shown(self, counted: Sequence[Any], spooled: int) -> Iterator[Any]:
-        rests: list[KeyRests] = []
-        for family in counted:
-            if family.name == PREFIX + RESTS:
-                rests = [_rest(sample) for sample in family.samples]
+    def _keys_exhausted(self, event: KeysExhausted) -> None:
+        self._instruments("key_pool_exhaustions_total", event.provider, event.outcome).inc()
+
+    def _key_cooling(self, event: KeyCooling) -> None:
+        """Stores the cool-down for the other workers, which may have no shared state."""
+        labels = (event.provider, event.key, event.reason)
+        self._cooling_until[labels] = max(event.until, self._cooling_until.get(labels, 0.0))
+        self._instruments(COOLING, *labels).set(self._cooling_until[labels])
+
+    def _records_lost(self, event: RecordsLost) -> None:
+        self._instruments("records_lost_total").inc(event.count)
+
+    def _families(self, stored: Sequence[Any], spooled: int) -> Iterator[Any]:
+        cooling: list[KeyCooling] = []
+        for family in stored:
+            if family.name == PREFIX + COOLING:
+                cooling = [_to_cooling(sample) for sample in family.samples]
             else:
-                # the workers' files do not have them
-                family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+                # the workers' files have no such samples
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                 yield family
-        yield _family("records_spooled", {(): spooled})
-        yield _family("provider_info", {_info(provider): 1 for provider, _ in self._providers})
-        states: dict[tuple[str, ...], int] = {
+        yield _gauge_family("records_spooled", {(): spooled})
+        yield _gauge_family("provider_info", {_info_labels(provider): 1 for provider, _ in self._providers})
+        yield _gauge_family("key_pool_state", self._key_states(cooling))
+
+    def _key_states(self, cooling: Sequence[KeyCooling]) -> dict[tuple[str, ...], int]:
+        return {
             (provider.name, state): count
             for provider, pool in self._providers
             if pool
-            for state, count in pool.states(one for one in rests if one.provider == provider.name).items()
+            for state, count in pool.states(key for key in cooling if key.provider == provider.name).items()
         }
-        yield _family("key_pool_state", states)
 
 
-class _Families:
-    """What prometheus_client calls a collector."""
+class _Collector:
+    """Implements prometheus_client's interface of a collector."""
 
     def __init__(self, families: Sequence[Any]) -> None:
         self._families = families
@@ -161,14 +185,14 @@ class _Families:
 
 
 @cache
-def _common() -> Instruments:
-    """Two in one process would write over each other's counts."""
-    found = Instruments(None)
-    found.resume(shared.families())
-    return found
+def _shared_instruments() -> Instruments:
+    """One per process: two would overwrite each other's counts."""
+    instruments = Instruments(None)
+    instruments.resume(multiprocess.collect_families())
+    return instruments
 
 
-def _kinds(usage: Usage) -> Iterator[tuple[str, int]]:
+def _token_counts(usage: Usage) -> Iterator[tuple[str, int]]:
     yield "input", usage.input_tokens
     yield "output", usage.output_tokens
     yield "cache_read_input_tokens", usage.cache_read_input_tokens
@@ -176,20 +200,20 @@ def _kinds(usage: Usage) -> Iterator[tuple[str, int]]:
     yield from usage.metadata.items()
 
 
-def _rest(sample: Any) -> KeyRests:
+def _to_cooling(sample: Any) -> KeyCooling:
     labels = sample.labels
-    return KeyRests(labels["provider"], labels["key"], labels["reason"], sample.value)
+    return KeyCooling(labels["provider"], labels["key"], labels["reason"], sample.value)
 
 
-def _info(provider: ProviderSettings) -> tuple[str, str, str]:
+def _info_labels(provider: ProviderSettings) -> tuple[str, str, str]:
     return provider.name, provider.type, "enabled" if provider.enabled else "disabled"
 
 
-def _family(name: str, values: Mapping[tuple[str, ...], int]) -> Any:
+def _gauge_family(name: str, values: Mapping[tuple[str, ...], int]) -> Any:
     from prometheus_client.core import GaugeMetricFamily
 
     metric = METRICS[name]
-    found = GaugeMetricFamily(PREFIX + name, metric.meaning, labels=metric.labels)
+    family = GaugeMetricFamily(PREFIX + name, metric.meaning, labels=metric.labels)
     for labels, value in values.items():
-        found.add_metric(labels, value)
-    return found
+        family.add_metric(labels, value)
+    return family

@@ -1,4 +1,4 @@
-"""A trace's way in and out: https://www.w3.org/TR/trace-context/"""
+"""Propagation of the trace context: https://www.w3.org/TR/trace-context/"""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..hooks import Arrived
-from ..model import Outgoing
+from ..hooks import RequestArrived
+from ..model import UpstreamRequest
 
 _NAMES = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
 
 
-def client_trace(told: Arrived) -> Context:
-    """The trace that a request belongs to; empty where it names none."""
-    return _propagator.extract(dict(zip(_NAMES, (told.traceparent, told.tracestate), strict=True)), Context())
+def client_context(event: RequestArrived) -> Context:
+    """Returns the trace context of a request, empty if it has none."""
+    return _propagator.extract(
+        dict(zip(_NAMES, (event.traceparent, event.tracestate), strict=True)), Context()
+    )
 
 
-def below(span: Span) -> Context:
+def child_context(span: Span) -> Context:
     return set_span_in_context(span, Context())
 
 
-def propagated(outgoing: Outgoing, span: Span) -> Outgoing:
-    """The client's own place in the trace gives way to ours; its state goes on only with its trace."""
+def with_trace_headers(request: UpstreamRequest, span: Span) -> UpstreamRequest:
+    """Replaces the client's trace headers by ours; `tracestate` stays if the trace is the same."""
     carrier: dict[str, str] = {}
-    _propagator.inject(carrier, below(span))
-    kept = tuple(header for header in outgoing.headers if header[0].lower() not in _NAMES)
+    _propagator.inject(carrier, child_context(span))
+    other = tuple(header for header in request.headers if header[0].lower() not in _NAMES)
     added = tuple((name.title(), value) for name, value in carrier.items())
-    return replace(outgoing, headers=(*kept, *added))
+    return replace(request, headers=(*other, *added))

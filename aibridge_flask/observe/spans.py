@@ -1,7 +1,7 @@
-"""Where spans go when they have ended: a real thread sends them to the collector, many at once.
+"""Sends ended spans to the collector, in batches and from a real thread.
 
-The SDK's own batch processor starts its thread in whatever process is forked, and under gevent as a greenlet,
-where encoding holds up the requests: https://github.com/open-telemetry/opentelemetry-python/issues/4298
+The SDK's batch processor starts its thread in every forked process, and under gevent as a greenlet, in which
+encoding blocks the requests: https://github.com/open-telemetry/opentelemetry-python/issues/4298
 """
 
 from __future__ import annotations
@@ -21,58 +21,57 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from ..waiting import after_fork, start_thread
 
 _log = logging.getLogger("aibridge")
-_QUEUE_LIMIT = 4096
-_BATCH = 512
-_DELAY = 1.0
-_TIMEOUT = 5.0
-_END = 5.0
+_MAX_QUEUED = 4096
+_BATCH_SIZE = 512
+_BATCH_SECONDS = 1.0
+_EXPORT_TIMEOUT = 5.0  # seconds
+_CLOSE_TIMEOUT = 5.0  # seconds
 
 
-class Spans(SpanProcessor):
-    """One per application and process: it begins anew after a fork. Takes a span without waiting, and
-    drops it when too many wait."""
+class SpanQueue(SpanProcessor):
+    """One per application and process; it resets itself after a fork. Drops spans if the queue is full."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._begin()
-        after_fork(self, Spans._begin)
+        self._reset()
+        after_fork(self, SpanQueue._reset)
 
-    def _begin(self) -> None:
-        self._lock, self._running = threading.Lock(), False
+    def _reset(self) -> None:
+        self._lock, self._is_running = threading.Lock(), False
         self._queue: SimpleQueue[ReadableSpan | None] = SimpleQueue()
         self._join: Callable[[float], bool] = lambda timeout: True
 
     def on_end(self, span: ReadableSpan) -> None:
         sampled = span.context is not None and span.context.trace_flags.sampled
-        if not sampled or self._queue.qsize() >= _QUEUE_LIMIT:
+        if not sampled or self._queue.qsize() >= _MAX_QUEUED:
             return
-        if not self._running:
+        if not self._is_running:
             self._start()
         self._queue.put(span)
 
     def _start(self) -> None:
         with self._lock:
-            if not self._running:
+            if not self._is_running:
                 self._join = start_thread(self._run)
-                self._running = True
+                self._is_running = True
                 atexit.register(self.shutdown)
 
     def shutdown(self) -> None:
-        """Sends what waits, up to 5 seconds, and ends the thread."""
+        """Sends queued spans, for up to 5 seconds, and ends the thread."""
         atexit.unregister(self.shutdown)
         with self._lock:
-            running, self._running = self._running, False
-        if running:
+            was_running, self._is_running = self._is_running, False
+        if was_running:
             self._queue.put(None)
-            self._join(_END)
+            self._join(_CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         context.attach(context.set_value(context._SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: SLF001
-        here = threading.get_ident()
-        quiet = _Quiet(here)
-        trace_exporter._logger.addFilter(quiet)  # noqa: SLF001
+        thread = threading.get_ident()
+        log_filter = _ThreadFilter(thread)
+        trace_exporter._logger.addFilter(log_filter)  # noqa: SLF001
         try:
-            exporter = trace_exporter.OTLPSpanExporter(self._url, timeout=_TIMEOUT)
+            exporter = trace_exporter.OTLPSpanExporter(self._url, timeout=_EXPORT_TIMEOUT)
             ended = away = False
             while not ended:
                 batch, ended = self._collect()
@@ -81,19 +80,19 @@ class Spans(SpanProcessor):
                     _log.warning("traces cannot be sent to %s and are dropped", self._url)
                 away = not sent if batch else away
             exporter.shutdown()  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001 - told just below
+        except Exception:  # noqa: BLE001 - logged on the next line
             _log.exception("traces end here")
         finally:
-            trace_exporter._logger.removeFilter(quiet)  # noqa: SLF001
+            trace_exporter._logger.removeFilter(log_filter)  # noqa: SLF001
 
     def _collect(self) -> tuple[list[ReadableSpan], bool]:
-        """What comes within a second of the first; the flag tells that it was the last."""
+        """Returns the spans that end within a second of the first; true at the end of the queue."""
         span = self._queue.get()
-        batch, until = [], monotonic() + _DELAY
+        batch, until = [], monotonic() + _BATCH_SECONDS
         try:
             while span is not None:
                 batch.append(span)
-                if len(batch) >= _BATCH:
+                if len(batch) >= _BATCH_SIZE:
                     return batch, False
                 span = self._queue.get(timeout=max(0.0, until - monotonic()))
         except Empty:
@@ -101,12 +100,12 @@ class Spans(SpanProcessor):
         return batch, True
 
 
-class _Quiet(logging.Filter):
-    """Keeps back what the exporter tells of each batch of ours; a host may have one of its own."""
+class _ThreadFilter(logging.Filter):
+    """Drops the exporter's log records of our thread; a host may use the exporter too."""
 
     def __init__(self, thread: int) -> None:
         super().__init__()
         self._thread = thread
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return threading.get_ident() != self._thread  # records need not tell their thread
+        return threading.get_ident() != self._thread  # log records may lack their thread

@@ -6,7 +6,7 @@ from ..config import ProviderSettings
 from .anthropic import Anthropic
 from .copilot import Copilot
 from .openai import OpenAI
-from .table import Provider
+from .provider import Provider
 
 __all__ = ["Anthropic", "Copilot", "OpenAI", "Provider", "build"]
 

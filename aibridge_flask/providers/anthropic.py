@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import ProviderSettings
-from ..config.settings import Aws
+from ..config.settings import AwsSettings
 from ..formats import MESSAGES
 from . import bedrock
-from .table import Provider, common
+from .provider import Provider, common
 
 _MODELS = "/v1/models"
 _FAILURES = frozenset((503, 504, 529))
@@ -37,7 +37,7 @@ def Anthropic(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes 
     )
 
 
-def _on_bedrock(settings: ProviderSettings, aws: Aws) -> Provider:
+def _on_bedrock(settings: ProviderSettings, aws: AwsSettings) -> Provider:
     """What a client sends as a credential is dropped, since requests are signed. One that is switched off
     loads nothing."""
     fields: dict[str, Any] = common(settings, bedrock.default_base_url(aws))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import ProviderSettings
 from ..formats import CHAT, MESSAGES, RESPONSES
-from .table import Provider, common
+from .provider import Provider, common
 
 
 def Copilot(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import ProviderSettings
 from ..formats import CHAT, RESPONSES
-from .table import Provider, common
+from .provider import Provider, common
 
 
 def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider

@@ -1,1 +1,1 @@
-"""Records: what is told of every interception, and how it comes to the database."""
+"""The write side of the records: the events of each interception, and how they reach the database."""

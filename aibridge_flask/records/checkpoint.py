@@ -1,5 +1,6 @@
-"""Brings SQLite's write-ahead log home, in a thread of its own: it waits for the disk, and whoever
-writes would wait with it, and the requests with them.
+"""Checkpoints SQLite's write-ahead log in a separate thread.
+
+A checkpoint waits for the disk. In the writer's thread, the writer and all requests would wait with it.
 
 https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files
 """
@@ -16,21 +17,21 @@ from typing import Any, cast
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..waiting import no_fork, start_thread
+from ..waiting import fork_lock, start_thread
 
 _log = logging.getLogger("aibridge.records")
-_PAUSE = 1.0
+_INTERVAL = 1.0  # seconds
 
 
-class Checkpoints:
-    """One per process that writes to a SQLite database; others have nothing to bring home."""
+class WalCheckpointer:
+    """One per process that writes records. Does nothing for databases other than SQLite."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._error = cast(Any, engine.dialect.dbapi).Error
-        self._log_file = Path(f"{engine.url.database}-wal")
-        self._seen = 0
-        self._end: SimpleQueue[None] = SimpleQueue()
+        self._wal_file = Path(f"{engine.url.database}-wal")
+        self._checkpointed_at = 0
+        self._stop: SimpleQueue[None] = SimpleQueue()
         self._join: Callable[[float], bool] = lambda timeout: True
 
     def start(self) -> None:
@@ -38,28 +39,28 @@ class Checkpoints:
             self._join = start_thread(self._run)
 
     def close(self, timeout: float) -> None:
-        """Ends the thread; waits for that, up to so many seconds."""
-        self._end.put(None)
+        """Ends the thread, and waits up to `timeout` seconds for it."""
+        self._stop.put(None)
         self._join(timeout)
 
     def _run(self) -> None:
         while True:
             try:
-                return self._end.get(timeout=_PAUSE)
+                return self._stop.get(timeout=_INTERVAL)
             except Empty:
-                self._look()
+                self._checkpoint_if_written()
 
-    def _look(self) -> None:
+    def _checkpoint_if_written(self) -> None:
         try:
-            written = self._log_file.stat().st_mtime_ns
-            if written != self._seen:
-                with no_fork():
-                    self._bring_home()
-                self._seen = written
+            modified_at = self._wal_file.stat().st_mtime_ns
+            if modified_at != self._checkpointed_at:
+                with fork_lock():
+                    self._checkpoint()
+                self._checkpointed_at = modified_at
         except (OSError, SQLAlchemyError, self._error) as error:
             _log.debug("the write-ahead log stays: %s", type(error).__name__)
 
-    def _bring_home(self) -> None:
-        """As much as can be without keeping anybody waiting."""
+    def _checkpoint(self) -> None:
+        """Copies as much as possible without blocking readers or writers."""
         with contextlib.closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -1,7 +1,7 @@
-"""What the recorder is told: frozen values, each safe to be told twice.
+"""The events that the recorder takes: frozen values that may be applied repeatedly.
 
-They are upserts keyed by the interception, the turn and the position in it. Structs of msgspec, which
-also writes them to the spool: several are made for each request, and these are made fast.
+They become upserts keyed by interception, turn and position. They are msgspec Structs: several are created
+for each request, and msgspec also encodes them for the spool.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Returns the current time in UTC."""
     return datetime.now(UTC)
 
 
 class Started(Struct, frozen=True):
-    """An interception, told before the upstream is called."""
+    """The start of an interception, recorded before the upstream is called."""
 
     id: str
     initiator_id: str
@@ -45,26 +45,30 @@ class Started(Struct, frozen=True):
 
 
 class Prompt(Struct, frozen=True):
+    """The user's prompt."""
+
     interception_id: str
     prompt: str
     created_at: datetime
 
 
-class Answered(Struct, frozen=True):
-    """The prompt's answer has an id."""
+class PromptAnswered(Struct, frozen=True):
+    """The response to the prompt has an id."""
 
     interception_id: str
     provider_response_id: str
 
 
-class KeyUsed(Struct, frozen=True):
-    """Another credential than the first one served."""
+class CredentialUsed(Struct, frozen=True):
+    """The request was served with another credential than the first one."""
 
     interception_id: str
     credential_hint: str
 
 
-class TokenUse(Struct, frozen=True):
+class TokenUsage(Struct, frozen=True):
+    """The tokens of one upstream response; a later event replaces an earlier one."""
+
     interception_id: str
     turn: int
     provider_response_id: str
@@ -73,7 +77,9 @@ class TokenUse(Struct, frozen=True):
     created_at: datetime
 
 
-class ToolUse(Struct, frozen=True):
+class ToolUsage(Struct, frozen=True):
+    """A tool call of the model; a later event replaces an earlier one."""
+
     interception_id: str
     turn: int
     position: int
@@ -89,6 +95,8 @@ class ToolUse(Struct, frozen=True):
 
 
 class ModelThought(Struct, frozen=True):
+    """Reasoning of the model. `source` is as in `Thought`."""
+
     interception_id: str
     turn: int
     position: int
@@ -98,9 +106,12 @@ class ModelThought(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """How it ended; `status_code` is 0 where no answer came, `first_byte_at` the epoch where no
-    byte came. The cost is that of `parts`, for models may cost more per token in a large request: what each
-    answer used, and the models of which the first that has a price counts."""
+    """The end of an interception. `status_code` is 0 without a response, `first_byte_at` the epoch without a
+    byte.
+
+    `parts` are the usages of its responses, each with the models whose prices apply (the first that has one).
+    They are priced separately: a model may cost more per token in a large request.
+    """
 
     id: str
     ended_at: datetime
@@ -114,33 +125,55 @@ class Ended(Struct, frozen=True):
     parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
 
 
-class TokenUsed(Struct, frozen=True):
+class GatewayTokenUsed(Struct, frozen=True):
     """A gateway token was used."""
 
     token_id: str
     last_used_at: datetime
 
 
-EVENTS = (Started, Prompt, Answered, KeyUsed, TokenUse, ToolUse, ModelThought, Ended, TokenUsed)
-Event = Started | Prompt | Answered | KeyUsed | TokenUse | ToolUse | ModelThought | Ended | TokenUsed
+EVENTS = (
+    Started,
+    Prompt,
+    PromptAnswered,
+    CredentialUsed,
+    TokenUsage,
+    ToolUsage,
+    ModelThought,
+    Ended,
+    GatewayTokenUsed,
+)
+Event = (
+    Started
+    | Prompt
+    | PromptAnswered
+    | CredentialUsed
+    | TokenUsage
+    | ToolUsage
+    | ModelThought
+    | Ended
+    | GatewayTokenUsed
+)
 
 
 class InterceptionStarted(Struct, frozen=True):
-    """It is written, and the upstream is about to be called."""
+    """Hook: the start has been written, and the upstream is about to be called."""
 
     started: Started
 
 
-class Noted(Struct, frozen=True):
-    """Something became known of an interception."""
+class EventRecorded(Struct, frozen=True):
+    """Hook: an event of an interception has been recorded."""
 
     started: Started
     event: Event
 
 
 class FirstByte(Struct, frozen=True):
-    """The first byte of an answer went to the client: seconds since the request was read, and how
-    many of them were not spent waiting for the upstream."""
+    """Hook: the first byte of a response went to the client, `seconds` after the request was read.
+
+    `overhead` are the seconds of these that were not spent waiting for the upstream.
+    """
 
     started: Started
     seconds: float
@@ -148,7 +181,7 @@ class FirstByte(Struct, frozen=True):
 
 
 class InterceptionEnded(Struct, frozen=True):
-    """`first_byte` and `overhead` are as in `FirstByte`, 0 where no byte came."""
+    """Hook: an interception has ended. Seconds are as in `FirstByte`, 0 if no byte was sent."""
 
     started: Started
     ended: Ended

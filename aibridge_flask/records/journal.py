@@ -1,4 +1,4 @@
-"""One interception's record while it grows."""
+"""Records one interception while it runs."""
 
 from __future__ import annotations
 
@@ -8,218 +8,229 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 
-from ..config.settings import Records
+from ..config.settings import RecordSettings
 from ..errors import RecordingFailed
 from ..hooks import Hooks
 from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage
 from .events import (
     EPOCH,
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
+    EventRecorded,
     FirstByte,
     InterceptionEnded,
     InterceptionStarted,
-    KeyUsed,
     ModelThought,
-    Noted,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
     now,
 )
 from .recorder import Recorder
 
 _log = logging.getLogger("aibridge.records")
 NOT_RUN = "not run: "
-_MIXED = f"{NOT_RUN}mixed with client tool calls"
+_MIXED_CALLS = f"{NOT_RUN}mixed with client tool calls"
 _PENDING = "no result yet"
-_UNFINISHED = f"{NOT_RUN}the answer ended before"
+_EARLY_END = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
 
 class Journal:
-    """Tells the recorder what is new. `begin` and the first `end` wait until it is written."""
+    """Turns what happens to an interception into events. `begin` and the first `end` wait for the writer."""
 
-    def __init__(self, recorder: Recorder, keep: Records, hooks: Hooks, started: Started) -> None:
+    def __init__(self, recorder: Recorder, keep: RecordSettings, hooks: Hooks, started: Started) -> None:
+        """`keep` says which contents may be recorded."""
         self._recorder, self._keep, self._hooks = recorder, keep, hooks
         self.id, self._model = started.id, started.model
         self._started = started
-        self._prompted = False
+        self._has_prompt = False
         self._tools: Mapping[str, Tool] = EMPTY
-        self._spent = Usage()
-        self._parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
-        self._number = 0
-        self._begin_turn()
+        self._earlier_usage = Usage()
+        self._earlier_parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
+        self._turn_number = 0
+        self._reset_turn()
         self._digest = hashlib.sha256()
         self._status = 0
         self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
         self._begun = self._sent = self._received = monotonic()
-        self._waited = 0.0
-        self._told = FirstByte(started, 0.0, 0.0)
-        self._ended: tuple[object, ...] = ()
+        self._upstream_seconds = 0.0
+        self._first_byte = FirstByte(started, 0.0, 0.0)
+        self._recorded_end: tuple[object, ...] = ()
         self.exact = True
 
-    def _begin_turn(self) -> None:
+    def _reset_turn(self) -> None:
         self._turn = Turn()
-        self._calls = self._thoughts = 0
-        self._settled: set[int] = set()
-
-    def next_turn(self) -> None:
-        """What is learnt from now on is of the next answer to the same request."""
-        self._spent, self._parts = self._spent.plus(self._turn.usage), (*self._parts, self._part)
-        self._number += 1
-        self._received = monotonic()  # the tools' time is as little ours as the upstream's
-        self._begin_turn()
-
-    def offering(self, tools: Sequence[Tool]) -> None:
-        """Calls of these are the bridge's to make."""
-        self._tools = {tool.id: tool for tool in tools}
+        self._call_count = self._thought_count = 0
+        self._finished_calls: set[int] = set()
 
     def begin(self, prompt: str) -> None:
-        """Raises RecordingFailed; the upstream is then not called."""
-        first: list[Event] = [self._started]
-        self._prompted = bool(prompt) and self._keep.prompts
-        if self._prompted:
-            first.append(Prompt(self.id, prompt, self._started.started_at))
-        self._recorder.write(*first, dear=False)
-        self._hooks.tell(InterceptionStarted(self._started))
-        self._note(first[1:])
+        """Records the start. Raises RecordingFailed; the upstream must not be called then."""
+        events: list[Event] = [self._started]
+        self._has_prompt = bool(prompt) and self._keep.prompts
+        if self._has_prompt:
+            events.append(Prompt(self.id, prompt, self._started.started_at))
+        self._recorder.write(*events, must_keep=False)
+        self._hooks.emit(InterceptionStarted(self._started))
+        self._emit_recorded(events[1:])
 
-    def sending(self) -> None:
-        """From now on it is the upstream's time."""
-        self._waited += self._received - self._sent
+    def set_offered_tools(self, tools: Sequence[Tool]) -> None:
+        """Sets the tools that the bridge runs itself."""
+        self._tools = {tool.id: tool for tool in tools}
+
+    def next_turn(self) -> None:
+        """The facts recorded from now on belong to the next response."""
+        self._earlier_usage = self._earlier_usage.plus(self._turn.usage)
+        self._earlier_parts = (*self._earlier_parts, self._part)
+        self._turn_number += 1
+        self._received = monotonic()  # running tools is neither our overhead nor the upstream's time
+        self._reset_turn()
+
+    def upstream_started(self) -> None:
+        """The request is about to be sent: time counts as the upstream's from now on."""
+        self._upstream_seconds += self._received - self._sent
         self._sent = self._received = monotonic()
 
-    def answered(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
-        """The upstream's head is known, and to which credential it answered; `mask` takes that out of
-        what the upstream says."""
+    def head_received(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
+        """The head of a response was read. `hint` is that of its credential, `mask` hides it in messages."""
         self._status, self._mask = status, mask
         if hint not in ("", self._started.credential_hint):
-            self._record([KeyUsed(self.id, hint)])
+            self._record([CredentialUsed(self.id, hint)])
 
-    def received(self, piece: bytes) -> None:
-        """Bytes of the upstream's answer, as they came."""
-        if not self._told.seconds:
+    def body_received(self, piece: bytes) -> None:
+        """A piece of a response was read."""
+        if not self._first_byte.seconds:
             self._received = monotonic()
         if self._first_byte_at is EPOCH:
             self._first_byte_at = now()
         self._digest.update(piece)
 
-    def giving(self) -> None:
-        """A piece goes to the client."""
-        if not self._told.seconds:
+    def first_byte_sent(self) -> None:
+        """A piece goes to the client. Only the first call has an effect."""
+        if not self._first_byte.seconds:
             seconds = monotonic() - self._begun
-            waited = self._waited + self._received - self._sent
-            self._told = FirstByte(self._started, seconds, seconds - waited)
-            self._hooks.tell(self._told)
+            upstream_seconds = self._upstream_seconds + self._received - self._sent
+            self._first_byte = FirstByte(self._started, seconds, seconds - upstream_seconds)
+            self._hooks.emit(self._first_byte)
 
-    def learn(self, turn: Turn) -> None:
-        """Records what `turn` holds and was not told before."""
-        news = list(self._news(turn))
+    def record_turn(self, turn: Turn) -> None:
+        """Records the facts of `turn` that are new."""
+        events = list(self._new_events(turn))
         self._turn = turn
-        if news:
-            self._record(news)
+        if events:
+            self._record(events)
 
-    def picked(self) -> tuple[ToolCall, ...]:
-        """The calls of this turn that are the bridge's to make."""
+    def injected_calls(self) -> tuple[ToolCall, ...]:
+        """Returns the calls of this turn that the bridge runs itself."""
         return tuple(call for call in self._turn.tool_calls if call.name in self._tools)
 
-    def called(self, call: ToolCall, error: str = "") -> None:
-        """A call of `picked` has its result, or failed."""
+    def record_tool_outcome(self, call: ToolCall, error: str = "") -> None:
+        """Records that a call of `injected_calls` has its result, or failed."""
         calls = enumerate(self._turn.tool_calls)
-        position = next(place for place, one in calls if place not in self._settled and one == call)
-        self._settled.add(position)
-        use = self._use(position, call, now(), error)
-        self._recorder.record(use)
-        self._note([use])
+        unfinished = ((index, other) for index, other in calls if index not in self._finished_calls)
+        position = next(index for index, other in unfinished if other == call)
+        self._finished_calls.add(position)
+        usage = self._tool_usage(position, call, now(), error)
+        self._recorder.record(usage)
+        self._emit_recorded([usage])
 
-    def _record(self, news: list[Event]) -> None:
-        self._recorder.record(*news)
-        self._note([event for event in news if not _is_pending(event)] if self._tools else news)
+    def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
+        """Records the end, with `failure` or else the failure that the response reported.
 
-    def _note(self, news: list[Event]) -> None:
-        if self._hooks.hears(Noted):
-            for event in news:
-                self._hooks.tell(Noted(self._started, event))
+        May be called again to amend the end. Never raises: the client's response must not fail.
+        """
+        failure = failure or self._turn.failure or (Failure() if complete else _NO_LAST_EVENT)
+        recorded_end = (failure, self.exact, self._digest.hexdigest())
+        if recorded_end != self._recorded_end:
+            self._finish_calls(failure)
+            is_first = not self._recorded_end
+            self._recorded_end = recorded_end
+            self._record_end(failure, is_first)
 
-    def _news(self, turn: Turn) -> Iterator[Event]:
-        moment, number = now(), self._number
-        if self._prompted and not number and turn.response_id != self._turn.response_id:
-            yield Answered(self.id, turn.response_id)
+    def _record(self, events: list[Event]) -> None:
+        self._recorder.record(*events)
+        self._emit_recorded([event for event in events if not _is_pending(event)] if self._tools else events)
+
+    def _emit_recorded(self, events: list[Event]) -> None:
+        if self._hooks.has_listeners(EventRecorded):
+            for event in events:
+                self._hooks.emit(EventRecorded(self._started, event))
+
+    def _new_events(self, turn: Turn) -> Iterator[Event]:
+        created_at, number = now(), self._turn_number
+        if self._has_prompt and not number and turn.response_id != self._turn.response_id:
+            yield PromptAnswered(self.id, turn.response_id)
         if turn.usage != self._turn.usage:
-            yield TokenUse(self.id, number, turn.response_id, turn.model, turn.usage, moment)
-        for position, call in enumerate(turn.tool_calls[self._calls :], self._calls):
-            yield self._use(position, call, moment, _PENDING, turn.response_id)
-        self._calls = len(turn.tool_calls)
+            yield TokenUsage(self.id, number, turn.response_id, turn.model, turn.usage, created_at)
+        for position, call in enumerate(turn.tool_calls[self._call_count :], self._call_count):
+            yield self._tool_usage(position, call, created_at, _PENDING, turn.response_id)
+        self._call_count = len(turn.tool_calls)
         if self._keep.thoughts:
-            for position, thought in enumerate(turn.thoughts[self._thoughts :], self._thoughts):
-                yield ModelThought(self.id, number, position, thought.content, thought.source, moment)
-            self._thoughts = len(turn.thoughts)
+            for position, thought in enumerate(turn.thoughts[self._thought_count :], self._thought_count):
+                yield ModelThought(self.id, number, position, thought.content, thought.source, created_at)
+            self._thought_count = len(turn.thoughts)
 
     @property
     def _part(self) -> tuple[Usage, tuple[str, ...]]:
         return self._turn.usage, (self._turn.model, self._model)
 
-    def _use(
-        self, position: int, call: ToolCall, moment: datetime, error: str, response: str = ""
-    ) -> ToolUse:
-        said = call.input if self._keep.tool_inputs else ""
-        place = (self.id, self._number, position, response or self._turn.response_id, call.id, call.item_id)
+    def _tool_usage(
+        self, position: int, call: ToolCall, created_at: datetime, error: str, response_id: str = ""
+    ) -> ToolUsage:
+        input = call.input if self._keep.tool_inputs else ""
+        response_id = response_id or self._turn.response_id
+        keys = (self.id, self._turn_number, position, response_id, call.id, call.item_id)
         tool = self._tools.get(call.name)
         if tool is None:
-            return ToolUse(*place, call.name, said, moment)
-        return ToolUse(*place, tool.name, said, moment, True, tool.server_url, error)
+            return ToolUsage(*keys, call.name, input, created_at)
+        return ToolUsage(*keys, tool.name, input, created_at, True, tool.server_url, error)
 
-    def _leave(self, failure: Failure) -> None:
-        """No call of ours is left without a word on what became of it."""
+    def _finish_calls(self, failure: Failure) -> None:
+        """Records for each injected call without a result why it was not run."""
         if not self._tools:
             return
-        mixed = len(self.picked()) < len(self._turn.tool_calls)
-        why = f"{NOT_RUN}{self._mask(failure.message)}" if failure else _MIXED if mixed else _UNFINISHED
+        is_mixed = len(self.injected_calls()) < len(self._turn.tool_calls)
+        reason = _MIXED_CALLS if is_mixed else _EARLY_END
+        if failure:
+            reason = f"{NOT_RUN}{self._mask(failure.message)}"
         for position, call in enumerate(self._turn.tool_calls):
-            if call.name in self._tools and position not in self._settled:
-                self.called(call, why)
+            if call.name in self._tools and position not in self._finished_calls:
+                self.record_tool_outcome(call, reason)
 
-    def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
-        """The interception is over: with `failure`, else with what the answer itself told.
-        Called again, it amends what it said. Never raises: the client's answer goes on."""
-        told = failure or self._turn.failure or (Failure() if complete else _NO_LAST_EVENT)
-        known = (told, self.exact, self._digest.hexdigest())
-        if known != self._ended:
-            self._leave(told)
-            first = not self._ended
-            self._ended = known
-            self._tell(told, first)
-
-    def _tell(self, told: Failure, first: bool) -> None:
+    def _record_end(self, failure: Failure, is_first: bool) -> None:
         ended = Ended(
             id=self.id,
             ended_at=now(),
             status_code=self._status,
             first_byte_at=self._first_byte_at,
-            error_type=told.type,
-            error_message=self._mask(told.message),
+            error_type=failure.type,
+            error_message=self._mask(failure.message),
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
-            usage=self._spent.plus(self._turn.usage) if self._number else self._turn.usage,
-            parts=(*self._parts, self._part),
+            usage=self._earlier_usage.plus(self._turn.usage) if self._turn_number else self._turn.usage,
+            parts=(*self._earlier_parts, self._part),
         )
         try:
-            if first:
-                self._recorder.write(ended, dear=True)
+            if is_first:
+                self._recorder.write(ended, must_keep=True)
             else:
                 self._recorder.record(ended)
         except RecordingFailed:
             _log.exception("the end of interception %s waits to be written", self.id)
-        if first:
-            if self._first_byte_at is not EPOCH:
-                self.giving()
-            self._hooks.tell(InterceptionEnded(self._started, ended, self._told.seconds, self._told.overhead))
+        if is_first:
+            self._emit_ended(ended)
+
+    def _emit_ended(self, ended: Ended) -> None:
+        if self._first_byte_at is not EPOCH:
+            self.first_byte_sent()
+        first_byte = self._first_byte
+        self._hooks.emit(InterceptionEnded(self._started, ended, first_byte.seconds, first_byte.overhead))
 
 
 def _is_pending(event: Event) -> bool:
-    """Of a call that is ours to make is told once it is made."""
-    return isinstance(event, ToolUse) and event.injected
+    """An injected call is emitted only once it has run."""
+    return isinstance(event, ToolUsage) and event.injected

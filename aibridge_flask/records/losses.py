@@ -1,26 +1,26 @@
-"""How many events were taken and could then be written nowhere. It should stay 0."""
+"""Counts events that were accepted but could not be written. The count should stay 0."""
 
 from __future__ import annotations
 
 from ..hooks import Hooks, RecordsLost
-from ..waiting import from_thread
+from ..waiting import call_from_thread
 
 
-class Losses:
-    """Counted by the writer's thread; told where requests are served."""
+class LossCounter:
+    """Counts in the writer's thread; emits `RecordsLost` in the thread or hub that serves requests."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._count = self._known = 0
-        self._soon = from_thread(self.tell)
+        self._count = self._emitted = 0
+        self._emit_soon = call_from_thread(self.emit)
 
     def add(self, count: int) -> None:
         if count:
             self._count += count
-            self._soon()
+            self._emit_soon()
 
-    def tell(self) -> None:
-        news = self._count - self._known
-        if news:
-            self._known += news
-            self._hooks.tell(RecordsLost(news))
+    def emit(self) -> None:
+        new = self._count - self._emitted
+        if new:
+            self._emitted += new
+            self._hooks.emit(RecordsLost(new))

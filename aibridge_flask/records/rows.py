@@ -1,4 +1,4 @@
-"""Events as rows of their tables: text that every database takes, counts that fit."""
+"""Converts events to rows: text that every database accepts, counts that fit their columns."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import msgspec
 from msgspec.structs import asdict
 
 from .events import (
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
-    KeyUsed,
+    GatewayTokenUsed,
     ModelThought,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    TokenUsed,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 
-_EPOCH_YEAR = 1971
-# PostgreSQL takes no more than a third of a page into an index.
-_CLIP = 500
+_FIRST_YEAR = 1971  # earlier times stand for none
+# PostgreSQL indexes values of up to a third of a page.
+_MAX_INDEXED_LENGTH = 500
 _INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id")
 _NUL = b"\\u0000"
 
 
-def row_of(event: Event) -> dict[str, Any]:
-    """The row; those that update name what they find by `which`."""
-    found: dict[str, Any] = _ROWS[type(event)](event)
-    return found
+def to_row(event: Event) -> dict[str, Any]:
+    """Returns the row of an event. Rows for updates have the key in `which`."""
+    row: dict[str, Any] = _CONVERTERS[type(event)](event)
+    return row
 
 
-def clean(text: str) -> str:
-    """Text that every database takes: no lone surrogates, no NUL.
+def clean_text(text: str) -> str:
+    """Returns text that every database accepts: without lone surrogates and NUL.
 
-    >>> clean("a\\ud800b\\0")
+    >>> clean_text("a\\ud800b\\0")
     'a?b\\ufffd'
     """
     if text.isascii() and "\0" not in text:
@@ -46,8 +46,8 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
-def _cleaned(event: Event) -> dict[str, Any]:
-    """The members of an event; most hold nothing to clean, which is told fastest by its JSON."""
+def _clean_members(event: Event) -> dict[str, Any]:
+    """Returns the members of an event. Its JSON shows fastest that there is nothing to clean, as in most."""
     row = asdict(event)
     try:
         if _NUL not in msgspec.json.encode(event, enc_hook=dict):
@@ -59,78 +59,81 @@ def _cleaned(event: Event) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return clean(value)
+        return clean_text(value)
     if isinstance(value, Mapping):
-        return {clean(key): _clean(inner) for key, inner in value.items()}
+        return {clean_text(key): _clean(inner) for key, inner in value.items()}
     return value
 
 
-def _started(event: Started) -> dict[str, Any]:
-    row = _cleaned(event)
+def _started_row(event: Started) -> dict[str, Any]:
+    row = _clean_members(event)
     for name in _INDEXED:
-        row[name] = row[name][:_CLIP]
+        row[name] = row[name][:_MAX_INDEXED_LENGTH]
     return row
 
 
-def _prompt(event: Prompt) -> dict[str, Any]:
+def _prompt_row(event: Prompt) -> dict[str, Any]:
     return {
         "interception_id": event.interception_id,
-        "prompt": clean(event.prompt),
+        "prompt": clean_text(event.prompt),
         "created_at": event.created_at,
     }
 
 
-def _tokens(event: TokenUse) -> dict[str, Any]:
+def _token_usage_row(event: TokenUsage) -> dict[str, Any]:
     usage = event.usage
     return {
         "interception_id": event.interception_id,
         "turn": event.turn,
-        "provider_response_id": clean(event.provider_response_id),
-        "model": clean(event.model),
-        "input_tokens": _bounded(usage.input_tokens),
-        "output_tokens": _bounded(usage.output_tokens),
-        "cache_read_input_tokens": _bounded(usage.cache_read_input_tokens),
-        "cache_write_input_tokens": _bounded(usage.cache_write_input_tokens),
-        "metadata": {clean(key): _bounded(count) for key, count in usage.metadata.items()},
+        "provider_response_id": clean_text(event.provider_response_id),
+        "model": clean_text(event.model),
+        "input_tokens": _to_bigint(usage.input_tokens),
+        "output_tokens": _to_bigint(usage.output_tokens),
+        "cache_read_input_tokens": _to_bigint(usage.cache_read_input_tokens),
+        "cache_write_input_tokens": _to_bigint(usage.cache_write_input_tokens),
+        "metadata": {clean_text(key): _to_bigint(count) for key, count in usage.metadata.items()},
         "created_at": event.created_at,
     }
 
 
-def _tool(event: ToolUse) -> dict[str, Any]:
-    row = _cleaned(event)
-    return {**row, "tool_call_id": row["tool_call_id"][:_CLIP]}
+def _tool_usage_row(event: ToolUsage) -> dict[str, Any]:
+    row = _clean_members(event)
+    return {**row, "tool_call_id": row["tool_call_id"][:_MAX_INDEXED_LENGTH]}
 
 
-def _ended(event: Ended) -> dict[str, Any]:
+def _ended_row(event: Ended) -> dict[str, Any]:
     return {
         "which": event.id,
         "new_ended_at": event.ended_at,
         "new_status_code": event.status_code or None,
-        "new_first_byte_at": _known(event.first_byte_at),
+        "new_first_byte_at": _time_or_none(event.first_byte_at),
         "new_error_type": event.error_type,
-        "new_error_message": clean(event.error_message),
+        "new_error_message": clean_text(event.error_message),
         "new_wire_exact": event.wire_exact,
         "new_response_sha256": event.response_sha256,
     }
 
 
-def _known(moment: datetime) -> datetime | None:
-    return moment if moment.year >= _EPOCH_YEAR else None
+def _time_or_none(moment: datetime) -> datetime | None:
+    return moment if moment.year >= _FIRST_YEAR else None
 
 
-def _bounded(count: int) -> int:
-    """A count from an upstream that says anything still fits its column."""
+def _to_bigint(count: int) -> int:
+    """Clips a count, so that whatever an upstream sends fits the column."""
     return max(0, min(count, (1 << 53) - 1))
 
 
-_ROWS: Mapping[type, Any] = {
-    Started: _started,
-    Prompt: _prompt,
-    Answered: lambda event: {"which": event.interception_id, "answer": clean(event.provider_response_id)},
-    KeyUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
-    TokenUse: _tokens,
-    ToolUse: _tool,
-    ModelThought: _cleaned,
-    Ended: _ended,
-    TokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
+_CONVERTERS: Mapping[type, Any] = {
+    Started: _started_row,
+    Prompt: _prompt_row,
+    PromptAnswered: lambda event: {
+        "which": event.interception_id,
+        "answer": clean_text(event.provider_response_id),
+    },
+    CredentialUsed: lambda event: {"which": event.interception_id, "hint": event.credential_hint},
+    TokenUsage: _token_usage_row,
+    ToolUsage: _tool_usage_row,
+    ModelThought: _clean_members,
+    Ended: _ended_row,
+    GatewayTokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
 }

@@ -1,5 +1,7 @@
-"""A statement compiled once, for the driver's own cursor. SQLAlchemy would look it up and convert each
-value at every use, which costs more than writing the rows."""
+"""A statement that is compiled once, and runs on the driver's cursor.
+
+SQLAlchemy looks a statement up and converts each value at every use, which costs more than writing the rows.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from .tables import UtcTime
 
 
 class Statement:
-    """An insert or update of many rows with the same members, or a question with one row's."""
+    """An insert or update of many rows with the same members, or a query with the parameters of one row."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         self._statement, self._dialect = statement, dialect
-        self._by_place = dialect.positional
+        self._is_positional = dialect.positional
         self._sql = ""
         self._names: tuple[str, ...] = ()
-        self._pick: Callable[[Any], tuple[Any, ...]] = tuple
-        self._converted: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
-        self._own: Mapping[str, Any] = {}
+        self._select: Callable[[Any], tuple[Any, ...]] = tuple
+        self._converters: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
+        self._defaults: Mapping[str, Any] = {}
 
     def run(self, cursor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._sql:
@@ -32,39 +34,41 @@ class Statement:
         cursor.executemany(self._sql, [self._values(row) for row in rows])
 
     def first(self, cursor: Any, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What is found first, or nothing."""
+        """Returns the first row of the result, or ()."""
         if not self._sql:
             self._compile(row)
-        cursor.execute(self._sql, self._values({**self._own, **row}))
+        cursor.execute(self._sql, self._values({**self._defaults, **row}))
         return tuple(cursor.fetchone() or ())
 
     def _compile(self, row: Mapping[str, Any]) -> None:
         insert = self._statement.is_insert
         compiled = self._statement.compile(dialect=self._dialect, column_keys=list(row) if insert else None)
-        self._own = compiled.params
+        self._defaults = compiled.params
         self._names = tuple(compiled.positiontup or compiled.params)
-        self._pick = itemgetter(*self._names)  # each statement has two parameters at least
-        made = [(place, self._converter(compiled.binds[name].type)) for place, name in enumerate(self._names)]
-        self._converted = tuple((place, convert) for place, convert in made if convert is not None)
+        self._select = itemgetter(*self._names)  # returns a tuple: each statement has at least two parameters
+        converters = [
+            (index, self._converter(compiled.binds[name].type)) for index, name in enumerate(self._names)
+        ]
+        self._converters = tuple((index, convert) for index, convert in converters if convert is not None)
         self._sql = str(compiled)
 
     def _converter(self, kind: Any) -> Callable[[Any], Any] | None:
-        """What the driver does not know itself."""
+        """Returns the conversion that the driver lacks, or None."""
         if isinstance(kind, JSON):
-            return _json
-        return _sqlite_time if self._by_place and isinstance(kind, UtcTime | DateTime) else None
+            return _to_json
+        return _to_sqlite_time if self._is_positional and isinstance(kind, UtcTime | DateTime) else None
 
     def _values(self, row: Mapping[str, Any]) -> Any:
-        values = list(self._pick(row))
-        for place, convert in self._converted:
-            values[place] = convert(values[place])
-        return values if self._by_place else dict(zip(self._names, values, strict=True))
+        values = list(self._select(row))
+        for index, convert in self._converters:
+            values[index] = convert(values[index])
+        return values if self._is_positional else dict(zip(self._names, values, strict=True))
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _to_json(value: Mapping[str, Any]) -> str:
     return msgspec.json.encode(value, enc_hook=dict).decode() if value else "{}"
 
 
-def _sqlite_time(value: datetime | None) -> str | None:
-    """As SQLAlchemy's types keep it, from where they read it."""
+def _to_sqlite_time(value: datetime | None) -> str | None:
+    """Returns the format in which SQLAlchemy's types read it."""
     return None if value is None else value.replace(tzinfo=None).isoformat(" ", "microseconds")

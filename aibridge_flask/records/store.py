@@ -1,4 +1,4 @@
-"""Writes events into the tables, a batch in one transaction."""
+"""Writes events to the tables, one transaction per batch."""
 
 from __future__ import annotations
 
@@ -18,67 +18,69 @@ from ..model import Usage
 from . import tables
 from .events import (
     EVENTS,
-    Answered,
+    CredentialUsed,
     Ended,
     Event,
-    KeyUsed,
+    GatewayTokenUsed,
     ModelThought,
     Prompt,
+    PromptAnswered,
     Started,
-    TokenUse,
-    TokenUsed,
-    ToolUse,
+    TokenUsage,
+    ToolUsage,
 )
 from .prices import UNKNOWN, cost_micros
-from .rows import row_of
+from .rows import to_row
 from .statement import Statement
 
 _log = logging.getLogger("aibridge.records")
-_BAD = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
-_MOST = 1 << 53
+_ROW_ERRORS = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
+_MAX_COST = 1 << 53
 _INTERRUPTED = "the worker that served it died"
 
 
-class StoreDown(Exception):
-    """The database is away or locked; nothing of the batch was written."""
+class DatabaseDown(Exception):
+    """The database is away or locked. Nothing of the batch was written."""
 
 
-class Refused(Exception):
-    """The database will never take this; nothing of the batch was written."""
+class RowsRejected(Exception):
+    """The database rejects a row of the batch. Nothing of the batch was written."""
 
 
 class Store:
-    """Owned by one thread; keeps one connection open."""
+    """Used by one thread; keeps one connection open."""
 
     def __init__(self, engine: Engine, worker_id: str, prices: Mapping[str, Price]) -> None:
         self._engine, self._worker_id, self._prices = engine, worker_id, prices
         self._connection: Connection | None = None
         driver: Any = engine.dialect.dbapi
         self._error = driver.Error
-        self._bad = tuple(getattr(driver, name) for name in _BAD)
+        self._row_errors = tuple(getattr(driver, name) for name in _ROW_ERRORS)
         self._begin = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else ""
         insert = import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            Answered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
-            KeyUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
-            TokenUse: _upsert(insert, tables.token_usages),
-            ToolUse: _upsert(insert, tables.tool_usages),
+            PromptAnswered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
+            CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
+            TokenUsage: _upsert(insert, tables.token_usages),
+            ToolUsage: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
-            Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END}),
-            TokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
-            _PARENT: _PARENT,
-            _PLACE: _PLACE,
+            Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END_COLUMNS}),
+            GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
+            _FIND_PARENT: _FIND_PARENT,
+            _SET_THREAD: _SET_THREAD,
         }
         self._renewal = _upsert(insert, tables.workers)
-        self._statements = {key: Statement(made, engine.dialect) for key, made in statements.items()}
+        self._statements = {
+            key: Statement(statement, engine.dialect) for key, statement in statements.items()
+        }
 
     def write(self, events: Iterable[Event]) -> None:
-        """All of them or none. Raises StoreDown, Refused."""
+        """Writes all events or none. Raises DatabaseDown, RowsRejected."""
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
         for event in events:
-            row = row_of(event)
+            row = to_row(event)
             if isinstance(event, Ended):
                 row["new_cost_micros"] = self._cost(event)
             rows[type(event)].append(row)
@@ -86,10 +88,10 @@ class Store:
             self._write(cursor, rows)
 
     def write_each(self, events: list[Event]) -> int:
-        """Together if that can be, else one by one; gives how many are bad. Raises StoreDown."""
+        """Writes events together, else one by one. Returns how many were rejected. Raises DatabaseDown."""
         try:
             self.write(events)
-        except Refused as error:
+        except RowsRejected as error:
             if len(events) > 1:
                 return sum(self.write_each([event]) for event in events)
             _log.error("a record could not be written: %s", error)
@@ -97,19 +99,19 @@ class Store:
         return 0
 
     def renew(self, worker_id: str, host: str, moment: datetime) -> None:
-        """The worker lives. Raises StoreDown."""
+        """Renews a worker's row. Raises DatabaseDown."""
         row = {"id": worker_id, "host": host, "seen_at": moment}
         with self._transaction() as connection:
             connection.execute(self._renewal, row)
 
-    def absent(self, since: datetime) -> list[str]:
-        """Workers that were not seen since then. Raises StoreDown."""
+    def expired_workers(self, since: datetime) -> list[str]:
+        """Returns the ids of workers that were last seen before `since`. Raises DatabaseDown."""
         c = tables.workers.c
         with self._transaction() as connection:
             return list(connection.scalars(sa.select(c.id).where(c.seen_at < since)))
 
-    def interrupt(self, worker_id: str, moment: datetime) -> int:
-        """Closes what a dead worker left open; gives how many. Raises StoreDown."""
+    def interrupt_worker(self, worker_id: str, moment: datetime) -> int:
+        """Closes the open interceptions of a dead worker; returns how many. Raises DatabaseDown."""
         c = tables.interceptions.c
         closing = sa.update(tables.interceptions).where(c.worker_id == worker_id, c.ended_at.is_(None))
         values = {"ended_at": moment, "error_type": "interrupted", "error_message": _INTERRUPTED}
@@ -118,13 +120,13 @@ class Store:
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
         return count
 
-    def forget(self, worker_id: str) -> None:
-        """The worker ends in good order. Raises StoreDown."""
+    def delete_worker(self, worker_id: str) -> None:
+        """Deletes the row of a worker that ends. Raises DatabaseDown."""
         with self._transaction() as connection:
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
 
     def close(self) -> None:
-        """Ends the connection; the next write opens another."""
+        """Closes the connection; the next write opens another."""
         if self._connection is not None:
             with contextlib.suppress(SQLAlchemyError):
                 self._connection.close()
@@ -132,18 +134,18 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """One transaction. Raises StoreDown."""
+        """One transaction. Raises DatabaseDown."""
         try:
             connection = self._open()
             with connection.begin():
                 yield connection
         except SQLAlchemyError as error:
             self.close()
-            raise StoreDown(_name(error)) from None
+            raise DatabaseDown(_driver_error(error)) from None
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[Any]:
-        """One transaction on the driver's own cursor. Raises StoreDown, Refused."""
+        """One transaction on the driver's cursor. Raises DatabaseDown, RowsRejected."""
         try:
             driver: Any = self._open().connection.dbapi_connection
             cursor = driver.cursor()
@@ -151,21 +153,21 @@ class Store:
                 cursor.execute(self._begin)
             yield cursor
             driver.commit()
-        except self._bad as error:
+        except self._row_errors as error:
             self.close()
-            raise Refused(type(error).__name__) from None
+            raise RowsRejected(type(error).__name__) from None
         except (self._error, SQLAlchemyError) as error:
             self.close()
-            raise StoreDown(_name(error)) from None
+            raise DatabaseDown(_driver_error(error)) from None
 
     def _cost(self, event: Ended) -> int | None:
-        told = [part for part in event.parts if part[0] != Usage()]
+        parts = [part for part in event.parts if part[0] != Usage()]
         try:
-            costs = [cost_micros(usage, models, self._prices) for usage, models in told]
-        except (ArithmeticError, ValueError):  # counts that no model ever has
+            costs = [cost_micros(usage, models, self._prices) for usage, models in parts]
+        except (ArithmeticError, ValueError):  # absurd counts
             return None
         cost = sum(costs) if costs and UNKNOWN not in costs else UNKNOWN
-        return cost if UNKNOWN < cost < _MOST else None
+        return cost if UNKNOWN < cost < _MAX_COST else None
 
     def _open(self) -> Connection:
         if self._connection is None:
@@ -180,24 +182,26 @@ class Store:
                 self._statements[kind].run(cursor, rows[kind])
         for row in rows[Started]:
             if row["correlating_tool_call_id"]:
-                self._place_in_thread(cursor, row)
+                self._link_to_thread(cursor, row)
 
-    def _place_in_thread(self, cursor: Any, row: Mapping[str, Any]) -> None:
-        """The interception in which the model asked for the tool whose result this one carries is
-        its parent; the newest, where a conversation was forked or replayed."""
-        found = self._statements[_PARENT].first(cursor, row)
-        if found:
-            parent, root = found
-            place = {"which": row["id"], "parent": parent, "root": root or parent}
-            self._statements[_PLACE].run(cursor, [place])
+    def _link_to_thread(self, cursor: Any, row: Mapping[str, Any]) -> None:
+        """Links an interception to the one in which the model called the tool whose result it carries.
+
+        If a conversation was forked or replayed, the newest one is the parent.
+        """
+        thread = self._statements[_FIND_PARENT].first(cursor, row)
+        if thread:
+            parent, root = thread
+            links = {"which": row["id"], "parent": parent, "root": root or parent}
+            self._statements[_SET_THREAD].run(cursor, [links])
 
 
-def _name(error: Exception) -> str:
-    """What the driver called it."""
+def _driver_error(error: Exception) -> str:
+    """Returns the class name of the driver's error."""
     return type(error.orig if isinstance(error, DBAPIError) else error).__name__
 
 
-_PARENT = (
+_FIND_PARENT = (
     sa.select(tables.interceptions.c.id, tables.interceptions.c.thread_root_id)
     .join(tables.tool_usages)
     .where(
@@ -214,16 +218,16 @@ _PARENT = (
 def _upsert(insert: Any, table: Table) -> Any:
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
-    fresh = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=fresh)
+    new_values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=new_values)
 
 
 def _update(key: Column[Any], **parameters: str) -> Any:
-    """Sets columns of the row whose `key` is `which`, each from the parameter named beside it."""
+    """Returns an update of the row whose `key` is `which`. `parameters` maps columns to parameter names."""
     values: dict[Any, Any] = {name: sa.bindparam(parameter) for name, parameter in parameters.items()}
     return sa.update(key.table).where(key == sa.bindparam("which")).values(values)
 
 
-_PLACE = _update(tables.interceptions.c.id, thread_parent_id="parent", thread_root_id="root")
-_END = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
+_SET_THREAD = _update(tables.interceptions.c.id, thread_parent_id="parent", thread_root_id="root")
+_END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
         "wire_exact", "response_sha256", "cost_micros")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tables, for SQLite and PostgreSQL alike. Alembic brings a database to them (`migrations/`)."""
+"""The tables, for SQLite and PostgreSQL. Alembic migrates existing databases (`migrations/`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WHERE = "where"
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A point in time; SQLite keeps no zone, so UTC goes in and comes out."""
+    """A point in time in UTC; SQLite stores no zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,12 +47,12 @@ def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default="0")
 
 
-def _owner(**options: Any) -> Column[str]:
+def _interception_id(**options: Any) -> Column[str]:
     key = ForeignKey("interceptions.id", ondelete="CASCADE")
     return Column("interception_id", String(36), key, primary_key=True, **options)
 
 
-def _place(name: str) -> Column[int]:
+def _position(name: str) -> Column[int]:
     return Column(name, Integer, primary_key=True, autoincrement=False)
 
 
@@ -61,13 +61,12 @@ def _time(name: str, nullable: bool = False) -> Column[Any]:
 
 
 def _index(name: str, column: str, where: str) -> Index:
-    """An index of the rows that are looked for in it, and no others."""
+    """A partial index, of the rows that are searched for."""
     return Index(name, column, info={_WHERE: where})
 
 
-def narrow(dialect: str) -> None:
-    """Lets such indexes be created as they are meant. Said above for every dialect, it would load them all,
-    which takes 2 MB."""
+def use_partial_indexes(dialect: str) -> None:
+    """Makes the indexes partial for one dialect: declared for all, they would import all dialects (2 MB)."""
     for index in interceptions.indexes:
         if _WHERE in index.info:
             index.dialect_kwargs[f"{dialect}_where"] = text(index.info[_WHERE])
@@ -115,8 +114,8 @@ interceptions = Table(
 token_usages = Table(
     "token_usages",
     metadata,
-    _owner(),
-    _place("turn"),
+    _interception_id(),
+    _position("turn"),
     _text("provider_response_id"),
     _text("model"),
     _count("input_tokens"),
@@ -130,7 +129,7 @@ token_usages = Table(
 user_prompts = Table(
     "user_prompts",
     metadata,
-    _owner(),
+    _interception_id(),
     _text("provider_response_id"),
     _text("prompt"),
     _time("created_at"),
@@ -139,9 +138,9 @@ user_prompts = Table(
 tool_usages = Table(
     "tool_usages",
     metadata,
-    _owner(),
-    _place("turn"),
-    _place("position"),
+    _interception_id(),
+    _position("turn"),
+    _position("position"),
     _text("provider_response_id"),
     _text("tool_call_id"),
     _text("item_id"),
@@ -157,9 +156,9 @@ tool_usages = Table(
 model_thoughts = Table(
     "model_thoughts",
     metadata,
-    _owner(),
-    _place("turn"),
-    _place("position"),
+    _interception_id(),
+    _position("turn"),
+    _position("position"),
     _text("content"),
     _text("source"),
     _time("created_at"),

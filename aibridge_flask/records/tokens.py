@@ -1,5 +1,7 @@
-"""Gateway tokens: shown once, stored as a digest. Each has 256 random bits, so that a plain
-SHA-256 cannot be searched."""
+"""Gateway tokens: shown once, stored as a digest.
+
+Each has 256 random bits, so a plain SHA-256 cannot be inverted by search.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from ..model import new_id
 from .events import now
 from .tables import gateway_tokens
 
-_BYTES = 32
+_RANDOM_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it is stored; `expires_at`, `revoked_at` and `last_used_at` hold one time or none."""
+    """A stored token. `expires_at`, `revoked_at` and `last_used_at` hold one time or none."""
 
     id: str
     user: str
@@ -34,18 +36,18 @@ class Token:
     last_used_at: tuple[datetime, ...]
 
     @property
-    def valid(self) -> bool:
+    def is_valid(self) -> bool:
         return not self.revoked_at and not any(moment <= now() for moment in self.expires_at)
 
 
 def digest(token: str) -> str:
-    """What is stored of a token."""
+    """Returns the digest that is stored for a token."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def create(engine: Engine, user: str, admin: bool, days: int) -> str:
-    """A new token for `user`, valid for `days` (0: for ever); the only time that it is shown."""
-    token = TOKEN_PREFIX + secrets.token_urlsafe(_BYTES)
+    """Creates a token for `user`, valid for `days` (0: without end). Returns it, which is shown only now."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     row = {
         "id": new_id(),
         "digest": digest(token),
@@ -60,18 +62,18 @@ def create(engine: Engine, user: str, admin: bool, days: int) -> str:
     return token
 
 
-def find(engine: Engine, token_digest: str) -> Iterator[Token]:
-    """The token of a digest, if there is one."""
+def find_by_digest(engine: Engine, token_digest: str) -> Iterator[Token]:
+    """Yields the token with this digest, if there is one."""
     return _select(engine, gateway_tokens.c.digest == token_digest)
 
 
-def listed(engine: Engine) -> Iterator[Token]:
-    """All tokens, oldest first."""
+def list_tokens(engine: Engine) -> Iterator[Token]:
+    """Yields all tokens, the oldest first."""
     return _select(engine, sa.true())
 
 
 def revoke(engine: Engine, id: str) -> bool:
-    """Revokes a token for good; false where there is none of this id, or it is revoked already."""
+    """Revokes a token. Returns false if there is none with this id, or it is already revoked."""
     c = gateway_tokens.c
     statement = sa.update(gateway_tokens).where(c.id == id, c.revoked_at.is_(None))
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
@@ -91,11 +93,11 @@ def _token(row: RowMapping) -> Token:
         admin=row["admin"],
         hint=row["hint"],
         created_at=row["created_at"],
-        expires_at=_maybe(row["expires_at"]),
-        revoked_at=_maybe(row["revoked_at"]),
-        last_used_at=_maybe(row["last_used_at"]),
+        expires_at=_optional(row["expires_at"]),
+        revoked_at=_optional(row["revoked_at"]),
+        last_used_at=_optional(row["last_used_at"]),
     )
 
 
-def _maybe(moment: datetime | None) -> tuple[datetime, ...]:
+def _optional(moment: datetime | None) -> tuple[datetime, ...]:
     return (moment,) if moment is not None else ()

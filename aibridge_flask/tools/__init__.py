@@ -1,6 +1,6 @@
-"""The tools of the configured MCP servers: which there are, and how they are called."""
+"""The tools of the configured MCP servers: which ones there are, and how they are called."""
 
-from .calls import Called, Calls
+from .tool_run import ToolOutcome, ToolRun
 from .toolbox import ToolBox
 
-__all__ = ["Called", "Calls", "ToolBox"]
+__all__ = ["ToolBox", "ToolOutcome", "ToolRun"]

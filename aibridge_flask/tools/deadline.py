@@ -1,4 +1,4 @@
-"""Waits that end: at a deadline over all of them, or as soon as somebody is wanted elsewhere."""
+"""Clients whose waits end early: at a deadline over all waits, or when an interrupt is requested."""
 
 from __future__ import annotations
 
@@ -7,71 +7,72 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from ..errors import ClientGone
-from ..waiting import NOBODY, Client
+from ..errors import ClientDisconnected
+from ..waiting import UNWATCHED, Client
 
 T = TypeVar("T")
-_LOOK = 0.5
+_POLL_SECONDS = 0.5
 
 
 class Deadline:
-    """A Client whose waits last `seconds` all together, however the bytes drip."""
+    """A Client whose waits take `seconds` in total, however slowly the bytes arrive."""
 
     def __init__(self, client: Client, seconds: float) -> None:
         self._client, self._end = client, monotonic() + seconds
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return monotonic() >= self._end
 
-    def step(self) -> Deadline:
-        """One of several waits with the same end, to be shortened by itself."""
+    def copy(self) -> Deadline:
+        """Returns a deadline with the same end, which can be shortened separately."""
         return Deadline(self._client, self._end - monotonic())
 
     def shorten(self, seconds: float) -> None:
+        """Moves the end to `seconds` from now, unless it is earlier."""
         self._end = min(self._end, monotonic() + seconds)
 
     def check(self) -> None:
         self._client.check()
 
-    def during(self, call: Callable[[], T]) -> T:
-        return self._client.during(call)
+    def wait_for(self, call: Callable[[], T]) -> T:
+        return self._client.wait_for(call)
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        self._client.send(upstream, data, self._left(timeout))
+        self._client.send(upstream, data, self._remaining(timeout))
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
-        return self._client.recv(upstream, size, self._left(timeout), dry)
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        return self._client.recv(upstream, size, self._remaining(timeout), drained)
 
     def close(self) -> None:
-        """The client is watched on: it is not ours."""
+        """Does not close the client, which belongs to the caller."""
 
-    def _left(self, timeout: float) -> float:
-        left = self._end - monotonic()
-        if left <= 0:
+    def _remaining(self, timeout: float) -> float:
+        remaining = self._end - monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        return min(left, timeout)
+        return min(remaining, timeout)
 
 
-class Listener:
-    """A Client that leaves when it is `wanted` elsewhere."""
+class InterruptibleClient:
+    """A Client that disconnects when `is_interrupted` returns true."""
 
-    def __init__(self, wanted: Callable[[], bool]) -> None:
-        self._wanted = wanted
-        self.during, self.send, self.close = NOBODY.during, NOBODY.send, NOBODY.close
+    def __init__(self, is_interrupted: Callable[[], bool]) -> None:
+        self._is_interrupted = is_interrupted
+        self.wait_for, self.send, self.close = UNWATCHED.wait_for, UNWATCHED.send, UNWATCHED.close
 
     def check(self) -> None:
-        if self._wanted():
-            raise ClientGone
+        if self._is_interrupted():
+            raise ClientDisconnected
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         end = monotonic() + timeout
         while True:
             self.check()
-            left = end - monotonic()
-            if left <= 0:
+            remaining = end - monotonic()
+            if remaining <= 0:
                 raise TimeoutError
             try:
-                return NOBODY.recv(upstream, size, min(left, _LOOK))
+                return UNWATCHED.recv(upstream, size, min(remaining, _POLL_SECONDS))
             except TimeoutError:
                 continue

@@ -1,6 +1,6 @@
-"""Where one MCP server is reached: HTTP there and back, under a deadline.
+"""HTTP requests to one MCP server, under a deadline.
 
-Whatever fails becomes a ToolError here, and what was configured as a header stays out of it.
+Every failure becomes a ToolError, without the values of configured headers.
 """
 
 from __future__ import annotations
@@ -10,107 +10,114 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..config.settings import McpServer, Settings
+from ..config.settings import McpServerSettings, Settings
 from ..errors import ToolError, UpstreamError, UpstreamTimeout
 from ..headers import find
-from ..model import HeaderList, Outgoing
-from ..upstream.transport import Transport, WireAnswer
-from . import messages
+from ..model import HeaderList, UpstreamRequest
+from ..upstream.transport import Transport, WireResponse
+from . import jsonrpc
 from .deadline import Deadline
-from .messages import Message, error_text
+from .jsonrpc import Message, error_text
 
-LATE = "the MCP server did not answer in time"
-_STREAM = "text/event-stream"
+TIMED_OUT = "the MCP server did not answer in time"
+_EVENT_STREAM = "text/event-stream"
 _OWN_HEADERS = (
     ("User-Agent", "aibridge"),
-    ("Accept", f"application/json, {_STREAM}"),
+    ("Accept", f"application/json, {_EVENT_STREAM}"),
     ("Accept-Encoding", "identity"),
     ("Content-Type", "application/json"),
 )
-_NEVER = 3600.0  # the deadline counts
-_TEXT_LIMIT = 1000
+_NO_TIMEOUT = 3600.0  # seconds; the deadline ends earlier
+_MAX_MESSAGE_LENGTH = 1000
 
 
-class _Way(NamedTuple):
+class _ServerTransport(NamedTuple):
     ca_file: str
     proxy: str
 
 
 class SessionLost(ToolError):
-    """The server does not know the session any more."""
+    """The server no longer knows the session."""
 
 
 class Endpoint:
-    """`agreed` are the headers of a session."""
+    """The HTTP endpoint of a server. `session_headers` are those of an MCP session."""
 
-    def __init__(self, server: McpServer, settings: Settings) -> None:
+    def __init__(self, server: McpServerSettings, settings: Settings) -> None:
         self._url = server.url
         configured = tuple((name, secret.value) for name, secret in server.headers.items())
-        named = {name.lower() for name, _ in configured}
+        names = {name.lower() for name, _ in configured}
         own = (("Host", urlsplit(server.url).netloc), *_OWN_HEADERS)
-        self._headers = (*(one for one in own if one[0].lower() not in named), *configured)
+        self._headers = (*(field for field in own if field[0].lower() not in names), *configured)
         self._secrets = {part for _, value in configured for part in (value, *value.split()) if len(part) > 3}
-        connect = min(settings.connect_timeout, settings.mcp.tool_timeout)
-        way = _Way(settings.ca_file, "" if _is_local(server.url) else settings.proxy)
-        self._transport = Transport(way, server.url, connect, _NEVER)
+        connect_timeout = min(settings.connect_timeout, settings.mcp.tool_timeout)
+        transport = _ServerTransport(settings.ca_file, "" if _is_local(server.url) else settings.proxy)
+        self._transport = Transport(transport, server.url, connect_timeout, _NO_TIMEOUT)
 
     def close(self) -> None:
-        """Ends the connections that wait for a next request."""
+        """Closes idle connections."""
         self._transport.close()
 
     @contextlib.contextmanager
     def post(
-        self, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
-    ) -> Iterator[WireAnswer]:
-        with self.send("POST", agreed, body, way, again) as answer:
-            if answer.status == 404 and find(agreed, "mcp-session-id"):
+        self, session_headers: HeaderList, body: bytes, deadline: Deadline, resend: bool = True
+    ) -> Iterator[WireResponse]:
+        """Sends a message; yields a successful response. Raises ToolError, ClientDisconnected."""
+        with self.send("POST", session_headers, body, deadline, resend) as response:
+            if response.status == 404 and find(session_headers, "mcp-session-id"):
                 raise SessionLost("the MCP server has ended the session")
-            if not 200 <= answer.status < 300:
-                raise ToolError(self.clean(f"the MCP server answered with status {self._refusal(answer)}"))
-            yield answer
+            if not 200 <= response.status < 300:
+                reason = self._failure_reason(response)
+                raise ToolError(self.redact(f"the MCP server answered with status {reason}"))
+            yield response
 
-    def _refusal(self, answer: WireAnswer) -> str:
+    def _failure_reason(self, response: WireResponse) -> str:
         with contextlib.suppress(ToolError):
-            for message in self.messages(answer):
-                return f"{answer.status}: {error_text(message)}"
-        return str(answer.status)
+            for message in self.messages(response):
+                return f"{response.status}: {error_text(message)}"
+        return str(response.status)
 
     @contextlib.contextmanager
     def send(
-        self, method: str, agreed: HeaderList, body: bytes, way: Deadline, again: bool = True
-    ) -> Iterator[WireAnswer]:
-        """An answer with its head read; it is closed at the end, whatever comes."""
-        headers = [*self._headers, *agreed]
+        self, method: str, session_headers: HeaderList, body: bytes, deadline: Deadline, resend: bool = True
+    ) -> Iterator[WireResponse]:
+        """Yields a response whose head has been read, and closes it. Raises ToolError, ClientDisconnected.
+
+        `resend`: send again if a pooled connection proves dead.
+        """
+        headers = [*self._headers, *session_headers]
         if body:
             headers.append(("Content-Length", str(len(body))))
+        request = UpstreamRequest(method, self._url, tuple(headers), body)
         try:
-            answer = self._transport.send(Outgoing(method, self._url, tuple(headers), body), way, again)
+            response = self._transport.send(request, deadline, resend)
         except UpstreamTimeout:
-            raise ToolError(LATE) from None
+            raise ToolError(TIMED_OUT) from None
         except UpstreamError:
             raise ToolError("the MCP server could not be reached") from None
-        with contextlib.closing(answer):
-            yield answer
+        with contextlib.closing(response):
+            yield response
 
-    def messages(self, answer: WireAnswer) -> Iterator[Message]:
-        kind = find(answer.headers, "content-type").partition(";")[0].strip().lower()
-        if kind not in ("application/json", _STREAM):
+    def messages(self, response: WireResponse) -> Iterator[Message]:
+        """Yields the JSON-RPC messages of a response. Raises ToolError, ClientDisconnected."""
+        media_type = find(response.headers, "content-type").partition(";")[0].strip().lower()
+        if media_type not in ("application/json", _EVENT_STREAM):
             raise ToolError("the MCP server's answer is neither JSON nor an event stream")
         try:
-            yield from messages.read(answer, kind, _NEVER)
+            yield from jsonrpc.read(response, media_type, _NO_TIMEOUT)
         except ToolError:
             raise
         except UpstreamError:
             raise ToolError("the MCP server's answer broke off") from None
 
-    def clean(self, text: str) -> str:
-        """A server's own words may hold what was sent to it."""
+    def redact(self, text: str) -> str:
+        """Removes the values of configured headers: a server's message may repeat what it was sent."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "...")
-        return text[:_TEXT_LIMIT]
+        return text[:_MAX_MESSAGE_LENGTH]
 
 
 def _is_local(url: str) -> bool:
-    """A proxy for the way out does not lead back here."""
+    """Local servers are not reached through the configured proxy."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")

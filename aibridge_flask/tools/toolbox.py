@@ -1,4 +1,4 @@
-"""All tools of all MCP servers that are up."""
+"""The tools of all MCP servers that are up."""
 
 from __future__ import annotations
 
@@ -16,122 +16,125 @@ from ..config import Settings
 from ..errors import ToolError
 from ..model import Tool, ToolResult
 from ..waiting import Client
-from .loader import CLOSE_TIMEOUT, Keeper
-from .messages import Message
+from .jsonrpc import Message
+from .loader import CLOSE_TIMEOUT, ToolLoader
 
 
 class ToolBox:
-    """One per application and process: it begins anew after a fork. Without servers it is empty
-    and does nothing."""
+    """One per application and process; it resets itself after a fork. Without servers it is empty."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._begin()
+        self._reset()
         if settings.mcp_servers:
-            _boxes.add(self)
+            _toolboxes.add(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._keepers: tuple[Keeper, ...] = ()
+        self._loaders: tuple[ToolLoader, ...] = ()
         self._tools: tuple[Tool, ...] = ()
-        self._running = not self._settings.mcp_servers
+        self._is_running = not self._settings.mcp_servers
 
     @property
     def ready(self) -> bool:
-        """Each server has answered, or failed, once."""
+        """Whether each server has answered or failed once."""
         self.start()
-        return all(keeper.settled for keeper in self._keepers)
+        return all(loader.first_load_done for loader in self._loaders)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """Sorted by id; the tuple is never changed, another one takes its place."""
+        """All tools, sorted by id. The tuple is never changed but replaced."""
         self.start()
         return self._tools
 
     def start(self) -> None:
-        """Loads the tools in the background, all servers at once, if this process does not yet."""
-        if self._running:
+        """Starts to load the tools of all servers in the background, once per process."""
+        if self._is_running:
             return
         with self._lock:
-            if self._running:
+            if self._is_running:
                 return
             servers, settings = self._settings.mcp_servers, self._settings
-            self._keepers = tuple(Keeper(server, settings, self._gather) for server in servers)
-            self._running = True
+            self._loaders = tuple(ToolLoader(server, settings, self._merge_tools) for server in servers)
+            self._is_running = True
         atexit.register(self.close)
-        for keeper in self._keepers:
-            keeper.start()
+        for loader in self._loaders:
+            loader.start()
 
     def call(self, id: str, input: str, client: Client) -> ToolResult:
-        """Always a result: a tool that fails gives one too. `input` is JSON text, empty for no
-        arguments. Raises ClientGone alone."""
-        tool = next((one for one in self.tools if one.id == id), None)
-        keeper = next((one for one in self._keepers if tool and one.server.name == tool.server), None)
+        """Calls a tool. `input` is JSON text, empty for no arguments. A failure is a result too.
+
+        Raises ClientDisconnected.
+        """
+        tool = next((tool for tool in self.tools if tool.id == id), None)
+        loader = next((item for item in self._loaders if tool and item.server.name == tool.server), None)
         try:
-            if tool is None or keeper is None:
+            if tool is None or loader is None:
                 raise ToolError(f"there is no tool {id} now")
-            return _result(keeper.call(tool.name, _arguments(input), client))
+            return _to_result(loader.call(tool.name, _parse_arguments(input), client))
         except ToolError as error:
             return ToolResult(is_error=True, error=error.message)
 
     def close(self) -> None:
-        """Ends the sessions, as far as the servers answer soon. The box is empty then."""
+        """Ends the sessions, waiting a few seconds at most. The toolbox is empty afterwards."""
         atexit.unregister(self.close)
         with self._lock:
-            keepers, self._keepers, self._tools, self._running = self._keepers, (), (), True
+            loaders, self._loaders, self._tools, self._is_running = self._loaders, (), (), True
         end = monotonic() + CLOSE_TIMEOUT
-        for keeper in keepers:
-            keeper.stop(end - monotonic())
+        for loader in loaders:
+            loader.stop(end - monotonic())
 
-    def forked(self) -> None:
-        """Threads, connections and sessions stayed behind in the other process."""
-        for keeper in self._keepers:
-            keeper.abandon()
-        self._begin()
+    def reset_after_fork(self) -> None:
+        """Resets the toolbox in a forked process: threads, connections and sessions are the parent's."""
+        for loader in self._loaders:
+            loader.abandon()
+        self._reset()
 
-    def _gather(self) -> None:
+    def _merge_tools(self) -> None:
         with self._lock:
-            found = [tool for keeper in self._keepers for tool in keeper.tools]
-            self._tools = tuple(sorted(found, key=lambda tool: tool.id))
+            tools = [tool for loader in self._loaders for tool in loader.tools]
+            self._tools = tuple(sorted(tools, key=lambda tool: tool.id))
 
 
-_boxes: WeakSet[ToolBox] = WeakSet()
+_toolboxes: WeakSet[ToolBox] = WeakSet()
 
 
-def _fork() -> None:
-    for box in _boxes:
-        box.forked()
+def _reset_all() -> None:
+    for toolbox in _toolboxes:
+        toolbox.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_fork)
+os.register_at_fork(after_in_child=_reset_all)
 
 
-def _arguments(input: str) -> Mapping[str, Any]:
+def _parse_arguments(input: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(input, parse_constant=_refuse, parse_float=_finite) if input.strip() else {}
+        arguments = (
+            json.loads(input, parse_constant=_reject, parse_float=_finite_float) if input.strip() else {}
+        )
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        arguments = None
+    if not isinstance(arguments, dict):
         raise ToolError("the tool's input is not a JSON object")
-    return found
+    return arguments
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-def _finite(number: str) -> float:
-    """Python would write an infinite one as no JSON."""
-    found = float(number)
-    return found if isfinite(found) else _refuse(number)
+def _finite_float(text: str) -> float:
+    """Rejects infinite numbers, which Python encodes as invalid JSON."""
+    number = float(text)
+    return number if isfinite(number) else _reject(text)
 
 
-def _result(given: Message) -> ToolResult:
-    content, structured = given.get("content", []), given.get("structuredContent")
+def _to_result(message: Message) -> ToolResult:
+    content, structured = message.get("content", []), message.get("structuredContent")
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         raise ToolError("the MCP server's result is not one of a tool")
     return ToolResult(
         content=tuple(content),
         structured=structured if isinstance(structured, dict) else {},
-        is_error=given.get("isError") is True,
+        is_error=message.get("isError") is True,
     )

@@ -1,1 +1,1 @@
-"""Sending to upstreams."""
+"""Sends requests to upstreams."""

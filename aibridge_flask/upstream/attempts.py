@@ -1,5 +1,6 @@
-"""The attempts at one request, up to the head of the answer that counts: keys times retries, each
-admitted by the breaker. Nothing has gone to the client yet.
+"""The attempts at one request, up to the head of the response that counts: for each key, retries.
+
+A circuit breaker admits each attempt. Nothing has been sent to the client yet.
 """
 
 from __future__ import annotations
@@ -10,92 +11,106 @@ from time import monotonic, sleep
 
 from msgspec import Struct
 
-from ..errors import UpstreamRefused
+from ..errors import UpstreamConnectionFailed
 from ..headers import find
-from ..model import Answer, Outgoing
+from ..model import UpstreamRequest, UpstreamResponse
 from ..waiting import Client
 from .breaker import Breakers
-from .keys import Credential, Keys, retry_after
+from .keys import Credential, CredentialSource, retry_after
 from .transport import Sender
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.5, 8.0
-_LONGEST_PAUSE = 60.0
-_LOOK = 0.5
-_PASSING = (408, 409)
-Prepare = Callable[[Outgoing], Outgoing]
-Decode = Callable[[Outgoing, Answer], Answer]
+_MIN_PAUSE, _MAX_PAUSE = 0.5, 8.0  # seconds between retries, growing
+_MAX_RETRY_AFTER = 60.0  # seconds; a longer `Retry-After` is not waited for
+_POLL_SECONDS = 0.5
+_TRANSIENT = (408, 409)
+Prepare = Callable[[UpstreamRequest], UpstreamRequest]
+Decode = Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse]
 
 
-class Sent(Struct, frozen=True):
-    """The answer, and the credential that it came to."""
+class Attempted(Struct, frozen=True):
+    """A response, and the credential that was sent."""
 
-    answer: Answer
+    response: UpstreamResponse
     credential: Credential
 
 
 class Attempts:
-    """One provider's. `prepare` has the last word on a request, `decode` the first on its answer."""
+    """The attempts of one provider. `prepare` is applied to each request, `decode` to each response."""
 
     def __init__(
-        self, transport: Sender, breakers: Breakers, max_retries: int, prepare: Prepare, decode: Decode
+        self, sender: Sender, breakers: Breakers, max_retries: int, prepare: Prepare, decode: Decode
     ) -> None:
-        self._transport, self._breakers, self._max_retries = transport, breakers, max_retries
+        self._sender, self._breakers, self._max_retries = sender, breakers, max_retries
         self._prepare, self._decode = prepare, decode
 
-    def send(self, outgoing: Outgoing, keys: Keys, endpoint: str, scope: str, client: Client) -> Sent:
-        """Asks with one key after the other; `endpoint` is empty where no breaker stands.
+    def send(
+        self,
+        request: UpstreamRequest,
+        credentials: CredentialSource,
+        endpoint: str,
+        scope: str,
+        client: Client,
+    ) -> Attempted:
+        """Tries one credential after the other; returns the first response that is not about the credential.
 
-        Raises UpstreamError, ClientGone.
+        `scope` is the model, or PASSTHROUGH. Without `endpoint` there is no circuit breaker.
+        Raises UpstreamError, ClientDisconnected.
         """
-        for credential in keys.offers(scope):
-            answer = self._persist(_with(outgoing, credential), endpoint, scope, client)
-            if not keys.rests(credential, scope, answer.status, answer.headers):
-                return Sent(answer, credential)
-            answer.close()
-        raise keys.exhausted(scope)
+        for credential in credentials.candidates(scope):
+            response = self._send_with_retries(_with_credential(request, credential), endpoint, scope, client)
+            if not credentials.report_status(credential, scope, response.status, response.headers):
+                return Attempted(response, credential)
+            response.close()
+        raise credentials.exhausted_error(scope)
 
-    def _persist(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
-        """Asks again, `max_retries` times, where that may mend it. A request is never repeated after
-        a time-out, nor when its connection broke: the upstream may have begun to work on it."""
-        for count in range(self._max_retries):
-            pause = min(_FIRST_PAUSE * 2**count, _LAST_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
+    def _send_with_retries(
+        self, request: UpstreamRequest, endpoint: str, model: str, client: Client
+    ) -> UpstreamResponse:
+        """Retries up to `max_retries` times where a retry may help.
+
+        Never after a time-out or a broken connection: the upstream may have begun to process the request.
+        """
+        for retry in range(self._max_retries):
+            pause = min(_MIN_PAUSE * 2**retry, _MAX_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
             try:
-                answer = self._once(outgoing, endpoint, model, client)
-            except UpstreamRefused:
-                _wait(pause, client)
+                response = self._send_once(request, endpoint, model, client)
+            except UpstreamConnectionFailed:
+                _pause(pause, client)
                 continue
-            if not _may_pass(answer):
-                return answer
-            told = retry_after(answer.headers, pause)
-            answer.close()
-            _wait(told if told <= _LONGEST_PAUSE else pause, client)
-        return self._once(outgoing, endpoint, model, client)
+            if not _is_transient(response):
+                return response
+            seconds = retry_after(response.headers, pause)
+            response.close()
+            _pause(seconds if seconds <= _MAX_RETRY_AFTER else pause, client)
+        return self._send_once(request, endpoint, model, client)
 
-    def _once(self, outgoing: Outgoing, endpoint: str, model: str, client: Client) -> Answer:
-        prepared = self._prepare(outgoing)
+    def _send_once(
+        self, request: UpstreamRequest, endpoint: str, model: str, client: Client
+    ) -> UpstreamResponse:
+        prepared = self._prepare(request)
         if not endpoint:
-            return self._decode(prepared, self._transport.send(prepared, client))
+            return self._decode(prepared, self._sender.send(prepared, client))
         with self._breakers.attempt(endpoint, model) as attempt:
-            answer = self._decode(prepared, self._transport.send(prepared, client))
-            attempt.answered(answer.status)
-        return answer
+            response = self._decode(prepared, self._sender.send(prepared, client))
+            attempt.report_status(response.status)
+        return response
 
 
-def _with(outgoing: Outgoing, credential: Credential) -> Outgoing:
+def _with_credential(request: UpstreamRequest, credential: Credential) -> UpstreamRequest:
     if not credential.header[0]:
-        return outgoing
-    headers = (*outgoing.headers, credential.header)
-    return Outgoing(outgoing.method, outgoing.url, headers, outgoing.body, outgoing.id, outgoing.model)
+        return request
+    headers = (*request.headers, credential.header)
+    return UpstreamRequest(request.method, request.url, headers, request.body, request.id, request.model)
 
 
-def _may_pass(answer: Answer) -> bool:
-    """The upstream may do better when asked again, and does not say otherwise."""
-    passing = answer.status in _PASSING or answer.status >= 500
-    return passing and find(answer.headers, "x-should-retry").lower() != "false"
+def _is_transient(response: UpstreamResponse) -> bool:
+    """Whether a retry may succeed, unless the upstream says otherwise."""
+    is_transient = response.status in _TRANSIENT or response.status >= 500
+    return is_transient and find(response.headers, "x-should-retry").lower() != "false"
 
 
-def _wait(seconds: float, client: Client) -> None:
+def _pause(seconds: float, client: Client) -> None:
     end = monotonic() + seconds
-    while (left := end - monotonic()) > 0:
-        client.during(lambda left=left: sleep(min(left, _LOOK)))  # type: ignore[misc]
+    while (remaining := end - monotonic()) > 0:
+        client.wait_for(lambda remaining=remaining: sleep(min(remaining, _POLL_SECONDS)))  # type: ignore[misc]
         client.check()

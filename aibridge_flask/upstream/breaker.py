@@ -1,7 +1,7 @@
-"""Circuit breakers: one for each endpoint and model of a provider, made when it first fails.
+"""Circuit breakers: one per endpoint and model of a provider, created at its first failure.
 
-State, counts and time of opening are pybreaker's. Ours are what it does not know: a report apart
-from the call, `interval`, the limit of trials at once, and that a late report counts no more.
+State, counters and the time of opening are pybreaker's. It lacks what is added here: reporting a result
+separately from the call, `interval`, the limit of parallel trials, and ignoring late reports.
 """
 
 from __future__ import annotations
@@ -15,132 +15,143 @@ from datetime import UTC, datetime
 from time import time
 from typing import cast
 
-from ..config.settings import CircuitBreaker as Limits
+from ..config.settings import BreakerSettings
 from ..errors import CircuitOpen, UpstreamTimeout, UpstreamUnreachable
-from ..hooks import BreakerRejected, BreakerTurned, Hooks
-from .board import Board, Key, Notice
+from ..hooks import BreakerRejected, BreakerStateChanged, Hooks
+from .shared_state import Flag, SharedState, StateKey
 
 _log = logging.getLogger("aibridge.breaker")
-_SIZE = 1000
-_CLIP = 256
-STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN = "closed", "half-open", "open"  # pybreaker's words
+_MAX_BREAKERS = 1000
+_MAX_MODEL_LENGTH = 256
+STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN = "closed", "half-open", "open"  # pybreaker's constants
 _LEVELS = {STATE_CLOSED: 0.0, STATE_HALF_OPEN: 0.5, STATE_OPEN: 1.0}
 _FAILURES = (UpstreamUnreachable, UpstreamTimeout)
 
 
 class Breakers:
-    """A provider's breakers; with no limits every call is admitted."""
+    """The breakers of a provider. Without `limits` (one value or none) every call is admitted."""
 
     def __init__(
-        self, provider: str, limits: tuple[Limits, ...], failures: frozenset[int], board: Board, hooks: Hooks
+        self,
+        provider: str,
+        limits: tuple[BreakerSettings, ...],
+        failures: frozenset[int],
+        shared_state: SharedState,
+        hooks: Hooks,
     ) -> None:
+        """`failures` are the statuses that count as failures."""
         self._provider, self._limits, self._failures = provider, limits, failures
-        self._board, self._hooks = board, hooks
-        self._all: OrderedDict[Key, _Breaker] = OrderedDict()
+        self._shared_state, self._hooks = shared_state, hooks
+        self._breakers: OrderedDict[StateKey, _Breaker] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
     def attempt(self, endpoint: str, model: str) -> Iterator[Attempt]:
-        """One call up to its answer's head, whose status is told to the attempt. What ends it
-        otherwise is a failure if the upstream is to blame. Raises CircuitOpen."""
-        attempt = self._admit(endpoint, model[:_CLIP]) if self._limits else Attempt()
+        """Admits a call, up to the head of its response, whose status is reported to the attempt.
+
+        A call that ends without a status counts as a failure if the upstream is at fault. Raises CircuitOpen.
+        """
+        attempt = self._admit(endpoint, model[:_MAX_MODEL_LENGTH]) if self._limits else Attempt()
         try:
             yield attempt
         except _FAILURES:
-            attempt.settle(ok=False)
+            attempt.report(ok=False)
             raise
         finally:
-            attempt.give_back()
+            attempt.release()
 
     def _admit(self, endpoint: str, model: str) -> Attempt:
         key = ("breaker", self._provider, endpoint, model)
-        breaker, notice = self._all.get(key), self._board.get(key)
-        if breaker is None and notice is not None:
-            breaker = self._made(key)
+        breaker, flag = self._breakers.get(key), self._shared_state.get(key)
+        if breaker is None and flag is not None:
+            breaker = self._create(key)
         try:
-            generation = breaker.admit(notice) if breaker else 0
+            generation = breaker.admit(flag) if breaker else 0
         except CircuitOpen:
-            self._hooks.tell(BreakerRejected(self._provider, endpoint, model))
+            self._hooks.emit(BreakerRejected(self._provider, endpoint, model))
             raise
-        return _Guarded(self, key, generation)
+        return _BreakerAttempt(self, key, generation)
 
-    def settle(self, key: Key, generation: int, ok: bool) -> None:
-        breaker = self._all.get(key)
+    def report(self, key: StateKey, generation: int, ok: bool) -> None:
+        """Counts the result of a call that was admitted in `generation`."""
+        breaker = self._breakers.get(key)
         if breaker is None and not ok:
-            breaker = self._made(key)
+            breaker = self._create(key)
         if breaker:
-            breaker.settle(generation, ok)
+            breaker.report(generation, ok)
 
-    def give_back(self, key: Key, generation: int) -> None:
-        if key in self._all:
-            self._all[key].give_back(generation)
+    def release(self, key: StateKey, generation: int) -> None:
+        """Frees the slot of a call that ended without a result."""
+        if key in self._breakers:
+            self._breakers[key].release(generation)
 
     def is_failure(self, status: int) -> bool:
         return status in self._failures
 
-    def _made(self, key: Key) -> _Breaker:
-        """Models are named by clients, so that only the newest are kept."""
+    def _create(self, key: StateKey) -> _Breaker:
+        """Clients name models, so only the newest breakers are kept."""
         with self._lock:
-            breaker = self._all.setdefault(key, _Breaker(key, self._limits[0], self._board, self._hooks))
-            while len(self._all) > _SIZE:
-                self._all.popitem(last=False)
+            new = _Breaker(key, self._limits[0], self._shared_state, self._hooks)
+            breaker = self._breakers.setdefault(key, new)
+            while len(self._breakers) > _MAX_BREAKERS:
+                self._breakers.popitem(last=False)
         return breaker
 
 
 class Attempt:
-    """A call that no breaker watches."""
+    """A call without a breaker."""
 
-    def answered(self, status: int) -> None:
-        """The answer's head is there."""
+    def report_status(self, status: int) -> None:
+        """The head of the response has been read."""
 
-    def settle(self, ok: bool) -> None:
-        """How it went, told once."""
+    def report(self, ok: bool) -> None:
+        """Reports the result; called once."""
 
-    def give_back(self) -> None:
-        """It is over; a trial's place is free again."""
+    def release(self) -> None:
+        """The call is over; the slot of a trial becomes free."""
 
 
-class _Guarded(Attempt):
-    def __init__(self, breakers: Breakers, key: Key, generation: int) -> None:
+class _BreakerAttempt(Attempt):
+    def __init__(self, breakers: Breakers, key: StateKey, generation: int) -> None:
         self._breakers, self._key, self._generation = breakers, key, generation
-        self._settled = False
+        self._is_reported = False
 
-    def answered(self, status: int) -> None:
-        self.settle(ok=not self._breakers.is_failure(status))
+    def report_status(self, status: int) -> None:
+        self.report(ok=not self._breakers.is_failure(status))
 
-    def settle(self, ok: bool) -> None:
-        self._settled = True
-        self._breakers.settle(self._key, self._generation, ok)
+    def report(self, ok: bool) -> None:
+        self._is_reported = True
+        self._breakers.report(self._key, self._generation, ok)
 
-    def give_back(self) -> None:
-        if not self._settled:
-            self._breakers.give_back(self._key, self._generation)
+    def release(self) -> None:
+        if not self._is_reported:
+            self._breakers.release(self._key, self._generation)
 
 
 class _Breaker:
-    """Its generation tells calls of before a change of state from those of after it."""
+    """Each change of state begins a new generation; reports of calls admitted in earlier ones are ignored."""
 
-    def __init__(self, key: Key, limits: Limits, board: Board, hooks: Hooks) -> None:
-        from pybreaker import CircuitBreaker, CircuitMemoryStorage  # it loads Redis's client: 0.3 s
+    def __init__(self, key: StateKey, limits: BreakerSettings, state: SharedState, hooks: Hooks) -> None:
+        from pybreaker import CircuitBreaker, CircuitMemoryStorage  # imports Redis's client: 0.3 s
 
-        self._key, self._limits, self._board, self._hooks = key, limits, board, hooks
+        self._key, self._limits, self._shared_state, self._hooks = key, limits, state, hooks
         self._storage = CircuitMemoryStorage(STATE_CLOSED)
         self._circuit = CircuitBreaker(state_storage=self._storage)
         self._lock = threading.Lock()
         self._generation = self._trials = 0
-        self._changed_at = self._window = 0.0
+        self._changed_at = self._interval_start = 0.0
 
-    def admit(self, notice: Notice | None) -> int:
-        """The generation to settle with. Raises CircuitOpen."""
+    def admit(self, flag: Flag | None) -> int:
+        """Returns the generation to report with. `flag` is the shared state. Raises CircuitOpen."""
         with self._lock:
-            if notice is not None and notice.at > self._changed_at:
-                self._follow(notice)
+            if flag is not None and flag.at > self._changed_at:
+                self._adopt(flag)
             state = self._circuit.current_state
             if state == STATE_OPEN:
-                left = self._opened_at + self._limits.timeout - time()
-                if left > 0:
-                    raise CircuitOpen(left)
-                self._turn(STATE_HALF_OPEN)
+                remaining = self._opened_at + self._limits.timeout - time()
+                if remaining > 0:
+                    raise CircuitOpen(remaining)
+                self._set_state(STATE_HALF_OPEN)
                 state = STATE_HALF_OPEN
             if state == STATE_HALF_OPEN:
                 if self._trials >= self._limits.max_requests:
@@ -148,67 +159,66 @@ class _Breaker:
                 self._trials += 1
             return self._generation
 
-    def settle(self, generation: int, ok: bool) -> None:
+    def report(self, generation: int, ok: bool) -> None:
         with self._lock:
             if generation != self._generation:
                 return
             if self._circuit.current_state == STATE_HALF_OPEN:
-                self._settle_trial(ok)
+                self._count_trial(ok)
             elif self._circuit.current_state == STATE_CLOSED:
                 self._count(ok)
 
-    def give_back(self, generation: int) -> None:
-        """The call told nothing about the upstream."""
+    def release(self, generation: int) -> None:
         with self._lock:
             if generation == self._generation and self._trials:
                 self._trials -= 1
 
-    def _settle_trial(self, ok: bool) -> None:
+    def _count_trial(self, ok: bool) -> None:
         self._trials -= 1
         if not ok:
-            self._turn(STATE_OPEN)
+            self._set_state(STATE_OPEN)
             return
         self._storage.increment_success_counter()
         if self._circuit.success_counter >= self._limits.max_requests:
-            self._turn(STATE_CLOSED)
+            self._set_state(STATE_CLOSED)
 
     def _count(self, ok: bool) -> None:
-        if ok or time() - self._window > self._limits.interval:
+        if ok or time() - self._interval_start > self._limits.interval:
             self._storage.reset_counter()
-            self._window = time()
+            self._interval_start = time()
         if not ok:
             self._storage.increment_counter()
             if self._circuit.fail_counter >= self._limits.failure_threshold:
-                self._turn(STATE_OPEN)
+                self._set_state(STATE_OPEN)
 
     @property
     def _opened_at(self) -> float:
         return cast(datetime, self._storage.opened_at).timestamp()
 
-    def _turn(self, state: str) -> None:
-        """Changes the state, and tells all who want to know."""
+    def _set_state(self, state: str) -> None:
+        """Changes the state, shares and logs it."""
         self._change(state, time())
         self._changed_at = time()
         if state != STATE_HALF_OPEN:  # each process makes its own trials
-            self._changed_at = self._board.post(self._key, state, time() + self._kept).at
+            self._changed_at = self._shared_state.put(self._key, state, time() + self._share_seconds).at
         _, provider, endpoint, model = self._key
         _log.warning("circuit breaker of %s%s for %.100r: %s", provider, endpoint, model, state)
 
     @property
-    def _kept(self) -> float:
-        """Seconds for which others should hear of it: longer than anybody keeps it open."""
+    def _share_seconds(self) -> float:
+        """How long others can see the state: longer than any process keeps it open."""
         return 2 * self._limits.timeout + self._limits.interval
 
-    def _follow(self, notice: Notice) -> None:
-        """What another process saw."""
-        self._changed_at = notice.at
-        if notice.value != self._circuit.current_state and notice.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(notice.value, notice.at, own=False)
+    def _adopt(self, flag: Flag) -> None:
+        """Takes over the state that another process shared."""
+        self._changed_at = flag.at
+        if flag.value != self._circuit.current_state and flag.value in (STATE_OPEN, STATE_CLOSED):
+            self._change(flag.value, flag.at, is_local=False)
 
-    def _change(self, state: str, moment: float, own: bool = True) -> None:
+    def _change(self, state: str, moment: float, is_local: bool = True) -> None:
         self._generation += 1
         self._trials = 0
-        self._window = time()
+        self._interval_start = time()
         self._storage.reset_success_counter()
         change = {
             STATE_OPEN: self._circuit.open,
@@ -219,4 +229,4 @@ class _Breaker:
         if state == STATE_OPEN:
             self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
         _, provider, endpoint, model = self._key
-        self._hooks.tell(BreakerTurned(provider, endpoint, model, _LEVELS[state], own))
+        self._hooks.emit(BreakerStateChanged(provider, endpoint, model, _LEVELS[state], is_local))

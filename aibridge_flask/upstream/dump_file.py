@@ -1,4 +1,4 @@
-"""A dump's file while it grows, and the clearing away of old ones. For the dumps' thread alone."""
+"""The file of one dump, and the deletion of old files. Used by the dump thread only."""
 
 from __future__ import annotations
 
@@ -11,86 +11,84 @@ from pathlib import Path
 
 from ..headers import mask_secret
 
-FILE_LIMIT = 32 << 20
-FOLDER_LIMIT = 1 << 30
-_OLDEST = 7 * 86_400.0
-_NOTE = 200
-_BLOCK = 4096
-_TELLING = 8  # so much of a secret's beginning is not shown at a file's end
+MAX_FILE_BYTES = 32 << 20
+MAX_FOLDER_BYTES = 1 << 30
+_MAX_AGE_SECONDS = 7 * 86_400.0
+_NOTE_BYTES = 200
+_BLOCK_BYTES = 4096
+_MAX_SHOWN_PREFIX = 8  # bytes of a secret's beginning that may end a file
 _DUMP = re.compile(r"\d{13,}-[0-9a-f-]*\.(req|resp|req_error)\.txt")
 
 
 class DumpFile:
-    """Grows by `write`, which masks `secrets`, also one that comes in two pieces. `cut` says why the
-    rest is left out; it and `ended` are the requests' to set."""
+    """Appends by `write`, which masks `secrets`, also one that is split over two pieces.
+
+    `cut` says why the rest is missing; requests set it and `ended`.
+    """
 
     def __init__(self, path: str, secrets: tuple[bytes, ...]) -> None:
         self._path = Path(path)
         self._secrets = [
             (secret, mask_secret(secret.decode("latin-1")).encode("latin-1")) for secret in secrets
         ]
-        self._kept, self._size = b"", 0
-        self._begun = self._full = False
+        self._unwritten, self._size = b"", 0
+        self._exists = self._is_closed = False
         self.cut = ""
         self.ended = False
 
     def write(self, data: bytes, last: bool) -> None:
-        """Raises OSError, after which the file stays as it is."""
-        if self._full:
+        """Appends data. Raises OSError; later calls then do nothing."""
+        if self._is_closed:
             return
-        self._full = last
-        out = self._masked(data, last)
-        room = FILE_LIMIT - _NOTE - self._size
-        if len(out) > room:
-            self._full, self.cut = True, f"a file is {FILE_LIMIT >> 20} MiB at most"
-            out = out[:room]
-        if self.cut and self._full:
-            out += f"\n[cut: {self.cut}]\n".encode()
-        if out or not self._begun:
+        self._is_closed = last
+        output = self._mask(data, last)
+        room = MAX_FILE_BYTES - _NOTE_BYTES - self._size
+        if len(output) > room:
+            self._is_closed, self.cut = True, f"a file is {MAX_FILE_BYTES >> 20} MiB at most"
+            output = output[:room]
+        if self.cut and self._is_closed:
+            output += f"\n[cut: {self.cut}]\n".encode()
+        if output or not self._exists:
             try:
-                self._append(out)
+                self._append(output)
             except OSError:
-                self._full = True
+                self._is_closed = True
                 raise
 
     def _append(self, data: bytes) -> None:
-        """Opened each time: a stream may last long, and the requests need the descriptors."""
-        file = self._opened(os.O_APPEND) if self._begun else self._made()
+        """Opens the file each time: streams may last long, and requests need the descriptors."""
+        file = self._open(os.O_APPEND) if self._exists else self._create()
         with open(file, "ab", buffering=0) as stream:  # noqa: PTH123 - by its descriptor
-            self._begun = True
-            left = memoryview(data)
-            while left:
-                left = left[stream.write(left) :]
+            self._exists = True
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[stream.write(remaining) :]
         self._size += len(data)
 
-    def _made(self) -> int:
+    def _create(self) -> int:
         for folder in reversed(self._path.parents[:3]):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700, parents=True)
-        return self._opened(os.O_CREAT | os.O_EXCL)
+        return self._open(os.O_CREAT | os.O_EXCL)
 
-    def _opened(self, how: int) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | how, 0o600)
+    def _open(self, flags: int) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600)
 
-    def _masked(self, data: bytes, last: bool) -> bytes:
-        """What looks like the beginning of a secret waits for what follows."""
-        text, keep = self._kept + data, 0
+    def _mask(self, data: bytes, last: bool) -> bytes:
+        """Masks secrets. Bytes at the end that may begin a secret stay unwritten until more data comes."""
+        text, keep = self._unwritten + data, 0
         for secret, hint in self._secrets:
             text = text.replace(secret, hint)
         for secret, _ in self._secrets:
             keep = max(keep, _overlap(text, secret))
-        self._kept = text[len(text) - keep :]
+        self._unwritten = text[len(text) - keep :]
         if last:
-            return text[: len(text) - keep] + (self._kept if keep < _TELLING else b"...")
+            return text[: len(text) - keep] + (self._unwritten if keep < _MAX_SHOWN_PREFIX else b"...")
         return text[: len(text) - keep]
 
 
-def _hint(secret: bytes) -> bytes:
-    return mask_secret(secret.decode("latin-1")).encode("latin-1")
-
-
 def _overlap(text: bytes, secret: bytes) -> int:
-    """How many of the text's last bytes are the secret's first ones.
+    """Returns how many of the last bytes of `text` are the first bytes of `secret`.
 
     >>> _overlap(b"key: sk-a", b"sk-abc"), _overlap(b"key: sk-b", b"sk-abc")
     (4, 0)
@@ -102,26 +100,25 @@ def _overlap(text: bytes, secret: bytes) -> int:
 
 
 def sweep(folder: Path) -> None:
-    """Removes dumps that are too old, and the oldest of those that are too many."""
-    left, oldest = FOLDER_LIMIT, time.time() - _OLDEST
-    found = sorted(_dumps(folder), reverse=True)
-    for changed, size, path in found:
-        left -= size
-        if left < 0 or changed < oldest:
+    """Deletes dumps that are too old, and the oldest ones beyond the limit of the folder."""
+    remaining, oldest = MAX_FOLDER_BYTES, time.time() - _MAX_AGE_SECONDS
+    for modified, size, path in sorted(_dumps(folder), reverse=True):
+        remaining -= size
+        if remaining < 0 or modified < oldest:
             with contextlib.suppress(OSError):
                 path.unlink()
-                path.parent.rmdir()  # fails as long as it holds something
+                path.parent.rmdir()  # fails unless it is empty
 
 
 def _dumps(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """When each was changed last, and the room that it takes."""
+    """Yields modification time, size on disk and path of each dump."""
     for provider in _folders(folder):
         for model in _folders(provider):
             for entry in _entries(model):
                 if _DUMP.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
-                        size = -(-status.st_size // _BLOCK) * _BLOCK
+                        size = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
                         yield status.st_mtime, size, Path(entry.path)
 
 

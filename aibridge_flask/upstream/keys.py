@@ -1,4 +1,4 @@
-"""Which credential a request is sent with: the user's own, or one of the provider's pool of keys."""
+"""The credential of a request: the user's own, or a key of the provider's pool."""
 
 from __future__ import annotations
 
@@ -13,95 +13,97 @@ from time import time
 from typing import Protocol
 
 from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
-from ..headers import TOKEN_PREFIX, bearer, find, mask_secret
-from ..hooks import Hooks, KeyRested, KeyRests, KeysExhausted, KeysTried
+from ..headers import TOKEN_PREFIX, bearer_token, find, mask_secret
+from ..hooks import Hooks, KeyCooledDown, KeyCooling, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
-from .board import Board, Notice
+from .shared_state import Flag, SharedState
 
-PASSTHROUGH = "\0passthrough"  # a scope that no model's name can be
+PASSTHROUGH = "\0passthrough"  # a scope that cannot be a model's name
 RATE_LIMITED, UNAUTHORIZED = "rate_limited", "unauthorized"
-_EVERYWHERE = "\0"
-_REST = 60.0
-_LONGEST = 86_400.0
-_DIGITS = 10
-_SAME = 1.0  # seconds by which answers to the same burst may differ
-_CLIP = 256
+_ALL_SCOPES = "\0"
+_COOLDOWN_SECONDS = 60.0
+_MAX_SECONDS = 86_400.0
+_MAX_DIGITS = 10
+_BURST_SECONDS = 1.0  # cool-downs of parallel requests that differ by less are one
+_MAX_SCOPE_LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The only object that holds a secret on a request's way; `repr` shows the hint. The header is
-    empty where requests are signed instead."""
+    """The only object of a request that holds a secret; `repr` shows the hint.
+
+    `kind` is `centralized` or `byok`. `header` is empty if requests are signed instead.
+    """
 
     kind: str
     hint: str
     header: tuple[str, str] = field(default=("", ""), repr=False)
 
     def mask(self, text: str) -> str:
-        """The text with the hint wherever the secret stands."""
+        """Returns the text with the secret replaced by its hint."""
         secret = self.header[1].removeprefix("Bearer ")
         return text.replace(secret, self.hint) if secret else text
 
 
-class Keys(Protocol):
-    """Where a request's credentials come from; `scope` is the model, since limits are per model."""
+class CredentialSource(Protocol):
+    """Supplies the credentials of a request. `scope` is the model, since rate limits are per model."""
 
     @property
     def first(self) -> Credential: ...
-    def offers(self, scope: str) -> Iterator[Credential]:
-        """What may be sent now, each once, in their order."""
+    def candidates(self, scope: str) -> Iterator[Credential]:
+        """Yields the credentials that may be sent now, each once, in their order."""
         ...
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        """Hears an answer's head; true if another credential is to be tried."""
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        """Takes a response's status and headers; returns whether to try the next credential."""
         ...
 
-    def exhausted(self, scope: str) -> BridgeError:
-        """What the client is told when no credential is left."""
+    def exhausted_error(self, scope: str) -> BridgeError:
+        """Returns the error for the client when there is no further credential."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class OwnKey:
-    """A user's own: sent once, and every answer to it is the user's."""
+class UserKey:
+    """A user's own key: sent once, and every response goes to the user."""
 
     first: Credential
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         yield self.first
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         return False
 
-    def exhausted(self, scope: str) -> BridgeError:
+    def exhausted_error(self, scope: str) -> BridgeError:
         return AllKeysRefused()
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """The provider's own, made anew for each attempt: there is no other to try."""
+class RequestSigning:
+    """Requests are signed with the provider's credentials at each attempt; there is no other to try."""
 
     first: Credential
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         yield self.first
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
         return status == 401
 
-    def exhausted(self, scope: str) -> BridgeError:
+    def exhausted_error(self, scope: str) -> BridgeError:
         return AllKeysRefused()
 
 
 class KeyPool:
-    """A provider's central keys. What rests is posted on the board, for all workers to see."""
+    """The central keys of a provider. Cool-downs are in the shared state, so all workers see them."""
 
     def __init__(
-        self, provider: str, header: str, keys: tuple[Secret, ...], board: Board, hooks: Hooks
+        self, provider: str, header: str, keys: tuple[Secret, ...], shared_state: SharedState, hooks: Hooks
     ) -> None:
-        self._provider, self._board, self._hooks = provider, board, hooks
-        self._credentials = tuple(_central(header, key) for key in keys)
-        self._names = tuple(map(_name, self._credentials))
+        self._provider, self._shared_state, self._hooks = provider, shared_state, hooks
+        self._credentials = tuple(_central_credential(header, key) for key in keys)
+        self._digests = tuple(map(_digest, self._credentials))
         self._lock = threading.Lock()
 
     @property
@@ -111,111 +113,115 @@ class KeyPool:
     def __bool__(self) -> bool:
         return bool(self._credentials)
 
-    def offers(self, scope: str) -> Iterator[Credential]:
+    def candidates(self, scope: str) -> Iterator[Credential]:
         count = 0
         try:
             for credential in self._credentials:
-                if not self._resting(credential, scope):
+                if not self._is_cooling(credential, scope):
                     count += 1
                     yield credential
         finally:
-            self._hooks.tell(KeysTried(self._provider, count))
+            self._hooks.emit(KeysTried(self._provider, count))
 
-    def rests(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        """A 401 rests a key altogether, a 429 for the model; a pool of one never rests."""
-        alone = len(self._credentials) == 1
+    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
+        """A 401 cools a key down for all models, a 429 for this model. A single key never cools down."""
+        is_single = len(self._credentials) == 1
         if status == 401:
-            if not alone:
-                self._rest(credential, _EVERYWHERE, UNAUTHORIZED, _REST)
+            if not is_single:
+                self._cool_down(credential, _ALL_SCOPES, UNAUTHORIZED, _COOLDOWN_SECONDS)
             return True
-        if status == 429 and not alone:
-            self._rest(credential, scope, RATE_LIMITED, retry_after(headers, _REST))
+        if status == 429 and not is_single:
+            self._cool_down(credential, scope, RATE_LIMITED, retry_after(headers, _COOLDOWN_SECONDS))
             return True
         return False
 
-    def exhausted(self, scope: str) -> BridgeError:
-        notices = [notice for one in self._credentials for notice in self._notices(one, scope)]
-        limited = [notice.until for notice in notices if notice.value == RATE_LIMITED]
-        if not limited and (notices or len(self._credentials) == 1):
-            self._hooks.tell(KeysExhausted(self._provider, UNAUTHORIZED))
+    def exhausted_error(self, scope: str) -> BridgeError:
+        flags = [flag for credential in self._credentials for flag in self._cooldowns(credential, scope)]
+        limited_until = [flag.until for flag in flags if flag.value == RATE_LIMITED]
+        if not limited_until and (flags or len(self._credentials) == 1):
+            self._hooks.emit(KeysExhausted(self._provider, UNAUTHORIZED))
             return AllKeysRefused()
-        self._hooks.tell(KeysExhausted(self._provider, RATE_LIMITED))
-        return AllKeysRateLimited(min(limited, default=0.0) - time())  # none: they have rested already
+        self._hooks.emit(KeysExhausted(self._provider, RATE_LIMITED))
+        return AllKeysRateLimited(min(limited_until, default=0.0) - time())  # default: all have just ended
 
-    def states(self, told: Iterable[KeyRests] = ()) -> Mapping[str, int]:
-        """How many keys are `valid`, `temporary` (they rest for a model) and `unauthorized`; `told`
-        is what other workers know of this pool."""
-        elsewhere = {(one.key, one.reason) for one in told if one.until > time()}
-        found = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
-        for name in self._names:
-            reasons = {notice.value for notice in self._board.under(("key", self._provider, name))}
-            reasons |= {reason for key, reason in elsewhere if key == name}
-            found[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
-        return found
+    def states(self, elsewhere: Iterable[KeyCooling] = ()) -> Mapping[str, int]:
+        """Counts the keys that are `valid`, `temporary` (cooling down for a model) and `unauthorized`.
 
-    def _rest(self, credential: Credential, scope: str, reason: str, seconds: float) -> None:
-        """Requests that meet the same answer side by side mark the key once."""
-        place, until = self._place(credential, scope), time() + seconds
+        `elsewhere` are the cool-downs that other workers know of.
+        """
+        cooling = {(key.key, key.reason) for key in elsewhere if key.until > time()}
+        counts = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
+        for digest in self._digests:
+            prefix = ("key", self._provider, digest)
+            reasons = {flag.value for flag in self._shared_state.with_prefix(prefix)}
+            reasons |= {reason for key, reason in cooling if key == digest}
+            counts[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
+        return counts
+
+    def _cool_down(self, credential: Credential, scope: str, reason: str, seconds: float) -> None:
+        """Parallel requests that get the same response cool the key down once."""
+        key, until = self._state_key(credential, scope), time() + seconds
         with self._lock:
-            known = self._board.get(place)
-            told = known.until if known is not None else 0.0
-            if told < until - _SAME:
-                self._board.post(place, reason, until)
-                self._hooks.tell(KeyRests(self._provider, _name(credential), reason, until))
-        if told <= time():
-            self._hooks.tell(KeyRested(self._provider, reason))
+            flag = self._shared_state.get(key)
+            previous_until = flag.until if flag is not None else 0.0
+            if previous_until < until - _BURST_SECONDS:
+                self._shared_state.put(key, reason, until)
+                self._hooks.emit(KeyCooling(self._provider, _digest(credential), reason, until))
+        if previous_until <= time():
+            self._hooks.emit(KeyCooledDown(self._provider, reason))
 
-    def _resting(self, credential: Credential, scope: str) -> bool:
-        return any(True for _ in self._notices(credential, scope))
+    def _is_cooling(self, credential: Credential, scope: str) -> bool:
+        return any(True for _ in self._cooldowns(credential, scope))
 
-    def _notices(self, credential: Credential, scope: str) -> Iterator[Notice]:
-        for where in (_EVERYWHERE, scope):
-            notice = self._board.get(self._place(credential, where))
-            if notice is not None:
-                yield notice
+    def _cooldowns(self, credential: Credential, scope: str) -> Iterator[Flag]:
+        for affected in (_ALL_SCOPES, scope):
+            flag = self._shared_state.get(self._state_key(credential, affected))
+            if flag is not None:
+                yield flag
 
-    def _place(self, credential: Credential, scope: str) -> tuple[str, ...]:
-        return ("key", self._provider, _name(credential), scope[:_CLIP])
+    def _state_key(self, credential: Credential, scope: str) -> tuple[str, ...]:
+        return ("key", self._provider, _digest(credential), scope[:_MAX_SCOPE_LENGTH])
 
 
 def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple[Credential, ...]:
-    """The client's own credential in the first of these headers that holds one, or nothing.
-    It goes on in the header in which it came; a gateway token never does. Raises
-    MissingCredential where it is not told which of several it is: servers join repeated headers."""
+    """Returns the client's own credential, of the first of the headers `names` that holds one, or ().
+
+    It is forwarded in the same header. A gateway token is never forwarded. Raises MissingCredential if a
+    header holds several credentials: servers join repeated headers.
+    """
     for name in names:
         value = headers.get(name, "").strip()
         if "," in value:
             raise MissingCredential(f"{name.title()} holds several credentials: send one")
-        secret = bearer(value) if name == "authorization" else value
+        secret = bearer_token(value) if name == "authorization" else value
         if secret and not secret.startswith(TOKEN_PREFIX):
             return (Credential("byok", mask_secret(secret), (name.title(), value)),)
     return ()
 
 
-def _central(header: str, key: Secret) -> Credential:
-    """A key of the provider's, in the header where the provider looks for it."""
+def _central_credential(header: str, key: Secret) -> Credential:
     value = f"Bearer {key.value}" if header == "Authorization" else key.value
     return Credential("centralized", mask_secret(key.value), (header, value))
 
 
 @lru_cache(maxsize=1024)
-def _name(credential: Credential) -> str:
-    """Tells keys apart on all hosts and gives none away."""
+def _digest(credential: Credential) -> str:
+    """Identifies a key on all hosts without revealing it."""
     return hashlib.sha256(credential.header[1].encode()).hexdigest()[:16]
 
 
 def retry_after(headers: HeaderList, default: float) -> float:
-    """Seconds, of a `Retry-After` in seconds or as a date (RFC 9110 10.2.3); a day at most.
+    """Returns the seconds of a `Retry-After`, given as seconds or a date (RFC 9110 10.2.3); a day at most.
 
     >>> retry_after((("Retry-After", "7"),), 60.0), retry_after((), 60.0)
     (7.0, 60.0)
     """
-    told = find(headers, "retry-after").strip()
-    if told.isascii() and told.isdigit():
-        return min(float(told[:_DIGITS]), _LONGEST)
+    value = find(headers, "retry-after").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:_MAX_DIGITS]), _MAX_SECONDS)
     try:
-        moment = parsedate_to_datetime(told)
+        date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return default
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time()
-    return max(0.0, min(seconds, _LONGEST))
+    seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time()
+    return max(0.0, min(seconds, _MAX_SECONDS))

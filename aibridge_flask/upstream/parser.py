@@ -1,7 +1,7 @@
-"""An HTTP/1.1 answer's bytes -> head and body pieces, over httptools (llhttp).
+"""Parses the bytes of an HTTP/1.1 response into head and body, on top of httptools (llhttp).
 
-llhttp frames. Ours are: the limit on headers, answers without a body, 1xx, the end of file, and
-that whatever follows the first complete answer is not part of it.
+llhttp does the framing. It lacks what is added here: a limit on headers, responses without a body, 1xx
+responses, the end of the connection, and ignoring what follows the first complete response.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ HEADER_LIMIT = 64 * 1024
 _NO_BODY = frozenset((204, 304))
 
 
-class MalformedAnswer(Exception):
-    """The upstream does not speak HTTP/1.1, or not for long."""
+class MalformedResponse(Exception):
+    """The upstream does not speak valid HTTP/1.1."""
 
 
-class AnswerParser:
-    """`headers_done` and `complete` tell how far it is; `reusable` whether the connection may
-    carry another request."""
+class ResponseParser:
+    """`headers_done`: the head has been read. `complete`: the body too. `reusable`: the connection may carry
+    another request.
+    """
 
     def __init__(self, method: str) -> None:
-        self._bodiless = method == "HEAD"
+        self._is_head_request = method == "HEAD"
         self._parser = httptools.HttpResponseParser(self)
-        self._fed = 0  # since something whole came of it
-        self._begin()
+        self._unparsed_bytes = 0  # since the last complete element
+        self._reset()
         self.headers_done = False
         self.complete = False
         self.reusable = False
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.status = 0
         self.reason = ""
         self.headers: list[tuple[str, str]] = []
@@ -39,45 +40,47 @@ class AnswerParser:
         self._has_length = self._chunked = False
 
     def feed(self, data: bytes) -> None:
-        """Raises MalformedAnswer."""
+        """Parses more bytes. Raises MalformedResponse."""
         if self.complete:
             self.reusable = False
             return
-        self._fed += len(data)
+        self._unparsed_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise MalformedAnswer("the upstream switched protocols") from None
-        except (httptools.HttpParserError, MalformedAnswer) as error:
+            raise MalformedResponse("the upstream switched protocols") from None
+        except (httptools.HttpParserError, MalformedResponse) as error:
             if not self.complete:
-                raise MalformedAnswer(type(error).__name__) from None
-            self.reusable = False  # junk after the answer
-        if not self.complete and self._fed > HEADER_LIMIT:
-            raise MalformedAnswer("the headers are too large")
+                raise MalformedResponse(type(error).__name__) from None
+            self.reusable = False  # junk after the response
+        if not self.complete and self._unparsed_bytes > HEADER_LIMIT:
+            raise MalformedResponse("the headers are too large")
 
     def eof(self) -> bool:
-        """The connection has ended. True if that is the answer's proper end: one with neither
-        a length nor chunks ends so."""
+        """Handles the end of the connection; returns whether the response is complete.
+
+        A response with neither a length nor chunks ends with the connection.
+        """
         self.reusable = False
         if self.headers_done and not (self._has_length or self._chunked):
             self.complete = True
         return self.complete
 
-    def take(self) -> bytes:
-        """The body bytes that have come since the last call."""
+    def take_body(self) -> bytes:
+        """Returns the body bytes that were parsed since the last call."""
         pieces = self._body
         if not pieces:
             return b""
-        taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        return taken
+        return body
 
-    # What httptools calls; a second message after the first is not ours.
+    # Callbacks of httptools. A second message after the first is ignored.
 
     def on_message_begin(self) -> None:
-        self.reusable = False  # after an answer: something is left over
+        self.reusable = False  # after a response, there is surplus data
         if not self.complete:
-            self._begin()
+            self._reset()
 
     def on_status(self, status: bytes) -> None:
         if not self.complete:
@@ -85,7 +88,7 @@ class AnswerParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.headers_done:
-            self._fed = 0  # a trailer, which is not kept
+            self._unparsed_bytes = 0  # a trailer, which is dropped
         else:
             self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
@@ -94,36 +97,36 @@ class AnswerParser:
             return
         status = self._parser.get_status_code()
         if status < 100:
-            raise MalformedAnswer("no status")
+            raise MalformedResponse("no status")
         if status < 200:
             return
-        if self._fed > HEADER_LIMIT and sum(map(len, chain(*self.headers))) > HEADER_LIMIT:
-            raise MalformedAnswer("the headers are too large")
-        self.status, self.headers_done, self._fed = status, True, 0
-        self._frame()
-        if self._bodiless or status in _NO_BODY:
-            owes = status == 204 and (self._has_length or self._chunked)  # a body that may still come
-            self.reusable = self._parser.should_keep_alive() and not owes
+        if self._unparsed_bytes > HEADER_LIMIT and sum(map(len, chain(*self.headers))) > HEADER_LIMIT:
+            raise MalformedResponse("the headers are too large")
+        self.status, self.headers_done, self._unparsed_bytes = status, True, 0
+        self._read_framing()
+        if self._is_head_request or status in _NO_BODY:
+            body_may_follow = status == 204 and (self._has_length or self._chunked)
+            self.reusable = self._parser.should_keep_alive() and not body_may_follow
             self.complete = True
 
-    def _frame(self) -> None:
+    def _read_framing(self) -> None:
         for name, value in self.headers:
             lower = name.lower()
             if lower == "content-length":
                 self._has_length = True
             elif lower == "transfer-encoding":
                 if value.lower() != "chunked":
-                    raise MalformedAnswer("unknown transfer coding")
+                    raise MalformedResponse("unknown transfer coding")
                 self._chunked = True
 
     def on_body(self, body: bytes) -> None:
         if self.complete:
             self.reusable = False
         elif self.headers_done:
-            self._fed = 0
+            self._unparsed_bytes = 0
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self.headers_done and not self.complete:  # else a 1xx, or what follows the answer
+        if self.headers_done and not self.complete:  # else it is a 1xx, or follows the response
             self.complete = True
             self.reusable = self._parser.should_keep_alive()

@@ -1,4 +1,4 @@
-"""Sends requests to one provider. The seam where foreign exceptions become the tree's."""
+"""Sends requests to one upstream, and translates the libraries' exceptions into ours."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from requests import PreparedRequest, Session
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
-from ..errors import ClientGone, UpstreamCut, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
-from ..headers import HeaderView
-from ..model import Answer, HeaderList, Outgoing
+from ..errors import (
+    ClientDisconnected,
+    UpstreamConnectionFailed,
+    UpstreamCut,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ..headers import HeaderMapping
+from ..model import HeaderList, UpstreamRequest, UpstreamResponse
 from ..waiting import Client
-from .parser import MalformedAnswer
-from .wire import DeadConnection, Wire, WireAdapter
+from .parser import MalformedResponse
+from .wire import DeadConnection, WireAdapter, WireConnection
 
 _TIMEOUTS = (TimeoutError, ConnectTimeoutError, requests.Timeout)
 _FAILURES = (
     DeadConnection,
-    MalformedAnswer,
+    MalformedResponse,
     OSError,
     HTTPError,
     ProxyError,
     requests.RequestException,
     UnicodeError,
 )
-_READ = 1 << 16
+_READ_BYTES = 1 << 16
 
 
-class Way(Protocol):
-    """The settings of a way out, a provider's or another's."""
+class TransportSettings(Protocol):
+    """The settings of a transport."""
 
     @property
     def ca_file(self) -> str: ...
@@ -41,43 +47,49 @@ class Way(Protocol):
 
 
 class Sender(Protocol):
-    """What sends requests; raises as `Transport` does."""
+    """Sends requests; raises the same errors as `Transport`."""
 
-    def send(self, outgoing: Outgoing, client: Client) -> Answer: ...
+    def send(self, request: UpstreamRequest, client: Client) -> UpstreamResponse: ...
     def close(self) -> None: ...
 
 
-class WireAnswer:
-    """An upstream's answer: its head is known, its body is still to come. Of the response it keeps
-    what it needs, since there may be many for long."""
+class WireResponse:
+    """A response whose head has been read.
+
+    It keeps only what it needs of the `requests.Response`: many responses may be open for a long time.
+    """
 
     def __init__(self, response: requests.Response, read_timeout: float) -> None:
         raw: Any = response.raw
         self._raw, self._read_timeout = raw, read_timeout
-        self._ours = isinstance(raw, Wire)
+        self._is_wire = isinstance(raw, WireConnection)
         self._ended = False
         self.status = int(response.status_code)
         self.reason = str(response.reason or "")
-        self.headers: HeaderList = raw.headers if self._ours else tuple(raw.headers.items())
-        self.close: Callable[[], None] = raw.close if self._ours else response.close
-        """Ends the upstream's connection, or gives it back when the answer was whole."""
+        self.headers: HeaderList = raw.headers if self._is_wire else tuple(raw.headers.items())
+        self.close: Callable[[], None] = raw.close if self._is_wire else response.close
+        """Closes the connection, or returns it to the pool if the response was complete."""
 
     @property
     def complete(self) -> bool:
-        """The piece that ends the body has been given out."""
-        return bool(self._raw.complete) if self._ours else self._ended
+        """Whether the last piece of the body has been yielded."""
+        return bool(self._raw.complete) if self._is_wire else self._ended
 
-    def pieces(self, tick: float) -> Iterator[bytes]:
-        """The body's bytes as they come, b"" for each `tick` seconds without any.
+    def iter_body(self, idle_interval: float) -> Iterator[bytes]:
+        """Yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
 
-        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        Raises UpstreamCut, UpstreamTimeout, ClientDisconnected.
         """
-        return cast(Wire, self._raw).pieces(tick, self._read_timeout) if self._ours else self._made()
+        return (
+            cast(WireConnection, self._raw).iter_body(idle_interval, self._read_timeout)
+            if self._is_wire
+            else self._iter_mocked()
+        )
 
-    def _made(self) -> Iterator[bytes]:
-        """An answer that `responses` made."""
+    def _iter_mocked(self) -> Iterator[bytes]:
+        """Yields the body of a response that the library `responses` made."""
         try:
-            while piece := self._raw.read1(_READ, decode_content=False):
+            while piece := self._raw.read1(_READ_BYTES, decode_content=False):
                 yield piece
         except (HTTPError, OSError):
             raise UpstreamCut from None
@@ -85,9 +97,9 @@ class WireAnswer:
 
 
 class Transport:
-    """One provider's way out: its pool of connections, CA bundle, proxy and time-outs."""
+    """The connection pool, CA bundle, proxy and time-outs (in seconds) of one upstream."""
 
-    def __init__(self, settings: Way, base_url: str, connect: float, read: float) -> None:
+    def __init__(self, settings: TransportSettings, base_url: str, connect: float, read: float) -> None:
         self._session = Session()
         self._session.trust_env = False
         self._adapter = WireAdapter()
@@ -101,35 +113,38 @@ class Transport:
         }
         self._read_timeout = read
 
-    def send(self, outgoing: Outgoing, client: Client, again: bool = True) -> WireAnswer:
-        """Without `again` it is never sent twice. Raises UpstreamUnreachable, UpstreamRefused,
-        UpstreamTimeout, ClientGone."""
-        request = PreparedRequest()
-        request.method, request.url = outgoing.method, outgoing.url
-        request.headers = cast(Any, HeaderView(outgoing.headers))
-        request.body = outgoing.body
+    def send(self, request: UpstreamRequest, client: Client, resend: bool = True) -> WireResponse:
+        """Sends a request and reads the head of the response.
+
+        `resend`: send again if a pooled connection proves dead. Raises UpstreamUnreachable,
+        UpstreamConnectionFailed, UpstreamTimeout, ClientDisconnected.
+        """
+        prepared = PreparedRequest()
+        prepared.method, prepared.url = request.method, request.url
+        prepared.headers = cast(Any, HeaderMapping(request.headers))
+        prepared.body = request.body
         try:
-            response = self._adapter.send(request, client=client, again=again, **self._options)
-        except ClientGone:
+            response = self._adapter.send(prepared, client=client, resend=resend, **self._options)
+        except ClientDisconnected:
             raise
-        except NewConnectionError:  # by its class a kind of time-out
+        except NewConnectionError:  # a subclass of a time-out
             client.check()
-            raise UpstreamRefused from None
+            raise UpstreamConnectionFailed from None
         except _TIMEOUTS:
             client.check()
             raise UpstreamTimeout from None
         except _FAILURES:
             client.check()
             raise UpstreamUnreachable from None
-        return WireAnswer(response, self._read_timeout)
+        return WireResponse(response, self._read_timeout)
 
     def close(self) -> None:
-        """Ends the connections that wait for a next request."""
+        """Closes idle connections."""
         self._session.close()
 
 
 def _ca_bundle(configured: str) -> Any:
-    """The environment's CA bundle is read here, once: the session does not trust it later."""
+    """Returns the CA bundle. The environment is read here, once: the session does not trust it later."""
     named = (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"))
     return configured or next((path for path in named if path), True)
 

@@ -1,7 +1,7 @@
-"""The requests adapter that writes the request and reads the answer off the socket itself.
+"""An adapter for `requests` that writes requests to the socket and reads responses from it directly.
 
-Connecting, TLS, proxies and the pool are urllib3's. Reading the socket ourselves gives each byte
-as it comes, pings by a read that timed out, and a client's leaving at once.
+Connecting, TLS and proxies are urllib3's. Direct reads return each byte as it arrives, time out for pings,
+and end at once when the client disconnects.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
 from ..errors import UpstreamCut, UpstreamTimeout
-from ..headers import HeaderView
+from ..headers import HeaderMapping
 from ..model import HeaderList
-from ..waiting import NOBODY, Client, news_of
-from .parser import AnswerParser, MalformedAnswer
+from ..waiting import UNWATCHED, Client, readiness_probe
+from .parser import MalformedResponse, ResponseParser
 
-_READ = 1 << 16
-_IDLE_LIMIT = 30.0
+_READ_BYTES = 1 << 16
+_MAX_IDLE_SECONDS = 30.0
 
 
 class DeadConnection(Exception):
-    """A connection ended without one byte of an answer."""
+    """The connection ended without one byte of a response."""
 
 
-class Wire:
-    """A connection while it carries one request and its answer: the `raw` of a Response."""
+class WireConnection:
+    """A connection while it carries one request and its response: the `raw` of a Response."""
 
     def __init__(self, origin: Origin, conn: HTTPConnection, method: str, client: Client) -> None:
         self._origin, self._conn, self._client = origin, conn, client
         self._sock = cast(Any, conn.sock)
-        self._plain = type(self._sock) is socket  # TLS keeps bytes that no longer stand in the socket
-        self._dry = self._plain
-        self._parser = AnswerParser(method)
+        self._is_plain = type(self._sock) is socket  # TLS buffers bytes outside of the socket
+        self._drained = self._is_plain
+        self._parser = ResponseParser(method)
         self._closed = False
 
     @property
@@ -56,12 +56,11 @@ class Wire:
 
     @property
     def complete(self) -> bool:
-        """The body's last byte has been taken."""
+        """Whether the last byte of the body has been parsed."""
         return self._parser.complete
 
     def write(self, data: bytes, timeout: float) -> None:
-        """A send that fails is told by the answer that follows, if there is one: upstreams
-        refuse a body before they have read it."""
+        """Ignores errors: upstreams may respond before they read the body. `read_head` reports failures."""
         try:
             self._client.send(self._sock, data, timeout)
         except TimeoutError:
@@ -70,9 +69,11 @@ class Wire:
             return
 
     def read_head(self, timeout: float) -> None:
-        """Reads up to the end of the head. Raises DeadConnection, MalformedAnswer, TimeoutError,
-        ClientGone."""
-        parser, virgin = self._parser, True
+        """Reads the head of the response.
+
+        Raises DeadConnection, MalformedResponse, TimeoutError, ClientDisconnected.
+        """
+        parser, is_first = self._parser, True
         while not parser.headers_done:
             try:
                 data = self._recv(timeout)
@@ -81,32 +82,32 @@ class Wire:
             except OSError:
                 data = b""
             if not data:
-                raise DeadConnection if virgin else MalformedAnswer("the head was cut")
-            virgin = False
+                raise DeadConnection if is_first else MalformedResponse("the head was cut")
+            is_first = False
             parser.feed(data)
 
-    def pieces(self, tick: float, read_timeout: float) -> Iterator[bytes]:
-        """The body as it comes; b"" each `tick` seconds in which nothing came.
+    def iter_body(self, idle_interval: float, read_timeout: float) -> Iterator[bytes]:
+        """Yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
 
-        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        Raises UpstreamCut, UpstreamTimeout, ClientDisconnected.
         """
-        parser, since = self._parser, monotonic()
-        if piece := parser.take():
+        parser, last_read = self._parser, monotonic()
+        if piece := parser.take_body():
             yield piece
         while not parser.complete:
-            left = read_timeout - (monotonic() - since)
-            if left <= 0:
+            remaining = read_timeout - (monotonic() - last_read)
+            if remaining <= 0:
                 raise UpstreamTimeout
             try:
-                self._receive(min(tick, left))
+                self._receive(min(idle_interval, remaining))
             except TimeoutError:
                 yield b""
             except UpstreamCut:
-                if piece := parser.take():
+                if piece := parser.take_body():
                     yield piece
                 raise
-            if piece := parser.take():
-                since = monotonic()
+            if piece := parser.take_body():
+                last_read = monotonic()
                 yield piece
 
     def _receive(self, timeout: float) -> None:
@@ -122,22 +123,22 @@ class Wire:
             return
         try:
             self._parser.feed(data)
-        except MalformedAnswer:
+        except MalformedResponse:
             raise UpstreamCut from None
 
     def _recv(self, timeout: float) -> bytes:
-        """A socket that gave less than it was asked for has no more; looking would cost as much again."""
-        data = self._client.recv(self._sock, _READ, timeout, self._dry)
-        self._dry = self._plain and len(data) < _READ
+        """A socket that returned less than requested is empty: another read would be wasted."""
+        data = self._client.recv(self._sock, _READ_BYTES, timeout, self._drained)
+        self._drained = self._is_plain and len(data) < _READ_BYTES
         return data
 
     def close(self) -> None:
-        """Gives the connection back if it can carry another request, else ends it."""
+        """Returns the connection to the pool if it can carry another request, else closes it."""
         if self._closed:
             return
         self._closed = True
         if self._parser.complete and self._parser.reusable:
-            self._origin.keep(self._conn)
+            self._origin.put_idle(self._conn)
         else:
             with contextlib.suppress(OSError):
                 self._conn.close()
@@ -146,8 +147,10 @@ class Wire:
 
 
 class WireAdapter(HTTPAdapter):
-    """Sends a PreparedRequest as it stands, and no more: no redirects, cookies or headers of
-    its own. `client`, if given, is watched while waiting for the answer."""
+    """Sends a PreparedRequest as it is, without redirects, cookies or headers of its own.
+
+    `client`, if given, is watched while waiting for the response.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,14 +164,14 @@ class WireAdapter(HTTPAdapter):
         verify: Any = True,
         cert: Any = None,
         proxies: Any = None,
-        client: Client = NOBODY,
-        again: bool = True,
+        client: Client = UNWATCHED,
+        resend: bool = True,
     ) -> Response:
-        """A Response whose `raw` is a Wire, with its head read; its body is still to come.
-        `again`: a pooled connection that proves dead is replaced, and the request sent twice.
+        """Returns a Response whose `raw` is a WireConnection; its head has been read, its body has not.
 
-        `timeout` is seconds to connect and seconds without a byte. Raises DeadConnection,
-        MalformedAnswer, TimeoutError, ClientGone and what urllib3 raises on connecting.
+        `timeout`: seconds to connect, and seconds without a byte. `resend`: a pooled connection that proves
+        dead is replaced and the request sent again. Raises DeadConnection, MalformedResponse, TimeoutError,
+        ClientDisconnected and urllib3's connection errors.
         """
         url = str(request.url)
         origin = self._origin(request, url, verify, cert, proxies)
@@ -177,57 +180,59 @@ class WireAdapter(HTTPAdapter):
         try:
             _exchange(wire, data, timeout[1])
         except DeadConnection:
-            if not (reused and again):
+            if not (reused and resend):
                 raise
             wire, _ = _open(origin, timeout[0], str(request.method), client, fresh=True)
             _exchange(wire, data, timeout[1])
-        request.body = None  # it may be large, and the answer long
+        request.body = None  # it may be large, and the response may last long
         return _response(request, wire)
 
     def close(self) -> None:
-        """Ends the connections that wait."""
+        """Closes idle connections."""
         for origin in self._origins.values():
             while origin.idle:
                 origin.idle.pop().close()
         super().close()
 
     def _origin(self, request: PreparedRequest, url: str, verify: Any, cert: Any, proxies: Any) -> Origin:
-        """One adapter serves one provider, whose CA bundle and proxy stay the same, so that the
-        search for its pool is made once."""
-        start = "/".join(url.split("/", 3)[:3])
-        origin = self._origins.get(start)
+        """Looks the pool up once: an adapter serves one provider, whose CA bundle and proxy never change."""
+        origin_url = "/".join(url.split("/", 3)[:3])
+        origin = self._origins.get(origin_url)
         if origin is None:
             pool: Any = self.get_connection_with_tls_context(request, verify, proxies, cert)
             cast(Any, self).cert_verify(pool, url, verify, cert)
             proxied = pool.proxy is not None and pool.scheme == "http"
             headers = tuple(pool.proxy_headers.items()) if proxied else ()
-            made = Origin(pool, "" if proxied else start, headers)
-            origin = self._origins.setdefault(start, made)  # another thread may have been faster
+            new = Origin(pool, "" if proxied else origin_url, headers)
+            origin = self._origins.setdefault(origin_url, new)  # another thread may have been first
         return origin
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where requests go: urllib3's pool, which makes connections, those that wait for a next request, what
-    of a URL is not said on the wire, and what a proxy that takes whole URLs wants to be told."""
+    """The scheme, host and port that requests go to, with its idle connections.
+
+    `pool` is urllib3's and creates connections. `url_prefix` is the part of a URL that is not sent. `headers`
+    are for a proxy that takes absolute URLs.
+    """
 
     pool: Any
-    unsaid: str
+    url_prefix: str
     headers: HeaderList
     idle: list[Any] = field(default_factory=list)
 
-    def keep(self, conn: Any) -> None:
-        """The newest is taken first, so that the oldest are those that nobody needs any more."""
+    def put_idle(self, conn: Any) -> None:
+        """The newest connection is reused first, so the oldest ones are surplus and are closed."""
         conn.idle_since = now = monotonic()
         self.idle.append(conn)
         for oldest in self.idle[:1]:
-            if now - oldest.idle_since > _IDLE_LIMIT:
-                with contextlib.suppress(ValueError):  # another thread has just taken it
+            if now - oldest.idle_since > _MAX_IDLE_SECONDS:
+                with contextlib.suppress(ValueError):  # another thread took it
                     self.idle.remove(oldest)
                     oldest.close()
 
 
-def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
+def _exchange(wire: WireConnection, data: bytes, read_timeout: float) -> None:
     try:
         wire.write(data, read_timeout)
         wire.read_head(read_timeout)
@@ -238,9 +243,11 @@ def _exchange(wire: Wire, data: bytes, read_timeout: float) -> None:
 
 def _open(
     origin: Origin, connect_timeout: float, method: str, client: Client, fresh: bool = False
-) -> tuple[Wire, bool]:
-    """A connection that has waited, or a new one; the flag tells that it has served before. One
-    that was idle for long may be dead at the other end without our knowing."""
+) -> tuple[WireConnection, bool]:
+    """Returns an idle or a new connection, and whether it was used before.
+
+    An idle connection that is too old, or readable, may be dead and is replaced.
+    """
     try:
         conn = origin.idle.pop()
     except IndexError:
@@ -250,15 +257,15 @@ def _open(
     reused = conn.sock is not None
     if not reused:
         try:
-            client.during(lambda: _connect(origin.pool, conn, connect_timeout))
+            client.wait_for(lambda: _connect(origin.pool, conn, connect_timeout))
         except BaseException:
             conn.close()
             raise
-    return Wire(origin, conn, method, client), reused
+    return WireConnection(origin, conn, method, client), reused
 
 
 def _is_stale(conn: Any) -> bool:
-    return bool(monotonic() - conn.idle_since > _IDLE_LIMIT or conn.has_news())
+    return bool(monotonic() - conn.idle_since > _MAX_IDLE_SECONDS or conn.is_readable())
 
 
 def _connect(pool: Any, conn: Any, timeout: float) -> None:
@@ -267,22 +274,22 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
         pool._prepare_proxy(conn)
     else:
         conn.connect()
-    conn.has_news = news_of(conn.sock)
+    conn.is_readable = readiness_probe(conn.sock)
 
 
 def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> bytes:
-    lines = [f"{request.method} {url.removeprefix(origin.unsaid)} HTTP/1.1"]
+    lines = [f"{request.method} {url.removeprefix(origin.url_prefix)} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in (*request.headers.items(), *origin.headers)]
     head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
     return head + cast(bytes, request.body) if request.body else head
 
 
-_BLANK = vars(Response())
+_EMPTY_RESPONSE = vars(Response())
 
 
-def _response(request: PreparedRequest, wire: Wire) -> Response:
-    """All share one empty cookie jar: making it would cost as much as sending the request."""
+def _response(request: PreparedRequest, wire: WireConnection) -> Response:
+    """All responses share one empty cookie jar: creating one costs as much as sending the request."""
     response = Response.__new__(Response)
-    known = {"status_code": wire.status, "reason": wire.reason, "raw": wire, "request": request}
-    vars(response).update(_BLANK, headers=HeaderView(wire.headers), **known)
+    members = {"status_code": wire.status, "reason": wire.reason, "raw": wire, "request": request}
+    vars(response).update(_EMPTY_RESPONSE, headers=HeaderMapping(wire.headers), **members)
     return response

@@ -1,28 +1,38 @@
-"""Waiting: for an upstream's bytes or a client that leaves, for another thread, for a slow call.
+"""Waiting for sockets, threads and slow calls, under gevent and under threads.
 
-The only part that names gevent. Each thing stands here twice, for gevent and for threads; which of
-the two holds is told by whether the sockets of this process are gevent's.
+The only package that imports gevent. Everything has two implementations; the one for gevent is used if the
+process is monkey-patched.
 """
 
-from .beside import Beside, Lent
-from .client import NOBODY, Client, news_of, watch
-from .kind import under_gevent
-from .threads import Gate, after_fork, aside, from_thread, gate, no_fork, open_gates, soon, start_thread
+from .client import UNWATCHED, Client, readiness_probe, watch
+from .runtime import under_gevent
+from .task_group import ReplaceableClient, TaskGroup
+from .threads import (
+    OneShotEvent,
+    after_fork,
+    call_from_thread,
+    call_soon,
+    fork_lock,
+    one_shot_event,
+    run_in_pool,
+    set_events,
+    start_thread,
+)
 
 __all__ = [
-    "NOBODY",
-    "Beside",
+    "UNWATCHED",
     "Client",
-    "Gate",
-    "Lent",
+    "OneShotEvent",
+    "ReplaceableClient",
+    "TaskGroup",
     "after_fork",
-    "aside",
-    "from_thread",
-    "gate",
-    "news_of",
-    "no_fork",
-    "open_gates",
-    "soon",
+    "call_from_thread",
+    "call_soon",
+    "fork_lock",
+    "one_shot_event",
+    "readiness_probe",
+    "run_in_pool",
+    "set_events",
     "start_thread",
     "under_gevent",
     "watch",

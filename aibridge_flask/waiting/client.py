@@ -1,4 +1,4 @@
-"""Waiting for an upstream, or for a client that leaves meanwhile."""
+"""Waits for an upstream while it watches the client, which may disconnect meanwhile."""
 
 from __future__ import annotations
 
@@ -13,90 +13,92 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from ..errors import ClientGone
-from .kind import original, under_gevent
+from ..errors import ClientDisconnected
+from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
-_LOOK_AGAIN = 0.5
+_POLL_SECONDS = 0.5
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
-_READ, _WRITE = 1, 2  # libev's words
-_BUSY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_READ, _WRITE = 1, 2  # libev's constants
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Client(Protocol):
-    """The client's side of a request: what is done with an upstream through it ends when it leaves.
+    """A client's connection. Waits for an upstream go through it, and end when the client disconnects.
 
-    All raise ClientGone; `timeout` is in seconds, after which they raise TimeoutError.
+    All methods raise ClientDisconnected; those with a `timeout` in seconds raise TimeoutError.
     """
 
     def check(self) -> None:
-        """Raises ClientGone where it has left already, as far as that can be told."""
+        """Raises ClientDisconnected if the client is known to have disconnected."""
 
-    def during(self, call: Callable[[], T]) -> T:
-        """Calls something that waits in its own way."""
+    def wait_for(self, call: Callable[[], T]) -> T:
+        """Calls `call`, which blocks, and ends it if the client disconnects."""
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        """Sends all; `timeout` is that of each wait. Raises OSError."""
+        """Sends all of `data`; `timeout` is that of each wait. Raises OSError."""
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
-        """At most `size` bytes, b"" at their end; nothing is tried before something has come to a `dry`
-        socket. Raises OSError."""
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        """Returns up to `size` bytes, or b"" at the end of the stream. Raises OSError.
+
+        A `drained` socket is waited for before the first read, which would find nothing.
+        """
 
     def close(self) -> None:
         """Stops watching."""
 
 
-class _Blind:
-    """A server that does not give the client's socket: leaving shows at the next write."""
+class _UnwatchedClient:
+    """For servers that do not expose the client's socket: a disconnect is noticed at the next write."""
 
     def check(self) -> None:
-        """Nothing is known."""
+        """A disconnect cannot be detected."""
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         return call()
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
         upstream.settimeout(timeout)
         upstream.sendall(data)
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         upstream.settimeout(timeout)
         return upstream.recv(size)
 
     def close(self) -> None:
-        """Nothing was watched."""
+        """There is no watcher."""
 
 
-NOBODY: Client = _Blind()
+UNWATCHED: Client = _UnwatchedClient()
 
 
-class _Waiting:
-    """Tries first and waits then: on TLS what can be read may stand in the library already."""
+class _SocketClient:
+    """Reads before it waits: with TLS, readable data may already be in the library's buffer."""
 
-    _gone = False
+    _is_disconnected = False
 
-    def recv(self, upstream: socket.socket, size: int, timeout: float, dry: bool = False) -> bytes:
-        if self._gone:
-            raise ClientGone
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        if self._is_disconnected:
+            raise ClientDisconnected
         upstream.settimeout(0)
-        if dry:
+        if drained:
             self._wait(upstream.fileno(), _READ, timeout)
         while True:
             try:
                 return upstream.recv(size)
-            except _BUSY as error:
+            except _WOULD_BLOCK as error:
                 event = _event(error, _READ)
             self._wait(upstream.fileno(), event, timeout)
 
     def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        self.check()  # a request that nobody waits for costs all the same
+        self.check()  # the provider bills a request even if nobody waits for it
         upstream.settimeout(0)
-        left = memoryview(data)
-        while left:
+        remaining = memoryview(data)
+        while remaining:
             try:
-                left = left[upstream.send(left) :]
+                remaining = remaining[upstream.send(remaining) :]
                 continue
-            except _BUSY as error:
+            except _WOULD_BLOCK as error:
                 event = _event(error, _WRITE)
             self._wait(upstream.fileno(), event, timeout)
 
@@ -108,77 +110,77 @@ class _Waiting:
 
 
 def _event(error: OSError, wanted: int) -> int:
-    """TLS may have to write before it can read."""
+    """Returns the direction to wait for: TLS may have to write before it can read."""
     if isinstance(error, ssl.SSLWantReadError):
         return _READ
     return _WRITE if isinstance(error, ssl.SSLWantWriteError) else wanted
 
 
-class _Polled(_Waiting):
-    """Threads: both sockets are polled."""
+class _PolledClient(_SocketClient):
+    """For threads: polls the sockets of upstream and client."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._watched = select.POLLIN | _POLLRDHUP
+        self._poll_mask = select.POLLIN | _POLLRDHUP
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         self.check()
         return call()
 
     def check(self) -> None:
-        if _has_left(self._client) or _has_hung_up(self._client):
-            raise ClientGone
+        if _has_disconnected(self._client) or _has_hung_up(self._client):
+            raise ClientDisconnected
 
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
         end, client = time.monotonic() + timeout, self._client.fileno()
         poll = select.poll()
         poll.register(upstream, select.POLLIN if event == _READ else select.POLLOUT)
-        poll.register(client, self._watched)
+        poll.register(client, self._poll_mask)
         while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
-            told = ready.get(client, 0)
-            if told & ~select.POLLIN or (told and _has_left(self._client)):
-                raise ClientGone
-            if told:  # bytes of a next request: they would wake us without end
-                self._watched = _POLLRDHUP
-                poll.modify(client, self._watched)
+            events = ready.get(client, 0)
+            if events & ~select.POLLIN or (events and _has_disconnected(self._client)):
+                raise ClientDisconnected
+            if events:  # bytes of a next request, which would end each poll at once
+                self._poll_mask = _POLLRDHUP
+                poll.modify(client, self._poll_mask)
             if upstream in ready:
                 return
         raise TimeoutError
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """There is no watcher."""
 
 
-class _Watched(_Waiting):
-    """gevent: the hub watches the client, and wakes who waits here when it leaves."""
+class _HubClient(_SocketClient):
+    """For gevent: the hub watches the client, and interrupts the waiting greenlet on a disconnect."""
 
     def __init__(self, client: Any) -> None:
         from gevent import get_hub
 
         self._client, self._loop = client, get_hub().loop
-        self._asleep: Any = None
+        self._waiter: Any = None
         self._timer: Any = None
         self._io = self._loop.io(client.fileno(), _READ)
         self._io.start(self._ready)
 
     def check(self) -> None:
-        if self._gone:
-            raise ClientGone
+        if self._is_disconnected:
+            raise ClientDisconnected
 
-    def during(self, call: Callable[[], T]) -> T:
+    def wait_for(self, call: Callable[[], T]) -> T:
         from gevent import getcurrent
 
         self.check()
-        self._asleep = getcurrent()
+        self._waiter = getcurrent()
         try:
             return call()
         finally:
-            self._asleep = None
+            self._waiter = None
 
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
         from gevent.hub import Waiter
 
-        waiter = self._asleep = Waiter()
+        waiter = self._waiter = Waiter()
         io, timer = self._loop.io(upstream, event), self._loop.timer(timeout)
         io.start(waiter.switch, True)
         timer.start(waiter.switch, False)
@@ -186,52 +188,58 @@ class _Watched(_Waiting):
             if not waiter.get():
                 raise TimeoutError
         finally:
-            self._asleep = None
-            _end(io)
-            _end(timer)
+            self._waiter = None
+            _close_watcher(io)
+            _close_watcher(timer)
 
     def _ready(self) -> None:
-        self._io.stop()  # level-triggered: bytes of a next request would wake us without end
-        if _has_left(self._client):
-            self._leave()
+        self._io.stop()  # level-triggered: bytes of a next request would call this in a loop
+        if _has_disconnected(self._client):
+            self._disconnect()
         else:
-            self._timer = self._loop.timer(_LOOK_AGAIN, _LOOK_AGAIN)
-            self._timer.start(self._look)
+            self._timer = self._loop.timer(_POLL_SECONDS, _POLL_SECONDS)
+            self._timer.start(self._probe)
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         if _has_hung_up(self._client):
             self._timer.stop()
-            self._leave()
+            self._disconnect()
 
-    def _leave(self) -> None:
-        self._gone = True
-        if self._asleep is not None:
-            self._asleep.throw(ClientGone)
+    def _disconnect(self) -> None:
+        self._is_disconnected = True
+        if self._waiter is not None:
+            self._waiter.throw(ClientDisconnected)
 
     def close(self) -> None:
-        _end(self._io)
+        _close_watcher(self._io)
         if self._timer is not None:
-            _end(self._timer)
+            _close_watcher(self._timer)
 
 
-def _end(watcher: Any) -> None:
+def _close_watcher(watcher: Any) -> None:
     watcher.stop()
     watcher.close()
 
 
 def watch(client_socket: Any) -> Client:
-    """Watches a client from now on; `client_socket` is None where the server gives none."""
+    """Starts to watch a client; `client_socket` is None if the server does not expose it.
+
+    Raises ClientDisconnected.
+    """
     try:
         if client_socket is None:
-            return _Blind()
-        return _Watched(client_socket) if under_gevent() else _Polled(client_socket)
+            return _UnwatchedClient()
+        return _HubClient(client_socket) if under_gevent() else _PolledClient(client_socket)
     except (OSError, ValueError):
-        raise ClientGone from None  # closed already
+        raise ClientDisconnected from None  # it is closed
 
 
-def _has_left(client: Any) -> bool:
-    """Looks without taking anything. A plain socket on a duplicate of the descriptor, since TLS
-    sockets refuse to peek; its flags are the client's too."""
+def _has_disconnected(client: Any) -> bool:
+    """Peeks at the socket without consuming data.
+
+    Uses a plain socket on a duplicate of the descriptor, since TLS sockets refuse to peek. Flags of the
+    duplicate are the client's too, so the call itself is non-blocking.
+    """
     try:
         with contextlib.closing(_socket.socket(fileno=os.dup(client.fileno()))) as plain:
             return not plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -242,14 +250,14 @@ def _has_left(client: Any) -> bool:
 
 
 def _has_hung_up(client: Any) -> bool:
-    """As `_has_left`, also behind bytes of a next request."""
-    poll = original("select", "poll")()
+    """Like `_has_disconnected`, but also detects it behind bytes of a next request."""
+    poll = unpatched("select", "poll")()
     poll.register(client.fileno(), _POLLRDHUP)
     return bool(poll.poll(0))
 
 
-def news_of(upstream: socket.socket) -> Callable[[], bool]:
-    """Tells, without waiting, whether something stands in a socket, or it has ended."""
-    poll = original("select", "poll")()
+def readiness_probe(upstream: socket.socket) -> Callable[[], bool]:
+    """Returns a non-blocking function: whether a socket has data to read, or has ended."""
+    poll = unpatched("select", "poll")()
     poll.register(upstream.fileno(), select.POLLIN)
     return lambda: bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Real threads under gevent too: starting one, waiting for one, leaving a slow call to one."""
+"""Real threads, also under gevent: start one, wait for one, run a slow call in one."""
 
 from __future__ import annotations
 
@@ -11,48 +11,47 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from .kind import original, under_gevent
+from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
 
 
-class Gate(Protocol):
-    """Opened once, by any thread; awaited once, by its maker."""
+class OneShotEvent(Protocol):
+    """Set once, by any thread; awaited once, by the thread or greenlet that created it."""
 
-    def open(self) -> None: ...
+    def set(self) -> None: ...
     def wait(self, timeout: float) -> bool: ...
 
 
-class _ThreadGate:
+class _ThreadEvent:
     def __init__(self) -> None:
         self._event = threading.Event()
-        self.open, self.wait = self._event.set, self._event.wait
+        self.set, self.wait = self._event.set, self._event.wait
 
 
-class _HubGate:
-    """A real thread may not touch a greenlet: it rings the hub's bell."""
+class _HubEvent:
+    """A real thread must not touch a greenlet: it wakes the hub, which switches to the waiting greenlet."""
 
     def __init__(self) -> None:
         from gevent import get_hub
 
         self._hub = get_hub()
-        self.bell = _bell(self._hub)
-        self._opened = False
+        self.wakeup = _wakeup(self._hub)
+        self._is_set = False
         self._waiter: Any = None
 
-    def open(self) -> None:
-        self.bell.ring([self])
+    def set(self) -> None:
+        self.wakeup.wake([self])
 
-    def answer(self) -> None:
-        """Called in the hub."""
-        self._opened = True
+    def run_in_hub(self) -> None:
+        self._is_set = True
         if self._waiter is not None:
             self._waiter.switch(True)
 
     def wait(self, timeout: float) -> bool:
         from gevent.hub import Waiter
 
-        if not self._opened:
+        if not self._is_set:
             self._waiter, timer = Waiter(self._hub), self._hub.loop.timer(timeout)
             timer.start(self._waiter.switch, False)
             try:
@@ -61,78 +60,81 @@ class _HubGate:
                 self._waiter = None
                 timer.stop()
                 timer.close()
-        return self._opened
+        return self._is_set
 
 
 class _HubCall:
-    """A call that is made in the hub, whoever asks for it."""
+    """A callable that runs in the hub, whichever thread calls it."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         from gevent import get_hub
 
-        self._bell, self.answer = _bell(get_hub()), call
+        self._wakeup, self.run_in_hub = _wakeup(get_hub()), call
 
     def __call__(self) -> None:
-        self._bell.ring([self])
+        self._wakeup.wake([self])
 
 
-class _Bell:
-    """Wakes a hub from other threads. One watcher for as long as the hub lives: libev's own way, and
-    the only one that counts right with threads (`run_callback_threadsafe` does not)."""
+class _Wakeup:
+    """Wakes a hub from other threads.
+
+    It has one watcher for the life of the hub. This is libev's own way, and the only one whose reference
+    counting is correct with threads (`run_callback_threadsafe` is not).
+    """
 
     def __init__(self, hub: Any) -> None:
-        self._opened: deque[_HubGate | _HubCall] = deque()
+        self._ready: deque[_HubEvent | _HubCall] = deque()
         self._watcher = hub.loop.async_()
-        self._watcher.start(self._answer)
+        self._watcher.start(self._run_ready)
 
-    def ring(self, gates: Sequence[_HubGate | _HubCall]) -> None:
-        self._opened.extend(gates)
+    def wake(self, ready: Sequence[_HubEvent | _HubCall]) -> None:
+        self._ready.extend(ready)
         self._watcher.send()
 
-    def _answer(self) -> None:
-        while self._opened:
-            self._opened.popleft().answer()
+    def _run_ready(self) -> None:
+        while self._ready:
+            self._ready.popleft().run_in_hub()
 
 
-_bells: WeakKeyDictionary[Any, _Bell] = WeakKeyDictionary()
+_wakeups: WeakKeyDictionary[Any, _Wakeup] = WeakKeyDictionary()
 
 
-def _bell(hub: Any) -> _Bell:
-    if hub not in _bells:
-        _bells[hub] = _Bell(hub)
-    return _bells[hub]
+def _wakeup(hub: Any) -> _Wakeup:
+    if hub not in _wakeups:
+        _wakeups[hub] = _Wakeup(hub)
+    return _wakeups[hub]
 
 
-def gate() -> Gate:
-    """A gate for the calling thread or greenlet."""
-    return _HubGate() if under_gevent() else _ThreadGate()
+def one_shot_event() -> OneShotEvent:
+    """Returns an event for the calling thread or greenlet."""
+    return _HubEvent() if under_gevent() else _ThreadEvent()
 
 
-def open_gates(gates: list[Gate]) -> None:
-    """Opens the gates of one process, with one wake-up of the hub for all of them."""
-    in_hub = [one for one in gates if isinstance(one, _HubGate)]
-    if in_hub:
-        in_hub[0].bell.ring(in_hub)
-    for one in gates:
-        if not isinstance(one, _HubGate):
-            one.open()
+def set_events(events: list[OneShotEvent]) -> None:
+    """Sets events of one process, and wakes its hub once for all of them."""
+    hub_events = [event for event in events if isinstance(event, _HubEvent)]
+    if hub_events:
+        hub_events[0].wakeup.wake(hub_events)
+    for event in events:
+        if not isinstance(event, _HubEvent):
+            event.set()
 
 
-def from_thread(call: Callable[[], None]) -> Callable[[], None]:
-    """What any thread may call: `call` then runs where the greenlets of this one do. It may not wait."""
+def call_from_thread(call: Callable[[], None]) -> Callable[[], None]:
+    """Returns a callable for any thread. Under gevent `call` runs in the current hub, and must not block."""
     return _HubCall(call) if under_gevent() else call
 
 
-def soon(call: Callable[[], None]) -> None:
-    """gevent alone: calls once the hub has run what is ready."""
+def call_soon(call: Callable[[], None]) -> None:
+    """Calls `call` once the hub has run everything that is ready. For gevent only."""
     from gevent import get_hub
 
     get_hub().loop.run_callback(call)
 
 
 def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
-    """Runs `run` in a real thread, also under gevent; gives back a join that takes seconds."""
-    done = original("_thread", "allocate_lock")()
+    """Runs `run` in a real thread, also under gevent. Returns a `join` that takes a timeout in seconds."""
+    done = unpatched("_thread", "allocate_lock")()
     done.acquire()
 
     def body() -> None:
@@ -141,35 +143,35 @@ def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
         finally:
             done.release()
 
-    original("_thread", "start_new_thread")(body, ())
+    unpatched("_thread", "start_new_thread")(body, ())
     return lambda timeout: bool(done.acquire(timeout=timeout))
 
 
-def after_fork(of: T, begin_anew: Callable[[T], None]) -> None:
-    """Threads stay behind in the other process: `begin_anew(of)` is called in a forked one, as long
-    as `of` lives."""
-    weakly = weakref.ref(of)
+def after_fork(target: T, reset: Callable[[T], None]) -> None:
+    """Calls `reset(target)` in forked processes while `target` lives: threads do not survive a fork."""
+    reference = weakref.ref(target)
 
-    def forked() -> None:
-        living = weakly()
-        if living is not None:
-            begin_anew(living)
+    def reset_if_alive() -> None:
+        alive = reference()
+        if alive is not None:
+            reset(alive)
 
-    os.register_at_fork(after_in_child=forked)
+    os.register_at_fork(after_in_child=reset_if_alive)
 
 
 @cache
-def no_fork() -> Any:
-    """A real lock; while a thread holds it the process does not fork. Locks that the thread has taken (of an
-    import, of a library) would never be released in the child."""
-    lock = original("_thread", "allocate_lock")()
+def fork_lock() -> Any:
+    """Returns a real lock; the process does not fork while a thread holds it.
+
+    Other locks that the thread holds, such as those of imports and libraries, would stay locked in the child.
+    """
+    lock = unpatched("_thread", "allocate_lock")()
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
 
 
-def aside(call: Callable[[], T]) -> T:
-    """Runs a call that blocks its thread without stalling anybody else: under gevent in the
-    hub's thread pool, else right here."""
+def run_in_pool(call: Callable[[], T]) -> T:
+    """Runs a blocking call: under gevent in the hub's thread pool, else in the current thread."""
     if not under_gevent():
         return call()
     from gevent import get_hub

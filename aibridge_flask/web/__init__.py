@@ -1,1 +1,1 @@
-"""What people and machines read: health, records, the page of the standalone server."""
+"""Pages and APIs: health, metrics, records, the page of the standalone server."""

@@ -1,4 +1,4 @@
-"""`healthz` and `readyz`, which need no identity."""
+"""`healthz` and `readyz`, without authentication."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def add_health(
 ) -> None:
     def healthz() -> Response:
         """The process serves."""
-        return _told("ok", 200)
+        return _status("ok", 200)
 
     def readyz() -> Response:
-        """The record store takes records, and each MCP server has been asked for its tools."""
+        """Records are accepted, and each MCP server has been asked for its tools."""
         if draining():
-            return _told("draining", 503)
+            return _status("draining", 503)
         if not recorder.healthy:
-            return _told("records are not taken", 503)
-        return _told("ok", 200) if toolbox.ready else _told("tools are being loaded", 503)
+            return _status("records are not taken", 503)
+        return _status("ok", 200) if toolbox.ready else _status("tools are being loaded", 503)
 
     blueprint.add_url_rule(f"{prefix}/healthz", view_func=healthz)
     blueprint.add_url_rule(f"{prefix}/readyz", view_func=readyz)
 
 
-def _told(status: str, code: int) -> Response:
-    """Without the JSON provider, which may be a host's own."""
+def _status(status: str, code: int) -> Response:
+    """Does not use Flask's JSON provider, which a host may have replaced."""
     return Response(dumps({"status": status}), code, mimetype="application/json")

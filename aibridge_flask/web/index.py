@@ -1,4 +1,4 @@
-"""`GET /` of the standalone server: a plain page with the base URLs for each client."""
+"""`GET /` of the standalone server: a plain page with the base URL for each client."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from flask import Response, request
 
 from ..config import Settings
 
-_ANTHROPICS = (
+_ANTHROPIC_CLIENTS = (
     ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
     ("Anthropic SDK", 'Anthropic(base_url="{url}")'),
 )
 _CLIENTS = {
-    "anthropic": _ANTHROPICS,
-    "bedrock": _ANTHROPICS,
+    "anthropic": _ANTHROPIC_CLIENTS,
+    "bedrock": _ANTHROPIC_CLIENTS,
     "openai": (
         ("Codex", 'openai_base_url = "{url}/v1" in ~/.codex/config.toml'),
         ("OpenAI SDK", 'OpenAI(base_url="{url}/v1")'),
@@ -31,12 +31,12 @@ def version_name() -> str:
 
 
 def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
-    """What to set for which client, for every enabled provider; `root` has no / at its end."""
+    """Returns (client, setting) for each enabled provider. `root` is an URL without a / at its end."""
     return [
-        (client, how.format(url=f"{root}{settings.url_prefix}/{provider.name}"))
+        (client, setting.format(url=f"{root}{settings.url_prefix}/{provider.name}"))
         for provider in settings.providers
         if provider.enabled
-        for client, how in _CLIENTS.get(provider.type, ())
+        for client, setting in _CLIENTS.get(provider.type, ())
     ]
 
 
@@ -44,7 +44,7 @@ def page(settings: Settings) -> Response:
     """Plain text, so that nothing in it needs escaping."""
     root = request.root_url.rstrip("/")
     prefix = settings.url_prefix
-    rows = [f"{client:14}{how}" for client, how in base_urls(settings, root)]
+    rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("healthz", "readyz", "interceptions")]
     lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, ""]
     return Response("\n".join(lines), mimetype="text/plain")

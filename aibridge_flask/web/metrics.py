@@ -1,4 +1,4 @@
-"""`GET /metrics` for Prometheus, which needs no identity."""
+"""`GET /metrics` for Prometheus, without authentication."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..observe.metrics import Metrics
 
 def add_metrics(blueprint: Blueprint, prefix: str, metrics: Metrics) -> None:
     def page() -> Response:
-        body, kind = metrics.page(request.headers.get("Accept", ""))
-        return Response(body, content_type=kind)
+        body, media_type = metrics.page(request.headers.get("Accept", ""))
+        return Response(body, content_type=media_type)
 
     blueprint.add_url_rule(f"{prefix}/metrics", endpoint="metrics", view_func=page)

@@ -11,9 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import BridgeError, Unauthorized
 from ..formats.body import dumps
 from ..identity import ActorLoader
-from ..records import queries, search
+from ..reading import interceptions as interception_queries
+from ..reading import search
 from ..records.recorder import Recorder
-from ..waiting import aside
+from ..waiting import run_in_pool
 
 
 class _PageSchema(Schema):
@@ -26,19 +27,21 @@ class _PageSchema(Schema):
     after_id = fields.String(load_default="")
 
 
-def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: Recorder) -> None:
+def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, recorder: Recorder) -> None:
     def interceptions() -> Response:
-        """Interceptions, newest first, with all that belongs to them."""
+        """Interceptions with all their parts, newest first."""
         try:
-            actor = load(request)
+            actor = load_actor(request)
             if actor is None:
                 raise Unauthorized
-            given = _PageSchema().load(request.args)
-            wanted = search.parse(given.pop("q"))
-            page = queries.Page(**given)
-            found = aside(lambda: queries.interceptions(recorder.engine, actor, wanted, page))
+            query = _PageSchema().load(request.args)
+            conditions = search.parse(query.pop("q"))
+            page = interception_queries.Page(**query)
+            results = run_in_pool(
+                lambda: interception_queries.interceptions(recorder.engine, actor, conditions, page)
+            )
         except BridgeError as error:
-            return _refusal(error.status, error.message, error.code)
+            return _error_response(error.status, error.message, error.code)
         except ValidationError as error:
             return _invalid(error.messages_dict)
         except search.BadSearch as error:
@@ -48,21 +51,21 @@ def add_records(blueprint: Blueprint, prefix: str, load: ActorLoader, recorder: 
         except SQLAlchemyError as error:
             # no traceback: it would show the statement and its values
             current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
-            return _refusal(500, "the records cannot be read", "the database is away")
-        return _json(found, 200)
+            return _error_response(500, "the records cannot be read", "the database is away")
+        return _json_response(results, 200)
 
     blueprint.add_url_rule(f"{prefix}/interceptions", view_func=interceptions)
 
 
 def _invalid(messages: dict[str, Any]) -> Response:
-    told = [{"field": key, "detail": " ".join(texts)} for key, texts in messages.items()]
-    return _refusal(400, "the query is not valid", "see validations", told)
+    validations = [{"field": key, "detail": " ".join(texts)} for key, texts in messages.items()]
+    return _error_response(400, "the query is not valid", "see validations", validations)
 
 
-def _refusal(status: int, message: str, detail: str, validations: Any = ()) -> Response:
+def _error_response(status: int, message: str, detail: str, validations: Any = ()) -> Response:
     body = {"message": message, "detail": detail, "validations": list(validations)}
-    return _json(body, status)
+    return _json_response(body, status)
 
 
-def _json(body: Any, status: int) -> Response:
+def _json_response(body: Any, status: int) -> Response:
     return Response(dumps(body), status, mimetype="application/json")

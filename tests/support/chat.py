@@ -83,10 +83,10 @@ def whole(found: dict[str, Any]) -> bytes:
     return json.dumps(found, indent=1).encode()
 
 
-def stream(found: dict[str, Any], asks_usage: bool = True) -> bytes:
+def stream(found: dict[str, Any], includes_usage: bool = True) -> bytes:
     about = {**found, "object": "chat.completion.chunk"}
     chunks = [event(**{**about, "choices": [one], "usage": None}) for one in _choices(found)]
-    counts = [event(**{**about, "choices": []})] if asks_usage else []
+    counts = [event(**{**about, "choices": []})] if includes_usage else []
     return b"".join([*chunks, *counts, DONE])
 
 

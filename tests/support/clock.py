@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-MODULES = ("keys", "breaker", "board")
+MODULES = ("keys", "breaker", "shared_state")
 
 
 class Clock:

@@ -27,7 +27,7 @@ class Exchange:
         return self.answer.startswith(b"HTTP/")
 
     @property
-    def asks_usage(self) -> bool:
+    def includes_usage(self) -> bool:
         """The request stays as it is: only a stream of Chat Completions is asked for its usage."""
         chat = self.route.endswith("/chat/completions") and self.streaming
         return not chat or b'"include_usage": true' in self.request

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aibridge_flask import config
-from aibridge_flask.errors import ClientGone
+from aibridge_flask.errors import ClientDisconnected
 from aibridge_flask.model import ToolResult
 from aibridge_flask.tools import ToolBox
-from aibridge_flask.waiting import NOBODY, under_gevent, watch
+from aibridge_flask.waiting import UNWATCHED, under_gevent, watch
 from tests.support.server import PATIENCE
 
 
@@ -36,7 +36,7 @@ def meet(box: ToolBox, server: str) -> list[str]:
     met: list[str] = []
 
     def call() -> None:
-        met.append(box.call(f"bmcp_{server}_meet", "", NOBODY).content[0]["text"])
+        met.append(box.call(f"bmcp_{server}_meet", "", UNWATCHED).content[0]["text"])
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
@@ -67,7 +67,7 @@ def leave(box: ToolBox, server: str, notes: Path) -> bool:
         client = watch(ours)
         try:
             box.call(f"bmcp_{server}_wait", "", client)
-        except ClientGone:
+        except ClientDisconnected:
             return True
         finally:
             client.close()
@@ -78,7 +78,7 @@ def use(box: ToolBox, server: str, notes: Path) -> dict[str, object]:
     tools = {tool.name: tool for tool in box.tools if tool.server == server}
 
     def call(name: str, input: str) -> list[object]:
-        return plain(box.call(tools[name].id, input, NOBODY))
+        return plain(box.call(tools[name].id, input, UNWATCHED))
 
     return {
         "names": sorted(tools),

@@ -9,9 +9,9 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from ...config.settings import Aws, ProviderSettings
+from ...config.settings import AwsSettings, ProviderSettings
 from ...errors import ConfigError, CredentialsUnavailable
-from ...waiting import aside
+from ...waiting import run_in_pool
 from .signature import AwsKeys
 
 _log = logging.getLogger("aibridge.bedrock")
@@ -29,7 +29,7 @@ class Credentials:
     on with what there is. Fetching is slow, so it is done aside; all of it in one thread, since what
     gevent makes in one thread serves in no other."""
 
-    def __init__(self, settings: ProviderSettings, aws: Aws) -> None:
+    def __init__(self, settings: ProviderSettings, aws: AwsSettings) -> None:
         try:
             import botocore.session  # noqa: F401 - its import is slow: now, not in a request
         except ImportError:
@@ -63,7 +63,7 @@ class Credentials:
 
     def _renew(self) -> None:
         try:
-            self._keys, left = aside(self._fetch)
+            self._keys, left = run_in_pool(self._fetch)
         except Exception as error:  # noqa: BLE001 - files, processes, servers: all of it may fail
             _log.warning("provider %s: no AWS credentials: %s", self._settings.name, _reason(error))
             self._next = monotonic() + (_AGAIN if monotonic() < self._ends else _SOON)

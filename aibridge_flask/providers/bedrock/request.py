@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ... import coding
-from ...config.settings import Aws
+from ... import content_coding
+from ...config.settings import AwsSettings
 from ...errors import UnknownRoute
 from ...formats import body
 from ...headers import find
-from ...model import HeaderList, Outgoing
+from ...model import HeaderList, UpstreamRequest
 from . import models
 from .models import Model, model_named
 
@@ -35,7 +35,7 @@ Members = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _ModelRequest:
     """What a request asks for. `id` is the configured model's, `model` what is known of it."""
 
     id: str
@@ -43,13 +43,13 @@ class _Shape:
     betas: tuple[str, ...]
 
 
-def invocation(outgoing: Outgoing, aws: Aws, base_url: str) -> Outgoing:
+def invocation(outgoing: UpstreamRequest, aws: AwsSettings, base_url: str) -> UpstreamRequest:
     """Raises BadBody, UnknownRoute and what undoing a content coding raises."""
     path = urlsplit(outgoing.url.removeprefix(base_url)).path
     if outgoing.method != "POST":
         raise UnknownRoute(outgoing.method, path)
     coded = find(outgoing.headers, "content-encoding")
-    text = coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
+    text = content_coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
     found = body.members(text)
     shape = _shape(found, find(outgoing.headers, "anthropic-beta"), aws)
     if path == COUNT_ROUTE:
@@ -57,23 +57,25 @@ def invocation(outgoing: Outgoing, aws: Aws, base_url: str) -> Outgoing:
     streaming = body.loads(found.get("stream", b"")) is True
     url = f"{base_url}/model/{quote(shape.id, safe='')}{_STREAM if streaming else _INVOKE}"
     kind = _EVENT_STREAM if streaming else _JSON
-    return _request(outgoing, url, body.joined(_rewritten(found, shape)), kind)
+    return _request(outgoing, url, body.join_members(_rewritten(found, shape)), kind)
 
 
-def _counting(outgoing: Outgoing, base_url: str, found: Members, shape: _Shape) -> Outgoing:
+def _counting(
+    outgoing: UpstreamRequest, base_url: str, found: Members, shape: _ModelRequest
+) -> UpstreamRequest:
     """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CountTokens.html"""
-    budget = body.number(body.loads(found.get("thinking", b"")), "budget_tokens")
+    budget = body.get_count(body.loads(found.get("thinking", b"")), "budget_tokens")
     whole = {"max_tokens": str(_OUTPUT + budget).encode(), **found}
-    inner = base64.b64encode(body.joined(_rewritten(whole, shape))).decode()
+    inner = base64.b64encode(body.join_members(_rewritten(whole, shape))).decode()
     url = f"{base_url}/model/{quote(models.plain_id(shape.id), safe='')}{COUNTED}"
     return _request(outgoing, url, body.dumps({"input": {"invokeModel": {"body": inner}}}), _JSON)
 
 
-def _request(outgoing: Outgoing, url: str, data: bytes, kind: str) -> Outgoing:
+def _request(outgoing: UpstreamRequest, url: str, data: bytes, kind: str) -> UpstreamRequest:
     sent = [*_passing(outgoing.headers), ("Content-Type", _JSON), ("Accept", kind), _IDENTITY]
     sent += [("X-Amzn-Bedrock-Accept", _JSON)] if kind == _EVENT_STREAM else []
     sent.append(("Content-Length", str(len(data))))
-    return Outgoing("POST", url, tuple(sent), data, outgoing.id, outgoing.model)
+    return UpstreamRequest("POST", url, tuple(sent), data, outgoing.id, outgoing.model)
 
 
 def _passing(sent: HeaderList) -> Iterator[tuple[str, str]]:
@@ -83,7 +85,7 @@ def _passing(sent: HeaderList) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _shape(found: Members, header: str, aws: Aws) -> _Shape:
+def _shape(found: Members, header: str, aws: AwsSettings) -> _ModelRequest:
     asked = body.loads(found.get("model", b""))
     id = _configured(asked if isinstance(asked, str) else "", aws)
     model = model_named(id)
@@ -91,10 +93,12 @@ def _shape(found: Members, header: str, aws: Aws) -> _Shape:
         model = model_named(asked)
     told = body.loads(found.get("anthropic_beta", b""))
     flags = [*header.split(","), *(told if isinstance(told, list) else [])]
-    return _Shape(id, model, tuple(_betas([flag.strip() for flag in flags if isinstance(flag, str)], model)))
+    return _ModelRequest(
+        id, model, tuple(_betas([flag.strip() for flag in flags if isinstance(flag, str)], model))
+    )
 
 
-def _configured(asked: str, aws: Aws) -> str:
+def _configured(asked: str, aws: AwsSettings) -> str:
     """Clients that took a name from the list of models get just that one."""
     if asked in (aws.model, aws.small_fast_model):
         return asked
@@ -107,7 +111,7 @@ def _betas(flags: list[str], model: Model) -> dict[str, None]:
     return dict.fromkeys(name for name in named if model.takes(name))
 
 
-def _rewritten(found: Members, shape: _Shape) -> Members:
+def _rewritten(found: Members, shape: _ModelRequest) -> Members:
     made = {**found, "anthropic_version": _VERSION}
     for name in ("model", "stream", "anthropic_beta", *models.REFUSED_FIELDS):
         made.pop(name, None)
@@ -122,7 +126,7 @@ def _rewritten(found: Members, shape: _Shape) -> Members:
     return made
 
 
-def _unwanted(shape: _Shape) -> Iterator[str]:
+def _unwanted(shape: _ModelRequest) -> Iterator[str]:
     for name, betas in models.BETA_FIELDS.items():
         natively = name == "output_config" and shape.model.takes_effort
         if not natively and not set(betas) & set(shape.betas):
@@ -132,12 +136,12 @@ def _unwanted(shape: _Shape) -> Iterator[str]:
 def _thinking(found: Members, model: Model) -> bytes:
     """As the model knows it; the very same bytes where that is so already."""
     told = body.loads(found["thinking"])
-    kind = body.string(told, "type")
+    kind = body.get_string(told, "type")
     if kind == "enabled" and model.adaptive_only:
         return b'{"type":"adaptive"}'
     if kind != "adaptive" or not model.budgeted:
         return found["thinking"]
-    most = body.number({"most": body.loads(found.get("max_tokens", b""))}, "most")
+    most = body.get_count({"most": body.loads(found.get("max_tokens", b""))}, "most")
     budget = most * _percent(body.loads(found.get("output_config", b""))) // 100
     if budget < models.LEAST_BUDGET:
         return b'{"type":"disabled"}'
@@ -145,7 +149,7 @@ def _thinking(found: Members, model: Model) -> bytes:
 
 
 def _percent(output_config: Any) -> int:
-    effort = body.string(output_config, "effort")
+    effort = body.get_string(output_config, "effort")
     return models.BUDGETS.get(effort, models.BUDGETS[models.DEFAULT_EFFORT])
 
 

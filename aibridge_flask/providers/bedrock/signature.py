@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from ...headers import find
-from ...model import Outgoing
+from ...model import UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Signer:
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)  # its debug lines hold what a role is given, and what is signed
 
-    def sign(self, outgoing: Outgoing, keys: AwsKeys) -> Outgoing:
+    def sign(self, outgoing: UpstreamRequest, keys: AwsKeys) -> UpstreamRequest:
         """With the headers that carry the signature. Only what no proxy on the way changes is signed: the
         host, the media type, and AWS's own."""
         signed = {"Host": find(outgoing.headers, "host")}

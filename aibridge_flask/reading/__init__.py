@@ -1,0 +1,1 @@
+"""The read side of the records: what the records API asks for."""

@@ -1,0 +1,85 @@
+"""gunicorn's gevent worker, with a drain that loses no request."""
+
+from __future__ import annotations
+
+import errno
+import select
+from typing import Any
+
+import gevent
+import gevent.socket
+from gevent import monkey
+from gunicorn.workers.ggevent import GeventWorker
+
+_FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
+_Waiting = dict[Any, Any]  # connections without a request, with their greenlets
+
+
+class Connection(gevent.socket.socket):  # type: ignore[misc]
+    """A client's connection. Most data fits into the socket's buffer, whose size gevent queries each time."""
+
+    __slots__ = ()
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            sent = self._sock.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            super().sendall(memoryview(data)[sent:], flags)
+
+
+class DrainingWorker(GeventWorker):  # type: ignore[misc]
+    """A worker that drains before it stops.
+
+    First it reports that it is not ready, so that proxies go elsewhere. Then it stops accepting, closes idle
+    connections, which gunicorn would keep for `keepalive` seconds, and lets requests finish.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.new: _Waiting = {}
+        self.between_requests: _Waiting = {}
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        if type(client) is gevent.socket.socket:  # not a TLS socket
+            client = Connection(client.family, client.type, client.proto, client.detach())
+        self.new[client] = gevent.getcurrent()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._not_waiting(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        self._not_waiting(sock)
+        super().handle_request(listener_name, req, sock, addr)
+        if not self.alive:
+            raise StopIteration  # gunicorn closes the connection
+        self.between_requests[sock] = gevent.getcurrent()
+
+    def _not_waiting(self, client: Any) -> None:
+        self.new.pop(client, None)
+        self.between_requests.pop(client, None)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        gevent.spawn(self.drain)
+
+    def drain(self) -> None:
+        """Stops the worker."""
+        bridge = getattr(self.wsgi, "extensions", {}).get("aibridge")
+        if self.alive and bridge is not None:
+            gevent.sleep(bridge.drain(self.wsgi))
+        self.alive: bool = False
+        run_in_hub = gevent.get_hub().loop.run_callback  # so that no request arrives between poll and close
+        run_in_hub(_close_idle, self.between_requests)
+        gevent.sleep(_FIRST_REQUEST_SECONDS)
+        run_in_hub(_close_idle, self.new)
+
+
+def _close_idle(waiting: _Waiting) -> None:
+    """Closes the connections on which no request has arrived."""
+    for client, greenlet in list(waiting.items()):
+        poll = monkey.get_original("select", "poll")()
+        poll.register(client, select.POLLIN)
+        if not poll.poll(0):
+            greenlet.throw(ConnectionResetError(errno.ECONNRESET, "draining"))

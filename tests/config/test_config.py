@@ -1,0 +1,183 @@
+"""Configuration: sources, precedence, and what stops the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aibridge_flask import ConfigError, config
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes the configuration file and names it in the environment."""
+
+    def write(text: str) -> None:
+        (tmp_path / "aibridge.toml").write_text(text)
+        monkeypatch.setenv("AIBRIDGE_CONFIG", str(tmp_path / "aibridge.toml"))
+
+    return write
+
+
+def test_without_configuration_three_providers_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    settings = config.load({})
+    assert [one.name for one in settings.providers] == ["anthropic", "openai", "copilot"]
+    assert [bool(one.keys) for one in settings.providers] == [False, True, False]
+    assert settings.url_prefix == "/api/v2/aibridge"
+    assert settings.auth.mode == "local"
+
+
+def test_environment_beats_host_beats_file(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file(
+        'max_body_bytes = 1\nread_timeout = 1\nconnect_timeout = 1\n[auth]\nbyok = "reject"\nactor_header = "X-A"\n'
+    )
+    monkeypatch.setenv("AIBRIDGE_MAX_BODY_BYTES", "3")
+    monkeypatch.setenv("AIBRIDGE_AUTH__BYOK", "ignore")
+    settings = config.load({"max_body_bytes": 2, "read_timeout": 2, "auth": {"byok": "allow"}})
+    assert (settings.max_body_bytes, settings.read_timeout, settings.connect_timeout) == (3, 2, 1)
+    assert (settings.auth.byok, settings.auth.actor_header) == ("ignore", "X-A")
+
+
+def test_environment_values_get_their_settings_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIBRIDGE_RECORDS__PROMPTS", "false")
+    monkeypatch.setenv("AIBRIDGE_KEEPALIVE_INTERVAL", "2.5")
+    monkeypatch.setenv("AIBRIDGE_SPOOL_DIR", "7")
+    monkeypatch.setenv("AIBRIDGE_AUTH__ADMIN_ACTORS", "ann, bob")
+    settings = config.load({})
+    assert settings.records.prompts is False
+    assert settings.keepalive_interval == 2.5
+    assert settings.spool_dir == "7"
+    assert settings.auth.admin_actors == ("ann", "bob")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AIBRIDGE_AUTH_MODE", "token"),
+        ("AIBRIDGE_AUTH", "x"),
+        ("AIBRIDGE_PROVIDERS", "x"),
+        ("AIBRIDGE_MAX_BODY_BYTES", "many"),
+        ("AIBRIDGE_RECORDS__PROMPTS", "maybe"),
+    ],
+)
+def test_an_environment_variable_that_cannot_be_meant_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name):
+        config.load({})
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIBRIDGE_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("AIBRIDGE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("AIBRIDGE_PORT_80_TCP_ADDR", "10.0.0.1")
+    assert config.load({}).max_retries == 0
+
+
+PROVIDER = {"type": "openai"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"nonsense": 1}, "nonsense: "),
+        ({"auth": {"nonsense": 1}}, "auth.nonsense: "),
+        ({"max_body_bytes": "33554432"}, "max_body_bytes: "),
+        ({"max_body_bytes": True}, "max_body_bytes: "),
+        ({"max_body_bytes": 0}, "max_body_bytes: "),
+        ({"keepalive_interval": "10"}, "keepalive_interval: "),
+        ({"keepalive_interval": float("inf")}, "keepalive_interval: "),
+        ({"auth": {"mode": "open"}}, "auth.mode: one of local, token, header"),
+        ({"auth": {"trusted_proxies": ["10.0.0.0/99"]}}, "auth.trusted_proxies: "),
+        ({"records": {"prompts": "yes"}}, "records.prompts: "),
+        ({"url_prefix": ""}, "url_prefix: a path such as"),
+        ({"url_prefix": "/"}, "url_prefix: "),
+        ({"url_prefix": "/a//b"}, "url_prefix: "),
+        ({"url_prefix": "/a b"}, "url_prefix: "),
+        ({"url_prefix": "/<a>"}, "url_prefix: "),
+        ({"url_prefix": "api"}, "url_prefix: "),
+        ({"url_prefix": "/api/"}, "url_prefix: "),
+        ({"url_prefix": "/a/../b"}, "url_prefix: "),
+        ({"database_url": "mysql://x"}, "database_url: "),
+        ({"redis_url": "http://x"}, "redis_url: "),
+        ({"proxy": "socks5://x"}, "proxy: "),
+        ({"providers": [{"type": "gemini"}]}, "providers[0].type: "),
+        ({"providers": [{}]}, "providers[0].type: "),
+        ({"providers": [{**PROVIDER, "name": "Bad"}]}, "providers[0].name: "),
+        ({"providers": [{**PROVIDER, "name": "a--b"}]}, "providers[0].name: "),
+        ({"providers": [{**PROVIDER, "name": "sessions"}]}, "providers[0].name: 'sessions' is a reserved word"),
+        ({"providers": [PROVIDER, PROVIDER]}, "providers[1].name: 'openai' stands there twice"),
+        ({"providers": [{**PROVIDER, "base_url": "api.openai.com"}]}, "providers[0].base_url: "),
+        ({"providers": [{**PROVIDER, "base_url": "https://x/v1?a=b"}]}, "providers[0].base_url: "),
+        ({"providers": [{**PROVIDER, "base_url": "https://x/#f"}]}, "providers[0].base_url: "),
+        ({"providers": [{**PROVIDER, "base_url": "https://"}]}, "providers[0].base_url: "),
+        ({"providers": [{**PROVIDER, "base_url": "https://x:99999"}]}, "providers[0].base_url: "),
+        ({"providers": [{**PROVIDER, "keys": [{"value": "ok"}, {"env": "NOT_SET_ANYWHERE"}]}]}, "providers[0].keys[1]: the environment variable NOT_SET_ANYWHERE"),
+        ({"providers": [{**PROVIDER, "keys": [{"file": "/nonexistent/key"}]}]}, "providers[0].keys[0]: the file /nonexistent/key"),
+        ({"providers": [{**PROVIDER, "keys": [{"value": "two\nlines"}]}]}, "providers[0].keys[0]: "),
+        ({"providers": [{**PROVIDER, "keys": ["sk-plain"]}]}, "providers[0].keys[0]: "),
+        ({"providers": [{"type": "copilot", "keys": [{"value": "x"}]}]}, "providers[0].keys: "),
+        ({"providers": [{"type": "bedrock"}]}, "providers[0].aws: "),
+        ({"providers": [{**PROVIDER, "circuit_breaker": {"max_requests": 0}}]}, "providers[0].circuit_breaker.max_requests: "),
+        ({"mcp_servers": [{"name": "a", "url": "x"}]}, "mcp_servers[0].url: "),
+        ({"mcp_servers": [{"name": "a", "url": "http://x", "allow": "("}]}, "mcp_servers[0].allow: "),
+        ({"prices": {"m": {"input": 1}}}, "prices.m.output: "),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_stops_the_start_with_its_path(tree: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(tree)
+    assert expected in str(caught.value)
+    assert "sk-plain" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_stops_the_start(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file("this is = = no TOML")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        config.load({})
+    monkeypatch.setenv("AIBRIDGE_CONFIG", "/nonexistent.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load({})
+
+
+def test_settings_of_a_provider_fall_back_on_the_global_ones(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-from-file\n")
+    first, second = config.load(
+        {
+            "max_retries": 2,
+            "proxy": "http://proxy:1",
+            "providers": [
+                {**PROVIDER, "keys": [{"file": str(tmp_path / "key")}]},
+                {**PROVIDER, "name": "b", "max_retries": 0, "proxy": ""},
+            ],
+        }
+    ).providers
+    assert (first.max_retries, first.proxy, first.keys[0].value) == (2, "http://proxy:1", "sk-from-file")
+    assert (second.max_retries, second.proxy) == (0, "")
+
+
+def test_no_secret_shows_in_the_settings() -> None:
+    settings = config.load(
+        {
+            "database_url": "postgresql+psycopg://me:canary-1@host/db",
+            "redis_url": "redis://:canary-2@host/0",
+            "proxy": "http://me:canary-3@proxy:1",
+            "providers": [{**PROVIDER, "keys": [{"value": "canary-4"}]}],
+            "mcp_servers": [
+                {"name": "a", "url": "http://x", "headers": {"Authorization": {"value": "canary-5"}}}
+            ],
+        }
+    )
+    assert "canary" not in repr(settings)
+
+
+def test_the_readme_lists_every_setting() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    rows = "\n".join(
+        f"| `{name}` | {default} | {meaning} |" for name, default, meaning in config.settings_table()
+    )
+    assert rows in readme

@@ -1,0 +1,453 @@
+"""What Prometheus finds after real exchanges, in one process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+from flask import Flask
+
+from aibridge_flask import AIBridge, config
+from aibridge_flask.hooks import Hooks
+from aibridge_flask.model import Usage, new_id
+from aibridge_flask.observe.instruments import METRICS, metrics_table
+from aibridge_flask.observe.metrics import Metrics
+from aibridge_flask.records.events import (
+    Ended,
+    EventRecorded,
+    InterceptionEnded,
+    InterceptionStarted,
+    Started,
+    TokenUsage,
+    ToolUsage,
+    now,
+)
+from aibridge_flask.records.recorder import Recorder
+from tests.conftest import MakeApp, providers
+from tests.support.clock import Clock
+from tests.support.exchanges import ALL, Exchange
+from tests.support.scrape import Page, page_of
+from tests.support.server import PREFIX, ROOT, until
+from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
+from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
+
+ON = {"enabled": True}
+MODEL = "claude-sonnet-4-5"
+WHOLE = json.dumps(
+    {
+        "id": "msg_1",
+        "model": MODEL,
+        "content": [{"type": "tool_use", "id": "t1", "name": "Read", "input": {}}],
+        "usage": {
+            "input_tokens": 5,
+            "output_tokens": 7,
+            "cache_read_input_tokens": 11,
+            "cache_creation_input_tokens": 13,
+            "server_tool_use": {"web_search_requests": 2},
+        },
+    }
+).encode()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app(metrics=ON)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def post(app: Flask, path: str, body: bytes, **headers: str) -> int:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return app.test_client().post(PREFIX + path, data=body, headers=named, buffered=True).status_code
+
+
+def ask(app: Flask, model: str = MODEL) -> int:
+    return post(app, MESSAGES, json.dumps({"model": model}).encode())
+
+
+def test_the_readme_lists_what_is_on_the_page(app: Flask) -> None:
+    assert "\n".join(metrics_table()) in (ROOT / "README.md").read_text()
+    assert page_of(app).types() == {name: one.type for name, one in METRICS.items()}
+
+
+def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
+    upstream.say(answer(200, WHOLE))
+    assert post(app, MESSAGES, ASK_WHOLE, User_Agent="claude-cli/2.0") == 200
+    page = page_of(app)
+    place = {"provider": "anthropic", "model": MODEL}
+    who = {"initiator_id": "local", "client": "Claude Code"}
+    route = {"route": "/v1/messages"}
+    assert page.only("interceptions_total", **place, **who, **route, status="completed", method="POST") == 1
+    assert page.only("interceptions_inflight", **place, **route) == 0
+    assert page.only("interceptions_duration_seconds_count", **place) == 1
+    assert page.only("time_to_first_byte_seconds_count") == 1
+    assert page.only("overhead_seconds_count", provider="anthropic", **route) == 1
+    assert 0 < page.sum("overhead_seconds_sum") <= page.sum("time_to_first_byte_seconds_sum")
+    assert page.only("prompts_total", **place, **who) == 1
+    assert page.by("tokens_total", "type", **place, **who) == {
+        "input": 5, "output": 7, "cache_read_input_tokens": 11, "cache_write_input_tokens": 13,
+        "web_search_requests": 2,
+    }  # fmt: skip
+    assert page.only("non_injected_tool_selections_total", **place, name="Read") == 1
+    assert page.samples("injected_tool_invocations_total") == page.samples("passthrough_total") == []
+    assert page.only("key_pool_failover_attempts_sum", provider="anthropic") == 1
+    assert (page.only("records_spooled"), page.only("records_lost_total")) == (0, 0)
+
+
+@pytest.mark.parametrize("exchange", ALL, ids=lambda exchange: exchange.name)
+def test_metrics_and_records_say_the_same(app: Flask, upstream: Upstream, exchange: Exchange) -> None:
+    status, body = exchange.status_and_body()
+    upstream.say(*(streamed(body) if exchange.streaming and status == 200 else [answer(status, body)]))
+    assert post(app, exchange.route, exchange.request) == status
+    app.extensions["aibridge"].close(app)  # what came after the last event is written too
+    (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
+    page = page_of(app)
+    ended = "failed" if record["error_type"] else "completed"
+    assert page.by("interceptions_total", "status") == {ended: 1}
+    assert page.sum("interceptions_inflight") == 0
+    assert page.sum("prompts_total") == len(record["user_prompts"])
+    picked = Counter(one["tool"] for one in record["tool_usages"])
+    assert page.by("non_injected_tool_selections_total", "name") == picked
+    tokens: Counter[str] = Counter()
+    for used in record["token_usages"]:
+        tokens.update({"input": used["input_tokens"], "output": used["output_tokens"], **used["metadata"]})
+        tokens.update({name: used[name] for name in ("cache_read_input_tokens", "cache_write_input_tokens")})
+    assert page.by("tokens_total", "type") == +tokens
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [answer(500, b"{}")], [answer(400, b"{}")], [CLOSE], [stream_head(), chunk(START + BLOCK), CLOSE],
+        [stream_head(), chunk(START), LAST_CHUNK],
+    ],
+)  # fmt: skip
+def test_what_failed_is_counted_as_failed(app: Flask, upstream: Upstream, script: list[object]) -> None:
+    upstream.say(*script)
+    response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
+    try:
+        response.get_data()
+    except OSError:
+        assert CLOSE in script
+    response.close()
+    page = page_of(app)
+    assert page.by("interceptions_total", "status") == {"failed": 1}
+    assert page.sum("interceptions_inflight") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(MESSAGES, b"no JSON"), ("/copilot/chat/completions", b"{}"), ("/off/v1/responses", b"{}")],
+)
+def test_what_the_bridge_refuses_by_itself_is_no_interception(app: Flask, path: str, body: bytes) -> None:
+    assert post(app, path, body) >= 400
+    page = page_of(app)
+    assert page.samples("interceptions_total") == page.samples("interceptions_inflight") == []
+
+
+def test_what_runs_is_seen_running(app: Flask, upstream: Upstream) -> None:
+    upstream.say(stream_head(), chunk(START + BLOCK), chunk(END), LAST_CHUNK)
+    response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
+    assert (
+        page_of(app).only("interceptions_inflight", provider="anthropic", model=MODEL, route="/v1/messages")
+        == 1
+    )
+    assert response.get_data() == START + BLOCK + END
+    page = page_of(app)
+    assert page.sum("interceptions_inflight") == 0
+    assert page.by("tokens_total", "type") == {"input": 3, "output": 7}
+
+
+def test_passthrough_counts_by_the_white_lists_entry(app: Flask, upstream: Upstream) -> None:
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    client = app.test_client()
+    for path in ("/v1/models/a", "/v1/models/b", "/v1/models", "/v1/else", "/v1/models/..%2f"):
+        client.get(f"{PREFIX}/anthropic{path}", buffered=True)
+    client.delete(f"{PREFIX}/second/v1/models/a", headers={"X-Api-Key": "own-0123456789"}, buffered=True)
+    found = page_of(app).samples("passthrough_total")
+    assert [(tuple(labels.values()), count) for labels, count in found] == [
+        (("GET", "anthropic", "/v1/models/*"), 2), (("GET", "anthropic", "/v1/models"), 1),
+        (("DELETE", "second", "/v1/models/*"), 1),
+    ]  # fmt: skip
+
+
+def test_a_breaker_shows_its_state_its_trips_and_whom_it_rejects(
+    make_app: MakeApp, upstream: Upstream, clock: Clock
+) -> None:
+    limits = {"failure_threshold": 2, "interval": 10.0, "timeout": 30.0, "max_requests": 1}
+    (one, *_) = providers(upstream.url)
+    app = make_app(metrics=ON, providers=[{**one, "circuit_breaker": limits}])
+    place = {"provider": "anthropic", "endpoint": "/v1/messages", "model": "m"}
+
+    def asked(reply: bytes) -> tuple[float, float, float]:
+        upstream.say(reply)
+        ask(app, "m")
+        page = page_of(app)
+        for name in ("state", "trips_total", "rejects_total"):
+            assert all(labels == place for labels, _ in page.samples(f"circuit_breaker_{name}"))
+        return tuple(
+            page.sum(f"circuit_breaker_{name}") for name in ("state", "trips_total", "rejects_total")
+        )
+
+    down, fine = answer(503, b"{}"), answer(200, b"{}")
+    assert asked(down) == (0, 0, 0)
+    assert asked(down) == (1, 1, 0)
+    assert asked(down) == (1, 1, 1)
+    upstream.reset()
+    clock.pass_by(31)
+    assert asked(down) == (1, 2, 1)
+    clock.pass_by(31)
+    assert asked(fine) == (0, 2, 1)
+    assert page_of(app).by("interceptions_total", "status") == {"failed": 4, "completed": 1}
+
+
+def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
+    (one, *_) = providers(upstream.url)
+    keys = [{"value": f"sk-ant-{letter}-0123456789"} for letter in "abc"]
+    app = make_app(metrics=ON, providers=[{**one, "keys": keys}])
+
+    def states() -> tuple[float, ...]:
+        found = page_of(app).by("key_pool_state", "state", provider="anthropic")
+        return tuple(found[state] for state in ("valid", "temporary", "unauthorized"))
+
+    assert states() == (3, 0, 0)
+    limited, refused = answer(429, b"{}", "Retry-After: 20"), answer(401, b"{}")
+    for reply in (limited, refused, answer(200, b"{}")):
+        upstream.say(reply)
+    assert ask(app) == 200
+    assert states() == (1, 1, 1)
+    upstream.say(answer(429, b"{}", "Retry-After: 5"))
+    assert [ask(app), ask(app)] == [429, 429]
+    assert states() == (0, 2, 1)
+    page = page_of(app)
+    assert page.by("key_pool_state_transitions_total", "reason") == {"rate_limited": 2, "unauthorized": 1}
+    assert page.only("key_pool_exhaustions_total", provider="anthropic", outcome="rate_limited") == 2
+    assert page.only("key_pool_failover_attempts_sum", provider="anthropic") == 4
+    assert page.by("key_pool_failover_attempts_bucket", "le")["1.0"] == 2
+    for seconds, expected in ((6, (1, 1, 1)), (15, (2, 0, 1)), (40, (3, 0, 0))):
+        clock.pass_by(seconds)
+        assert states() == expected
+    assert "key_rests_until" not in page.text
+    assert not any(letter in page.text for letter in ("sk-ant", "0123456789"))
+
+
+def test_keys_that_clients_bring_are_no_pool(app: Flask, upstream: Upstream) -> None:
+    upstream.say(answer(401, b"{}"))
+    assert post(app, MESSAGES, ASK_WHOLE, X_Api_Key="sk-ant-own-0123456789") == 401
+    page = page_of(app)
+    assert page.samples("key_pool_failover_attempts_count") == []
+    assert {labels["provider"] for labels, _ in page.samples("key_pool_state")} == {"anthropic", "openai"}
+
+
+def test_all_keys_refused(app: Flask, upstream: Upstream) -> None:
+    upstream.say(answer(401, b"{}"))
+    assert ask(app) == 502
+    page = page_of(app)
+    assert page.only("key_pool_exhaustions_total", provider="anthropic", outcome="unauthorized") == 1
+    assert page.samples("key_pool_state_transitions_total") == []
+    assert page.by("interceptions_total", "status") == {"failed": 1}
+
+
+def test_providers_are_listed(app: Flask) -> None:
+    found = {tuple(labels.values()): count for labels, count in page_of(app).samples("provider_info")}
+    assert found == {
+        ("anthropic", "anthropic", "enabled"): 1, ("openai", "openai", "enabled"): 1,
+        ("copilot", "copilot", "enabled"): 1, ("second", "anthropic", "enabled"): 1,
+        ("off", "openai", "disabled"): 1,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def told(database_url: str, tmp_path: Path) -> tuple[Hooks, Metrics]:
+    settings = config.load({"database_url": database_url, "spool_dir": str(tmp_path / "spool")})
+    hooks = Hooks()
+    return hooks, Metrics(hooks, Recorder(settings, hooks), ())
+
+
+def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metrics]) -> None:
+    hooks, metrics = told
+    for number in range(1000):
+        who = {"initiator_id": f"user{number * 2}", "provider_name": "anthropic", "model": f"m{number}"}
+        started = Started(new_id(), started_at=now(), **who)
+        usage = Usage(1, metadata={f"kind{number}": 1})
+        hooks.emit(InterceptionStarted(started))
+        tool = ToolUsage(started.id, 0, 0, "r", "c", "", f"tool{number}", "", now())
+        hooks.emit(EventRecorded(started, tool))
+        hooks.emit(InterceptionEnded(started, Ended(started.id, now(), usage=usage)))
+    hooks.emit(InterceptionStarted(Started(new_id(), "one-more", now(), model="m5")))
+    page = Page(metrics.page("")[0].decode())
+    found = page.by("interceptions_duration_seconds_count", "model")
+    assert (len(found), found["m99"], found["other"]) == (101, 1, 900)
+    assert len(page.by("non_injected_tool_selections_total", "name")) == 201
+    assert page.sum("tokens_total") == 2000
+    assert len({labels["type"] for labels, _ in page.samples("tokens_total")}) == 51
+    assert len({labels["initiator_id"] for labels, _ in page.samples("interceptions_total")}) == 1000
+    assert page.by("interceptions_inflight", "model", provider="")["m5"] == 1
+    assert page.sum("interceptions_inflight") == 1
+
+
+def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
+    hooks, metrics = told
+    started = Started(new_id(), "ann", now(), provider_name="anthropic", model="m")
+    place = (started.id, 0, 0, "r", "c", "", "search", "", now())
+    hooks.emit(EventRecorded(started, ToolUsage(*place, injected=True, server_url="http://docs/mcp")))
+    page = Page(metrics.page("")[0].decode())
+    labels = {"provider": "anthropic", "model": "m", "server": "http://docs/mcp", "name": "search"}
+    assert page.only("injected_tool_invocations_total", **labels) == 1
+    assert page.samples("non_injected_tool_selections_total") == []
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [('a"\\\n', 'a"\\\n'), ("\ud800", "?"), ("x" * 100_000, "x" * 128), ("\0", "\ufffd"), ("", "")],
+)
+def test_any_model_makes_a_label_that_can_be_read(
+    app: Flask, upstream: Upstream, model: str, label: str
+) -> None:
+    upstream.say(answer(200, b"{}"))
+    assert ask(app, model) == 200
+    assert page_of(app).by("interceptions_total", "model") == {label: 1}
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind", "end"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8", "\n"),
+        (
+            "application/openmetrics-text;version=1.0.0",
+            "application/openmetrics-text; version=1.0.0",
+            "# EOF\n",
+        ),
+    ],
+)
+def test_the_page_has_the_type_that_was_asked_for(app: Flask, accept: str, kind: str, end: str) -> None:
+    response = app.test_client().get(f"{PREFIX}/metrics", headers={"Accept": accept})
+    assert response.headers["Content-Type"].startswith(kind)
+    assert response.get_data(as_text=True).endswith(end)
+    assert "X-AIBridge-Interception-Id" not in response.headers
+
+
+def test_off_it_is_a_path_like_any_unknown_one(make_app: MakeApp) -> None:
+    client = make_app().test_client()
+    found, other = (client.get(f"{PREFIX}/{name}") for name in ("metrics", "another"))
+    assert found.status_code == other.status_code == 404
+    assert found.get_data(as_text=True) == other.get_data(as_text=True).replace("another", "metrics")
+
+
+def test_it_needs_no_identity(make_app: MakeApp) -> None:
+    app = make_app(metrics=ON, auth={"mode": "token"})
+    assert ask(app) == 401
+    assert page_of(app).samples("interceptions_total") == []
+
+
+def test_two_applications_of_one_bridge_count_apart(tmp_path: Path, upstream: Upstream) -> None:
+    bridge, apps = AIBridge(), []
+    heard: list[InterceptionEnded] = []
+    bridge.on_interception_ended(heard.append)
+    for name in "ab":
+        app = Flask(name)
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        app.config["AIBRIDGE"] = {"database_url": url, "providers": providers(upstream.url), "metrics": ON}
+        bridge.init_app(app)
+        apps.append(app)
+    upstream.handler = lambda heard: [answer(200, b"{}")]
+    assert [ask(apps[0]), ask(apps[0]), ask(apps[1])] == [200] * 3
+    assert [page_of(app).sum("interceptions_total") for app in apps] == [2, 1]
+    assert len(heard) == 3
+    for app in apps:
+        bridge.close(app)
+
+
+def run(code: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    tree = {"database_url": f"sqlite:///{folder}/records.db", **settings}
+    code = f"import sys\nfrom aibridge_flask import create_app\ntree = {tree!r}\n{code}"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_off_nothing_of_it_is_loaded(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.say(answer(200, WHOLE))
+    asked = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_WHOLE!r}).get_data()"
+    code = f"print({asked} == {WHOLE!r}, 'prometheus_client' in sys.modules)"
+    assert run(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
+
+
+def test_records_that_wait_are_shown_until_they_are_written(
+    make_app: MakeApp, upstream: Upstream, database_url: str
+) -> None:
+    app = make_app(metrics=ON)
+    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        seen = []
+        for _ in range(3):
+            assert ask(app) == 200
+            seen.append(page_of(app).only("records_spooled"))
+        assert seen == [4, 8, 12]  # Started, TokenUse, ToolUse, Ended
+        lock.execute("ROLLBACK")
+    until(lambda: page_of(app).only("records_spooled") == 0)
+    assert page_of(app).only("records_lost_total") == 0
+    lock.close()
+
+
+def test_what_the_database_refuses_is_lost(app: Flask, upstream: Upstream, database_url: str) -> None:
+    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
+        rows.execute("CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END")
+    rows.close()
+    upstream.say(answer(200, WHOLE))
+    assert ask(app) == 200
+    assert page_of(app).only("records_lost_total") == 1
+    (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
+    assert (record["tool_usages"], len(record["token_usages"])) == ([], 1)
+
+
+def dead_worker(folder: Path, *lines: bytes) -> None:
+    """What a killed one left."""
+    folder.mkdir(exist_ok=True)
+    id = new_id()
+    (folder / f"{id}.lock").touch()
+    (folder / f"{id}.spool").write_bytes(b"".join(lines))
+
+
+def test_what_a_spool_does_not_tell_any_more_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
+    nobodys = msgspec.json.encode(
+        ["TokenUse", TokenUsage("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
+    )
+    dead_worker(tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut')
+    app = make_app(metrics=ON)
+    until(lambda: page_of(app).only("records_lost_total") > 0)
+    assert page_of(app).only("records_lost_total") == 3
+    assert page_of(app).only("records_spooled") == 0
+
+
+@pytest.mark.parametrize("refuses", ["spool", "refuse"])
+def test_what_could_be_written_nowhere_until_the_end_is_lost(
+    database_url: str, tmp_path: Path, refuses: str
+) -> None:
+    tree = {
+        "database_url": database_url,
+        "spool_dir": str(tmp_path / "spool"),
+        "records": {"on_database_down": refuses},
+    }
+    hooks = Hooks()
+    recorder = Recorder(config.load(tree), hooks)
+    metrics = Metrics(hooks, recorder, ())
+    recorder.start()
+    id = new_id()
+    recorder.write(Started(id, "ann", now()), must_keep=False)
+    with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        recorder.record(TokenUsage(id, 0, "r", "m", Usage(), now()), Ended(id, now()))
+        recorder.close()
+    lock.close()
+    page = Page(metrics.page("")[0].decode())
+    lost, spooled = page.only("records_lost_total"), page.only("records_spooled")
+    assert (lost, spooled) == ((0, 2) if refuses == "spool" else (2, 0))
