@@ -50,7 +50,7 @@ def invocation(outgoing: UpstreamRequest, aws: AwsSettings, base_url: str) -> Up
         raise UnknownRoute(outgoing.method, path)
     coded = find(outgoing.headers, "content-encoding")
     text = content_coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
-    found = body.members(text)
+    found = body.split_members(text)
     shape = _shape(found, find(outgoing.headers, "anthropic-beta"), aws)
     if path == COUNT_ROUTE:
         return _counting(outgoing, base_url, found, shape)

@@ -209,7 +209,7 @@ def _chunk(payload: bytes) -> bytes:
 
 def _without_metrics(data: bytes) -> bytes:
     try:
-        found = body.members(data)
+        found = body.split_members(data)
     except InvalidBody:
         return data
     return data if found.pop(_METRICS, None) is None else body.join_members(found)
