@@ -50,7 +50,9 @@ class Outbound:
             DumpingSender(transport, provider.name, folder) if folder else transport
         )
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
-        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, shared_state, hooks)
+        breakers = Breakers(
+            provider.name, provider.circuit_breaker, provider.failure_statuses, shared_state, hooks
+        )
         self._attempts = Attempts(
             self._transport, breakers, provider.max_retries, provider.prepare, provider.decode
         )
@@ -61,8 +63,8 @@ class Outbound:
         Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
-        if provider.signs:
-            return RequestSigning(Credential("centralized", provider.signs))
+        if provider.signing_hint:
+            return RequestSigning(Credential("centralized", provider.signing_hint))
         own = user_credential(provider.user_headers, given)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":

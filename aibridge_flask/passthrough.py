@@ -21,7 +21,7 @@ _NOT_STREAMED = headers.DROPPED_RESPONSE_HEADERS | {"x-accel-buffering"}
 
 def forward(outbound: Outbound, call: ClientRequest, actor: Actor, id: str) -> ClientResponse:
     """Raises BridgeError before anything has gone to the client."""
-    own = outbound.provider.own_answers.get(call.path)
+    own = outbound.provider.local_responses.get(call.path)
     if own is not None:
         reply = _answered(call, own)
     else:
@@ -40,7 +40,7 @@ def forward(outbound: Outbound, call: ClientRequest, actor: Actor, id: str) -> C
 
 def _tell(outbound: Outbound, call: ClientRequest, actor: Actor, status: int, id: str) -> None:
     provider = outbound.provider
-    route = provider.passthrough(call.path)
+    route = provider.passthrough_route(call.path)
     outbound.hooks.emit(PassthroughServed(provider.name, route, call.method, actor.id, status, id))
 
 

@@ -132,7 +132,7 @@ def _serve(
         return bridge.intercept(outbound, call, load(), id)
     if _is_websocket(call) and call.path in provider.bridged_routes:
         raise UpgradeRequired
-    if call.method in _NEVER or not provider.passthrough(call.path):
+    if call.method in _NEVER or not provider.passthrough_route(call.path):
         raise UnknownRoute(call.method, call.path)
     return passthrough.forward(outbound, call, load(), id)
 
