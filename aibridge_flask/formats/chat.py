@@ -71,7 +71,10 @@ def blocking_fold() -> Fold:
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
-    """Adds the tools after the client's own. The model may call one tool at a time."""
+    """Adds the tools after the client's own. Returns the body unchanged if it cannot.
+
+    The model may call one tool at a time.
+    """
     members = offering.editable_members(data)
     own = members.get("tools", offering.NULL)
     new = offering.without_clashes(tools, own) if offering.is_array(own) and _can_follow_up(members) else ()

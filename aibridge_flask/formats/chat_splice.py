@@ -1,7 +1,7 @@
-"""OpenAI Chat Completions: makes one response of all that the model said while the bridge ran tools for it.
+"""OpenAI Chat Completions: joins the responses of a request into one, while the bridge runs tools in between.
 
-The client sees the first response's id throughout, nothing of an offered tool, no end of a response that
-another one follows, and one usage, the sum.
+The client sees the first response's id throughout, nothing of an offered tool, only the last response's end,
+and one usage, the sum.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def blocking_fold() -> Fold:
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     """Adds the tools before the client's own, so that the client's cache breakpoints cover them too.
 
-    The model may call one tool at a time. Clients ask small fast models for titles and the like: those
-    requests get no tools.
+    Returns the body unchanged if it cannot. The model may call one tool at a time. Clients ask small fast
+    models for titles and the like: those requests get no tools.
     """
     members = {} if facts.streaming and "haiku" in facts.model else offering.editable_members(data)
     own, choice = members.get("tools", offering.NULL), members.get("tool_choice", offering.NULL)

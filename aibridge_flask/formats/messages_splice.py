@@ -1,4 +1,4 @@
-"""Anthropic Messages: makes one message of all that the model said while the bridge ran tools for it.
+"""Anthropic Messages: joins the responses of a request into one, while the bridge runs tools in between.
 
 The client sees one `message_start`, text and thinking of each round as they arrive, blocks with indexes
 without gaps, nothing of an offered tool, and one end whose usage is the sum.
@@ -186,12 +186,12 @@ def _set_member(event: bytes, name: str, value: bytes) -> bytes:
 
 
 def _result_block(call: ToolCall, result: ToolResult) -> dict[str, Any]:
-    content = [_content(part) for part in tool_results.content_parts(result)]
+    content = [_content_block(part) for part in tool_results.content_parts(result)]
     error_mark = {"is_error": True} if result.is_error else {}
     return {"type": "tool_result", "tool_use_id": call.id, "content": content, **error_mark}
 
 
-def _content(part: tool_results.ContentPart) -> dict[str, Any]:
+def _content_block(part: tool_results.ContentPart) -> dict[str, Any]:
     if not part.image:
         return {"type": "text", "text": part.text}
     source = {"type": "base64", "media_type": part.media_type, "data": part.image}

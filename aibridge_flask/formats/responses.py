@@ -71,9 +71,10 @@ def blocking_fold() -> Fold:
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
-    """Adds the tools after the client's own. The model may call one tool at a time.
+    """Adds the tools after the client's own. Returns the body unchanged if it cannot.
 
-    A response that is not stored can be sent back only with its encrypted reasoning: the request asks for it.
+    The model may call one tool at a time. A response that is not stored can be sent back only with its
+    encrypted reasoning: the request asks for it.
     """
     members = offering.editable_members(data)
     own, include = members.get("tools", offering.NULL), members.get("include", offering.NULL)
@@ -111,8 +112,8 @@ def _can_follow_up(members: Mapping[str, bytes]) -> bool:
 
 def _tool(tool: Tool) -> dict[str, Any]:
     """Without `strict` this API makes every property a required one."""
-    shape = {"type": "function", "name": tool.id, "description": tool.description}
-    return {**shape, "parameters": openai.tool_parameters(tool), "strict": False}
+    fields = {"type": "function", "name": tool.id, "description": tool.description}
+    return {**fields, "parameters": openai.tool_parameters(tool), "strict": False}
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:

@@ -1,4 +1,4 @@
-"""OpenAI Responses: makes one response of all that the model said while the bridge ran tools for it."""
+"""OpenAI Responses: joins the responses of a request into one, while the bridge runs tools in between."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def _input_items(input: bytes) -> bytes:
 
 def _output(call: ToolCall, result: ToolResult) -> dict[str, Any]:
     parts = tool_results.content_parts(result)
-    output: Any = [_content(part) for part in parts]
+    output: Any = [_content_part(part) for part in parts]
     if not any(part.image for part in parts):
         output = tool_results.as_text(result)
     elif result.is_error:
-        output = [_content(tool_results.ContentPart("Error:")), *output]
+        output = [_content_part(tool_results.ContentPart("Error:")), *output]
     return {"type": "function_call_output", "call_id": call.id, "output": output}
 
 
-def _content(part: tool_results.ContentPart) -> dict[str, Any]:
+def _content_part(part: tool_results.ContentPart) -> dict[str, Any]:
     if not part.image:
         return {"type": "input_text", "text": part.text}
     return {"type": "input_image", "image_url": f"data:{part.media_type};base64,{part.image}"}
