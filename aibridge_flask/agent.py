@@ -8,7 +8,8 @@ from collections.abc import Generator, Iterator
 from time import monotonic
 from typing import Any
 
-from .model import Failure, Fold
+from .model import Failure
+from .protocols import Fold
 from .records.journal import Journal
 from .turns import Turns
 from .waiting import TaskGroup

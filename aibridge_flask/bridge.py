@@ -17,12 +17,12 @@ from .model import (
     ClientResponse,
     Failure,
     HeaderList,
-    Interceptor,
     Offer,
     RequestFacts,
     UpstreamRequest,
 )
 from .outbound import Outbound
+from .providers.provider import Interceptor
 from .records.events import Started, now
 from .records.journal import Journal
 from .records.recorder import Recorder

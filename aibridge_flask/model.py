@@ -1,4 +1,4 @@
-"""The frozen values that modules pass to each other, and the protocols that they implement.
+"""The frozen values that modules pass to each other.
 
 Nothing here does I/O or imports Flask. Optional members are empty, not None. Values created for each request
 are msgspec Structs: creating one takes a fraction of the time that a frozen dataclass takes.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
@@ -221,42 +221,6 @@ class Turn(Struct, frozen=True):
     failure: Failure = Failure()
 
 
-class Fold(Protocol):
-    """Reads the body of an upstream response, and returns the bytes for the client.
-
-    `feed` takes a piece of the body, `end` its end; both return bytes for the client. `turn` returns the
-    facts read so far.
-    `at_event_boundary`: the bytes returned so far end between two events, so a ping may follow.
-    `complete`: the API's last event has been read. `changed`: `turn()` has new facts.
-    `exact`: no byte was changed or withheld. `awaits_tools`: the response has ended and calls offered tools
-    only; they must run before the client's response can continue.
-    """
-
-    @property
-    def at_event_boundary(self) -> bool: ...
-    @property
-    def complete(self) -> bool: ...
-    @property
-    def changed(self) -> bool: ...
-    @property
-    def exact(self) -> bool: ...
-    @property
-    def awaits_tools(self) -> bool: ...
-    def feed(self, piece: bytes) -> bytes: ...
-    def end(self) -> bytes: ...
-    def turn(self) -> Turn: ...
-
-
-class Splice(Fold, Protocol):
-    """A fold over all upstream responses of one request to which tools were offered.
-
-    `follow_up` takes the results of the tool calls and returns the body of the next upstream request. The
-    bytes fed afterwards are its response.
-    """
-
-    def follow_up(self, results: Sequence[tuple[ToolCall, ToolResult]], /) -> bytes: ...
-
-
 class Offer(Struct, frozen=True):
     """A request body with offered tools; without tools the body is unchanged.
 
@@ -268,48 +232,3 @@ class Offer(Struct, frozen=True):
     tools: tuple[Tool, ...] = ()
     strips_encrypted: bool = False
     follow_up_members: Mapping[str, bytes] = EMPTY
-
-
-class Format(Protocol):
-    """A wire format: a module of pure functions.
-
-    `read` returns the facts of a request body, `upstream_body` the body to send. `fold` and `blocking_fold`
-    read streamed and blocking responses, `splice` and `blocking_splice` those to which tools were offered.
-    """
-
-    NAME: str
-    PING: bytes
-
-    def read(self, body: bytes, /) -> RequestFacts: ...
-    def upstream_body(self, body: bytes, facts: RequestFacts, /) -> bytes: ...
-    def fold(self, facts: RequestFacts, /) -> Fold: ...
-    def blocking_fold(self) -> Fold: ...
-    def offer(self, body: bytes, facts: RequestFacts, tools: tuple[Tool, ...], /) -> Offer: ...
-    def splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
-    def blocking_splice(self, offer: Offer, facts: RequestFacts, /) -> Splice: ...
-    def error_body(self, error: Any, request_id: str, /) -> bytes: ...
-    def error_event(self, error: Any, request_id: str, /) -> bytes: ...
-
-
-class Interceptor(Struct, frozen=True):
-    """The bridged route that matches a request. `endpoint` is the path after the provider's name."""
-
-    format: Format
-    endpoint: str
-    url: str
-
-
-class UpstreamResponse(Protocol):
-    """A response of an upstream whose status and headers have been read.
-
-    `iter_body` yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
-    `complete` is true once the last piece of the body has been yielded. `close` may be called at any time.
-    """
-
-    status: int
-    headers: HeaderList
-
-    @property
-    def complete(self) -> bool: ...
-    def iter_body(self, idle_interval: float) -> Iterator[bytes]: ...
-    def close(self) -> None: ...

@@ -8,7 +8,8 @@ from . import headers
 from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
 from .hooks import Hooks
-from .model import Actor, ClientRequest, UpstreamRequest, UpstreamResponse
+from .model import Actor, ClientRequest, UpstreamRequest
+from .protocols import UpstreamResponse
 from .providers import Provider, build
 from .upstream.attempts import Attempted, Attempts
 from .upstream.breaker import Breakers
@@ -49,7 +50,9 @@ class Outbound:
         sender = DumpingSender(transport, provider.name, folder) if folder else transport
         self._sender = wrap_sender(sender)
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
-        breakers = Breakers(provider.name, provider.circuit_breaker, provider.failures, shared_state, hooks)
+        breakers = Breakers(
+            provider.name, provider.circuit_breaker, provider.failure_statuses, shared_state, hooks
+        )
         self._attempts = Attempts(
             self._sender, breakers, provider.max_retries, provider.prepare, provider.decode
         )
@@ -60,8 +63,8 @@ class Outbound:
         `client_headers` has lower-case names. Raises ByokDisabled, MissingCredential.
         """
         provider = self.provider
-        if provider.signs:
-            return RequestSigning(Credential("centralized", provider.signs))
+        if provider.signing_hint:
+            return RequestSigning(Credential("centralized", provider.signing_hint))
         own = user_credential(provider.user_headers, client_headers)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":

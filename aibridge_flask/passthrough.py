@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from . import headers
 from .errors import BridgeError, UnknownRoute
 from .hooks import PassthroughServed
-from .model import Actor, ClientRequest, ClientResponse, UpstreamRequest, UpstreamResponse
+from .model import Actor, ClientRequest, ClientResponse, UpstreamRequest
 from .outbound import Outbound
+from .protocols import UpstreamResponse
 from .relay import Cleanup, Relay, StreamEnd
 from .upstream.keys import CredentialSource
 from .waiting import watch
@@ -24,7 +25,7 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
 
     Raises BridgeError before anything has been sent to the client.
     """
-    local_body = outbound.provider.own_answers.get(request.path)
+    local_body = outbound.provider.local_responses.get(request.path)
     if local_body is not None:
         response = _local_response(request, local_body)
     else:
@@ -43,7 +44,7 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
 
 def _emit(outbound: Outbound, request: ClientRequest, actor: Actor, status: int, id: str) -> None:
     provider = outbound.provider
-    route = provider.passthrough(request.path)
+    route = provider.passthrough_route(request.path)
     outbound.hooks.emit(PassthroughServed(provider.name, route, request.method, actor.id, status, id))
 
 

@@ -29,8 +29,9 @@ from .errors import (
 from .headers import INTERCEPTION_HEADER
 from .hooks import RequestArrived, RequestRejected
 from .identity import ActorLoader
-from .model import Actor, ClientRequest, ClientResponse, Format, new_id
+from .model import Actor, ClientRequest, ClientResponse, new_id
 from .outbound import Outbound
+from .protocols import Format
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
@@ -138,7 +139,7 @@ def _serve(
         return bridge.intercept(outbound, request, actor(), id)
     if _is_websocket(request) and request.path in provider.bridged_routes:
         raise UpgradeRequired
-    if request.method in _NOT_FORWARDED or not provider.passthrough(request.path):
+    if request.method in _NOT_FORWARDED or not provider.passthrough_route(request.path):
         raise UnknownRoute(request.method, request.path)
     return passthrough.forward(outbound, request, actor(), id)
 

@@ -14,7 +14,8 @@ from .errors import FollowUpFailed, TooManyRounds, UpstreamCut
 from .formats import DecodingFold, error_fold, error_type_of, parse_error
 from .headers import find
 from .hooks import Hooks, ToolCalled
-from .model import Fold, Format, Offer, RequestFacts, Splice, ToolCall, UpstreamResponse
+from .model import Offer, RequestFacts, ToolCall
+from .protocols import Fold, Format, Splice, UpstreamResponse
 from .records.journal import Journal
 from .relay import Cleanup
 from .tools import ToolBox, ToolOutcome, ToolRun

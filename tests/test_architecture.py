@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 from pathlib import Path
 
@@ -12,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "aibridge_flask"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "versions" not in path.parts)
 # From the ground up; a module imports from its own layer or below.
 LAYERS = (
-    {"model", "errors", "headers", "sse", "clients", "content_coding", "waiting", "hooks"},
+    {"model", "protocols", "errors", "headers", "sse", "clients", "content_coding", "waiting", "hooks"},
     {"formats", "config"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
@@ -87,3 +88,11 @@ def test_functions_are_short() -> None:
 
 def test_every_layer_names_what_is_there() -> None:
     assert {unit(path) for path in FILES} == set().union(*LAYERS)
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", page))
+    roots = (PACKAGE, PACKAGE.parent)
+    assert {name for name in names if not any((root / name).exists() for root in roots)} == set()
+    assert {f"{unit(path)}/" for path in FILES if path.parent != PACKAGE} <= names

@@ -352,19 +352,19 @@ def test_no_value_on_a_requests_way_shows_its_secret(given: dict[str, str]) -> N
     found = config.load(SECRETIVE)
     outbound = Outbound(found, found.providers[0], SharedState(), Hooks())
     headers = {**given, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
-    call = ClientRequest("POST", "/v1/messages", "", headers, lambda: b"")
-    keys = outbound.keys(headers)
-    outgoing = outbound.bridged(call, "https://x/y", b"{}", Actor("me"), False, "id-1", "m")
-    assert (OWN if given else VALUE) in str(keys.first.header)
+    request = ClientRequest("POST", "/v1/messages", "", headers, lambda: b"")
+    credentials = outbound.credentials_for(headers)
+    sent = outbound.bridged_request(request, "https://x/y", b"{}", Actor("me"), False, "id-1", "m")
+    assert (OWN if given else VALUE) in str(credentials.first.header)
     values = (found, *found.providers, *found.mcp_servers, *found.providers[0].keys, *found.providers[1].aws)
     for value in (
         *values,
         outbound,
         outbound.provider,
-        call,
-        keys,
-        keys.first,
-        outgoing,
+        request,
+        credentials,
+        credentials.first,
+        sent,
         vars(outbound),
         vars(outbound.pool),
     ):

@@ -1,13 +1,13 @@
 """The three wire formats: pure functions on bytes. No I/O, no Flask, no clock, no logging.
 
-A fourth format is one module and one row here.
+A fourth format is one module and one line here.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from ..model import Format
+from ..protocols import Format
 from . import chat as _chat
 from . import messages as _messages
 from . import responses as _responses
@@ -23,7 +23,7 @@ __all__ = [
     "parse_error",
 ]
 
-# A module fits a Protocol by its functions; mypy sees `self` only in classes.
+# The modules satisfy the Protocol with their functions, but mypy expects `self` in a Protocol's methods.
 MESSAGES = cast(Format, _messages)
 CHAT = cast(Format, _chat)
 RESPONSES = cast(Format, _responses)

@@ -1,7 +1,7 @@
-"""Read a few fields of a large JSON body cheaply; set one without touching the others' bytes.
+"""Reads a few fields of a large JSON body cheaply, and sets one without changing the bytes of the others.
 
-msgspec finds the wanted fields without building the rest. It refuses what some clients send
-(lone surrogates) and types it was not told of: then `json` reads, and the bytes go on as they are.
+msgspec finds the wanted fields without building the rest. It refuses some things that clients send
+(lone surrogates, fields of an unexpected type). Such a body is read with `json`, and is forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -18,241 +18,263 @@ from ..errors import InvalidBody
 from ..model import EMPTY
 
 T = TypeVar("T", bound=msgspec.Struct)
-_REFUSALS = (msgspec.MsgspecError, UnicodeError, RecursionError)
-_DENSE = 1_000_000
-_MOST = (1 << 53) - 1
-_LONGEST, _KINDS = 100, 50  # of the names of counts
-_SPACE = b" \t\r\n"
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_MAX_VALUES = 1_000_000
+_MAX_COUNT = (1 << 53) - 1
+_MAX_COUNT_NAME_LENGTH, _MAX_COUNTS = 100, 50
+_WHITESPACE = b" \t\r\n"
 
 
-def decode_fields(body: bytes, shape: type[T]) -> T:
-    """The fields of `shape` (a Struct of Raw fields, each with a default) in a JSON object.
+def decode_fields(body: bytes, struct_type: type[T]) -> T:
+    """Decodes the fields of `struct_type` from a JSON object.
 
-    Raises BadBody where `body` is not UTF-8, no JSON, or no object; it says where it broke.
+    `struct_type` is a Struct whose fields are Raw and have defaults.
+
+    Raises InvalidBody if `body` is not UTF-8, not JSON or not an object. The message gives the position.
     """
-    if not body.strip(_SPACE):
+    if not body.strip(_WHITESPACE):
         raise InvalidBody("the request body is empty: a JSON object is expected")
-    text = _utf8(body)
+    text = _decode_utf8(body)
     if is_dense(body):
-        return _sparse_fields(body, shape)
+        return _decode_sparse_fields(body, struct_type)
     try:
-        return msgspec.json.decode(body, type=shape)
-    except _REFUSALS:
-        found = _strict_object(text)
-        return shape(**{name: found[name] for name in shape.__struct_fields__ if name in found})
+        return msgspec.json.decode(body, type=struct_type)
+    except _DECODE_ERRORS:
+        members = _parse_object(text)
+        return struct_type(
+            **{name: members[name] for name in struct_type.__struct_fields__ if name in members}
+        )
 
 
 def is_dense(data: bytes) -> bool:
-    """Plain values of it would be more than any model's context has tokens: gigabytes, and seconds in
-    which nobody else is served. Such is not read, only checked."""
-    return len(data) > _DENSE and sum(map(data.count, (b",", b"[", b"{"))) > _DENSE
+    """Whether the JSON may hold more values than any model's context has tokens.
+
+    Decoding it would take gigabytes of memory, and seconds during which no other request is served. Such a
+    body is validated, but not decoded.
+    """
+    return len(data) > _MAX_VALUES and sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES
 
 
-def _sparse_fields(body: bytes, shape: type[T]) -> T:
-    """As `fields`, without the arrays."""
+def _decode_sparse_fields(body: bytes, struct_type: type[T]) -> T:
+    """Like `decode_fields`, without the arrays."""
     try:
-        found = msgspec.json.decode(body, type=_sparse(shape))
-    except _REFUSALS as error:
+        sparse = msgspec.json.decode(body, type=_sparse_type(struct_type))
+    except _DECODE_ERRORS as error:
         raise InvalidBody(f"the request body is not JSON: {error}") from None
-    return shape(**{name: getattr(found, name) for name in found.__struct_fields__})
+    return struct_type(**{name: getattr(sparse, name) for name in sparse.__struct_fields__})
 
 
 @lru_cache
-def _sparse(shape: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    plain = [field for field in msgspec.structs.fields(shape) if field.type is msgspec.Raw]
-    return msgspec.defstruct(shape.__name__, [(field.name, msgspec.Raw, field.default) for field in plain])
+def _sparse_type(struct_type: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    raw_fields = [field for field in msgspec.structs.fields(struct_type) if field.type is msgspec.Raw]
+    return msgspec.defstruct(
+        struct_type.__name__, [(field.name, msgspec.Raw, field.default) for field in raw_fields]
+    )
 
 
-def value(raw: Any) -> Any:
-    """What a field of `fields` holds, as plain values."""
+def decode_raw(raw: Any) -> Any:
+    """Decodes a field that `decode_fields` returned."""
     return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
 
 
 def to_text(raw: Any) -> str:
-    """A field that should be a string; anything else is none."""
-    found = value(raw)
-    return found if isinstance(found, str) else ""
+    """Returns a field that should be a string; "" if it is anything else."""
+    value = decode_raw(raw)
+    return value if isinstance(value, str) else ""
 
 
 def loads(data: bytes) -> Any:
-    """JSON of an upstream or a client, read as tolerantly as can be; None where it is no JSON, or
-    too dense."""
+    """Decodes JSON from an upstream or a client, as tolerantly as possible.
+
+    Returns None if `data` is not JSON or is too dense (see `is_dense`).
+    """
     if is_dense(data):
         return None
     try:
         return msgspec.json.decode(data)
-    except _REFUSALS:
+    except _DECODE_ERRORS:
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
             return None
 
 
-def dumps(found: Any) -> bytes:
-    """Compact JSON; lone surrogates survive as escapes."""
+def dumps(value: Any) -> bytes:
+    """Encodes compact JSON. Lone surrogates are escaped."""
     try:
-        return msgspec.json.encode(found)
+        return msgspec.json.encode(value)
     except UnicodeError:
-        return json.dumps(found, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def set_field(body: bytes, name: str, new: bytes) -> bytes:
-    """`body`, a JSON object, with the member `name` set to the JSON text `new`.
+    """Returns `body`, a JSON object, with the member `name` set to the JSON text `new`.
 
-    A member that was missing is put at the end and nothing else moves; one that is there is
-    replaced, and white space between members goes. A body that msgspec cannot take apart, or a
-    dense one, is given back as it was.
+    A missing member is appended, and no other byte changes. An existing member is replaced, and the white
+    space between members is dropped. A body that msgspec cannot split, or a dense one, is returned unchanged.
     """
     if is_dense(body):
         return body
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _REFUSALS:
+    except _DECODE_ERRORS:
         return body
     if name in members:
         return msgspec.json.encode({**members, name: msgspec.Raw(new)})
-    inside = body.rstrip(_SPACE)[:-1].rstrip(_SPACE)
-    comma = b"" if inside.endswith(b"{") else b","
-    return inside + comma + dumps(name) + b":" + new + b"}"
+    unclosed = body.rstrip(_WHITESPACE)[:-1].rstrip(_WHITESPACE)
+    comma = b"" if unclosed.endswith(b"{") else b","
+    return unclosed + comma + dumps(name) + b":" + new + b"}"
 
 
-def members(body: bytes) -> dict[str, bytes]:
-    """The members of a JSON object, each value's bytes as they stand. Raises BadBody."""
-    if not body.strip(_SPACE):
+def split_members(body: bytes) -> dict[str, bytes]:
+    """Returns the members of a JSON object by name; each value is its unchanged bytes. Raises InvalidBody."""
+    if not body.strip(_WHITESPACE):
         raise InvalidBody("the request body is empty: a JSON object is expected")
     if is_dense(body):
         raise InvalidBody("the request body holds more values than a model can read")
-    text = _utf8(body)
+    text = _decode_utf8(body)
     try:
-        found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return {name: bytes(raw) for name, raw in found.items()}
-    except _REFUSALS:
-        _strict_object(text)
-        return dict(_pairs(text))
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return {name: bytes(raw) for name, raw in members.items()}
+    except _DECODE_ERRORS:
+        _parse_object(text)
+        return dict(_iter_members(text))
 
 
 def object_members(raw: bytes) -> dict[str, bytes]:
-    """As `members`; none of what is no object."""
+    """Like `split_members`, but returns {} if `raw` is not a JSON object."""
     try:
-        return members(raw)
+        return split_members(raw)
     except InvalidBody:
         return {}
 
 
-def index_of(found: Mapping[str, bytes]) -> int:
-    """The member `index` of such members, a count."""
-    return get_count({"index": loads(found.get("index", b"null"))}, "index")
+def index_of(members: Mapping[str, bytes]) -> int:
+    """Returns the member `index`; 0 if it is not a count."""
+    return get_count({"index": loads(members.get("index", b"null"))}, "index")
 
 
-def has_duplicate_names(body: bytes, found: Mapping[str, bytes]) -> bool:
-    """Whether an object whose `members` are `found` holds a name more than once at its top."""
-    compact = sum(len(dumps(name)) + len(raw) + 2 for name, raw in found.items()) + 1
-    return compact < len(body) and sum(1 for _ in _pairs(str(body, "utf-8"))) > len(found)
+def has_duplicate_names(body: bytes, members: Mapping[str, bytes]) -> bool:
+    """Whether the top level of an object holds a name more than once.
+
+    `members` is what `split_members` returned for `body`.
+    """
+    compact_size = sum(len(dumps(name)) + len(raw) + 2 for name, raw in members.items()) + 1
+    return compact_size < len(body) and sum(1 for _ in _iter_members(str(body, "utf-8"))) > len(members)
 
 
-def _pairs(text: str) -> Iterator[tuple[str, bytes]]:
-    """The members of an object that is JSON, but perhaps not msgspec's, as they stand."""
-    read, place = json.JSONDecoder().raw_decode, _past(text, text.index("{") + 1)
-    while text[place] != "}":
-        name, place = read(text, place)
-        start = _past(text, place)
-        _, place = read(text, start)
-        yield name, text[start:place].encode()
-        place = _past(text, place)
+def _iter_members(text: str) -> Iterator[tuple[str, bytes]]:
+    """Yields name and unchanged value of each member of an object that msgspec may have refused."""
+    decode, position = json.JSONDecoder().raw_decode, _skip_separators(text, text.index("{") + 1)
+    while text[position] != "}":
+        name, position = decode(text, position)
+        start = _skip_separators(text, position)
+        _, position = decode(text, start)
+        yield name, text[start:position].encode()
+        position = _skip_separators(text, position)
 
 
-def _items(text: str) -> Iterator[bytes]:
-    """As `_pairs`, of an array."""
-    read, place = json.JSONDecoder().raw_decode, _past(text, text.index("[") + 1)
-    while text[place] != "]":
-        start = place
-        _, place = read(text, start)
-        yield text[start:place].encode()
-        place = _past(text, place)
+def _iter_elements(text: str) -> Iterator[bytes]:
+    """Like `_iter_members`, for the elements of an array."""
+    decode, position = json.JSONDecoder().raw_decode, _skip_separators(text, text.index("[") + 1)
+    while text[position] != "]":
+        start = position
+        _, position = decode(text, start)
+        yield text[start:position].encode()
+        position = _skip_separators(text, position)
 
 
-def _past(text: str, place: int) -> int:
-    """Where the next value begins."""
-    while text[place] in " \t\r\n,:":
-        place += 1
-    return place
+def _skip_separators(text: str, position: int) -> int:
+    """Returns the position of the next value."""
+    while text[position] in " \t\r\n,:":
+        position += 1
+    return position
 
 
-def elements(array: bytes) -> list[bytes]:
-    """The elements of a JSON array, each one's bytes as they stand; none of anything else.
+def array_elements(raw: bytes) -> list[bytes]:
+    """Returns the elements of a JSON array, each as its unchanged bytes; [] if `raw` is not an array.
 
-    >>> elements(b'[ 1.0, {"a" : 2} ]'), elements(b"{}")
+    >>> array_elements(b'[ 1.0, {"a" : 2} ]'), array_elements(b"{}")
     ([b'1.0', b'{"a" : 2}'], [])
     """
     try:
-        return [bytes(raw) for raw in msgspec.json.decode(array, type=list[msgspec.Raw])]
-    except _REFUSALS:
-        return list(_items(str(array, "utf-8"))) if isinstance(loads(array), list) else []
+        return [bytes(element) for element in msgspec.json.decode(raw, type=list[msgspec.Raw])]
+    except _DECODE_ERRORS:
+        return list(_iter_elements(str(raw, "utf-8"))) if isinstance(loads(raw), list) else []
 
 
 def join_members(members: Mapping[str, bytes]) -> bytes:
-    """A JSON object of such members."""
+    """Returns the JSON object with these members. The inverse of `split_members`."""
     return b"{" + b",".join(dumps(name) + b":" + raw for name, raw in members.items()) + b"}"
 
 
-def get_object(found: Any, key: str) -> Mapping[str, Any]:
-    """A member that should be an object; anything else is an empty one."""
-    inner = found.get(key) if isinstance(found, Mapping) else None
-    return inner if isinstance(inner, Mapping) else EMPTY
+def get_object(value: Any, key: str) -> Mapping[str, Any]:
+    """Returns a member that should be an object; an empty one if it is anything else."""
+    member = value.get(key) if isinstance(value, Mapping) else None
+    return member if isinstance(member, Mapping) else EMPTY
 
 
-def get_array(found: Any, key: str) -> list[Any]:
-    """A member that should be an array; anything else is an empty one."""
-    inner = found.get(key) if isinstance(found, Mapping) else None
-    return inner if isinstance(inner, list) else []
+def get_array(value: Any, key: str) -> list[Any]:
+    """Returns a member that should be an array; an empty one if it is anything else."""
+    member = value.get(key) if isinstance(value, Mapping) else None
+    return member if isinstance(member, list) else []
 
 
-def get_string(found: Any, key: str) -> str:
-    """A member that should be a string; anything else is an empty one."""
-    inner = found.get(key) if isinstance(found, Mapping) else None
-    return inner if isinstance(inner, str) else ""
+def get_string(value: Any, key: str) -> str:
+    """Returns a member that should be a string; an empty one if it is anything else."""
+    member = value.get(key) if isinstance(value, Mapping) else None
+    return member if isinstance(member, str) else ""
 
 
-def get_count(found: Any, key: str) -> int:
-    """A member that should be a count; anything else is 0. One that no column holds is clipped."""
-    inner = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(inner, int) or isinstance(inner, bool):
+def get_count(value: Any, key: str) -> int:
+    """Returns a member that should be a count; 0 if it is anything else.
+
+    A number that does not fit into a database column is clipped.
+    """
+    member = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(member, int) or isinstance(member, bool):
         return 0
-    return max(-_MOST, min(inner, _MOST))
+    return max(-_MAX_COUNT, min(member, _MAX_COUNT))
 
 
-def positive_counts(found: Mapping[str, Any]) -> dict[str, int]:
-    """The counts above 0 of an object, by their names without `_tokens`."""
-    names = [key for key in found if get_count(found, key) > 0 and len(key) <= _LONGEST and key.isprintable()]
-    return {name.removesuffix("_tokens"): get_count(found, name) for name in names}
+def positive_counts(value: Mapping[str, Any]) -> dict[str, int]:
+    """Returns an object's counts above 0, by name without the suffix `_tokens`."""
+    names = [
+        key
+        for key in value
+        if get_count(value, key) > 0 and len(key) <= _MAX_COUNT_NAME_LENGTH and key.isprintable()
+    ]
+    return {name.removesuffix("_tokens"): get_count(value, name) for name in names}
 
 
-def limit_counts(found: Mapping[str, int]) -> dict[str, int]:
-    """As many counts as a record holds, of an answer that may name them without end."""
-    return dict(islice(found.items(), _KINDS))
+def limit_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns as many counts as a record may hold: a response can name any number of them."""
+    return dict(islice(counts.items(), _MAX_COUNTS))
 
 
-def _utf8(body: bytes) -> str:
+def _decode_utf8(body: bytes) -> str:
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidBody(f"the request body is not UTF-8: byte {error.start}") from None
 
 
-def _strict_object(text: str) -> dict[str, Any]:
+def _parse_object(text: str) -> dict[str, Any]:
+    """Decodes a JSON object with `json`. Raises InvalidBody."""
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_reject_constant)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidBody(f"the request body is not JSON: {error.msg} at {where}") from None
+        position = f"line {error.lineno}, column {error.colno}"
+        raise InvalidBody(f"the request body is not JSON: {error.msg} at {position}") from None
     except RecursionError:
         raise InvalidBody("the request body is nested too deeply") from None
     except ValueError as error:
         raise InvalidBody(f"the request body is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InvalidBody("the request body is not a JSON object")
-    return found
+    return value
 
 
-def _refuse(constant: str) -> Any:
+def _reject_constant(constant: str) -> Any:
+    """`json` accepts NaN and Infinity, which are not JSON."""
     raise ValueError(f"{constant} is not a JSON value")

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions: what is read of a request, and the API's errors.
+"""OpenAI Chat Completions: reads requests, offers tools and writes the API's errors.
 
 https://platform.openai.com/docs/api-reference/chat
 """
@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from ..errors import BridgeError
-from ..model import Fold, Offer, RequestFacts, Splice, Tool
+from ..model import Offer, RequestFacts, Tool
+from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt
 from .chat_reader import ChatReader, UsageFilter
 from .chat_splice import ChatSplicer
@@ -23,8 +24,8 @@ NAME = "chat"
 PING = openai.PING
 error_body = openai.error_body
 _NULL = msgspec.Raw(b"null")
-_LONGEST = 1024  # of a description: the API refuses the whole request for a longer one
-_ONE_BY_ONE = re.compile(r"(?:.*/)?o\d")  # models that never call in parallel, and refuse the switch
+_MAX_DESCRIPTION_LENGTH = 1024  # the API refuses the whole request for a longer one
+_NO_PARALLEL_CALLS = re.compile(r"(?:.*/)?o\d")  # these models never call in parallel, and refuse the switch
 
 
 class _ChatFields(msgspec.Struct):
@@ -35,78 +36,81 @@ class _ChatFields(msgspec.Struct):
 
 
 def read(data: bytes) -> RequestFacts:
-    """The facts of a request's body; raises BadBody."""
+    """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ChatFields)
     message = prompt.last_message(request.messages)
-    result = body.get_string(message, "tool_call_id") if message.get("role") == "tool" else ""
-    streaming = body.value(request.stream) is True
-    options = body.value(request.stream_options)
-    asks = isinstance(options, dict) and options.get("include_usage") is True
+    call_id = body.get_string(message, "tool_call_id") if message.get("role") == "tool" else ""
+    streaming = body.decode_raw(request.stream) is True
+    options = body.decode_raw(request.stream_options)
+    asks_usage = isinstance(options, dict) and options.get("include_usage") is True
     return RequestFacts(
         model=body.to_text(request.model),
         streaming=streaming,
-        prompt=prompt.last_text(message),
-        correlating_tool_call_id=result,
-        includes_usage=asks or not streaming,
+        prompt=prompt.last_user_text(message),
+        correlating_tool_call_id=call_id,
+        includes_usage=asks_usage or not streaming,
     )
 
 
 def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
-    """The body to send: a stream's usage is asked for if the client does not."""
+    """Returns the body to send. It asks for a stream's usage if the client does not."""
     if facts.includes_usage:
         return data
-    options = body.value(body.decode_fields(data, _ChatFields).stream_options)
-    asked = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return body.set_field(data, "stream_options", body.dumps(asked))
+    client_options = body.decode_raw(body.decode_fields(data, _ChatFields).stream_options)
+    options = {**(client_options if isinstance(client_options, dict) else {}), "include_usage": True}
+    return body.set_field(data, "stream_options", body.dumps(options))
 
 
 def fold(facts: RequestFacts) -> Fold:
-    """Reads an event stream; keeps the usage from a client that did not ask for it."""
+    """Returns the fold of an event stream. It hides the usage from a client that did not ask for it."""
     return StreamTap(ChatReader()) if facts.includes_usage else UsageFilter(ChatReader())
 
 
 def blocking_fold() -> Fold:
-    """Reads a JSON answer."""
+    """Returns the fold of a JSON response."""
     return BlockingTap(ChatReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
-    """The tools stand after the client's own, and the model picks one at a time."""
-    found = offering.members(data)
-    own = found.get("tools", offering.NULL)
-    new = offering.without_clashes(tools, own) if offering.is_array(own) and _goes_on(found) else ()
-    choice = body.loads(found.get("tool_choice", offering.NULL))
+    """Adds the tools after the client's own. Returns the body unchanged if it cannot.
+
+    The model may call one tool at a time.
+    """
+    members = offering.editable_members(data)
+    own = members.get("tools", offering.NULL)
+    new = offering.without_clashes(tools, own) if offering.is_array(own) and _can_follow_up(members) else ()
+    choice = body.loads(members.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)
     changes = {"tools": offering.with_elements(own, after=offering.tools_json(_tool, new))}
-    if not _ONE_BY_ONE.match(facts.model):
+    if not _NO_PARALLEL_CALLS.match(facts.model):
         changes["parallel_tool_calls"] = b"false"
-    later = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
-    return offering.make_offer(found, changes, new, later)
+    follow_up = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
+    return offering.make_offer(members, changes, new, follow_up)
 
 
-def _goes_on(found: Mapping[str, bytes]) -> bool:
-    """Whether one answer is asked for, whose calls are as this API has them today."""
-    single = found.get("n", offering.NULL) in (b"1", offering.NULL)
-    legacy = found.get("functions", offering.NULL) != offering.NULL
-    return single and not legacy and found.get("messages", b"").startswith(b"[")
+def _can_follow_up(members: Mapping[str, bytes]) -> bool:
+    """Whether the request asks for one choice, and for calls in this API's current form."""
+    single = members.get("n", offering.NULL) in (b"1", offering.NULL)
+    legacy = members.get("functions", offering.NULL) != offering.NULL
+    return single and not legacy and members.get("messages", b"").startswith(b"[")
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    about = {"name": tool.id, "description": tool.description[:_LONGEST]}
-    return {"type": "function", "function": {**about, "parameters": openai.parameters(tool)}}
+    function = {"name": tool.id, "description": tool.description[:_MAX_DESCRIPTION_LENGTH]}
+    return {"type": "function", "function": {**function, "parameters": openai.tool_parameters(tool)}}
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads an event stream where tools were offered."""
+    """Returns the splice of event streams, for a request with offered tools."""
     return StreamSplice(ChatSplicer(offer, facts.includes_usage))
 
 
 def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads a JSON answer where tools were offered."""
+    """Returns the splice of JSON responses, for a request with offered tools."""
     return BlockingSplice(ChatSplicer(offer, facts.includes_usage))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:
-    """The same inside a stream."""
+    """Returns the error as an event, for a stream that has begun."""
     return b"data: " + error_body(error, request_id) + b"\n\n"

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions: the tool calls of one answer, as the client is to see them."""
+"""OpenAI Chat Completions: decides which tool calls of a response the client sees, and under which index."""
 
 from __future__ import annotations
 
@@ -7,59 +7,62 @@ from typing import Any
 from . import body
 from .chat_reader import CallNumbering, call_name
 
-_HELD = -1
+_HIDDEN = -1
 
 
 class VisibleCalls:
-    """Calls of `offered` tools are hidden, the client's own ones numbered without gaps. `nameless` are
-    those of which neither can be said yet; `others` is true once one is the client's own."""
+    """Hides calls of `offered` tools and gives the client's own calls indexes without gaps.
+
+    `unnamed` are the numbers of calls whose name has not arrived, so that it is not known whose they are.
+    `has_client_calls` is true once a call is the client's own.
+    """
 
     def __init__(self, offered: frozenset[str]) -> None:
         self._offered = offered
-        self._pieces = CallNumbering()
-        self._places: dict[int, int] = {}
-        self._next: dict[int, int] = {}
-        self._hiding: set[int] = set()
-        self.nameless: set[int] = set()
-        self.others = False
+        self._numbering = CallNumbering()
+        self._indexes: dict[int, int] = {}
+        self._next_index: dict[int, int] = {}
+        self._choices_with_hidden: set[int] = set()
+        self.unnamed: set[int] = set()
+        self.has_client_calls = False
 
     @property
-    def hides(self) -> bool:
-        return bool(self._hiding)
+    def has_hidden_calls(self) -> bool:
+        return bool(self._choices_with_hidden)
 
     @property
-    def only_offered(self) -> bool:
-        return self.hides and not self.others and not self.nameless
+    def has_only_hidden_calls(self) -> bool:
+        return self.has_hidden_calls and not self.has_client_calls and not self.unnamed
 
-    def number(self, choice: int, position: int, piece: Any) -> int:
-        """Which call, counted from 0, the piece at a position in its chunk is of."""
-        number, name = self._pieces.number(choice, position, piece), call_name(piece)
-        if number not in self._places and name:
-            self.nameless.discard(number)
-            self._places[number] = self._place(choice, name, piece.get("index"))
-        elif number not in self._places:
-            self.nameless.add(number)
+    def call_number(self, choice: int, position: int, piece: Any) -> int:
+        """Returns the number, from 0, of the call to which a piece at a position in its chunk belongs."""
+        number, name = self._numbering.call_number(choice, position, piece), call_name(piece)
+        if number not in self._indexes and name:
+            self.unnamed.discard(number)
+            self._indexes[number] = self._assign_index(choice, name, piece.get("index"))
+        elif number not in self._indexes:
+            self.unnamed.add(number)
         return number
 
-    def _place(self, choice: int, name: str, index: Any) -> int:
-        """As long as none is hidden a call keeps the number that it came with."""
+    def _assign_index(self, choice: int, name: str, upstream_index: Any) -> int:
+        """A call keeps the upstream's index as long as no earlier call is hidden."""
         if name in self._offered:
-            self._hiding.add(choice)
-            return _HELD
-        self.others = True
-        keeps = isinstance(index, int) and choice not in self._hiding
-        place: int = index if keeps else self._next.get(choice, 0)
-        self._next[choice] = place + 1
-        return place
+            self._choices_with_hidden.add(choice)
+            return _HIDDEN
+        self.has_client_calls = True
+        is_kept = isinstance(upstream_index, int) and choice not in self._choices_with_hidden
+        index: int = upstream_index if is_kept else self._next_index.get(choice, 0)
+        self._next_index[choice] = index + 1
+        return index
 
     def is_hidden(self, number: int) -> bool:
-        return self._places.get(number) == _HELD
+        return self._indexes.get(number) == _HIDDEN
 
-    def shown(self, number: int, piece: bytes) -> bytes:
-        """A piece of a stream's call, with its number for the client."""
-        place = b"%d" % self._places.get(number, number)
+    def with_client_index(self, number: int, piece: bytes) -> bytes:
+        """Returns a piece of a streamed call with the index that the client sees."""
+        index = b"%d" % self._indexes.get(number, number)
         return (
             piece
-            if body.object_members(piece).get("index") == place
-            else body.set_field(piece, "index", place)
+            if body.object_members(piece).get("index") == index
+            else body.set_field(piece, "index", index)
         )

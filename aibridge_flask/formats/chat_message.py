@@ -1,6 +1,6 @@
-"""OpenAI Chat Completions: an answer's message, as it is sent back to the API.
+"""OpenAI Chat Completions: a response's message, in the form in which it is sent back to the API.
 
-Strings are put together as they stand in the JSON, escapes and all.
+Strings are joined as they are in the JSON, with their escapes.
 """
 
 from __future__ import annotations
@@ -18,82 +18,86 @@ _EMPTY = b'""'
 
 @dataclass(slots=True)
 class _StreamedCall:
-    """`arguments` are the insides of JSON strings; `members` are the call's other ones."""
+    """`arguments` are the contents of JSON strings, without quotes; `members` are the call's others."""
 
     members: dict[str, bytes]
     name: bytes = _EMPTY
     arguments: list[bytes] = field(default_factory=list)
 
-    def grow(self, piece: Mapping[str, bytes]) -> None:
+    def add_piece(self, piece: Mapping[str, bytes]) -> None:
         function = body.object_members(piece.get("function", NULL))
         self.name = function.get("name", _EMPTY) if self.name == _EMPTY else self.name
-        self.arguments.append(inside(function.get("arguments", NULL)))
+        self.arguments.append(strip_quotes(function.get("arguments", NULL)))
         for name, raw in piece.items():
             if name not in ("index", "function") and raw not in (NULL, _EMPTY):
                 self.members.setdefault(name, raw)
 
     def to_json(self) -> bytes:
-        """No arguments are none in JSON's words: an API may read them back as JSON."""
-        arguments = _string(self.arguments)
-        said = {"name": self.name, "arguments": b'"{}"' if arguments == _EMPTY else arguments}
+        """Empty arguments become the text `{}`: an API may parse them as JSON."""
+        arguments = _quote(self.arguments)
+        function = {"name": self.name, "arguments": b'"{}"' if arguments == _EMPTY else arguments}
         return body.join_members(
-            {"id": _EMPTY, "type": b'"function"', **self.members, "function": body.join_members(said)}
+            {"id": _EMPTY, "type": b'"function"', **self.members, "function": body.join_members(function)}
         )
 
 
-class Message:
-    """Grows by a stream's deltas, or by whole messages."""
+class AssistantMessage:
+    """Collects what the model said, from a stream's deltas or from whole messages."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[bytes]] = {}
         self._calls: dict[int, _StreamedCall] = {}
-        self._pieces = CallNumbering()
+        self._numbering = CallNumbering()
 
     @property
     def texts(self) -> dict[str, bytes]:
-        """What the model said: its content, and thoughts that some upstreams want back."""
-        found = {name: _string(parts) for name, parts in self._texts.items()}
-        return {name: text for name, text in found.items() if text != _EMPTY}
+        """The texts by member name: the content, and reasoning that some upstreams expect back."""
+        texts = {name: _quote(contents) for name, contents in self._texts.items()}
+        return {name: text for name, text in texts.items() if text != _EMPTY}
 
     def to_json(self) -> bytes:
         calls = b",".join([call.to_json() for call in self._calls.values()])
-        said = {"role": b'"assistant"', "content": NULL, **self.texts}
-        return body.join_members({**said, "tool_calls": b"[" + calls + b"]"})
+        members = {"role": b'"assistant"', "content": NULL, **self.texts}
+        return body.join_members({**members, "tool_calls": b"[" + calls + b"]"})
 
-    def take_stream(self, runs: Iterable[bytes]) -> None:
-        for run in runs:
-            for event in sse.split(run):
-                self.take(elements(body.object_members(sse.parse(event).data), "choices"), "delta")
+    def add_events(self, batches: Iterable[bytes]) -> None:
+        """Adds a stream's events; each batch is the bytes of whole events."""
+        for events in batches:
+            for event in sse.split(events):
+                chunk = body.object_members(sse.parse(event).data)
+                self.add_choices(member_elements(chunk, "choices"), "delta")
 
-    def take(self, choices: Iterable[bytes], member: str) -> None:
-        """All choices together: some upstreams split one answer over several."""
+    def add_choices(self, choices: Iterable[bytes], member: str) -> None:
+        """Adds the `member` (`delta` or `message`) of all choices: some upstreams split one response over
+        several choices."""
         for raw in choices:
             choice = body.object_members(raw)
-            self._grow(body.index_of(choice), body.object_members(choice.get(member, NULL)))
+            self._add_message(body.index_of(choice), body.object_members(choice.get(member, NULL)))
 
-    def _grow(self, choice: int, said: Mapping[str, bytes]) -> None:
-        for name, raw in said.items():
+    def _add_message(self, choice: int, message: Mapping[str, bytes]) -> None:
+        for name, raw in message.items():
             if name == "tool_calls":
-                for position, piece in enumerate(body.elements(raw)):
-                    number = self._pieces.number(choice, position, body.loads(piece))
-                    self._calls.setdefault(number, _StreamedCall({})).grow(body.object_members(piece))
+                for position, piece in enumerate(body.array_elements(raw)):
+                    number = self._numbering.call_number(choice, position, body.loads(piece))
+                    call = self._calls.setdefault(number, _StreamedCall({}))
+                    call.add_piece(body.object_members(piece))
             elif name != "role" and raw.startswith(b'"'):
-                self._texts.setdefault(name, []).append(inside(raw))
+                self._texts.setdefault(name, []).append(strip_quotes(raw))
 
 
-def elements(found: Mapping[str, bytes], name: str) -> list[bytes]:
-    """Those of a member that is an array; none of anything else."""
-    return body.elements(found.get(name, NULL))
+def member_elements(members: Mapping[str, bytes], name: str) -> list[bytes]:
+    """Returns the elements of a member that should be an array; [] if it is anything else."""
+    return body.array_elements(members.get(name, NULL))
 
 
-def inside(raw: bytes) -> bytes:
-    """What stands between a JSON string's quotes; nothing of anything else.
+def strip_quotes(raw: bytes) -> bytes:
+    """Returns a JSON string's content as it is between the quotes; b"" if `raw` is not a string.
 
-    >>> inside(b'"a"'), inside(b"null")
+    >>> strip_quotes(b'"a"'), strip_quotes(b"null")
     (b'a', b'')
     """
     return raw[1:-1] if raw.startswith(b'"') else b""
 
 
-def _string(insides: Iterable[bytes]) -> bytes:
-    return b'"' + b"".join(insides) + b'"'
+def _quote(contents: Iterable[bytes]) -> bytes:
+    return b'"' + b"".join(contents) + b'"'

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions: the facts of an answer.
+"""OpenAI Chat Completions: reads the facts of a response.
 
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -13,21 +13,23 @@ from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 from .tap import StreamTap
 
-# What may carry a fact; inside a text these quotes would be escaped.
-_NEEDLES = (b"_call", b'"error"', b'"reasoning', b"[DONE]")
-_NO_USAGE = (b'"usage":null', b'"usage": null')
+# Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
+_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b"[DONE]")
+_NULL_USAGE = (b'"usage":null', b'"usage": null')
 
 
 class CallNumbering:
-    """Tells an answer's tool calls apart, whose pieces come by index. Some upstreams give no index, some
-    the same one to all calls: then a new id begins a new call."""
+    """Numbers a response's tool calls, which arrive in pieces identified by an index.
+
+    Some upstreams send no index, some send the same index for all calls. Then a new id starts a new call.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, int], int] = {}
         self._ids: list[str] = []
 
-    def number(self, choice: int, position: int, piece: Any) -> int:
-        """Which call, counted from 0, the piece at a position in its chunk is of."""
+    def call_number(self, choice: int, position: int, piece: Any) -> int:
+        """Returns the number, from 0, of the call to which a piece at a position in its chunk belongs."""
         index = piece.get("index") if isinstance(piece, Mapping) else None
         key = (choice, index if isinstance(index, int) else ~position)
         id, number = body.get_string(piece, "id"), self._numbers.get(key, -1)
@@ -39,50 +41,50 @@ class CallNumbering:
 
 
 def call_name(piece: Any) -> str:
-    """The tool that is called; most pieces do not say it."""
+    """Returns the name of the called tool; "" in most pieces, which do not contain it."""
     function, custom = body.get_object(piece, "function"), body.get_object(piece, "custom")
     return body.get_string(function, "name") or body.get_string(custom, "name")
 
 
 class ChatReader:
-    """What has been seen of one answer. Tool calls of a stream come in pieces; they are whole when
-    it ends."""
+    """The facts read so far of one response. Tool calls of a stream arrive in pieces; they are whole at its
+    end."""
 
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
         self._id = self._model = ""
         self._usage: Mapping[str, Any] = {}
-        self._pieces = CallNumbering()
-        self._open: dict[int, dict[str, str]] = {}
+        self._numbering = CallNumbering()
+        self._open_calls: dict[int, dict[str, str]] = {}
         self._calls: list[ToolCall] = []
         self._thinking: dict[int, list[str]] = {}
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
-        if self._is_plain(run):
+    def events_to_decode(self, events: bytes) -> Iterable[bytes]:
+        if self._is_plain_text(events):
             return ()
-        return (event for event in sse.split(run) if not self._is_plain(event))
+        return (event for event in sse.split(events) if not self._is_plain_text(event))
 
-    def _is_plain(self, run: bytes) -> bool:
-        return bool(self._id) and run.startswith(b"data: {") and not _may_matter(run)
+    def _is_plain_text(self, events: bytes) -> bool:
+        return bool(self._id) and events.startswith(b"data: {") and not _may_have_facts(events)
 
     def read_event(self, name: bytes, data: bytes) -> None:
         if data.strip() == b"[DONE]":
             self.complete = True
             self._close()
             return
-        found = body.loads(data)
-        self._about(found)
-        for choice in body.get_array(found, "choices"):
-            self._grow(body.get_count(choice, "index"), body.get_object(choice, "delta"))
+        chunk = body.loads(data)
+        self._read_envelope(chunk)
+        for choice in body.get_array(chunk, "choices"):
+            self._add_delta(body.get_count(choice, "index"), body.get_object(choice, "delta"))
 
-    def read_body(self, found: Any) -> None:
-        self._about(found)
-        for choice in body.get_array(found, "choices"):
-            self._grow(body.get_count(choice, "index"), body.get_object(choice, "message"))
-        self.complete = isinstance(found, dict)
+    def read_body(self, value: Any) -> None:
+        self._read_envelope(value)
+        for choice in body.get_array(value, "choices"):
+            self._add_delta(body.get_count(choice, "index"), body.get_object(choice, "message"))
+        self.complete = isinstance(value, dict)
 
     def end(self) -> None:
         self._close()
@@ -92,87 +94,90 @@ class ChatReader:
         return Turn(
             response_id=self._id,
             model=self._model,
-            usage=openai.usage(self._usage, "prompt", "completion"),
+            usage=openai.parse_usage(self._usage, "prompt", "completion"),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
         )
 
-    def _about(self, found: Any) -> None:
-        if not self._id and body.get_string(found, "id"):
-            self._id = body.get_string(found, "id")
+    def _read_envelope(self, value: Any) -> None:
+        """Reads id, model, usage and error of a chunk or a whole response."""
+        if not self._id and body.get_string(value, "id"):
+            self._id = body.get_string(value, "id")
             self.changed = True
-        self._model = self._model or body.get_string(found, "model")
-        if body.get_object(found, "usage"):
-            self._usage, self.changed = body.get_object(found, "usage"), True
-        if body.get_object(found, "error"):
-            self._failure = openai.failure_from(body.get_object(found, "error"))
+        self._model = self._model or body.get_string(value, "model")
+        if body.get_object(value, "usage"):
+            self._usage, self.changed = body.get_object(value, "usage"), True
+        if body.get_object(value, "error"):
+            self._failure = openai.failure_from(body.get_object(value, "error"))
             self.changed = True
 
-    def _grow(self, choice: int, delta: Mapping[str, Any]) -> None:
+    def _add_delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         thinking = body.get_string(delta, "reasoning_content") or body.get_string(delta, "reasoning_text")
         if thinking:
             self._thinking.setdefault(choice, []).append(thinking)
         for position, piece in enumerate(body.get_array(delta, "tool_calls")):
             if isinstance(piece, Mapping):
-                number = self._pieces.number(choice, position, piece)
-                self._grow_call(self._open.setdefault(number, {}), piece)
-        if body.get_object(delta, "function_call"):  # what came before tool_calls
-            self._grow_call(self._open.setdefault(~choice, {}), {"function": delta["function_call"]})
+                number = self._numbering.call_number(choice, position, piece)
+                self._add_piece(self._open_calls.setdefault(number, {}), piece)
+        if body.get_object(delta, "function_call"):  # the predecessor of `tool_calls`
+            self._add_piece(self._open_calls.setdefault(~choice, {}), {"function": delta["function_call"]})
 
-    def _grow_call(self, call: dict[str, str], piece: Any) -> None:
+    def _add_piece(self, call: dict[str, str], piece: Any) -> None:
         kind = "custom" if body.get_object(piece, "custom") else "function"
-        inner = body.get_object(piece, kind)
+        function = body.get_object(piece, kind)
         call["id"] = call.get("id") or body.get_string(piece, "id")
         call["name"] = call.get("name") or call_name(piece)
-        said = body.get_string(inner, "arguments") or body.get_string(inner, "input")
-        call["input"] = call.get("input", "") + said
+        input = body.get_string(function, "arguments") or body.get_string(function, "input")
+        call["input"] = call.get("input", "") + input
 
     def _close(self) -> None:
-        for call in self._open.values():
+        """Records the calls and thoughts that were streamed."""
+        for call in self._open_calls.values():
             self._calls.append(ToolCall(call["id"], call["name"], call["input"]))
-        for pieces in self._thinking.values():
-            self._thoughts.append(Thought("".join(pieces), "thinking"))
-        self.changed = self.changed or bool(self._open or self._thinking)
-        self._open.clear()
+        for texts in self._thinking.values():
+            self._thoughts.append(Thought("".join(texts), "thinking"))
+        self.changed = self.changed or bool(self._open_calls or self._thinking)
+        self._open_calls.clear()
         self._thinking.clear()
 
 
-def _may_matter(run: bytes) -> bool:
-    for needle in _NEEDLES:
-        if needle in run:
+def _may_have_facts(events: bytes) -> bool:
+    for marker in _FACT_MARKERS:
+        if marker in events:
             return True
-    return has_usage(run)
+    return has_usage(events)
 
 
-def has_usage(run: bytes) -> bool:
-    return b'"usage"' in run and run.count(b'"usage"') > sum(map(run.count, _NO_USAGE))
+def has_usage(events: bytes) -> bool:
+    """Whether an event has a `usage` that is not null."""
+    return b'"usage"' in events and events.count(b'"usage"') > sum(map(events.count, _NULL_USAGE))
 
 
 class UsageFilter(StreamTap):
-    """Gives out whole events, all but the usage chunk that the client did not ask for."""
+    """Outputs whole events, except the usage chunk that the client did not ask for."""
 
     exact = True
 
     def feed(self, piece: bytes) -> bytes:
-        run = self._scanner.feed(piece)
-        if not run:
-            return run
-        self._read(run)
-        if b'"usage"' not in run:
-            return run
-        return b"".join([event for event in sse.split(run) if self._passes(event)])
+        events = self._splitter.feed(piece)
+        if not events:
+            return events
+        self._read(events)
+        if b'"usage"' not in events:
+            return events
+        return b"".join([event for event in sse.split(events) if self._passes(event)])
 
     def end(self) -> bytes:
-        rest = self._scanner.flush()
+        rest = self._splitter.flush()
         self._read(rest)
-        self._reading.end()
+        self._reader.end()
         return rest if self._passes(rest) else b""
 
     def _passes(self, event: bytes) -> bool:
-        if b'"usage"' not in event or any(null in event for null in _NO_USAGE):
+        if b'"usage"' not in event or any(null in event for null in _NULL_USAGE):
             return True
-        found = body.loads(sse.parse(event).data)
-        extra = bool(body.get_object(found, "usage")) and found.get("choices") == []
-        self.exact = self.exact and not extra
-        return not extra
+        chunk = body.loads(sse.parse(event).data)
+        is_usage_chunk = bool(body.get_object(chunk, "usage")) and chunk.get("choices") == []
+        self.exact = self.exact and not is_usage_chunk
+        return not is_usage_chunk

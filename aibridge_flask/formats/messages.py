@@ -1,4 +1,4 @@
-"""Anthropic Messages: what is read of a request, and the API's errors.
+"""Anthropic Messages: reads requests, offers tools and writes the API's errors.
 
 https://docs.anthropic.com/en/api/messages
 """
@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from ..errors import BridgeError
-from ..model import Fold, Offer, RequestFacts, Splice, Tool
+from ..model import Offer, RequestFacts, Tool
+from ..protocols import Fold, Splice
 from . import body, offering, prompt
 from .messages_reader import MessagesReader
 from .messages_splice import MessagesSplicer
@@ -20,8 +21,8 @@ from .tap import BlockingTap, StreamTap
 NAME = "messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _NULL = msgspec.Raw(b"null")
-_CHOICE = b'{"type":"auto"}'
-_LATER = b'{"type":"auto","disable_parallel_tool_use":true}'
+_AUTO_CHOICE = b'{"type":"auto"}'
+_FOLLOW_UP_CHOICE = b'{"type":"auto","disable_parallel_tool_use":true}'
 
 
 class _MessagesFields(msgspec.Struct):
@@ -32,52 +33,56 @@ class _MessagesFields(msgspec.Struct):
 
 
 def read(data: bytes) -> RequestFacts:
-    """The facts of a request's body; raises BadBody."""
+    """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _MessagesFields)
     message = prompt.last_message(request.messages)
-    results = [
+    call_ids = [
         body.get_string(block, "tool_use_id")
         for block in body.get_array(message, "content")
         if body.get_string(block, "type") == "tool_result"
     ]
     return RequestFacts(
         model=body.to_text(request.model),
-        streaming=body.value(request.stream) is True,
-        prompt=prompt.last_text(message),
-        correlating_tool_call_id=results[-1] if results else "",
-        user_id=body.get_string(body.value(request.metadata), "user_id"),
+        streaming=body.decode_raw(request.stream) is True,
+        prompt=prompt.last_user_text(message),
+        correlating_tool_call_id=call_ids[-1] if call_ids else "",
+        user_id=body.get_string(body.decode_raw(request.metadata), "user_id"),
     )
 
 
 def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
-    """The body to send: the very same."""
+    """Returns the body to send: the client's, unchanged."""
     return data
 
 
 def fold(facts: RequestFacts) -> Fold:
-    """Reads an event stream."""
+    """Returns the fold of an event stream."""
     return StreamTap(MessagesReader())
 
 
 def blocking_fold() -> Fold:
-    """Reads a JSON answer."""
+    """Returns the fold of a JSON response."""
     return BlockingTap(MessagesReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
-    """The tools stand before the client's own, so that its cache breakpoints cover them too, and the
-    model picks one at a time. Small fast models are asked for titles and the like: they get none."""
-    found = {} if facts.streaming and "haiku" in facts.model else offering.members(data)
-    own, choice = found.get("tools", offering.NULL), found.get("tool_choice", offering.NULL)
-    choice = _CHOICE if choice == offering.NULL else choice
+    """Adds the tools before the client's own, so that the client's cache breakpoints cover them too.
+
+    Returns the body unchanged if it cannot. The model may call one tool at a time. Clients ask small fast
+    models for titles and the like: those requests get no tools.
+    """
+    members = {} if facts.streaming and "haiku" in facts.model else offering.editable_members(data)
+    own, choice = members.get("tools", offering.NULL), members.get("tool_choice", offering.NULL)
+    choice = _AUTO_CHOICE if choice == offering.NULL else choice
     new = offering.without_clashes(tools, own) if offering.is_array(own) else ()
     kind = body.get_string(body.loads(choice), "type")
-    if not new or kind in ("", "none") or not found.get("messages", b"").startswith(b"["):
+    if not new or kind in ("", "none") or not members.get("messages", b"").startswith(b"["):
         return Offer(data)
-    one_by_one = body.set_field(choice, "disable_parallel_tool_use", b"true")
-    listed = offering.with_elements(own, before=offering.tools_json(_tool, new))
-    later = {} if kind == "auto" else offering.follow_up_choice(own, _LATER)
-    return offering.make_offer(found, {"tools": listed, "tool_choice": one_by_one}, new, later)
+    single_call_choice = body.set_field(choice, "disable_parallel_tool_use", b"true")
+    all_tools = offering.with_elements(own, before=offering.tools_json(_tool, new))
+    changes = {"tools": all_tools, "tool_choice": single_call_choice}
+    follow_up = {} if kind == "auto" else offering.follow_up_choice(own, _FOLLOW_UP_CHOICE)
+    return offering.make_offer(members, changes, new, follow_up)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -85,21 +90,21 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads an event stream where tools were offered."""
+    """Returns the splice of event streams, for a request with offered tools."""
     return StreamSplice(MessagesSplicer(offer))
 
 
 def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads a JSON answer where tools were offered."""
+    """Returns the splice of JSON responses, for a request with offered tools."""
     return BlockingSplice(MessagesSplicer(offer))
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:
-    """An error of the bridge's own, as this API words it."""
+    """Returns one of the bridge's own errors as this API writes it."""
     inner = {"type": error.type, "message": error.message}
     return body.dumps({"type": "error", "error": inner, "request_id": request_id})
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:
-    """The same inside a stream."""
+    """Returns the error as an event, for a stream that has begun."""
     return b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"

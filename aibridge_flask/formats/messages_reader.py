@@ -1,4 +1,4 @@
-"""Anthropic Messages: the facts of an answer.
+"""Anthropic Messages: reads the facts of a response.
 
 https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """
@@ -16,8 +16,8 @@ from .tap import failure
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
-_TOOLS = ("tool_use", "server_tool_use", "mcp_tool_use")
-_PLAIN = (
+_TOOL_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_USAGE_FIELDS = (
     "input_tokens",
     "output_tokens",
     "cache_read_input_tokens",
@@ -34,7 +34,10 @@ class _OpenBlock:
 
 
 class MessagesReader:
-    """What has been seen of one answer; `parts` are the newest run's, as `apart` takes it."""
+    """The facts read so far of one response.
+
+    `parts` is what `split_text_deltas` returned for the latest events.
+    """
 
     def __init__(self) -> None:
         self.parts = (b"", b"", b"")
@@ -42,70 +45,71 @@ class MessagesReader:
         self.complete = False
         self._id = self._model = ""
         self._usage: dict[str, Any] = {}
-        self._open: dict[int, _OpenBlock] = {}
+        self._open_blocks: dict[int, _OpenBlock] = {}
         self._calls: list[ToolCall] = []
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
-        self.parts = before, text, after = split_text_deltas(run)
+    def events_to_decode(self, events: bytes) -> Iterable[bytes]:
+        self.parts = before, text, after = split_text_deltas(events)
         if text:
             return sse.split(before + after)
-        return [event for event in sse.split(run) if not is_text(event)]
+        return [event for event in sse.split(events) if not is_text(event)]
 
     def read_event(self, name: bytes, data: bytes) -> None:
-        found = body.loads(data)
-        handler = _HANDLERS.get(body.get_string(found, "type") or name.decode("utf-8", "replace"))
-        if handler is not None and isinstance(found, dict):
-            handler(self, found)
+        event = body.loads(data)
+        handler = _HANDLERS.get(body.get_string(event, "type") or name.decode("utf-8", "replace"))
+        if handler is not None and isinstance(event, dict):
+            handler(self, event)
 
-    def read_body(self, found: Any) -> None:
-        self._start_message({"message": found})
-        for block in body.get_array(found, "content"):
+    def read_body(self, value: Any) -> None:
+        self._start_message({"message": value})
+        for block in body.get_array(value, "content"):
             self._close(_OpenBlock(block if isinstance(block, dict) else {}))
-        self.complete = isinstance(found, dict)
+        self.complete = isinstance(value, dict)
 
     def end(self) -> None:
-        """A cut stream leaves blocks open; what was seen of them counts."""
-        for index in sorted(self._open):
-            self._close(self._open[index])
-        self._open.clear()
+        """Records the blocks that a stream left open when it was cut."""
+        for index in sorted(self._open_blocks):
+            self._close(self._open_blocks[index])
+        self._open_blocks.clear()
 
     def turn(self) -> Turn:
         self.changed = False
         return Turn(
             response_id=self._id,
             model=self._model,
-            usage=usage(self._usage),
+            usage=parse_usage(self._usage),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
         )
 
-    def _start_message(self, found: Mapping[str, Any]) -> None:
-        message = body.get_object(found, "message")
+    def _start_message(self, event: Mapping[str, Any]) -> None:
+        message = body.get_object(event, "message")
         self._id = self._id or body.get_string(message, "id")
         self._model = self._model or body.get_string(message, "model")
-        self._count(message)
+        self._read_usage(message)
 
-    def _start_block(self, found: Mapping[str, Any]) -> None:
-        self._open[body.get_count(found, "index")] = _OpenBlock(body.get_object(found, "content_block"))
+    def _start_block(self, event: Mapping[str, Any]) -> None:
+        index, block = body.get_count(event, "index"), body.get_object(event, "content_block")
+        self._open_blocks[index] = _OpenBlock(block)
 
-    def _grow_block(self, found: Mapping[str, Any]) -> None:
-        block = self._open.get(body.get_count(found, "index"))
-        delta = body.get_object(found, "delta")
+    def _add_delta(self, event: Mapping[str, Any]) -> None:
+        block = self._open_blocks.get(body.get_count(event, "index"))
+        delta = body.get_object(event, "delta")
         piece = body.get_string(delta, "thinking") or body.get_string(delta, "partial_json")
         if block is not None and piece:
             block.deltas.append(piece)
 
-    def _stop_block(self, found: Mapping[str, Any]) -> None:
-        block = self._open.pop(body.get_count(found, "index"), None)
+    def _stop_block(self, event: Mapping[str, Any]) -> None:
+        block = self._open_blocks.pop(body.get_count(event, "index"), None)
         if block is not None:
             self._close(block)
 
     def _close(self, block: _OpenBlock) -> None:
         start, kind = block.start, body.get_string(block.start, "type")
-        if kind in _TOOLS:
+        if kind in _TOOL_BLOCKS:
             text = "".join(block.deltas) or body.dumps(start.get("input") or {}).decode()
             call = ToolCall(body.get_string(start, "id"), body.get_string(start, "name"), text)
             self._calls.append(call)
@@ -116,17 +120,17 @@ class MessagesReader:
                 self._thoughts.append(Thought(text, "thinking"))
                 self.changed = True
 
-    def _count(self, found: Mapping[str, Any]) -> None:
-        """The counts are cumulative: a later one takes an earlier one's place."""
-        told = body.get_object(found, "usage")
-        self._usage.update({key: told[key] for key in told if told[key] is not None})
+    def _read_usage(self, value: Mapping[str, Any]) -> None:
+        """The API's counts are cumulative: a later count replaces an earlier one."""
+        usage = body.get_object(value, "usage")
+        self._usage.update({key: usage[key] for key in usage if usage[key] is not None})
         self.changed = True
 
-    def _stop_message(self, found: Mapping[str, Any]) -> None:
+    def _stop_message(self, event: Mapping[str, Any]) -> None:
         self.complete = True
 
-    def _fail(self, found: Mapping[str, Any]) -> None:
-        error = body.get_object(found, "error")
+    def _fail(self, event: Mapping[str, Any]) -> None:
+        error = body.get_object(event, "error")
         self._failure = failure(body.get_string(error, "type"), body.get_string(error, "message"))
         self.changed = True
 
@@ -134,45 +138,48 @@ class MessagesReader:
 _HANDLERS = {
     "message_start": MessagesReader._start_message,
     "content_block_start": MessagesReader._start_block,
-    "content_block_delta": MessagesReader._grow_block,
+    "content_block_delta": MessagesReader._add_delta,
     "content_block_stop": MessagesReader._stop_block,
-    "message_delta": MessagesReader._count,
+    "message_delta": MessagesReader._read_usage,
     "message_stop": MessagesReader._stop_message,
     "error": MessagesReader._fail,
 }
 
 
-def split_text_deltas(run: bytes) -> tuple[bytes, bytes, bytes]:
-    """What is before the text deltas, these, and what is after them, where they stand together; else all
-    is before them."""
-    start = run.find(DELTA_HEAD)
-    end = run.find(b"\n\n", run.rfind(DELTA_HEAD)) + 2
-    if start < 0 or end < 2 or not is_text(run[start:end]):
-        return run, b"", b""
-    return run[:start], run[start:end], run[end:]
+def split_text_deltas(events: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns the events before the text deltas, the text deltas, and the events after them.
+
+    If the text deltas are not contiguous, all events are in the first part.
+    """
+    start = events.find(DELTA_HEAD)
+    end = events.find(b"\n\n", events.rfind(DELTA_HEAD)) + 2
+    if start < 0 or end < 2 or not is_text(events[start:end]):
+        return events, b"", b""
+    return events[:start], events[start:end], events[end:]
 
 
-def is_text(run: bytes) -> bool:
-    """Text deltas alone. The word cannot stand inside a text: its quotes would be escaped there."""
-    count = run.count(_TEXT_DELTA)
-    return count > 0 and count == run.count(DELTA_HEAD) == run.count(b"\n\n") == run.count(b"event: ")
+def is_text(events: bytes) -> bool:
+    """Whether all events are text deltas. The word cannot match in a text: its quotes would be escaped."""
+    count = events.count(_TEXT_DELTA)
+    is_delta = count > 0 and count == events.count(DELTA_HEAD)
+    return is_delta and count == events.count(b"\n\n") == events.count(b"event: ")
 
 
-def usage(told: Mapping[str, Any]) -> Usage:
-    """The API's `usage`, whose `input_tokens` already leave the cached ones out."""
-    further: dict[str, int] = {}
-    for key, inner in told.items():
-        if not isinstance(inner, Mapping):
-            further.update(body.positive_counts({key: inner}) if key not in _PLAIN else {})
+def parse_usage(counts: Mapping[str, Any]) -> Usage:
+    """Converts the API's `usage`. Its `input_tokens` do not include cached tokens."""
+    metadata: dict[str, int] = {}
+    for key, value in counts.items():
+        if not isinstance(value, Mapping):
+            metadata.update(body.positive_counts({key: value}) if key not in _USAGE_FIELDS else {})
         elif key == "cache_creation":
-            further.update({f"cache_{name}": count for name, count in body.positive_counts(inner).items()})
+            metadata.update({f"cache_{name}": count for name, count in body.positive_counts(value).items()})
         else:
             prefix = "" if key == "server_tool_use" else key.removesuffix("_tokens_details") + "_"
-            further.update({prefix + name: count for name, count in body.positive_counts(inner).items()})
+            metadata.update({prefix + name: count for name, count in body.positive_counts(value).items()})
     return Usage(
-        input_tokens=body.get_count(told, "input_tokens"),
-        output_tokens=body.get_count(told, "output_tokens"),
-        cache_read_input_tokens=body.get_count(told, "cache_read_input_tokens"),
-        cache_write_input_tokens=body.get_count(told, "cache_creation_input_tokens"),
-        metadata=body.limit_counts(further),
+        input_tokens=body.get_count(counts, "input_tokens"),
+        output_tokens=body.get_count(counts, "output_tokens"),
+        cache_read_input_tokens=body.get_count(counts, "cache_read_input_tokens"),
+        cache_write_input_tokens=body.get_count(counts, "cache_creation_input_tokens"),
+        metadata=body.limit_counts(metadata),
     )

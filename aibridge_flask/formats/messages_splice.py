@@ -1,6 +1,6 @@
-"""Anthropic Messages: one message of all that the model said while the bridge ran tools for it.
+"""Anthropic Messages: joins the responses of a request into one, while the bridge runs tools in between.
 
-The client sees one `message_start`, text and thinking of each round as it comes, blocks numbered
+The client sees one `message_start`, text and thinking of each round as they arrive, blocks with indexes
 without gaps, nothing of an offered tool, and one end whose usage is the sum.
 """
 
@@ -15,178 +15,184 @@ from ..model import Offer, ToolCall, ToolResult
 from . import body, messages_blocks, tool_results
 from .messages_reader import DELTA_HEAD, MessagesReader
 from .offering import NULL, with_elements
-from .splice import Results, sum_counts
+from .splice import CallResults, sum_counts
 
-_HELD = -1
-_IN_BLOCK = (DELTA_HEAD, b"event: content_block_stop\n")
+_HIDDEN = -1
+_BLOCK_EVENT_HEADS = (DELTA_HEAD, b"event: content_block_stop\n")
 _INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
 
 class MessagesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request, self._later = body.members(offer.body), offer.follow_up_members
-        self._ids = frozenset(tool.id for tool in offer.tools)
-        self._next = 0
-        self._start: Mapping[str, bytes] = {}
-        self._shown: list[bytes] = []
-        self._spent: dict[str, Any] = {}
-        self._rounds = 0
-        self._reading = MessagesReader()
-        self._begin()
+        self._request, self._follow_up_members = body.split_members(offer.body), offer.follow_up_members
+        self._offered_ids = frozenset(tool.id for tool in offer.tools)
+        self._next_index = 0
+        self._first_message: Mapping[str, bytes] = {}
+        self._visible_blocks: list[bytes] = []
+        self._earlier_usage: dict[str, Any] = {}
+        self._rounds_done = 0
+        self._reader = MessagesReader()
+        self._start_response()
 
-    def _begin(self) -> None:
-        self._places: dict[int, int] = {}
-        self._moved = self._rounds > 0
-        self._picked = self._others = False
-        self._stop = ""
+    def _start_response(self) -> None:
+        self._indexes: dict[int, int] = {}
+        self._must_renumber = self._rounds_done > 0
+        self._has_offered_call = self._has_client_call = False
+        self._stop_reason = ""
         self._usage: dict[str, Any] = {}
-        self._kept: list[bytes] = []
-        self._content: list[bytes] = []
+        self._received: list[bytes] = []
+        self._blocks: list[bytes] = []
 
     @property
     def awaits_tools(self) -> bool:
-        """The model stopped for offered tools alone."""
-        return self._picked and not self._others and self._stop == "tool_use"
+        """The model stopped, and all its calls are calls of offered tools."""
+        return self._has_offered_call and not self._has_client_call and self._stop_reason == "tool_use"
 
     def new_reader(self) -> MessagesReader:
-        self._reading = MessagesReader()
-        return self._reading
+        self._reader = MessagesReader()
+        return self._reader
 
-    def filter_events(self, run: bytes) -> bytes:
-        self._kept.append(run)
-        before, text, after = self._reading.parts
-        out = self._events(before) if before else b""
-        out += self._text(text) if text and self._moved else text
-        return out + self._events(after) if after else out
+    def filter_events(self, events: bytes) -> bytes:
+        self._received.append(events)
+        before, text, after = self._reader.parts
+        out = self._filter_each(before) if before else b""
+        out += self._renumber_text(text) if text and self._must_renumber else text
+        return out + self._filter_each(after) if after else out
 
-    def _events(self, run: bytes) -> bytes:
-        return b"".join([self._event(event) for event in sse.split(run)])
+    def _filter_each(self, events: bytes) -> bytes:
+        return b"".join([self._filter_event(event) for event in sse.split(events)])
 
-    def _text(self, run: bytes) -> bytes:
-        """Text is never held back, and all deltas of a run have their numbers at the same place."""
-        numbered, count = _INDEX.subn(lambda found: found[1] + self._number(int(found[2])), run)
-        return numbered if count == run.count(DELTA_HEAD) else self._events(run)
+    def _renumber_text(self, events: bytes) -> bytes:
+        """Text is never buffered. Deltas have the index at the same place; if not, each is decoded."""
+        renumbered, count = _INDEX.subn(lambda match: match[1] + self._client_index(int(match[2])), events)
+        return renumbered if count == events.count(DELTA_HEAD) else self._filter_each(events)
 
-    def _number(self, index: int) -> bytes:
-        return b"%d" % self._places.get(index, index)
+    def _client_index(self, index: int) -> bytes:
+        return b"%d" % self._indexes.get(index, index)
 
     def flush(self) -> bytes:
         return b""
 
-    def _event(self, event: bytes) -> bytes:
-        if not self._moved and event.startswith(_IN_BLOCK):
+    def _filter_event(self, event: bytes) -> bytes:
+        if not self._must_renumber and event.startswith(_BLOCK_EVENT_HEADS):
             return event
         data = sse.parse(event).data
-        found = body.loads(data) if data else None
-        handler = _HANDLERS.get(body.get_string(found, "type"))
-        return handler(self, event, found) if handler and isinstance(found, dict) else event
+        value = body.loads(data) if data else None
+        handler = _HANDLERS.get(body.get_string(value, "type"))
+        return handler(self, event, value) if handler and isinstance(value, dict) else event
 
-    def _start_message(self, event: bytes, found: Mapping[str, Any]) -> bytes:
-        self._usage = dict(body.get_object(body.get_object(found, "message"), "usage"))
-        return b"" if self._rounds else event
+    def _start_message(self, event: bytes, value: Mapping[str, Any]) -> bytes:
+        self._usage = dict(body.get_object(body.get_object(value, "message"), "usage"))
+        return b"" if self._rounds_done else event
 
-    def _start_block(self, event: bytes, found: Mapping[str, Any]) -> bytes:
-        self._place(body.get_count(found, "index"), body.get_object(found, "content_block"))
-        return self._in_block(event, found)
+    def _start_block(self, event: bytes, value: Mapping[str, Any]) -> bytes:
+        self._assign_index(body.get_count(value, "index"), body.get_object(value, "content_block"))
+        return self._renumber_event(event, value)
 
-    def _place(self, index: int, block: Mapping[str, Any]) -> bool:
-        """Gives a block its number; whether the client sees it."""
-        called = body.get_string(block, "type") == "tool_use"
-        if called and body.get_string(block, "name") in self._ids:
-            self._places[index], self._picked = _HELD, True
+    def _assign_index(self, index: int, block: Mapping[str, Any]) -> bool:
+        """Sets the index under which the client sees a block. Returns whether it sees the block."""
+        is_call = body.get_string(block, "type") == "tool_use"
+        if is_call and body.get_string(block, "name") in self._offered_ids:
+            self._indexes[index], self._has_offered_call = _HIDDEN, True
         else:
-            self._places[index], self._others = self._next, self._others or called
-            self._next += 1
-        self._moved = self._moved or self._places[index] != index
-        return self._places[index] != _HELD
+            self._indexes[index], self._has_client_call = self._next_index, self._has_client_call or is_call
+            self._next_index += 1
+        self._must_renumber = self._must_renumber or self._indexes[index] != index
+        return self._indexes[index] != _HIDDEN
 
-    def _in_block(self, event: bytes, found: Mapping[str, Any]) -> bytes:
-        index = body.get_count(found, "index")
-        place = self._places.get(index, index)
-        if place == _HELD:
+    def _renumber_event(self, event: bytes, value: Mapping[str, Any]) -> bytes:
+        upstream_index = body.get_count(value, "index")
+        index = self._indexes.get(upstream_index, upstream_index)
+        if index == _HIDDEN:
             return b""
-        if place == index:
+        if index == upstream_index:
             return event
-        numbered, count = _INDEX.subn(rb"\g<1>%d" % place, event, count=1)
-        return numbered if count else _changed(event, "index", b"%d" % place)
+        renumbered, count = _INDEX.subn(rb"\g<1>%d" % index, event, count=1)
+        return renumbered if count else _set_member(event, "index", b"%d" % index)
 
-    def _delta_message(self, event: bytes, found: Mapping[str, Any]) -> bytes:
-        told = body.get_object(found, "usage")
-        self._usage.update({key: told[key] for key in told if told[key] is not None})
-        self._stop = body.get_string(body.get_object(found, "delta"), "stop_reason") or self._stop
+    def _update_message(self, event: bytes, value: Mapping[str, Any]) -> bytes:
+        usage = body.get_object(value, "usage")
+        self._usage.update({key: usage[key] for key in usage if usage[key] is not None})
+        reason = body.get_string(body.get_object(value, "delta"), "stop_reason")
+        self._stop_reason = reason or self._stop_reason
         if self.awaits_tools:
             return b""
-        if not self._rounds:
+        if not self._rounds_done:
             return event
-        return _changed(event, "usage", body.dumps(sum_counts(self._spent, self._usage)))
+        return _set_member(event, "usage", body.dumps(sum_counts(self._earlier_usage, self._usage)))
 
-    def _stop_message(self, event: bytes, found: Mapping[str, Any]) -> bytes:
+    def _stop_message(self, event: bytes, value: Mapping[str, Any]) -> bytes:
         return b"" if self.awaits_tools else event
 
-    def _fail(self, event: bytes, found: Mapping[str, Any]) -> bytes:
-        self._picked = False
+    def _fail(self, event: bytes, value: Mapping[str, Any]) -> bytes:
+        self._has_offered_call = False
         return event
 
     def filter_body(self, data: bytes) -> bytes:
-        answer = body.members(data)
+        message = body.split_members(data)
         self._usage = dict(body.get_object(body.loads(data), "usage"))
-        self._stop = body.to_text(body.loads(answer.get("stop_reason", NULL)))
-        self._content = messages_blocks.blocks_of_content(answer.get("content", b"[]"))
-        shown = [
-            block for index, block in enumerate(self._content) if self._place(index, body.loads(block) or {})
+        self._stop_reason = body.to_text(body.loads(message.get("stop_reason", NULL)))
+        self._blocks = messages_blocks.blocks_of_content(message.get("content", b"[]"))
+        visible = [
+            block
+            for index, block in enumerate(self._blocks)
+            if self._assign_index(index, body.loads(block) or {})
         ]
-        self._start = self._start or answer
-        self._shown += shown
+        self._first_message = self._first_message or message
+        self._visible_blocks += visible
         if self.awaits_tools:
             return b""
-        if not self._rounds and len(shown) == len(self._content):
+        if not self._rounds_done and len(visible) == len(self._blocks):
             return data
-        return body.join_members({**answer, **self._as_first(), **self._sums()})
+        return body.join_members({**message, **self._first_members(), **self._merged_members()})
 
-    def _as_first(self) -> dict[str, bytes]:
-        return {name: self._start[name] for name in ("id", "model") if name in self._start}
+    def _first_members(self) -> dict[str, bytes]:
+        """The members that the client sees as they were in the first response."""
+        return {name: self._first_message[name] for name in ("id", "model") if name in self._first_message}
 
-    def _sums(self) -> dict[str, bytes]:
-        usage = body.dumps(sum_counts(self._spent, self._usage))
-        return {"content": b"[" + b",".join(self._shown) + b"]", "usage": usage}
+    def _merged_members(self) -> dict[str, bytes]:
+        """The members that combine all responses."""
+        usage = body.dumps(sum_counts(self._earlier_usage, self._usage))
+        return {"content": b"[" + b",".join(self._visible_blocks) + b"]", "usage": usage}
 
-    def follow_up(self, results: Results) -> bytes:
-        said = self._content or messages_blocks.blocks_of_stream(self._kept)
-        given = [_result(call, result) for call, result in results]
-        turn = body.join_members({"role": b'"assistant"', "content": b"[" + b",".join(said) + b"]"})
-        back = body.dumps({"role": "user", "content": given})
-        messages = with_elements(self._request["messages"], after=turn + b"," + back)
-        self._request = {**self._request, **self._later, "messages": messages}
-        self._spent = sum_counts(self._spent, self._usage)
-        self._rounds += 1
-        self._begin()
+    def follow_up(self, results: CallResults) -> bytes:
+        blocks = self._blocks or messages_blocks.blocks_of_stream(self._received)
+        result_blocks = [_result_block(call, result) for call, result in results]
+        content = b"[" + b",".join(blocks) + b"]"
+        assistant = body.join_members({"role": b'"assistant"', "content": content})
+        user = body.dumps({"role": "user", "content": result_blocks})
+        messages = with_elements(self._request["messages"], after=assistant + b"," + user)
+        self._request = {**self._request, **self._follow_up_members, "messages": messages}
+        self._earlier_usage = sum_counts(self._earlier_usage, self._usage)
+        self._rounds_done += 1
+        self._start_response()
         return body.join_members(self._request)
 
 
 _HANDLERS = {
     "message_start": MessagesSplicer._start_message,
     "content_block_start": MessagesSplicer._start_block,
-    "content_block_delta": MessagesSplicer._in_block,
-    "content_block_stop": MessagesSplicer._in_block,
-    "message_delta": MessagesSplicer._delta_message,
+    "content_block_delta": MessagesSplicer._renumber_event,
+    "content_block_stop": MessagesSplicer._renumber_event,
+    "message_delta": MessagesSplicer._update_message,
     "message_stop": MessagesSplicer._stop_message,
     "error": MessagesSplicer._fail,
 }
 
 
-def _changed(event: bytes, name: str, value: bytes) -> bytes:
-    told, data = sse.parse(event)
-    return sse.encode(told.decode(), body.set_field(data, name, value))
+def _set_member(event: bytes, name: str, value: bytes) -> bytes:
+    event_name, data = sse.parse(event)
+    return sse.encode(event_name.decode(), body.set_field(data, name, value))
 
 
-def _result(call: ToolCall, result: ToolResult) -> dict[str, Any]:
-    content = [_content(part) for part in tool_results.parts(result)]
-    marked = {"is_error": True} if result.is_error else {}
-    return {"type": "tool_result", "tool_use_id": call.id, "content": content, **marked}
+def _result_block(call: ToolCall, result: ToolResult) -> dict[str, Any]:
+    content = [_content_block(part) for part in tool_results.content_parts(result)]
+    error_mark = {"is_error": True} if result.is_error else {}
+    return {"type": "tool_result", "tool_use_id": call.id, "content": content, **error_mark}
 
 
-def _content(part: tool_results.ContentPart) -> dict[str, Any]:
-    if not part.picture:
+def _content_block(part: tool_results.ContentPart) -> dict[str, Any]:
+    if not part.image:
         return {"type": "text", "text": part.text}
-    source = {"type": "base64", "media_type": part.media_type, "data": part.picture}
+    source = {"type": "base64", "media_type": part.media_type, "data": part.image}
     return {"type": "image", "source": source}

@@ -1,4 +1,4 @@
-"""Tools put into a request's body: one value grows, and no other value's bytes change."""
+"""Adds tools to a request's body: one value grows, and the bytes of all other values stay the same."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ from ..errors import InvalidBody
 from ..model import EMPTY, Offer, Tool
 from . import body
 
-Shape = Callable[[Tool], Mapping[str, Any]]
+ToolEncoder = Callable[[Tool], Mapping[str, Any]]
 NULL = b"null"
 
 
-def members(data: bytes) -> dict[str, bytes]:
-    """The body's members, or nothing where tools cannot be put into it: a body that holds a name twice is
-    read differently by everybody."""
+def editable_members(data: bytes) -> dict[str, bytes]:
+    """Returns the body's members, or {} if tools cannot be added to it.
+
+    A body that holds a name twice is not edited: JSON parsers disagree on what it means.
+    """
     if body.is_dense(data):
         return {}
     try:
-        found = body.members(data)
-        return {} if body.has_duplicate_names(data, found) else found
+        members = body.split_members(data)
+        return {} if body.has_duplicate_names(data, members) else members
     except (InvalidBody, RecursionError):
         return {}
 
 
 def with_elements(array: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
-    """A JSON array with more elements, which are given as they stand between its brackets; `null` is an
-    empty one.
+    """Returns a JSON array with more elements. `before` and `after` are elements joined by commas.
 
-    >>> grown(b'[ {"a": 1} ]', before=b"0"), grown(b"[]", after=b"1,2"), grown(b"null", b"0")
-    (b'[0, {"a": 1} ]', b'[1,2]', b'[0]')
+    `null` counts as an empty array.
+
+    >>> with_elements(b'[ {"a": 1} ]', before=b"0"), with_elements(b"[]", after=b"1,2")
+    (b'[0, {"a": 1} ]', b'[1,2]')
+    >>> with_elements(b"null", b"0")
+    b'[0]'
     """
     inside = b"" if array == NULL else array[1:-1]
     parts = (before, inside if inside.strip() else b"", after)
@@ -39,37 +44,41 @@ def with_elements(array: bytes, before: bytes = b"", after: bytes = b"") -> byte
 
 
 def without_clashes(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
-    """Those that the client has no tool of the same name of."""
+    """Returns the tools whose names are not among the client's own tools, the JSON `array`."""
     if b"bmcp_" not in array:
         return tools
-    names = {name for one in body.loads(array) or () for name in _names(one)}
+    names = {name for tool in body.loads(array) or () for name in _tool_names(tool)}
     return tuple(tool for tool in tools if tool.id not in names)
 
 
-def _names(tool: Any) -> tuple[str, str]:
+def _tool_names(tool: Any) -> tuple[str, str]:
     return body.get_string(tool, "name"), body.get_string(body.get_object(tool, "function"), "name")
 
 
 def is_array(raw: bytes) -> bool:
+    """Whether `raw` is a JSON array, or `null`."""
     return raw == NULL or raw.startswith(b"[")
 
 
 def follow_up_choice(array: bytes, auto: bytes) -> dict[str, bytes]:
-    """What changes in later requests where the model must call a tool: it has, and if the client has none of
-    its own it would call ours without end."""
-    return {} if body.elements(array) else {"tool_choice": auto}
+    """Returns the members that replace a forced `tool_choice` in later requests.
+
+    The model has then called a tool. If the client has no tools of its own (`array` is empty), a model that
+    is still forced to call one would call the bridge's tools without end.
+    """
+    return {} if body.array_elements(array) else {"tool_choice": auto}
 
 
 @lru_cache(maxsize=16)
-def tools_json(shape: Shape, tools: tuple[Tool, ...]) -> bytes:
-    """The tools as an API takes them, as they stand between an array's brackets."""
-    return b",".join(body.dumps(shape(tool)) for tool in tools)
+def tools_json(encode: ToolEncoder, tools: tuple[Tool, ...]) -> bytes:
+    """Returns the tools as JSON objects joined by commas, for `with_elements`."""
+    return b",".join(body.dumps(encode(tool)) for tool in tools)
 
 
 def make_offer(
-    found: Mapping[str, bytes],
+    members: Mapping[str, bytes],
     changes: Mapping[str, bytes],
     tools: tuple[Tool, ...],
-    later: Mapping[str, bytes] = EMPTY,
+    follow_up_members: Mapping[str, bytes] = EMPTY,
 ) -> Offer:
-    return Offer(body.join_members({**found, **changes}), tools, follow_up_members=later)
+    return Offer(body.join_members({**members, **changes}), tools, follow_up_members=follow_up_members)

@@ -1,4 +1,4 @@
-"""What OpenAI's two APIs share: their errors and the way they count tokens."""
+"""What OpenAI's two APIs share: their errors and how they count tokens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .tap import failure
 PING = b": keep-alive\n\n"
 
 
-def error_of(error: BridgeError) -> dict[str, Any]:
-    """An error of the bridge's own, as these APIs word it."""
+def error_object(error: BridgeError) -> dict[str, Any]:
+    """Returns one of the bridge's own errors as these APIs write it."""
     return {
         "message": error.message,
         "type": error.openai_type or error.type,
@@ -24,33 +24,35 @@ def error_of(error: BridgeError) -> dict[str, Any]:
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:
-    return body.dumps({"error": error_of(error)})
+    return body.dumps({"error": error_object(error)})
 
 
 def failure_from(error: Mapping[str, Any]) -> Failure:
-    """A failure that the API tells inside a 200: by its type, its code and its message."""
+    """Returns the failure that the API reports inside a 200 response: by its type, code and message."""
     words = f"{body.get_string(error, 'type')} {body.get_string(error, 'code')}".strip()
     return failure(words, body.get_string(error, "message"))
 
 
-def parameters(tool: Tool) -> Mapping[str, Any]:
-    """A tool's schema, whole. MCP lets an object go without `properties`, these APIs do not."""
+def tool_parameters(tool: Tool) -> Mapping[str, Any]:
+    """Returns a tool's whole schema. MCP allows an object without `properties`, these APIs do not."""
     return {"type": "object", "properties": {}, **tool.input_schema}
 
 
-def usage(told: Mapping[str, Any], taken: str, given: str) -> Usage:
-    """The API's `usage`; `taken` and `given` are its words for input and output. Cached tokens
-    are part of the input there, and come off it here."""
-    further: dict[str, int] = {}
-    for side in (taken, given):
-        details = body.positive_counts(body.get_object(told, f"{side}_tokens_details"))
-        further.update({f"{side}_{name}": count for name, count in details.items()})
-    read = further.pop(f"{taken}_cached", 0)
-    written = further.pop(f"{taken}_cache_write", 0)
+def parse_usage(counts: Mapping[str, Any], input_word: str, output_word: str) -> Usage:
+    """Converts the API's `usage`. `input_word` and `output_word` are the API's words for input and output.
+
+    The API counts cached tokens as part of the input; here they are subtracted from it.
+    """
+    metadata: dict[str, int] = {}
+    for word in (input_word, output_word):
+        details = body.positive_counts(body.get_object(counts, f"{word}_tokens_details"))
+        metadata.update({f"{word}_{name}": count for name, count in details.items()})
+    cache_read = metadata.pop(f"{input_word}_cached", 0)
+    cache_write = metadata.pop(f"{input_word}_cache_write", 0)
     return Usage(
-        input_tokens=max(0, body.get_count(told, f"{taken}_tokens") - read - written),
-        output_tokens=body.get_count(told, f"{given}_tokens"),
-        cache_read_input_tokens=read,
-        cache_write_input_tokens=written,
-        metadata=body.limit_counts(further),
+        input_tokens=max(0, body.get_count(counts, f"{input_word}_tokens") - cache_read - cache_write),
+        output_tokens=body.get_count(counts, f"{output_word}_tokens"),
+        cache_read_input_tokens=cache_read,
+        cache_write_input_tokens=cache_write,
+        metadata=body.limit_counts(metadata),
     )

@@ -1,7 +1,7 @@
-"""The user's own words among a request's messages.
+"""Finds what the user wrote among a request's messages.
 
-Clients put things of their own last: Claude Code a system message, and blocks of reminders
-inside the user's message. These are passed over.
+Clients append content of their own: Claude Code adds a system message, and blocks with reminders inside the
+user's message. These are skipped.
 """
 
 from __future__ import annotations
@@ -12,28 +12,31 @@ from typing import Any
 from ..model import EMPTY
 from . import body
 
-_ASIDE = ("system", "developer")
-_REMINDER = "<system-reminder>"
+_CLIENT_ROLES = ("system", "developer")
+_REMINDER_TAG = "<system-reminder>"
 
 
 def last_message(messages: Any) -> Mapping[str, Any]:
-    """The last message that is not the client's aside; only as many as needed are decoded."""
+    """Returns the last message that is not a system message of the client.
+
+    Decodes messages from the end, only as many as needed.
+    """
     for raw in reversed(messages if isinstance(messages, list) else []):
-        message = body.value(raw)
-        if body.get_string(message, "role") not in _ASIDE:
+        message = body.decode_raw(raw)
+        if body.get_string(message, "role") not in _CLIENT_ROLES:
             return message if isinstance(message, Mapping) else EMPTY
     return EMPTY
 
 
-def texts(message: Mapping[str, Any]) -> list[str]:
-    """The user's own text blocks of a message, in order."""
+def user_texts(message: Mapping[str, Any]) -> list[str]:
+    """Returns a message's text blocks in order, without the client's reminders."""
     content = message.get("content")
     blocks = [{"text": content}] if isinstance(content, str) else body.get_array(message, "content")
-    found = (body.get_string(block, "text") for block in blocks)
-    return [text for text in found if text and not text.lstrip().startswith(_REMINDER)]
+    texts = (body.get_string(block, "text") for block in blocks)
+    return [text for text in texts if text and not text.lstrip().startswith(_REMINDER_TAG)]
 
 
-def last_text(message: Mapping[str, Any]) -> str:
-    """The last of a user message's own texts; nothing for other roles."""
-    own = texts(message) if message.get("role") == "user" else []
-    return own[-1] if own else ""
+def last_user_text(message: Mapping[str, Any]) -> str:
+    """Returns the last of a user message's texts; "" for other roles."""
+    texts = user_texts(message) if message.get("role") == "user" else []
+    return texts[-1] if texts else ""

@@ -1,4 +1,4 @@
-"""OpenAI Responses: what is read of a request, and the API's errors.
+"""OpenAI Responses: reads requests, offers tools and writes the API's errors.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from ..errors import BridgeError
-from ..model import Fold, Offer, RequestFacts, Splice, Tool
+from ..model import Offer, RequestFacts, Tool
+from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt
 from .responses_reader import ResponsesReader
 from .responses_splice import ResponsesSplicer
@@ -23,8 +24,8 @@ NAME = "responses"
 PING = openai.PING
 error_body = openai.error_body
 _NULL = msgspec.Raw(b"null")
-_ENCRYPTED = "reasoning.encrypted_content"
-_THOUGHTLESS = ("gpt-3.5", "gpt-4", "chatgpt-4o")
+_ENCRYPTED_CONTENT = "reasoning.encrypted_content"
+_MODELS_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "chatgpt-4o")
 
 
 class _ResponsesFields(msgspec.Struct):
@@ -35,93 +36,99 @@ class _ResponsesFields(msgspec.Struct):
 
 
 def read(data: bytes) -> RequestFacts:
-    """The facts of a request's body; raises BadBody."""
+    """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ResponsesFields)
-    item = _newest(request.input)
+    item = _last_item(request.input)
     is_result = body.get_string(item, "type").endswith("_output")
-    own = prompt.texts(item) if item.get("role") == "user" else []
+    texts = prompt.user_texts(item) if item.get("role") == "user" else []
     return RequestFacts(
         model=body.to_text(request.model),
-        streaming=body.value(request.stream) is True,
-        prompt="\n".join(own),
+        streaming=body.decode_raw(request.stream) is True,
+        prompt="\n".join(texts),
         correlating_tool_call_id=body.get_string(item, "call_id") if is_result else "",
-        background=body.value(request.background) is True,
+        background=body.decode_raw(request.background) is True,
     )
 
 
-def _newest(given: Any) -> Any:
-    if isinstance(given, str):
-        return {"role": "user", "content": given}
-    return prompt.last_message(given)
+def _last_item(input: Any) -> Any:
+    if isinstance(input, str):
+        return {"role": "user", "content": input}
+    return prompt.last_message(input)
 
 
 def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
-    """The body to send: the very same."""
+    """Returns the body to send: the client's, unchanged."""
     return data
 
 
 def fold(facts: RequestFacts) -> Fold:
-    """Reads an event stream."""
+    """Returns the fold of an event stream."""
     return StreamTap(ResponsesReader())
 
 
 def blocking_fold() -> Fold:
-    """Reads a JSON answer."""
+    """Returns the fold of a JSON response."""
     return BlockingTap(ResponsesReader())
 
 
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
-    """The tools stand after the client's own, and the model picks one at a time. What is not stored can
-    be sent back only with its encrypted thoughts: those are asked for."""
-    found = offering.members(data)
-    own, include = found.get("tools", offering.NULL), found.get("include", offering.NULL)
-    shaped = offering.is_array(own) and offering.is_array(include) and _goes_on(found)
-    new = offering.without_clashes(tools, own) if shaped else ()
-    choice = body.loads(found.get("tool_choice", offering.NULL))
+    """Adds the tools after the client's own. Returns the body unchanged if it cannot.
+
+    The model may call one tool at a time. A response that is not stored can be sent back only with its
+    encrypted reasoning: the request asks for it.
+    """
+    members = offering.editable_members(data)
+    own, include = members.get("tools", offering.NULL), members.get("include", offering.NULL)
+    can_offer = offering.is_array(own) and offering.is_array(include) and _can_follow_up(members)
+    new = offering.without_clashes(tools, own) if can_offer else ()
+    choice = body.loads(members.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)
-    listed = offering.with_elements(own, after=offering.tools_json(_tool, new))
-    changes = {"tools": listed, "parallel_tool_calls": b"false"}
-    unstored = found.get("store", offering.NULL) == b"false"
-    lacks = unstored and _thinks(facts.model) and _ENCRYPTED not in (body.loads(include) or ())
-    if lacks:
-        changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED))
-    later = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
-    return replace(offering.make_offer(found, changes, new, later), strips_encrypted=lacks)
+    all_tools = offering.with_elements(own, after=offering.tools_json(_tool, new))
+    changes = {"tools": all_tools, "parallel_tool_calls": b"false"}
+    unstored = members.get("store", offering.NULL) == b"false"
+    included = body.loads(include) or ()
+    adds_encrypted = unstored and _has_reasoning(facts.model) and _ENCRYPTED_CONTENT not in included
+    if adds_encrypted:
+        changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED_CONTENT))
+    follow_up = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
+    return replace(offering.make_offer(members, changes, new, follow_up), strips_encrypted=adds_encrypted)
 
 
-def _thinks(model: str) -> bool:
-    """Older models have no thoughts, and refuse to be asked for them."""
-    return not model.startswith(_THOUGHTLESS)
+def _has_reasoning(model: str) -> bool:
+    """Older models have no reasoning, and refuse a request that asks for it."""
+    return not model.startswith(_MODELS_WITHOUT_REASONING)
 
 
-def _goes_on(found: Mapping[str, bytes]) -> bool:
-    """Whether the answer's items can be put after the input, and `tools` takes no other's place: a
-    prompt template's own stand only where the request names none."""
-    given, template = found.get("input", offering.NULL), found.get("prompt", offering.NULL)
-    if template != offering.NULL and found.get("tools", offering.NULL) == offering.NULL:
+def _can_follow_up(members: Mapping[str, bytes]) -> bool:
+    """Whether the response's items can be appended to the input, and `tools` can be set.
+
+    A prompt template's own tools are used only if the request has no `tools`: setting it would disable them.
+    """
+    input, template = members.get("input", offering.NULL), members.get("prompt", offering.NULL)
+    if template != offering.NULL and members.get("tools", offering.NULL) == offering.NULL:
         return False
-    return bool(found) and (given.startswith(b'"') or offering.is_array(given))
+    return bool(members) and (input.startswith(b'"') or offering.is_array(input))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    """Where `strict` is left out, this API makes every property a required one."""
-    shape = {"type": "function", "name": tool.id, "description": tool.description}
-    return {**shape, "parameters": openai.parameters(tool), "strict": False}
+    """Without `strict` this API makes every property a required one."""
+    fields = {"type": "function", "name": tool.id, "description": tool.description}
+    return {**fields, "parameters": openai.tool_parameters(tool), "strict": False}
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads an event stream where tools were offered."""
+    """Returns the splice of event streams, for a request with offered tools."""
     return StreamSplice(ResponsesSplicer(offer))
 
 
 def blocking_splice(offer: Offer, facts: RequestFacts) -> Splice:
-    """Reads a JSON answer where tools were offered."""
+    """Returns the splice of JSON responses, for a request with offered tools."""
     return BlockingSplice(ResponsesSplicer(offer))
 
 
 def error_event(error: BridgeError, request_id: str) -> bytes:
-    """The same inside a stream."""
-    said = openai.error_of(error)
-    event = {"type": "error", "code": said["code"], "message": said["message"], "param": None}
+    """Returns the error as an event, for a stream that has begun."""
+    fields = openai.error_object(error)
+    event = {"type": "error", "code": fields["code"], "message": fields["message"], "param": None}
     return b"event: error\ndata: " + body.dumps(event) + b"\n\n"

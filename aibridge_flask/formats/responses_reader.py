@@ -1,4 +1,4 @@
-"""OpenAI Responses: the facts of an answer.
+"""OpenAI Responses: reads the facts of a response.
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -22,61 +22,61 @@ ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done
 
 
 class ResponsesReader:
-    """What has been seen of one answer."""
+    """The facts read so far of one response."""
 
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
         self._id = self._model = ""
         self._usage: Mapping[str, Any] = {}
-        self._open: dict[int | str, Mapping[str, Any]] = {}
+        self._open_items: dict[int | str, Mapping[str, Any]] = {}
         self._calls: list[ToolCall] = []
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
-    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
-        """All but the events that hold nothing new: an item tells it all when it is done."""
-        return [event for event in sse.split(run) if not event.startswith(UNREAD_EVENTS)]
+    def events_to_decode(self, events: bytes) -> Iterable[bytes]:
+        """Skips deltas: `output_item.done` repeats an item whole."""
+        return [event for event in sse.split(events) if not event.startswith(UNREAD_EVENTS)]
 
     def read_event(self, name: bytes, data: bytes) -> None:
-        found = body.loads(data)
-        kind = body.get_string(found, "type")
+        event = body.loads(data)
+        kind = body.get_string(event, "type")
         if kind in TERMINAL_EVENTS or kind == "response.created":
-            self._about(body.get_object(found, "response"))
+            self._read_response(body.get_object(event, "response"))
             self.complete = kind in TERMINAL_EVENTS
         elif kind == ITEM_ADDED:
-            item = body.get_object(found, "item")
-            self._open[place(found)] = item
+            item = body.get_object(event, "item")
+            self._open_items[item_key(event)] = item
         elif kind == ITEM_DONE:
-            self._open.pop(place(found), None)
-            self._item(body.get_object(found, "item"))
+            self._open_items.pop(item_key(event), None)
+            self._read_item(body.get_object(event, "item"))
         elif kind == "error":
-            error = body.get_object(found, "error") or found
+            error = body.get_object(event, "error") or event
             self._failure, self.changed = openai.failure_from(error), True
 
-    def read_body(self, found: Any) -> None:
-        self._about(found if isinstance(found, Mapping) else {})
-        for item in body.get_array(found, "output"):
-            self._item(item if isinstance(item, Mapping) else {})
-        self.complete = isinstance(found, dict)
+    def read_body(self, value: Any) -> None:
+        self._read_response(value if isinstance(value, Mapping) else {})
+        for item in body.get_array(value, "output"):
+            self._read_item(item if isinstance(item, Mapping) else {})
+        self.complete = isinstance(value, dict)
 
     def end(self) -> None:
-        """A cut stream leaves items open; what was seen of them counts."""
-        for item in list(self._open.values()):
-            self._item(item)
+        """Records the items that a stream left open when it was cut."""
+        for item in list(self._open_items.values()):
+            self._read_item(item)
 
     def turn(self) -> Turn:
         self.changed = False
         return Turn(
             response_id=self._id,
             model=self._model,
-            usage=openai.usage(self._usage, "input", "output"),
+            usage=openai.parse_usage(self._usage, "input", "output"),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
         )
 
-    def _about(self, response: Mapping[str, Any]) -> None:
+    def _read_response(self, response: Mapping[str, Any]) -> None:
         self._id = self._id or body.get_string(response, "id")
         self._model = body.get_string(response, "model") or self._model
         self._usage = body.get_object(response, "usage") or self._usage
@@ -84,37 +84,38 @@ class ResponsesReader:
             self._failure = openai.failure_from(body.get_object(response, "error"))
         self.changed = True
 
-    def _item(self, item: Mapping[str, Any]) -> None:
+    def _read_item(self, item: Mapping[str, Any]) -> None:
         kind = body.get_string(item, "type")
         if kind.endswith("_call"):
-            self._calls.append(_call(item, kind))
+            self._calls.append(_tool_call(item, kind))
         elif kind == "reasoning":
-            self._think(body.get_array(item, "summary"), "reasoning_summary")
+            self._add_thoughts(body.get_array(item, "summary"), "reasoning_summary")
         elif kind == "message" and item.get("phase") == "commentary":
-            self._think(body.get_array(item, "content"), "commentary")
+            self._add_thoughts(body.get_array(item, "content"), "commentary")
         self.changed = True
 
-    def _think(self, parts: list[Any], source: str) -> None:
-        said = (body.get_string(part, "text") for part in parts)
-        self._thoughts.extend(Thought(text, source) for text in said if text)
+    def _add_thoughts(self, parts: list[Any], source: str) -> None:
+        texts = (body.get_string(part, "text") for part in parts)
+        self._thoughts.extend(Thought(text, source) for text in texts if text)
 
 
-def place(found: Mapping[str, Any]) -> int | str:
-    """What an event's item is known by: some upstreams give it another id in each event."""
-    index = found.get("output_index")
+def item_key(event: Mapping[str, Any]) -> int | str:
+    """Returns what identifies an event's item: its index, since some upstreams send another id in each event;
+    its id if there is no index."""
+    index = event.get("output_index")
     if isinstance(index, int):
         return index
-    return body.get_string(found, "item_id") or body.get_string(body.get_object(found, "item"), "id")
+    return body.get_string(event, "item_id") or body.get_string(body.get_object(event, "item"), "id")
 
 
-def _call(item: Mapping[str, Any], kind: str) -> ToolCall:
-    """Calls of functions and of custom tools carry a `call_id`; hosted tools, such as a web
-    search, have their item's id alone and tell what they do in `action`."""
-    told = body.get_string(item, "arguments") or body.get_string(item, "input")
+def _tool_call(item: Mapping[str, Any], kind: str) -> ToolCall:
+    """Converts an item. Calls of functions and of custom tools have a `call_id`. Calls of hosted tools, such
+    as a web search, have only the item's id, and their arguments are in `action`."""
+    input = body.get_string(item, "arguments") or body.get_string(item, "input")
     action = body.get_object(item, "action")
     return ToolCall(
         id=body.get_string(item, "call_id") or body.get_string(item, "id"),
         name=body.get_string(item, "name") or kind.removesuffix("_call"),
-        input=told or (body.dumps(dict(action)).decode() if action else ""),
+        input=input or (body.dumps(dict(action)).decode() if action else ""),
         item_id=body.get_string(item, "id"),
     )

@@ -1,7 +1,7 @@
-"""OpenAI Responses: one answer of several, as the client sees it.
+"""OpenAI Responses: one of several upstream responses, as the client sees it.
 
-It is held back until an item for the client begins, or until it ends: an answer of nothing but thoughts
-and offered calls is never shown. What is shown goes on where the answers before have ended.
+It is buffered until an item for the client begins, or until it ends: a response of only reasoning and offered
+calls is never shown. What is shown continues the indexes and sequence numbers of the earlier responses.
 """
 
 from __future__ import annotations
@@ -16,202 +16,209 @@ from ..model import EMPTY
 from . import body
 from .offering import NULL
 from .responses_items import VisibleItems
-from .responses_reader import ITEM_DONE, TERMINAL_EVENTS, UNREAD_EVENTS, place
+from .responses_reader import ITEM_DONE, TERMINAL_EVENTS, UNREAD_EVENTS, item_key
 from .splice import sum_counts
 
-_HELD = -1
-_UNKNOWN = -1
+_HIDDEN = -1
+_UNKNOWN_SEQUENCE = -1
 _TEXT_HEAD = b"event: response.output_text.delta\n"
 _INDEX = b"output_index"
 _NUMBERS = re.compile(rb'"(output_index|sequence_number)": ?(\d+)')
-_TOLD_OTHERWISE = (b'"function_call"', b'"encrypted_content"')
-_STARTS = ("response.created", "response.queued", "response.in_progress")
+_EDIT_MARKERS = (b'"function_call"', b'"encrypted_content"')
+_START_EVENTS = ("response.created", "response.queued", "response.in_progress")
 
 
 @dataclass(frozen=True, slots=True)
 class ShownSoFar:
-    """What the client has of the answers before: the first one's id, items, the next index and sequence
-    number; and what all of them used."""
+    """What the client has of the earlier responses: the first one's id, their items, the next index and
+    sequence number; and the usage of all of them, shown or not."""
 
     id: bytes = b""
     items: tuple[bytes, ...] = ()
-    index: int = 0
-    sequence: int = _UNKNOWN
+    next_index: int = 0
+    next_sequence: int = _UNKNOWN_SEQUENCE
     usage: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
 class Round:
-    """`items` are the answer's, as they stand, once it has ended."""
+    """Filters one upstream response. `items` is the JSON of its items, once it has ended."""
 
-    def __init__(self, view: VisibleItems, before: ShownSoFar) -> None:
+    def __init__(self, visible_items: VisibleItems, earlier: ShownSoFar) -> None:
         self.items: list[bytes] = []
         self.awaits_tools = False
-        self._view, self._before = view, before
-        self._index, self._sequence = before.index, before.sequence
-        self._moved = before.index > 0
-        self._open = self._failed = False
+        self._visible_items, self._earlier = visible_items, earlier
+        self._next_index, self._next_sequence = earlier.next_index, earlier.next_sequence
+        self._must_renumber = earlier.next_index > 0
+        self._is_shown = self._has_error = False
         self._id = b""
-        self._places: dict[int | str, int] = {}
-        self._done: dict[int | str, bytes] = {}
-        self._held: list[bytes] = []
+        self._indexes: dict[int | str, int] = {}
+        self._done_items: dict[int | str, bytes] = {}
+        self._buffered: list[bytes] = []
         self._usage: Mapping[str, Any] = EMPTY
 
-    def filter_events(self, run: bytes) -> bytes:
-        start, end = _span(run)
-        if end - start == len(run) and self._as_it_is:
-            return run
-        before, text = self._events(run[:start]), self._text(run[start:end])
-        self._held += [*before, *text, *self._events(run[end:])]
-        return self.flush() if self._open else b""
+    def filter_events(self, events: bytes) -> bytes:
+        start, end = _text_span(events)
+        if end - start == len(events) and self._passes_unchanged:
+            return events
+        before, text = self._filter_each(events[:start]), self._filter_text(events[start:end])
+        self._buffered += [*before, *text, *self._filter_each(events[end:])]
+        return self.flush() if self._is_shown else b""
 
     def flush(self) -> bytes:
-        held, self._held = b"".join(self._held), []
-        return held if self._open or not self.awaits_tools else b""
+        buffered, self._buffered = b"".join(self._buffered), []
+        return buffered if self._is_shown or not self.awaits_tools else b""
 
     def filter_body(self, data: bytes) -> bytes:
-        answer = body.members(data)
-        self._end(body.loads(data), answer, "response.completed")
+        response = body.split_members(data)
+        self._finish(body.loads(data), response, "response.completed")
         if self.awaits_tools:
-            self._open = any(self._view.is_clients(body.loads(raw)) for raw in self.items)
+            self._is_shown = any(self._visible_items.is_for_client(body.loads(raw)) for raw in self.items)
             return b""
-        changes = self._changes(answer)
-        return body.join_members({**answer, **changes}) if changes else data
+        changes = self._response_changes(response)
+        return body.join_members({**response, **changes}) if changes else data
 
-    def shown(self) -> ShownSoFar:
-        """What the client has after it."""
-        before, usage = self._before, sum_counts(self._before.usage, self._usage)
-        if not self._open:
-            return replace(before, usage=usage)
-        items = (*before.items, *self._view.shown(self.items))
-        return ShownSoFar(before.id or self._id, items, self._index, self._sequence, usage)
+    def shown_so_far(self) -> ShownSoFar:
+        """Returns what the client has after this response."""
+        earlier, usage = self._earlier, sum_counts(self._earlier.usage, self._usage)
+        if not self._is_shown:
+            return replace(earlier, usage=usage)
+        items = (*earlier.items, *self._visible_items.filter_items(self.items))
+        return ShownSoFar(earlier.id or self._id, items, self._next_index, self._next_sequence, usage)
 
     @property
-    def _as_it_is(self) -> bool:
-        return self._open and not self._moved
+    def _passes_unchanged(self) -> bool:
+        return self._is_shown and not self._must_renumber
 
-    def _text(self, run: bytes) -> list[bytes]:
-        """Events of text alone; no text can hold these names with their quotes."""
-        if self._as_it_is or not run:
-            return [run]
-        numbers = _NUMBERS.findall(run)
-        places = {self._places.get(int(number), _HELD) for name, number in numbers if name == _INDEX}
-        if len(numbers) != 2 * run.count(_TEXT_HEAD) or _HELD in places or self._sequence == _UNKNOWN:
-            return self._events(run)
-        return [_NUMBERS.sub(self._renumbered, run)]
+    def _filter_text(self, events: bytes) -> list[bytes]:
+        """Filters events that are all text. The names with their quotes cannot match inside a text."""
+        if self._passes_unchanged or not events:
+            return [events]
+        numbers = _NUMBERS.findall(events)
+        indexes = {self._indexes.get(int(number), _HIDDEN) for name, number in numbers if name == _INDEX}
+        is_complete = len(numbers) == 2 * events.count(_TEXT_HEAD) and _HIDDEN not in indexes
+        if not is_complete or self._next_sequence == _UNKNOWN_SEQUENCE:
+            return self._filter_each(events)
+        return [_NUMBERS.sub(self._renumber, events)]
 
-    def _renumbered(self, found: re.Match[bytes]) -> bytes:
-        if found[1] == _INDEX:
-            return b'"%s":%d' % (_INDEX, self._places[int(found[2])])
-        self._sequence += 1
-        return b'"%s":%d' % (found[1], self._sequence - 1)
+    def _renumber(self, match: re.Match[bytes]) -> bytes:
+        if match[1] == _INDEX:
+            return b'"%s":%d' % (_INDEX, self._indexes[int(match[2])])
+        self._next_sequence += 1
+        return b'"%s":%d' % (match[1], self._next_sequence - 1)
 
-    def _events(self, run: bytes) -> list[bytes]:
-        return [self._event(event) for event in sse.split(run)] if run else []
+    def _filter_each(self, events: bytes) -> list[bytes]:
+        return [self._filter_event(event) for event in sse.split(events)] if events else []
 
-    def _event(self, event: bytes) -> bytes:
-        if not self._moved and event.startswith(UNREAD_EVENTS):
+    def _filter_event(self, event: bytes) -> bytes:
+        if not self._must_renumber and event.startswith(UNREAD_EVENTS):
             return event
         data = sse.parse(event).data
-        found = body.loads(data) if data else None
-        if self.awaits_tools or not isinstance(found, dict):
+        value = body.loads(data) if data else None
+        if self.awaits_tools or not isinstance(value, dict):
             return b"" if self.awaits_tools else event
-        kind = body.get_string(found, "type")
+        kind = body.get_string(value, "type")
         if kind in TERMINAL_EVENTS:
-            return self._last(event, data, found)
-        self._failed = self._failed or kind == "error"
-        self._open = self._open or self._failed
-        hidden = self._before.index > 0 and kind in _STARTS
-        return self._hide(found) if hidden else self._show(event, data, found)
+            return self._filter_terminal_event(event, data, value)
+        self._has_error = self._has_error or kind == "error"
+        self._is_shown = self._is_shown or self._has_error
+        hides = self._earlier.next_index > 0 and kind in _START_EVENTS
+        return self._hide(value) if hides else self._filter_item_event(event, data, value)
 
-    def _show(self, event: bytes, data: bytes, found: Mapping[str, Any]) -> bytes:
-        """An event that is no last one, with its numbers, if the client is to see it."""
-        known, item = place(found), body.get_object(found, "item")
-        if known == "":
-            return self._numbered(event, found, {})
-        where = self._place(known, item)
+    def _filter_item_event(self, event: bytes, data: bytes, value: Mapping[str, Any]) -> bytes:
+        """Filters and renumbers an event that is not a terminal one."""
+        key, item = item_key(value), body.get_object(value, "item")
+        if key == "":
+            return self._edit(event, value, {})
+        index = self._index_of(key, item)
         if item:
-            is_done = body.get_string(found, "type") == ITEM_DONE
-            self._done[known] = body.members(data)["item"] if is_done else b""
-        if where == _HELD:
-            return self._hide(found)
-        moved = isinstance(known, int) and known != where
-        changes = {"output_index": b"%d" % where} if moved else {}
-        if self._view.is_too_much(item):
-            changes["item"] = self._view.as_shown(body.members(data)["item"], item)
-        return self._numbered(event, found, changes)
+            is_done = body.get_string(value, "type") == ITEM_DONE
+            self._done_items[key] = body.split_members(data)["item"] if is_done else b""
+        if index == _HIDDEN:
+            return self._hide(value)
+        moved = isinstance(key, int) and key != index
+        changes = {"output_index": b"%d" % index} if moved else {}
+        if self._visible_items.must_strip(item):
+            changes["item"] = self._visible_items.strip(body.split_members(data)["item"], item)
+        return self._edit(event, value, changes)
 
-    def _place(self, known: int | str, item: Mapping[str, Any]) -> int:
-        if known not in self._places:
-            offered = self._view.is_offered(item)
-            self._places[known] = _HELD if offered else self._index
-            self._index += not offered
-            self._open = self._open or self._view.is_clients(item)
-        return self._places[known]
+    def _index_of(self, key: int | str, item: Mapping[str, Any]) -> int:
+        """Returns the index under which the client sees an item, `_HIDDEN` if it does not. Assigns it if the
+        item is new."""
+        if key not in self._indexes:
+            is_hidden = self._visible_items.is_offered_call(item)
+            self._indexes[key] = _HIDDEN if is_hidden else self._next_index
+            self._next_index += not is_hidden
+            self._is_shown = self._is_shown or self._visible_items.is_for_client(item)
+        return self._indexes[key]
 
-    def _hide(self, found: Mapping[str, Any]) -> bytes:
-        self._moved = True
-        self._number(found)
+    def _hide(self, value: Mapping[str, Any]) -> bytes:
+        self._must_renumber = True
+        self._read_sequence_number(value)
         return b""
 
-    def _number(self, found: Mapping[str, Any]) -> bool:
-        """Whether an event has a number; the first one that counts is known from it."""
-        number = found.get("sequence_number")
-        if isinstance(number, int) and self._sequence == _UNKNOWN:
-            self._sequence = number
+    def _read_sequence_number(self, value: Mapping[str, Any]) -> bool:
+        """Returns whether an event has a sequence number. The first number is where renumbering starts."""
+        number = value.get("sequence_number")
+        if isinstance(number, int) and self._next_sequence == _UNKNOWN_SEQUENCE:
+            self._next_sequence = number
         return isinstance(number, int)
 
-    def _numbered(self, event: bytes, found: Mapping[str, Any], changes: dict[str, bytes]) -> bytes:
-        if self._moved and self._number(found):
-            changes["sequence_number"] = b"%d" % self._sequence
-            self._sequence += 1
+    def _edit(self, event: bytes, value: Mapping[str, Any], changes: dict[str, bytes]) -> bytes:
+        if self._must_renumber and self._read_sequence_number(value):
+            changes["sequence_number"] = b"%d" % self._next_sequence
+            self._next_sequence += 1
         if not changes:
             return event
         name, data = sse.parse(event)
-        return sse.encode(name.decode(), body.join_members({**body.members(data), **changes}))
+        return sse.encode(name.decode(), body.join_members({**body.split_members(data), **changes}))
 
-    def _last(self, event: bytes, data: bytes, found: Mapping[str, Any]) -> bytes:
-        if not self._moved and not self._before.usage and not any(word in data for word in _TOLD_OTHERWISE):
-            self._open = True
+    def _filter_terminal_event(self, event: bytes, data: bytes, value: Mapping[str, Any]) -> bytes:
+        needs_edit = any(word in data for word in _EDIT_MARKERS)
+        if not self._must_renumber and not self._earlier.usage and not needs_edit:
+            self._is_shown = True
             return event
-        answer = body.members(body.members(data).get("response", b"{}"))
-        self._end(body.get_object(found, "response"), answer, body.get_string(found, "type"))
+        response = body.split_members(body.split_members(data).get("response", b"{}"))
+        self._finish(body.get_object(value, "response"), response, body.get_string(value, "type"))
         if self.awaits_tools:
-            return self._hide(found)
-        self._open = True
-        changes = self._changes(answer)
-        whole = {"response": body.join_members({**answer, **changes})} if changes else {}
-        return self._numbered(event, found, whole)
+            return self._hide(value)
+        self._is_shown = True
+        changes = self._response_changes(response)
+        edited = {"response": body.join_members({**response, **changes})} if changes else {}
+        return self._edit(event, value, edited)
 
-    def _end(self, found: Any, answer: Mapping[str, bytes], kind: str) -> None:
-        done = list(self._done.values())
-        self.items = done if done and all(done) else body.elements(answer.get("output", NULL))
-        self._usage, self._id = body.get_object(found, "usage"), answer.get("id", b"")
-        well = kind == TERMINAL_EVENTS[0] and body.get_string(found, "status") in ("completed", "")
-        self.awaits_tools = well and not self._failed and self._view.is_ours(self.items)
+    def _finish(self, value: Any, response: Mapping[str, bytes], kind: str) -> None:
+        """Reads a response that has ended. `value` is it decoded, `kind` the terminal event's type."""
+        done = list(self._done_items.values())
+        self.items = done if done and all(done) else body.array_elements(response.get("output", NULL))
+        self._usage, self._id = body.get_object(value, "usage"), response.get("id", b"")
+        succeeded = kind == TERMINAL_EVENTS[0] and body.get_string(value, "status") in ("completed", "")
+        self.awaits_tools = (
+            succeeded and not self._has_error and self._visible_items.awaits_offered_tools(self.items)
+        )
 
-    def _changes(self, answer: Mapping[str, bytes]) -> dict[str, bytes]:
-        """What is to be told otherwise of the last answer."""
-        told = body.elements(answer.get("output", NULL)) or self.items
-        shown, changes = self._view.shown(told), {}
-        if self._before.items or shown != told:
-            changes["output"] = b"[" + b",".join([*self._before.items, *shown]) + b"]"
-        if self._before.id and self._view.unlinked:  # one that is, goes on from the last
-            changes["id"] = self._before.id
-        if self._before.usage:
-            changes["usage"] = body.dumps(sum_counts(self._before.usage, self._usage))
+    def _response_changes(self, response: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Returns the members of the last response that the client must see differently."""
+        output = body.array_elements(response.get("output", NULL)) or self.items
+        visible, changes = self._visible_items.filter_items(output), {}
+        if self._earlier.items or visible != output:
+            changes["output"] = b"[" + b",".join([*self._earlier.items, *visible]) + b"]"
+        if self._earlier.id and self._visible_items.is_unlinked:  # else the client continues from the last id
+            changes["id"] = self._earlier.id
+        if self._earlier.usage:
+            changes["usage"] = body.dumps(sum_counts(self._earlier.usage, self._usage))
         return changes
 
 
-def _span(run: bytes) -> tuple[int, int]:
-    """Where the events of text stand, if they stand together."""
-    start = run.find(_TEXT_HEAD)
+def _text_span(events: bytes) -> tuple[int, int]:
+    """Returns start and end of the text deltas if they are contiguous; (0, 0) if not."""
+    start = events.find(_TEXT_HEAD)
     if start < 0:
         return 0, 0
-    if not start and _is_text(run):
-        return 0, len(run)
-    end = run.find(b"\n\n", run.rfind(_TEXT_HEAD)) + 2
-    return (start, end) if end > start + 1 and _is_text(run[start:end]) else (0, 0)
+    if not start and _is_text(events):
+        return 0, len(events)
+    end = events.find(b"\n\n", events.rfind(_TEXT_HEAD)) + 2
+    return (start, end) if end > start + 1 and _is_text(events[start:end]) else (0, 0)
 
 
-def _is_text(run: bytes) -> bool:
-    return run.count(_TEXT_HEAD) == run.count(b"\n\n") and b"\r" not in run
+def _is_text(events: bytes) -> bool:
+    return events.count(_TEXT_HEAD) == events.count(b"\n\n") and b"\r" not in events

@@ -1,4 +1,4 @@
-"""OpenAI Responses: one response of all that the model said while the bridge ran tools for it."""
+"""OpenAI Responses: joins the responses of a request into one, while the bridge runs tools in between."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .offering import NULL, with_elements
 from .responses_items import VisibleItems
 from .responses_reader import ResponsesReader
 from .responses_round import Round, ShownSoFar
-from .splice import Results
+from .splice import CallResults
 
 
 class ResponsesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request, self._later = body.members(offer.body), offer.follow_up_members
-        ids, link = frozenset(tool.id for tool in offer.tools), self._request.get("store", NULL)
-        unlinked = link == b"false" or self._request.get("conversation", NULL) != NULL
-        self._view = VisibleItems(ids, offer.strips_encrypted, unlinked)
-        self._round = Round(self._view, ShownSoFar())
+        self._request, self._follow_up_members = body.split_members(offer.body), offer.follow_up_members
+        ids, store = frozenset(tool.id for tool in offer.tools), self._request.get("store", NULL)
+        is_unlinked = store == b"false" or self._request.get("conversation", NULL) != NULL
+        self._visible_items = VisibleItems(ids, offer.strips_encrypted, is_unlinked)
+        self._round = Round(self._visible_items, ShownSoFar())
 
     @property
     def awaits_tools(self) -> bool:
@@ -28,8 +28,8 @@ class ResponsesSplicer:
     def new_reader(self) -> ResponsesReader:
         return ResponsesReader()
 
-    def filter_events(self, run: bytes) -> bytes:
-        return self._round.filter_events(run)
+    def filter_events(self, events: bytes) -> bytes:
+        return self._round.filter_events(events)
 
     def flush(self) -> bytes:
         return self._round.flush()
@@ -37,35 +37,40 @@ class ResponsesSplicer:
     def filter_body(self, data: bytes) -> bytes:
         return self._round.filter_body(data)
 
-    def follow_up(self, results: Results) -> bytes:
-        """A conversation keeps what was said; else all of it is sent again."""
-        given = [body.dumps(_output(call, result)) for call, result in results]
+    def follow_up(self, results: CallResults) -> bytes:
+        """Sends only the results if the API stores the conversation, else all items so far."""
+        outputs = [body.dumps(_output(call, result)) for call, result in results]
         if self._request.get("conversation", NULL) == NULL:
-            before, new = _as_items(self._request.get("input", NULL)), [*self._round.items, *given]
+            input, new = _input_items(self._request.get("input", NULL)), [*self._round.items, *outputs]
         else:
-            before, new = NULL, given
-        self._request = {**self._request, **self._later, "input": with_elements(before, after=b",".join(new))}
-        self._round = Round(self._view, self._round.shown())
+            input, new = NULL, outputs
+        self._request = {
+            **self._request,
+            **self._follow_up_members,
+            "input": with_elements(input, after=b",".join(new)),
+        }
+        self._round = Round(self._visible_items, self._round.shown_so_far())
         return body.join_members(self._request)
 
 
-def _as_items(given: bytes) -> bytes:
-    if not given.startswith(b'"'):
-        return given
-    return b"[" + body.join_members({"type": b'"message"', "role": b'"user"', "content": given}) + b"]"
+def _input_items(input: bytes) -> bytes:
+    """Returns the request's `input` as an array: it may be a text."""
+    if not input.startswith(b'"'):
+        return input
+    return b"[" + body.join_members({"type": b'"message"', "role": b'"user"', "content": input}) + b"]"
 
 
 def _output(call: ToolCall, result: ToolResult) -> dict[str, Any]:
-    parts = tool_results.parts(result)
-    told: Any = [_content(part) for part in parts]
-    if not any(part.picture for part in parts):
-        told = tool_results.as_text(result)
+    parts = tool_results.content_parts(result)
+    output: Any = [_content_part(part) for part in parts]
+    if not any(part.image for part in parts):
+        output = tool_results.as_text(result)
     elif result.is_error:
-        told = [_content(tool_results.ContentPart("Error:")), *told]
-    return {"type": "function_call_output", "call_id": call.id, "output": told}
+        output = [_content_part(tool_results.ContentPart("Error:")), *output]
+    return {"type": "function_call_output", "call_id": call.id, "output": output}
 
 
-def _content(part: tool_results.ContentPart) -> dict[str, Any]:
-    if not part.picture:
+def _content_part(part: tool_results.ContentPart) -> dict[str, Any]:
+    if not part.image:
         return {"type": "input_text", "text": part.text}
-    return {"type": "input_image", "image_url": f"data:{part.media_type};base64,{part.picture}"}
+    return {"type": "input_image", "image_url": f"data:{part.media_type};base64,{part.image}"}

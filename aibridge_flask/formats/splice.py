@@ -1,8 +1,8 @@
-"""Folds where tools were offered: they make one answer of all those that a request takes, and keep
-from the client what it must not see.
+"""Folds for requests with offered tools. They make one response for the client of all the upstream responses
+that a request takes, and hide from the client what it must not see.
 
-A `Splicer` belongs to a format, and knows what the client sees of an answer; a `Reading` tells
-the facts of each, as in a tap.
+A `Splicer` belongs to a format and decides what the client sees of a response. A `FactReader` reads the facts
+of each response, as in a tap.
 """
 
 from __future__ import annotations
@@ -14,37 +14,41 @@ from .. import sse
 from ..errors import BodyTooLarge
 from ..model import ToolCall, ToolResult, Turn
 from . import body
-from .tap import BODY_LIMIT, FactReader, read_events, read_whole
+from .tap import BODY_LIMIT, FactReader, read_blocking_body, read_events
 
-Results = Sequence[tuple[ToolCall, ToolResult]]
+CallResults = Sequence[tuple[ToolCall, ToolResult]]
 
 
 class Splicer(Protocol):
-    """`wants` is as in `Fold`. `reading` is that of the next answer. `run` takes whole events, which the
-    reading has just read, `whole` a JSON answer; both give what the client sees of it now, and `rest` what
-    of it was still held back when its answer ended. `follow_up` gives the next request's body."""
+    """What one format contributes to a splice.
+
+    `awaits_tools` is as in `Fold`. `new_reader` returns the reader of the next response. `filter_events` gets
+    whole events, after the reader has read them; `filter_body` gets a JSON response. Both return what the
+    client sees of it now. `flush` returns the bytes still buffered when the response ends. `follow_up`
+    returns the body of the next request.
+    """
 
     @property
     def awaits_tools(self) -> bool: ...
     def new_reader(self) -> FactReader: ...
-    def filter_events(self, run: bytes) -> bytes: ...
+    def filter_events(self, events: bytes) -> bytes: ...
     def flush(self) -> bytes: ...
     def filter_body(self, data: bytes) -> bytes: ...
-    def follow_up(self, results: Results) -> bytes: ...
+    def follow_up(self, results: CallResults) -> bytes: ...
 
 
-def sum_counts(one: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts of two answers, summed; of what is no count the later one holds.
+def sum_counts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the counts of two responses. Of a value that is not a number the later one wins.
 
-    >>> added({"n": 1, "of": {"x": 1}, "tier": "a"}, {"n": 2, "of": {"x": 0.5, "y": 3}, "tier": "b"})
+    >>> sum_counts({"n": 1, "of": {"x": 1}, "tier": "a"}, {"n": 2, "of": {"x": 0.5, "y": 3}, "tier": "b"})
     {'n': 3, 'of': {'x': 1.5, 'y': 3}, 'tier': 'b'}
     """
-    total = dict(one)
-    for key, value in more.items():
+    total = dict(earlier)
+    for key, value in later.items():
         if isinstance(value, Mapping):
-            total[key] = sum_counts(body.get_object(one, key), value)
-        elif _is_number(value) and _is_number(one.get(key)):
-            total[key] = one[key] + value
+            total[key] = sum_counts(body.get_object(earlier, key), value)
+        elif _is_number(value) and _is_number(earlier.get(key)):
+            total[key] = earlier[key] + value
         elif value is not None or key not in total:
             total[key] = value
     return total
@@ -60,90 +64,90 @@ class _Splice:
 
     def __init__(self, splicer: Splicer) -> None:
         self._splicer = splicer
-        self._begin()
+        self._start_response()
 
-    def _begin(self) -> None:
-        self._reading = self._splicer.new_reader()
-        self._lost = False
+    def _start_response(self) -> None:
+        self._reader = self._splicer.new_reader()
+        self._is_unreadable = False
 
     @property
     def awaits_tools(self) -> bool:
-        return self._splicer.awaits_tools and not self._lost
+        return self._splicer.awaits_tools and not self._is_unreadable
 
     @property
     def complete(self) -> bool:
-        return self._reading.complete and not self.awaits_tools
+        return self._reader.complete and not self.awaits_tools
 
     @property
     def changed(self) -> bool:
-        return self._reading.changed
+        return self._reader.changed
 
     def turn(self) -> Turn:
-        return self._reading.turn()
+        return self._reader.turn()
 
-    def follow_up(self, results: Results) -> bytes:
+    def follow_up(self, results: CallResults) -> bytes:
         body = self._splicer.follow_up(results)
-        self._begin()
+        self._start_response()
         return body
 
 
 class StreamSplice(_Splice):
-    """Gives out whole events. What cannot be made out passes, and the answer is then the last."""
+    """Outputs whole events. Events that cannot be read are passed on; that response is then the last one."""
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._scanner = sse.EventSplitter()
+    def _start_response(self) -> None:
+        super()._start_response()
+        self._splitter = sse.EventSplitter()
         self._size = 0
 
     def feed(self, piece: bytes) -> bytes:
-        run = self._scanner.feed(piece)
-        return self._pass(run) if run else b""
+        events = self._splitter.feed(piece)
+        return self._filter(events) if events else b""
 
     def end(self) -> bytes:
-        run = self._scanner.flush()
-        out = self._pass(run) if run else b""
-        self._reading.end()
+        events = self._splitter.flush()
+        out = self._filter(events) if events else b""
+        self._reader.end()
         return out + self._splicer.flush()
 
-    def _pass(self, run: bytes) -> bytes:
-        self._size += len(run)
-        if self._lost:
-            return run
+    def _filter(self, events: bytes) -> bytes:
+        self._size += len(events)
+        if self._is_unreadable:
+            return events
         try:
             if self._size > BODY_LIMIT:
                 raise BodyTooLarge(BODY_LIMIT)
-            read_events(self._reading, run)
-            return self._splicer.filter_events(run)
-        except Exception:  # noqa: BLE001 - reading is never a gate
-            self._lost = True
-            return self._splicer.flush() + run
+            read_events(self._reader, events)
+            return self._splicer.filter_events(events)
+        except Exception:  # noqa: BLE001 - a reading error must not stop the stream
+            self._is_unreadable = True
+            return self._splicer.flush() + events
 
 
 class BlockingSplice(_Splice):
-    """Gives out a JSON answer when it is whole."""
+    """Outputs a JSON response once all of it has arrived."""
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _start_response(self) -> None:
+        super()._start_response()
         self._parts: list[bytes] = []
         self._size = 0
 
     def feed(self, piece: bytes) -> bytes:
         self._size += len(piece)
         self._parts.append(piece)
-        return self._given() if self._size > BODY_LIMIT else b""
+        return self._pop_buffered() if self._size > BODY_LIMIT else b""
 
     def end(self) -> bytes:
-        data = self._given()
+        data = self._pop_buffered()
         if not data or self._size > BODY_LIMIT:
             return data
         try:
-            read_whole(self._reading, data)
+            read_blocking_body(self._reader, data)
             return self._splicer.filter_body(data)
-        except Exception:  # noqa: BLE001 - reading is never a gate
-            self._lost = self._reading.complete = True
+        except Exception:  # noqa: BLE001 - a reading error must not stop the response
+            self._is_unreadable = self._reader.complete = True
             return data
 
-    def _given(self) -> bytes:
+    def _pop_buffered(self) -> bytes:
         data = b"".join(self._parts)
         self._parts.clear()
         return data

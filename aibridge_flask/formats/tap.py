@@ -1,7 +1,7 @@
-"""Folds that change nothing: they give back the very bytes they get, and read along.
+"""Folds that change nothing: they return the bytes they get, and read facts on the side.
 
-A `Reading` belongs to a format and turns events, or a whole body, into a `Turn`. A tap hands
-it only the few events that may carry facts. Reading is never a gate: what cannot be read passes.
+A `FactReader` belongs to a format and turns events, or a whole body, into a `Turn`. A tap passes it only
+the few events that may contain facts. A tap never blocks: bytes that it cannot read are passed on.
 """
 
 from __future__ import annotations
@@ -11,96 +11,103 @@ from typing import Any, Protocol
 
 from .. import sse
 from ..errors import BridgeError, UpstreamCut
-from ..model import Failure, Fold, Turn
+from ..model import Failure, Turn
+from ..protocols import Fold
 from . import body
 
 BODY_LIMIT = 32 << 20
-_MESSAGE_LIMIT = 1000
+_MAX_MESSAGE_LENGTH = 1000
 
 
 class FactReader(Protocol):
-    """`worth` takes a run of events and gives those that may matter: it only skips what it knows.
-    `changed` and `complete` are as in `Fold`."""
+    """Reads the facts of one response.
+
+    `events_to_decode` gets the bytes of whole events and returns those that may contain facts; it skips only
+    events that it knows. `read_event` reads such an event, `read_body` the decoded JSON of a blocking
+    response. `changed` and `complete` are as in `Fold`.
+    """
 
     changed: bool
     complete: bool
 
-    def events_to_decode(self, run: bytes) -> Iterable[bytes]: ...
+    def events_to_decode(self, events: bytes) -> Iterable[bytes]: ...
     def read_event(self, name: bytes, data: bytes) -> None: ...
-    def read_body(self, found: Any) -> None: ...
+    def read_body(self, value: Any) -> None: ...
     def end(self) -> None: ...
     def turn(self) -> Turn: ...
 
 
-def read_events(reading: FactReader, run: bytes) -> None:
-    for event in reading.events_to_decode(run):
+def read_events(reader: FactReader, events: bytes) -> None:
+    """Passes whole events to the reader."""
+    for event in reader.events_to_decode(events):
         name, data = sse.parse(event)
         if data:
-            reading.read_event(name, data)
+            reader.read_event(name, data)
 
 
-def read_whole(reading: FactReader, data: bytes) -> None:
-    reading.read_body(body.loads(data))
-    reading.end()
+def read_blocking_body(reader: FactReader, data: bytes) -> None:
+    """Passes the JSON of a blocking response to the reader."""
+    reader.read_body(body.loads(data))
+    reader.end()
 
 
 class _Tap:
     exact = True
     awaits_tools = False
 
-    def __init__(self, reading: FactReader) -> None:
-        self._reading = reading
+    def __init__(self, reader: FactReader) -> None:
+        self._reader = reader
         self.at_event_boundary = False
 
     @property
     def complete(self) -> bool:
-        return self._reading.complete
+        return self._reader.complete
 
     @property
     def changed(self) -> bool:
-        return self._reading.changed
+        return self._reader.changed
 
     def turn(self) -> Turn:
-        return self._reading.turn()
+        return self._reader.turn()
 
 
 class StreamTap(_Tap):
     """Reads an event stream."""
 
-    def __init__(self, reading: FactReader) -> None:
-        super().__init__(reading)
-        self._scanner = sse.EventSplitter()
-        self._lost = False
+    def __init__(self, reader: FactReader) -> None:
+        super().__init__(reader)
+        self._splitter = sse.EventSplitter()
+        self._is_unreadable = False
         self.at_event_boundary = True
 
     def feed(self, piece: bytes) -> bytes:
-        run = self._scanner.feed(piece)
-        self.at_event_boundary = self._scanner.at_event_boundary
-        if run:
-            self._read(run)
+        events = self._splitter.feed(piece)
+        self.at_event_boundary = self._splitter.at_event_boundary
+        if events:
+            self._read(events)
         return piece
 
     def end(self) -> bytes:
-        rest = self._scanner.flush()
+        rest = self._splitter.flush()
         if rest:
             self._read(rest)
-        self._reading.end()
+        self._reader.end()
         return b""
 
-    def _read(self, run: bytes) -> None:
-        if self._lost:
+    def _read(self, events: bytes) -> None:
+        if self._is_unreadable:
             return
         try:
-            read_events(self._reading, run)
-        except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
-            self._lost = True
+            read_events(self._reader, events)
+        except Exception:  # noqa: BLE001 - a reading error must not stop the stream
+            self._is_unreadable = True
 
 
 class BlockingTap(_Tap):
-    """Reads a body that is one JSON value, once it is whole."""
+    """Reads a body that is one JSON value, once all of it has arrived."""
 
-    def __init__(self, reading: FactReader) -> None:
-        super().__init__(reading)
+    def __init__(self, reader: FactReader) -> None:
+        super().__init__(reader)
         self._parts: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -114,30 +121,33 @@ class BlockingTap(_Tap):
     def end(self) -> bytes:
         if not self._ended:
             self._ended = True
-            self._whole()
+            self._read()
             self._parts.clear()
         return b""
 
-    def _whole(self) -> None:
+    def _read(self) -> None:
         try:
             if self._size <= BODY_LIMIT:
-                read_whole(self._reading, b"".join(self._parts))
-        except Exception:  # noqa: BLE001 - reading is never a gate: the bytes go on
-            self._reading.complete = True
+                read_blocking_body(self._reader, b"".join(self._parts))
+        except Exception:  # noqa: BLE001 - a reading error must not stop the response
+            self._reader.complete = True
 
 
 class DecodingFold:
-    """Reads a coded answer through another fold. What it gives out is the coded bytes, or, where
-    the other fold keeps something back, the decoded ones."""
+    """Passes a response with a content coding, decoded, to another fold.
 
-    def __init__(self, inner: Fold, inflate: Callable[[bytes], bytes], give_decoded: bool) -> None:
-        self._inner, self._inflate, self._give_decoded = inner, inflate, give_decoded
+    Returns the coded bytes as they came. If the inner fold withholds some bytes (`emits_decoded`), returns
+    what that fold returns, decoded.
+    """
+
+    def __init__(self, inner: Fold, inflate: Callable[[bytes], bytes], emits_decoded: bool) -> None:
+        self._inner, self._inflate, self._emits_decoded = inner, inflate, emits_decoded
         self._broken = False
 
     @property
     def at_event_boundary(self) -> bool:
-        """No ping may stand inside a coded stream."""
-        return self._give_decoded and self._inner.at_event_boundary
+        """No ping can be inserted into a coded stream."""
+        return self._emits_decoded and self._inner.at_event_boundary
 
     @property
     def complete(self) -> bool:
@@ -149,7 +159,7 @@ class DecodingFold:
 
     @property
     def exact(self) -> bool:
-        return not self._give_decoded
+        return not self._emits_decoded
 
     @property
     def awaits_tools(self) -> bool:
@@ -157,27 +167,27 @@ class DecodingFold:
 
     def feed(self, piece: bytes) -> bytes:
         decoded = b"" if self._broken else self._decode(piece)
-        return decoded if self._give_decoded else piece
+        return decoded if self._emits_decoded else piece
 
     def _decode(self, piece: bytes) -> bytes:
         try:
             return self._inner.feed(self._inflate(piece))
         except BridgeError:
-            if self._give_decoded:
+            if self._emits_decoded:
                 raise UpstreamCut from None
             self._broken = True
             return b""
 
     def end(self) -> bytes:
         rest = self._inner.end()
-        return rest if self._give_decoded else b""
+        return rest if self._emits_decoded else b""
 
     def turn(self) -> Turn:
         return self._inner.turn()
 
 
 class ErrorReader:
-    """Reads nothing but an error's message; for answers that are no success."""
+    """Reads only the message of an error response (status not 2xx)."""
 
     changed = False
     complete = False
@@ -186,49 +196,49 @@ class ErrorReader:
         self._type = type
         self._message = ""
 
-    def events_to_decode(self, run: bytes) -> Iterable[bytes]:
+    def events_to_decode(self, events: bytes) -> Iterable[bytes]:
         return ()
 
     def read_event(self, name: bytes, data: bytes) -> None:
-        """An error's answer holds no events that matter."""
+        """Error responses contain no events that matter."""
 
-    def read_body(self, found: Any) -> None:
-        error = body.get_object(found, "error")
-        self._message = body.get_string(error, "message") or body.get_string(found, "message")
+    def read_body(self, value: Any) -> None:
+        error = body.get_object(value, "error")
+        self._message = body.get_string(error, "message") or body.get_string(value, "message")
         self.changed = True
 
     def end(self) -> None:
         self.complete = True
 
     def turn(self) -> Turn:
-        return Turn(failure=Failure(self._type, self._message[:_MESSAGE_LIMIT]))
+        return Turn(failure=Failure(self._type, self._message[:_MAX_MESSAGE_LENGTH]))
 
 
 def parse_error(data: bytes) -> tuple[str, str, str]:
-    """Type, code and message of an error's JSON, each empty where it is not told.
+    """Returns type, code and message of an error's JSON; a missing one is empty.
 
-    >>> told_error(b'{"error":{"type":"overloaded_error","message":"Overloaded"}}')
+    >>> parse_error(b'{"error":{"type":"overloaded_error","message":"Overloaded"}}')
     ('overloaded_error', '', 'Overloaded')
     """
-    found = body.loads(data)
-    error = body.get_object(found, "error")
-    message = body.get_string(error, "message") or body.get_string(found, "message")
-    return body.get_string(error, "type"), body.get_string(error, "code"), message[:_MESSAGE_LIMIT]
+    value = body.loads(data)
+    error = body.get_object(value, "error")
+    message = body.get_string(error, "message") or body.get_string(value, "message")
+    return body.get_string(error, "type"), body.get_string(error, "code"), message[:_MAX_MESSAGE_LENGTH]
 
 
-def failure(kind: str, message: str) -> Failure:
-    """A failure told in the middle of a stream, by the words that the APIs use for it.
+def failure(api_type: str, message: str) -> Failure:
+    """Returns the failure for an error event inside a stream, by the API's word for it.
 
     >>> failure("overloaded_error", "Overloaded").type, failure("server_error", "").type
     ('overloaded', 'server_error')
     """
-    for words, type in _KINDS:
-        if any(word in kind for word in words):
-            return Failure(type, message[:_MESSAGE_LIMIT])
-    return Failure("unknown", message[:_MESSAGE_LIMIT])
+    for words, type in _ERROR_TYPES:
+        if any(word in api_type for word in words):
+            return Failure(type, message[:_MAX_MESSAGE_LENGTH])
+    return Failure("unknown", message[:_MAX_MESSAGE_LENGTH])
 
 
-_KINDS = (
+_ERROR_TYPES = (
     (("overloaded",), "overloaded"),
     (("rate_limit", "quota"), "rate_limited"),
     (("timeout",), "timeout"),
@@ -239,14 +249,14 @@ _KINDS = (
 
 
 def error_type_of(status: int) -> str:
-    """The record's `error_type` for an upstream's status; empty for success.
+    """Returns the record's `error_type` for an upstream's status; "" for success.
 
-    >>> [failure_type(s) for s in (200, 400, 401, 429, 500, 529, 504)]
+    >>> [error_type_of(status) for status in (200, 400, 401, 429, 500, 529, 504)]
     ['', 'bad_request', 'unauthorized', 'rate_limited', 'server_error', 'overloaded', 'timeout']
     """
     if 200 <= status < 300:
         return ""
-    known = {
+    type_by_status = {
         401: "unauthorized",
         403: "unauthorized",
         407: "unauthorized",
@@ -256,11 +266,11 @@ def error_type_of(status: int) -> str:
         504: "timeout",
         529: "overloaded",
     }
-    if status in known:
-        return known[status]
+    if status in type_by_status:
+        return type_by_status[status]
     return "bad_request" if 400 <= status < 500 else "server_error" if status >= 500 else "unknown"
 
 
 def error_fold(status: int) -> Fold:
-    """The fold of an answer that is no success."""
+    """Returns the fold of an error response (status not 2xx)."""
     return BlockingTap(ErrorReader(error_type_of(status)))

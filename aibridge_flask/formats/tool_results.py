@@ -1,4 +1,4 @@
-"""What a tool gave, in the few kinds of content that models take: texts and pictures.
+"""A tool's result as the kinds of content that models accept: texts and images.
 
 https://modelcontextprotocol.io/specification/2025-11-25/server/tools#tool-result
 """
@@ -12,74 +12,75 @@ from typing import Any
 from ..model import ToolResult
 from . import body
 
-_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_MOST = 1 << 20  # of texts all together: more than any model's context
-_BLOCKS = 1000
-_LARGEST = 5 << 20  # of a picture, in base64: APIs refuse the whole request for a larger one
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_MAX_TEXT_LENGTH = 1 << 20  # all texts of a result together: more than any model's context
+_MAX_BLOCKS = 1000
+_MAX_IMAGE_LENGTH = 5 << 20  # in base64: APIs refuse the whole request for a larger image
 
 
 @dataclass(frozen=True, slots=True)
 class ContentPart:
-    """A text, or a picture in base64 with its media type."""
+    """A text, or an image in base64 with its media type."""
 
     text: str = ""
-    picture: str = ""
+    image: str = ""
     media_type: str = ""
 
 
-def parts(result: ToolResult) -> tuple[ContentPart, ...]:
-    """What of a result a model can read; nothing for a result that is empty."""
+def content_parts(result: ToolResult) -> tuple[ContentPart, ...]:
+    """Returns what a model can read of a result; () for an empty result."""
     if result.error:
         return (ContentPart(f"Error: {result.error}"),)
-    found = tuple(part for block in result.content[:_BLOCKS] for part in _parts(block))
-    if not found and result.structured:
-        found = (ContentPart(body.dumps(dict(result.structured)).decode()),)
-    if not found and result.is_error:
+    parts = tuple(part for block in result.content[:_MAX_BLOCKS] for part in _block_parts(block))
+    if not parts and result.structured:
+        parts = (ContentPart(body.dumps(dict(result.structured)).decode()),)
+    if not parts and result.is_error:
         return (ContentPart("Error: the tool failed and gave no reason"),)
-    return _bounded(found)
+    return _limit_text(parts)
 
 
 def as_text(result: ToolResult) -> str:
-    """For APIs whose tool results are texts alone: a picture is named, not given."""
-    said = (part.text or _left_out(part.media_type) for part in parts(result))
-    text = "\n".join(said)
+    """Returns a result for APIs whose tool results are texts only: an image becomes a note."""
+    texts = (part.text or _omission_note(part.media_type) for part in content_parts(result))
+    text = "\n".join(texts)
     return f"Error: {text}" if result.is_error and not text.startswith("Error") else text
 
 
-def _parts(block: Mapping[str, Any]) -> Iterator[ContentPart]:
+def _block_parts(block: Mapping[str, Any]) -> Iterator[ContentPart]:
+    """Yields the part of an MCP content block, unless it is empty."""
     kind, resource = body.get_string(block, "type"), body.get_object(block, "resource")
     if kind == "text":
-        found = ContentPart(body.get_string(block, "text"))
+        part = ContentPart(body.get_string(block, "text"))
     elif kind == "resource" and "text" in resource:
-        found = ContentPart(body.get_string(resource, "text"))
+        part = ContentPart(body.get_string(resource, "text"))
     elif kind == "resource":
-        found = _media(body.get_string(resource, "mimeType"), body.get_string(resource, "blob"))
+        part = _media_part(body.get_string(resource, "mimeType"), body.get_string(resource, "blob"))
     elif kind == "resource_link":
-        named = body.get_string(block, "title") or body.get_string(block, "name")
-        found = ContentPart(f"{named}: {body.get_string(block, 'uri')}")
+        title = body.get_string(block, "title") or body.get_string(block, "name")
+        part = ContentPart(f"{title}: {body.get_string(block, 'uri')}")
     elif kind in ("image", "audio"):
-        found = _media(body.get_string(block, "mimeType"), body.get_string(block, "data"))
+        part = _media_part(body.get_string(block, "mimeType"), body.get_string(block, "data"))
     else:
-        found = ContentPart(body.dumps(dict(block)).decode())
-    if found.text or found.picture:
-        yield found
+        part = ContentPart(body.dumps(dict(block)).decode())
+    if part.text or part.image:
+        yield part
 
 
-def _media(media_type: str, data: str) -> ContentPart:
-    picture = media_type in _PICTURES and 0 < len(data) <= _LARGEST
-    return ContentPart("", data, media_type) if picture else ContentPart(_left_out(media_type))
+def _media_part(media_type: str, data: str) -> ContentPart:
+    is_image = media_type in _IMAGE_TYPES and 0 < len(data) <= _MAX_IMAGE_LENGTH
+    return ContentPart("", data, media_type) if is_image else ContentPart(_omission_note(media_type))
 
 
-def _left_out(media_type: str) -> str:
+def _omission_note(media_type: str) -> str:
     return f"[content of type {media_type or 'unknown'} left out]"
 
 
-def _bounded(found: tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
-    left, kept = _MOST, []
-    for part in found:
-        if len(part.text) > left:
-            kept.append(ContentPart(part.text[:left] + "\n[cut off: too long]"))
+def _limit_text(parts: tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
+    remaining, limited = _MAX_TEXT_LENGTH, []
+    for part in parts:
+        if len(part.text) > remaining:
+            limited.append(ContentPart(part.text[:remaining] + "\n[cut off: too long]"))
             break
-        left -= len(part.text)
-        kept.append(part)
-    return tuple(kept)
+        remaining -= len(part.text)
+        limited.append(part)
+    return tuple(limited)

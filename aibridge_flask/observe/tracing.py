@@ -17,7 +17,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from ..config.settings import TracingSettings
 from ..errors import BridgeError
 from ..hooks import Hooks, PassthroughServed, RequestArrived, RequestRejected, ToolCalled
-from ..model import UpstreamRequest, UpstreamResponse
+from ..model import UpstreamRequest
+from ..protocols import UpstreamResponse
 from ..records.events import (
     CredentialUsed,
     EventRecorded,

@@ -1,4 +1,4 @@
-"""Providers: rows of data, made from the settings."""
+"""Providers: data, built from the settings."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _TYPES = {"anthropic": Anthropic, "bedrock": Anthropic, "openai": OpenAI, "copil
 
 
 def build(settings: ProviderSettings) -> Provider:
-    """The provider that the settings describe; raises ConfigError where a library is missing."""
+    """Builds the configured provider. Raises ConfigError if a library is missing."""
     return _TYPES[settings.type](settings)

@@ -8,18 +8,20 @@ from ..config import ProviderSettings
 from ..config.settings import AwsSettings
 from ..formats import MESSAGES
 from . import bedrock
-from .provider import Provider, common
+from .provider import Provider, common_fields
 
 _MODELS = "/v1/models"
-_FAILURES = frozenset((503, 504, 529))
+_FAILURE_STATUSES = frozenset((503, 504, 529))
 
 
 def Anthropic(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
-    """An Anthropic provider. Users' own keys come as `X-Api-Key` or, from the JavaScript SDK and
-    from subscriptions, as Bearer. With AWS settings it is one whose models run on Bedrock."""
+    """Builds an Anthropic provider; with AWS settings, one whose models run on Bedrock.
+
+    A user's own key arrives in `X-Api-Key`, or as a Bearer token from the JavaScript SDK and subscriptions.
+    """
     if settings.aws:
-        return _on_bedrock(settings, settings.aws[0])
-    fields: dict[str, Any] = common(settings, "https://api.anthropic.com")
+        return _bedrock_provider(settings, settings.aws[0])
+    fields: dict[str, Any] = common_fields(settings, "https://api.anthropic.com")
     return Provider(
         **fields,
         route_prefix="",
@@ -33,17 +35,17 @@ def Anthropic(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes 
             "/api/event_logging/*",
         ),
         default_format=MESSAGES,
-        failures=_FAILURES,
+        failure_statuses=_FAILURE_STATUSES,
     )
 
 
-def _on_bedrock(settings: ProviderSettings, aws: AwsSettings) -> Provider:
-    """What a client sends as a credential is dropped, since requests are signed. One that is switched off
-    loads nothing."""
-    fields: dict[str, Any] = common(settings, bedrock.default_base_url(aws))
+def _bedrock_provider(settings: ProviderSettings, aws: AwsSettings) -> Provider:
+    """A client's credential is dropped, since requests are signed. A disabled provider does not load
+    botocore."""
+    fields: dict[str, Any] = common_fields(settings, bedrock.default_base_url(aws))
     if settings.enabled:
-        on = bedrock.Bedrock(settings, aws, fields["base_url"])
-        fields |= {"prepare": on.prepare, "decode": on.decode}
+        adapter = bedrock.Bedrock(settings, aws, fields["base_url"])
+        fields |= {"prepare": adapter.prepare, "decode": adapter.decode}
     return Provider(
         **fields,
         route_prefix="",
@@ -52,8 +54,8 @@ def _on_bedrock(settings: ProviderSettings, aws: AwsSettings) -> Provider:
         bridged_routes={"/v1/messages": MESSAGES},
         passthrough_routes=(_MODELS, "/v1/messages/count_tokens"),
         default_format=MESSAGES,
-        failures=_FAILURES,
+        failure_statuses=_FAILURE_STATUSES,
         translates=True,
-        signs=bedrock.hint(aws),
-        own_answers={_MODELS: bedrock.models(aws)},
+        signing_hint=bedrock.credential_hint(aws),
+        local_responses={_MODELS: bedrock.models_body(aws)},
     )

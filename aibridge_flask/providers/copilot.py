@@ -6,12 +6,12 @@ from typing import Any
 
 from ..config import ProviderSettings
 from ..formats import CHAT, MESSAGES, RESPONSES
-from .provider import Provider, common
+from .provider import Provider, common_fields
 
 
 def Copilot(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
-    """A Copilot provider: there are no central keys, each user brings the own token."""
-    fields: dict[str, Any] = common(settings, "https://api.individual.githubcopilot.com")
+    """Builds a Copilot provider. It has no central keys: each user sends their own token."""
+    fields: dict[str, Any] = common_fields(settings, "https://api.individual.githubcopilot.com")
     return Provider(
         **fields,
         route_prefix="",

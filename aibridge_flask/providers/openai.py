@@ -6,12 +6,12 @@ from typing import Any
 
 from ..config import ProviderSettings
 from ..formats import CHAT, RESPONSES
-from .provider import Provider, common
+from .provider import Provider, common_fields
 
 
 def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
-    """An OpenAI provider; its base URL ends in the version, as the SDKs' does."""
-    fields: dict[str, Any] = common(settings, "https://api.openai.com/v1")
+    """Builds an OpenAI provider. Its base URL ends in the version, as in OpenAI's SDKs."""
+    fields: dict[str, Any] = common_fields(settings, "https://api.openai.com/v1")
     return Provider(
         **fields,
         route_prefix="/v1",

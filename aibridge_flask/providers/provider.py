@@ -1,4 +1,4 @@
-"""A provider is data: which paths it bridges and passes, where to, and with which header."""
+"""A provider is data: which paths it bridges and passes through, to which URL, and with which header."""
 
 from __future__ import annotations
 
@@ -8,32 +8,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from msgspec import Struct
+
 from ..config import ProviderSettings
 from ..config.settings import BreakerSettings
 from ..errors import UnknownRoute
-from ..model import EMPTY, ClientRequest, Format, Interceptor, Secret, UpstreamRequest, UpstreamResponse
+from ..model import EMPTY, ClientRequest, Secret, UpstreamRequest
+from ..protocols import Format, UpstreamResponse
 
-# What a path may hold as it stands; an encoded slash inside a model's name stays encoded.
-_RAW = re.compile(r"/[A-Za-z0-9\-._~!$'()*+,:@&=%/]*")
+# The undecoded path. An encoded slash inside a model's name stays encoded.
+_RAW_PATH = re.compile(r"/[A-Za-z0-9\-._~!$'()*+,:@&=%/]*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f%;\\?#]|//|/\.{1,2}(/|$)")
 
 
-def _as_it_is(outgoing: UpstreamRequest) -> UpstreamRequest:
-    return outgoing
+def _same_request(request: UpstreamRequest) -> UpstreamRequest:
+    return request
 
 
-def _as_it_came(outgoing: UpstreamRequest, answer: UpstreamResponse) -> UpstreamResponse:
-    return answer
+def _same_response(request: UpstreamRequest, response: UpstreamResponse) -> UpstreamResponse:
+    return response
+
+
+class Interceptor(Struct, frozen=True):
+    """The bridged route that matches a request. `endpoint` is the path after the provider's name."""
+
+    format: Format
+    endpoint: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One configured provider. `keys` are the central keys; `user_headers` are those in which a
-    client's own credential may come, in their order; `byok_only` has no central keys at all;
-    `failures` are the statuses that count for a circuit breaker. `prepare` makes of a request what
-    is sent, at each attempt, and `decode` makes of an answer to it what clients understand; where they do,
-    `translates` is set. `signs` is the credential's hint where requests are signed, not sent with
-    a key. `own_answers` are JSON texts by the paths where the bridge itself answers."""
+    """One configured provider.
+
+    `keys` are the central keys; a provider that is `byok_only` has none. `user_headers` are the headers in
+    which a client's own credential may arrive, in order of preference. `failure_statuses` count as failures
+    for a circuit breaker.
+
+    `prepare` rewrites a request at each attempt, and `decode` rewrites its response for the client. If they
+    do, `translates` is true. If requests are signed instead of sent with a key, `signing_hint` is the
+    credential's hint; else it is empty. `local_responses` are the JSON texts that the bridge itself returns,
+    by path.
+    """
 
     type: str
     name: str
@@ -49,39 +65,42 @@ class Provider:
     byok_only: bool = False
     send_actor_headers: bool = False
     circuit_breaker: tuple[BreakerSettings, ...] = ()
-    failures: frozenset[int] = frozenset((503, 504))
+    failure_statuses: frozenset[int] = frozenset((503, 504))
     max_retries: int = 0
     api_dump_dir: str = ""
     inject_tools: bool = True
     translates: bool = False
-    signs: str = ""
-    own_answers: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
-    prepare: Callable[[UpstreamRequest], UpstreamRequest] = _as_it_is
-    decode: Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse] = _as_it_came
+    signing_hint: str = ""
+    local_responses: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
+    prepare: Callable[[UpstreamRequest], UpstreamRequest] = _same_request
+    decode: Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse] = _same_response
 
     @property
     def host(self) -> str:
-        """The upstream's `Host`."""
+        """The value of the header `Host` for the upstream."""
         return urlsplit(self.base_url).netloc
 
     def format_at(self, path: str) -> Format:
-        """The wire format of a path, whatever its method; the provider's own elsewhere."""
+        """Returns the wire format of a path, for any method; the provider's default if it has none."""
         return self.bridged_routes.get(path, self.default_format)
 
-    def create_interceptor(self, call: ClientRequest) -> Interceptor:
-        """The bridged route that fits; raises UnknownRoute."""
-        found = self.bridged_routes.get(call.path)
-        if found is None or call.method != "POST":
-            raise UnknownRoute(call.method, call.path)
-        return Interceptor(found, call.path, self.url(call))
+    def create_interceptor(self, request: ClientRequest) -> Interceptor:
+        """Returns the bridged route that matches. Raises UnknownRoute."""
+        wire_format = self.bridged_routes.get(request.path)
+        if wire_format is None or request.method != "POST":
+            raise UnknownRoute(request.method, request.path)
+        return Interceptor(wire_format, request.path, self.url(request))
 
-    def is_bridged(self, call: ClientRequest) -> bool:
-        return call.method == "POST" and call.path in self.bridged_routes
+    def is_bridged(self, request: ClientRequest) -> bool:
+        return request.method == "POST" and request.path in self.bridged_routes
 
-    def passthrough(self, path: str) -> str:
-        """The white list's entry that fits, or nothing. The path is compared as it stands on the
-        wire: what is encoded, doubled or dotted cannot widen the list."""
-        if not is_plain(path):
+    def passthrough_route(self, path: str) -> str:
+        """Returns the passthrough route that matches a path; "" if none does.
+
+        The undecoded path is compared: encoded characters, double slashes and dot segments cannot match more
+        than the list says.
+        """
+        if not is_plain_path(path):
             return ""
         for route in self.passthrough_routes:
             stem, star, _ = route.partition("*")
@@ -89,21 +108,23 @@ class Provider:
                 return route
         return ""
 
-    def url(self, call: ClientRequest) -> str:
-        """The upstream's URL: the base URL in place of the route prefix, the rest as it came."""
-        rest = call.path.removeprefix(self.route_prefix)
-        return f"{self.base_url}{rest}?{call.query}" if call.query else self.base_url + rest
+    def url(self, request: ClientRequest) -> str:
+        """Returns the upstream's URL: the base URL replaces the route prefix, the rest is unchanged."""
+        rest = request.path.removeprefix(self.route_prefix)
+        return f"{self.base_url}{rest}?{request.query}" if request.query else self.base_url + rest
 
 
-def is_plain(path: str) -> bool:
-    """Also what some decoders take for dots and slashes, overlong or of full width, is not plain.
+def is_plain_path(path: str) -> bool:
+    """Whether no decoder can find dot segments, double slashes or separators in a path.
 
-    >>> [is_plain(p) for p in ("/v1/models/a%2Fb", "/v1/models/%2e%2e", "/v1//x", "/a;b", "/a/..")]
+    Some decoders also read overlong or full-width characters as dots and slashes: these are refused too.
+
+    >>> [is_plain_path(p) for p in ("/v1/models/a%2Fb", "/v1/models/%2e%2e", "/v1//x", "/a;b", "/a/..")]
     [True, False, False, False, False]
-    >>> [is_plain(p) for p in ("/a/%c3%a9", "/a/%c0%ae%c0%ae/b", "/a/%ef%bc%8e%ef%bc%8e/b", "/a/%e9")]
+    >>> [is_plain_path(p) for p in ("/a/%c3%a9", "/a/%c0%ae%c0%ae/b", "/a/%ef%bc%8e%ef%bc%8e/b", "/a/%e9")]
     [True, False, False, False]
     """
-    if not _RAW.fullmatch(path):
+    if not _RAW_PATH.fullmatch(path):
         return False
     try:
         text = unquote_to_bytes(path).decode("utf-8")
@@ -112,8 +133,8 @@ def is_plain(path: str) -> bool:
     return not _UNSAFE.search(unicodedata.normalize("NFKC", text))
 
 
-def common(settings: ProviderSettings, base_url: str) -> dict[str, object]:
-    """The fields that every provider takes from its settings alike."""
+def common_fields(settings: ProviderSettings, base_url: str) -> dict[str, object]:
+    """Returns the fields that every provider takes from its settings in the same way."""
     return {
         "type": settings.type,
         "name": settings.name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import sse
 from ..errors import ToolError
-from ..model import UpstreamResponse
+from ..protocols import UpstreamResponse
 
 MAX_MESSAGE_BYTES = 10 << 20
 _EVENT_NAMES = (b"", b"message")

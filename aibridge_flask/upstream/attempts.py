@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from ..errors import UpstreamConnectionFailed
 from ..headers import find
-from ..model import UpstreamRequest, UpstreamResponse
+from ..model import UpstreamRequest
+from ..protocols import UpstreamResponse
 from ..waiting import Client
 from .breaker import Breakers
 from .keys import Credential, CredentialSource, retry_after

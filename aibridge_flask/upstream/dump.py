@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import BridgeError
 from ..headers import mask_secret
-from ..model import HeaderList, UpstreamRequest, UpstreamResponse
+from ..model import HeaderList, UpstreamRequest
+from ..protocols import UpstreamResponse
 from ..waiting import Client
 from .dump_file import DumpFile
 from .dump_writer import DumpWriter

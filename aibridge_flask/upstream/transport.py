@@ -19,7 +19,8 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..headers import HeaderMapping
-from ..model import HeaderList, UpstreamRequest, UpstreamResponse
+from ..model import HeaderList, UpstreamRequest
+from ..protocols import UpstreamResponse
 from ..waiting import Client
 from .parser import MalformedResponse
 from .wire import DeadConnection, WireAdapter, WireConnection

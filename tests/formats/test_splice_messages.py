@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aibridge_flask.formats import MESSAGES
-from aibridge_flask.model import Offer, Splice, Tool, ToolResult
+from aibridge_flask.model import Offer, Tool, ToolResult
+from aibridge_flask.protocols import Splice
 from tests.support import claude
 from tests.support.claude import message, text, thought, use
 from tests.support.exchanges import ALL, Exchange

@@ -12,7 +12,8 @@ import pytest
 
 from aibridge_flask import sse
 from aibridge_flask.formats import responses
-from aibridge_flask.model import RequestFacts, Splice, Tool, ToolCall, ToolResult
+from aibridge_flask.model import RequestFacts, Tool, ToolCall, ToolResult
+from aibridge_flask.protocols import Splice
 from tests.support.exchanges import ALL
 from tests.support.responses import Json, call, dumps, event, events, response, stream, text, thought, told
 

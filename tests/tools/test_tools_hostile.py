@@ -162,7 +162,7 @@ def test_what_is_no_event_does_not_spoil_the_next_request(noise: bytes) -> None:
     fold = MESSAGES.splice(offer, MESSAGES.read(offer.body))
     fold.feed(plain[:cut] + noise + plain[cut:])
     fold.end()
-    assert fold.wants
+    assert fold.awaits_tools
     (call,) = fold.turn().tool_calls[-1:]
     body = json.loads(fold.follow_up([(call, ToolResult())]))
     assert body["messages"][1]["content"] == [use("toolu_1", TOOL.id, a=1)]

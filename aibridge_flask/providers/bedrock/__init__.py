@@ -1,4 +1,4 @@
-"""Claude on Amazon Bedrock: Anthropic requests -> InvokeModel, its answers -> Anthropic's.
+"""Claude on Amazon Bedrock: converts Anthropic requests to InvokeModel, and its responses to Anthropic's.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
 """
@@ -12,16 +12,19 @@ from msgspec.structs import replace
 from ...config.settings import AwsSettings, ProviderSettings
 from ...formats import body
 from ...headers import mask_secret
-from ...model import UpstreamRequest, UpstreamResponse
+from ...model import UpstreamRequest
+from ...protocols import UpstreamResponse
 from .credentials import Credentials
-from .request import COUNTED, invocation
+from .request import COUNT_TOKENS_SUFFIX, bedrock_request
 from .response import decode
 from .signature import Signer
 
 
 class Bedrock:
-    """What makes a provider one of Bedrock: each attempt is rewritten and signed, each answer
-    translated. botocore is loaded here, so only where such a provider stands."""
+    """Rewrites and signs each attempt of a request, and translates each response.
+
+    Its constructor loads botocore, so that only a gateway with such a provider does.
+    """
 
     def __init__(self, settings: ProviderSettings, aws: AwsSettings, base_url: str) -> None:
         self._aws, self._base_url = aws, base_url
@@ -29,32 +32,35 @@ class Bedrock:
         self._credentials = Credentials(settings, aws)
         self._signer = Signer(aws.region)
 
-    def prepare(self, outgoing: UpstreamRequest) -> UpstreamRequest:
-        """Raises UpstreamError where there are no credentials, ClientError where the body is none."""
-        keys = self._credentials.current()
-        made = invocation(outgoing, self._aws, self._base_url)
-        return self._signer.sign(replace(made, headers=(("Host", self._host), *made.headers)), keys)
+    def prepare(self, request: UpstreamRequest) -> UpstreamRequest:
+        """Returns the signed request to Bedrock.
 
-    def decode(self, outgoing: UpstreamRequest, answer: UpstreamResponse) -> UpstreamResponse:
-        return decode(answer, counted=outgoing.url.endswith(COUNTED))
+        Raises UpstreamError if there are no credentials, ClientError if the body is invalid.
+        """
+        keys = self._credentials.current()
+        unsigned = bedrock_request(request, self._aws, self._base_url)
+        return self._signer.sign(replace(unsigned, headers=(("Host", self._host), *unsigned.headers)), keys)
+
+    def decode(self, request: UpstreamRequest, response: UpstreamResponse) -> UpstreamResponse:
+        return decode(response, is_count=request.url.endswith(COUNT_TOKENS_SUFFIX))
 
 
 def default_base_url(aws: AwsSettings) -> str:
     return f"https://bedrock-runtime.{aws.region}.amazonaws.com"
 
 
-def hint(aws: AwsSettings) -> str:
-    """The record's `credential_hint`: keys that change by themselves have none to know them by."""
+def credential_hint(aws: AwsSettings) -> str:
+    """Returns the record's `credential_hint`. Temporary keys change, so a part of them identifies nothing."""
     return "..." if aws.role_arn or not aws.access_key else mask_secret(aws.access_key.value)
 
 
-def models(aws: AwsSettings) -> bytes:
-    """The answer to `GET /v1/models`: the configured ones."""
+def models_body(aws: AwsSettings) -> bytes:
+    """Returns the response body of `GET /v1/models`: the configured models."""
     ids = list(dict.fromkeys((aws.model, aws.small_fast_model)))
-    found = [
+    models = [
         {"type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z"} for id in ids
     ]
-    return body.dumps({"data": found, "has_more": False, "first_id": ids[0], "last_id": ids[-1]})
+    return body.dumps({"data": models, "has_more": False, "first_id": ids[0], "last_id": ids[-1]})
 
 
-__all__ = ["Bedrock", "default_base_url", "hint", "models"]
+__all__ = ["Bedrock", "credential_hint", "default_base_url", "models_body"]

@@ -1,5 +1,5 @@
-"""What Claude models on Bedrock take: data, with its sources. A beta that Bedrock or the model does not
-know makes it refuse the whole request, so that only what is listed here is sent.
+"""What Claude models on Bedrock support: data, with its sources. Bedrock refuses the whole request for a beta
+that it or the model does not know, so only the betas listed here are sent.
 
 Betas: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
 Interleaved thinking: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
@@ -17,116 +17,118 @@ from dataclasses import dataclass
 _NEW_NAME = re.compile(r"claude-(?P<family>[a-z]+)-(?P<major>\d{1,2})(?:[-.](?P<minor>\d{1,2}))?(?!\d)")
 _OLD_NAME = re.compile(r"claude-(?P<major>\d)(?:[-.](?P<minor>\d))?-(?P<family>[a-z]+)")
 _PREVIEW = re.compile(r"claude-(?P<family>mythos)-preview")
-_PLAIN_ID = re.compile(r"anthropic\.claude[^/]*$")
+_BASE_MODEL_ID = re.compile(r"anthropic\.claude[^/]*$")
 
-_FOUR = frozenset((
+_CLAUDE_4 = frozenset((
     "opus-4", "opus-4-1", "opus-4-5", "opus-4-6", "sonnet-4", "sonnet-4-5", "sonnet-4-6", "haiku-4-5",
 ))  # fmt: skip
-_SEARCHING = frozenset(("opus-4-5", "opus-4-6", "sonnet-4-5", "sonnet-4-6"))
-_COMPACTING = frozenset(("opus-4-6", "sonnet-4-6"))
+_TOOL_SEARCH = frozenset(("opus-4-5", "opus-4-6", "sonnet-4-5", "sonnet-4-6"))
+_COMPACTION = frozenset(("opus-4-6", "sonnet-4-6"))
 
 BETAS: dict[str, frozenset[str]] = {
-    "compact-2026-01-12": _COMPACTING,
+    "compact-2026-01-12": _COMPACTION,
     "computer-use-2025-01-24": frozenset((
         "sonnet-3-7", "opus-4", "opus-4-1", "sonnet-4", "sonnet-4-5", "haiku-4-5",
     )),
     "computer-use-2025-11-24": frozenset(("opus-4-5", "opus-4-6", "sonnet-4-6")),
     "context-1m-2025-08-07": frozenset(("sonnet-4", "sonnet-4-5", "opus-4-6", "sonnet-4-6")),
     "context-management-2025-06-27": frozenset(("sonnet-4-5", "haiku-4-5")),
-    "dev-full-thinking-2025-05-14": _FOUR,
+    "dev-full-thinking-2025-05-14": _CLAUDE_4,
     "effort-2025-11-24": frozenset(("opus-4-5",)),
-    "fine-grained-tool-streaming-2025-05-14": _FOUR,
-    "interleaved-thinking-2025-05-14": _FOUR,
+    "fine-grained-tool-streaming-2025-05-14": _CLAUDE_4,
+    "interleaved-thinking-2025-05-14": _CLAUDE_4,
     "output-128k-2025-02-19": frozenset(("sonnet-3-7",)),
-    "token-efficient-tools-2025-02-19": _FOUR | {"sonnet-3-7"},
+    "token-efficient-tools-2025-02-19": _CLAUDE_4 | {"sonnet-3-7"},
     "tool-examples-2025-10-29": frozenset(("opus-4-5",)),
-    "tool-search-tool-2025-10-19": _SEARCHING,
+    "tool-search-tool-2025-10-19": _TOOL_SEARCH,
 }  # fmt: skip
-"""Which models take a beta."""
+"""The models that support a beta."""
 
-OTHER_NAMES = {"advanced-tool-use-2025-11-20": ("tool-search-tool-2025-10-19", "tool-examples-2025-10-29")}
-"""What a beta of Anthropic's own is called on Bedrock."""
+BEDROCK_NAMES = {"advanced-tool-use-2025-11-20": ("tool-search-tool-2025-10-19", "tool-examples-2025-10-29")}
+"""Bedrock's names for one of Anthropic's betas."""
 
-REFUSED_FIELDS = ("metadata", "service_tier", "container", "inference_geo")
-"""Fields of Anthropic's API that Bedrock's lacks."""
+UNSUPPORTED_FIELDS = ("metadata", "service_tier", "container", "inference_geo")
+"""Fields of Anthropic's API that Bedrock's does not have."""
 
 BETA_FIELDS = {
     "output_config": ("effort-2025-11-24",),
     "context_management": ("context-management-2025-06-27", "compact-2026-01-12"),
 }
-"""Fields that Bedrock takes with one of these betas alone."""
+"""Fields that Bedrock accepts only with one of these betas."""
 
-# Of `max_tokens` in percent, by effort; the original has them from
+# Percent of `max_tokens`, by effort. The Go original takes them from
 # https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
-BUDGETS = {"low": 20, "medium": 50, "high": 80, "max": 95}
+BUDGET_PERCENT = {"low": 20, "medium": 50, "high": 80, "max": 95}
 DEFAULT_EFFORT = "high"
-LEAST_BUDGET = 1024
+MIN_BUDGET_TOKENS = 1024
 
-_ADAPTIVE = (4, 6)
-_ADAPTIVE_ONLY = (4, 7)
+_FIRST_ADAPTIVE = (4, 6)
+_FIRST_ADAPTIVE_ONLY = (4, 7)
 _WITHOUT_FORMAT = frozenset(("opus-4-7", "opus-4-8"))  # https://github.com/vercel/ai/pull/15288
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model as its id tells; nothing is known of one whose id names none."""
+    """What a model's id says about it; empty if the id does not name a model."""
 
     name: str = ""
     version: tuple[int, int] = (0, 0)
 
-    def takes(self, beta: str) -> bool:
+    def supports_beta(self, beta: str) -> bool:
         return self.name in BETAS.get(beta, ())
 
     @property
-    def budgeted(self) -> bool:
-        """It knows no adaptive thinking."""
-        return bool(self.name) and self.version < _ADAPTIVE
+    def needs_budget(self) -> bool:
+        """Whether the model has no adaptive thinking."""
+        return bool(self.name) and self.version < _FIRST_ADAPTIVE
 
     @property
-    def adaptive_only(self) -> bool:
-        """It knows no thinking with a budget."""
-        return self.version >= _ADAPTIVE_ONLY
+    def is_adaptive_only(self) -> bool:
+        """Whether the model has no thinking with a budget."""
+        return self.version >= _FIRST_ADAPTIVE_ONLY
 
     @property
-    def takes_effort(self) -> bool:
-        """It takes `output_config` without a beta."""
-        return self.version >= _ADAPTIVE
+    def supports_effort(self) -> bool:
+        """Whether the model accepts `output_config` without a beta."""
+        return self.version >= _FIRST_ADAPTIVE
 
     @property
-    def takes_format(self) -> bool:
-        """It takes `output_config.format` where it takes `output_config`."""
+    def supports_format(self) -> bool:
+        """Whether the model accepts `output_config.format` if it accepts `output_config`."""
         return self.name not in _WITHOUT_FORMAT
 
 
-def model_named(id: str) -> Model:
-    """
-    >>> [model_named(id).name for id in ("us.anthropic.claude-opus-4-20250514-v1:0", "claude-opus-4.6")]
+def parse_model_id(id: str) -> Model:
+    """Reads family and version from a Bedrock or Anthropic model id.
+
+    >>> [parse_model_id(id).name for id in ("us.anthropic.claude-opus-4-20250514-v1:0", "claude-opus-4.6")]
     ['opus-4', 'opus-4-6']
-    >>> model_named("anthropic.claude-3-7-sonnet-20250219-v1:0").version
+    >>> parse_model_id("anthropic.claude-3-7-sonnet-20250219-v1:0").version
     (3, 7)
-    >>> model_named("arn:aws:bedrock:us-east-1:1:application-inference-profile/x4").name
+    >>> parse_model_id("arn:aws:bedrock:us-east-1:1:application-inference-profile/x4").name
     ''
     """
-    found = _NEW_NAME.search(id) or _OLD_NAME.search(id)
-    if found:
-        version = int(found["major"]), int(found["minor"] or 0)
+    match = _NEW_NAME.search(id) or _OLD_NAME.search(id)
+    if match:
+        version = int(match["major"]), int(match["minor"] or 0)
         digits = [str(number) for number in version if number]
-        return Model("-".join([found["family"], *digits]), version)
+        return Model("-".join([match["family"], *digits]), version)
     preview = _PREVIEW.search(id)
-    return Model(preview["family"], _ADAPTIVE_ONLY) if preview else Model()
+    return Model(preview["family"], _FIRST_ADAPTIVE_ONLY) if preview else Model()
 
 
-def is_small(asked: str) -> bool:
-    """The client wants a small fast model."""
-    return "haiku" in asked.lower()
+def is_small_model(name: str) -> bool:
+    """Whether a client that names this model wants a small fast one."""
+    return "haiku" in name.lower()
 
 
-def plain_id(id: str) -> str:
-    """The model itself, where an id is that of an inference profile which names it: tokens are
-    counted by models alone.
+def base_model_id(id: str) -> str:
+    """Returns the model's own id if `id` is an inference profile that names it; else `id`.
 
-    >>> plain_id("eu.anthropic.claude-haiku-4-5-20251001-v1:0"), plain_id("arn:aws:x/y")
+    CountTokens accepts only model ids.
+
+    >>> base_model_id("eu.anthropic.claude-haiku-4-5-20251001-v1:0"), base_model_id("arn:aws:x/y")
     ('anthropic.claude-haiku-4-5-20251001-v1:0', 'arn:aws:x/y')
     """
-    found = _PLAIN_ID.search(id)
-    return found[0] if found else id
+    match = _BASE_MODEL_ID.search(id)
+    return match[0] if match else id

@@ -1,4 +1,4 @@
-"""An Anthropic request -> a request to Bedrock, still without its signature."""
+"""Converts an Anthropic request to a request to Bedrock, without its signature."""
 
 from __future__ import annotations
 
@@ -15,146 +15,153 @@ from ...formats import body
 from ...headers import find
 from ...model import HeaderList, UpstreamRequest
 from . import models
-from .models import Model, model_named
+from .models import Model, parse_model_id
 
-COUNTED = "/count-tokens"
+COUNT_TOKENS_SUFFIX = "/count-tokens"
 COUNT_ROUTE = "/v1/messages/count_tokens"
 _INVOKE, _STREAM = "/invoke", "/invoke-with-response-stream"
 _VERSION = b'"bedrock-2023-05-31"'
 _JSON, _EVENT_STREAM = "application/json", "application/vnd.amazon.eventstream"
 _IDENTITY = ("Accept-Encoding", "identity")
 _BODY_LIMIT = 32 << 20
-_NOT_UP = frozenset((
+_DROPPED_HEADERS = frozenset((
     "accept", "accept-encoding", "content-type", "content-length", "content-encoding", "host", "date",
     "authorization",
 ))  # fmt: skip
-_NOT_UP_PREFIXES = ("anthropic-", "x-amz")  # what AWS is asked for is not for clients to say
-_OUTPUT = 1024  # tokens, for a request to count them that names no most
+_DROPPED_PREFIXES = ("anthropic-", "x-amz")  # clients must not set what the bridge asks of AWS
+_DEFAULT_MAX_TOKENS = 1024  # for a request to count tokens that has no `max_tokens`
 
 Members = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _ModelRequest:
-    """What a request asks for. `id` is the configured model's, `model` what is known of it."""
+    """What a request asks for. `id` is the configured model's, `model` what is known about it."""
 
     id: str
     model: Model
     betas: tuple[str, ...]
 
 
-def invocation(outgoing: UpstreamRequest, aws: AwsSettings, base_url: str) -> UpstreamRequest:
-    """Raises BadBody, UnknownRoute and what undoing a content coding raises."""
-    path = urlsplit(outgoing.url.removeprefix(base_url)).path
-    if outgoing.method != "POST":
-        raise UnknownRoute(outgoing.method, path)
-    coded = find(outgoing.headers, "content-encoding")
-    text = content_coding.decode(outgoing.body, coded, _BODY_LIMIT) if coded else outgoing.body
-    found = body.members(text)
-    shape = _shape(found, find(outgoing.headers, "anthropic-beta"), aws)
+def bedrock_request(request: UpstreamRequest, aws: AwsSettings, base_url: str) -> UpstreamRequest:
+    """Returns the request to Bedrock.
+
+    Raises InvalidBody, UnknownRoute, and what decoding a content coding raises.
+    """
+    path = urlsplit(request.url.removeprefix(base_url)).path
+    if request.method != "POST":
+        raise UnknownRoute(request.method, path)
+    coding = find(request.headers, "content-encoding")
+    text = content_coding.decode(request.body, coding, _BODY_LIMIT) if coding else request.body
+    members = body.split_members(text)
+    wanted = _model_request(members, find(request.headers, "anthropic-beta"), aws)
     if path == COUNT_ROUTE:
-        return _counting(outgoing, base_url, found, shape)
-    streaming = body.loads(found.get("stream", b"")) is True
-    url = f"{base_url}/model/{quote(shape.id, safe='')}{_STREAM if streaming else _INVOKE}"
-    kind = _EVENT_STREAM if streaming else _JSON
-    return _request(outgoing, url, body.join_members(_rewritten(found, shape)), kind)
+        return _count_request(request, base_url, members, wanted)
+    streaming = body.loads(members.get("stream", b"")) is True
+    url = f"{base_url}/model/{quote(wanted.id, safe='')}{_STREAM if streaming else _INVOKE}"
+    accept = _EVENT_STREAM if streaming else _JSON
+    return _with_body(request, url, body.join_members(_rewrite(members, wanted)), accept)
 
 
-def _counting(
-    outgoing: UpstreamRequest, base_url: str, found: Members, shape: _ModelRequest
+def _count_request(
+    request: UpstreamRequest, base_url: str, members: Members, wanted: _ModelRequest
 ) -> UpstreamRequest:
     """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CountTokens.html"""
-    budget = body.get_count(body.loads(found.get("thinking", b"")), "budget_tokens")
-    whole = {"max_tokens": str(_OUTPUT + budget).encode(), **found}
-    inner = base64.b64encode(body.join_members(_rewritten(whole, shape))).decode()
-    url = f"{base_url}/model/{quote(models.plain_id(shape.id), safe='')}{COUNTED}"
-    return _request(outgoing, url, body.dumps({"input": {"invokeModel": {"body": inner}}}), _JSON)
+    budget = body.get_count(body.loads(members.get("thinking", b"")), "budget_tokens")
+    with_limit = {"max_tokens": str(_DEFAULT_MAX_TOKENS + budget).encode(), **members}
+    inner = base64.b64encode(body.join_members(_rewrite(with_limit, wanted))).decode()
+    url = f"{base_url}/model/{quote(models.base_model_id(wanted.id), safe='')}{COUNT_TOKENS_SUFFIX}"
+    return _with_body(request, url, body.dumps({"input": {"invokeModel": {"body": inner}}}), _JSON)
 
 
-def _request(outgoing: UpstreamRequest, url: str, data: bytes, kind: str) -> UpstreamRequest:
-    sent = [*_passing(outgoing.headers), ("Content-Type", _JSON), ("Accept", kind), _IDENTITY]
-    sent += [("X-Amzn-Bedrock-Accept", _JSON)] if kind == _EVENT_STREAM else []
-    sent.append(("Content-Length", str(len(data))))
-    return UpstreamRequest("POST", url, tuple(sent), data, outgoing.id, outgoing.model)
+def _with_body(request: UpstreamRequest, url: str, data: bytes, accept: str) -> UpstreamRequest:
+    headers = [*_forwarded_headers(request.headers), ("Content-Type", _JSON), ("Accept", accept), _IDENTITY]
+    headers += [("X-Amzn-Bedrock-Accept", _JSON)] if accept == _EVENT_STREAM else []
+    headers.append(("Content-Length", str(len(data))))
+    return UpstreamRequest("POST", url, tuple(headers), data, request.id, request.model)
 
 
-def _passing(sent: HeaderList) -> Iterator[tuple[str, str]]:
-    for name, value in sent:
+def _forwarded_headers(headers: HeaderList) -> Iterator[tuple[str, str]]:
+    for name, value in headers:
         lower = name.lower()
-        if lower not in _NOT_UP and not lower.startswith(_NOT_UP_PREFIXES):
+        if lower not in _DROPPED_HEADERS and not lower.startswith(_DROPPED_PREFIXES):
             yield name, value
 
 
-def _shape(found: Members, header: str, aws: AwsSettings) -> _ModelRequest:
-    asked = body.loads(found.get("model", b""))
-    id = _configured(asked if isinstance(asked, str) else "", aws)
-    model = model_named(id)
-    if not model.name and isinstance(asked, str):  # a profile of one's own: it is what clients take it for
-        model = model_named(asked)
-    told = body.loads(found.get("anthropic_beta", b""))
-    flags = [*header.split(","), *(told if isinstance(told, list) else [])]
+def _model_request(members: Members, beta_header: str, aws: AwsSettings) -> _ModelRequest:
+    name = body.loads(members.get("model", b""))
+    id = _configured_id(name if isinstance(name, str) else "", aws)
+    model = parse_model_id(id)
+    if not model.name and isinstance(name, str):  # an application profile: its model is the one clients name
+        model = parse_model_id(name)
+    in_body = body.loads(members.get("anthropic_beta", b""))
+    flags = [*beta_header.split(","), *(in_body if isinstance(in_body, list) else [])]
     return _ModelRequest(
         id, model, tuple(_betas([flag.strip() for flag in flags if isinstance(flag, str)], model))
     )
 
 
-def _configured(asked: str, aws: AwsSettings) -> str:
-    """Clients that took a name from the list of models get just that one."""
-    if asked in (aws.model, aws.small_fast_model):
-        return asked
-    return aws.small_fast_model if models.is_small(asked) else aws.model
+def _configured_id(name: str, aws: AwsSettings) -> str:
+    """Returns the id of the configured model for the client's model name.
+
+    Clients that take a name from the list of models get that model.
+    """
+    if name in (aws.model, aws.small_fast_model):
+        return name
+    return aws.small_fast_model if models.is_small_model(name) else aws.model
 
 
 def _betas(flags: list[str], model: Model) -> dict[str, None]:
-    """Each once, in their order."""
-    named = [name for flag in flags for name in models.OTHER_NAMES.get(flag, (flag,))]
-    return dict.fromkeys(name for name in named if model.takes(name))
+    """Returns the betas that the model supports, in order, without duplicates."""
+    names = [name for flag in flags for name in models.BEDROCK_NAMES.get(flag, (flag,))]
+    return dict.fromkeys(name for name in names if model.supports_beta(name))
 
 
-def _rewritten(found: Members, shape: _ModelRequest) -> Members:
-    made = {**found, "anthropic_version": _VERSION}
-    for name in ("model", "stream", "anthropic_beta", *models.REFUSED_FIELDS):
-        made.pop(name, None)
-    if shape.betas:
-        made["anthropic_beta"] = body.dumps(list(shape.betas))
-    if "thinking" in made:
-        made["thinking"] = _thinking(made, shape.model)
-    for name in _unwanted(shape):
-        made.pop(name, None)
-    if "output_config" in made and not shape.model.takes_format:
-        made["output_config"] = _without_format(made["output_config"])
-    return made
+def _rewrite(members: Members, wanted: _ModelRequest) -> Members:
+    rewritten = {**members, "anthropic_version": _VERSION}
+    for name in ("model", "stream", "anthropic_beta", *models.UNSUPPORTED_FIELDS):
+        rewritten.pop(name, None)
+    if wanted.betas:
+        rewritten["anthropic_beta"] = body.dumps(list(wanted.betas))
+    if "thinking" in rewritten:
+        rewritten["thinking"] = _thinking(rewritten, wanted.model)
+    for name in _fields_without_beta(wanted):
+        rewritten.pop(name, None)
+    if "output_config" in rewritten and not wanted.model.supports_format:
+        rewritten["output_config"] = _without_format(rewritten["output_config"])
+    return rewritten
 
 
-def _unwanted(shape: _ModelRequest) -> Iterator[str]:
+def _fields_without_beta(wanted: _ModelRequest) -> Iterator[str]:
+    """Yields the fields that Bedrock refuses because the request does not have their beta."""
     for name, betas in models.BETA_FIELDS.items():
-        natively = name == "output_config" and shape.model.takes_effort
-        if not natively and not set(betas) & set(shape.betas):
+        needs_no_beta = name == "output_config" and wanted.model.supports_effort
+        if not needs_no_beta and not set(betas) & set(wanted.betas):
             yield name
 
 
-def _thinking(found: Members, model: Model) -> bytes:
-    """As the model knows it; the very same bytes where that is so already."""
-    told = body.loads(found["thinking"])
-    kind = body.get_string(told, "type")
-    if kind == "enabled" and model.adaptive_only:
+def _thinking(members: Members, model: Model) -> bytes:
+    """Returns `thinking` in the form that the model supports; unchanged bytes if it already has that form."""
+    thinking = body.loads(members["thinking"])
+    kind = body.get_string(thinking, "type")
+    if kind == "enabled" and model.is_adaptive_only:
         return b'{"type":"adaptive"}'
-    if kind != "adaptive" or not model.budgeted:
-        return found["thinking"]
-    most = body.get_count({"most": body.loads(found.get("max_tokens", b""))}, "most")
-    budget = most * _percent(body.loads(found.get("output_config", b""))) // 100
-    if budget < models.LEAST_BUDGET:
+    if kind != "adaptive" or not model.needs_budget:
+        return members["thinking"]
+    max_tokens = body.get_count({"max_tokens": body.loads(members.get("max_tokens", b""))}, "max_tokens")
+    budget = max_tokens * _percent(body.loads(members.get("output_config", b""))) // 100
+    if budget < models.MIN_BUDGET_TOKENS:
         return b'{"type":"disabled"}'
     return body.dumps({"type": "enabled", "budget_tokens": budget})
 
 
 def _percent(output_config: Any) -> int:
     effort = body.get_string(output_config, "effort")
-    return models.BUDGETS.get(effort, models.BUDGETS[models.DEFAULT_EFFORT])
+    return models.BUDGET_PERCENT.get(effort, models.BUDGET_PERCENT[models.DEFAULT_EFFORT])
 
 
 def _without_format(output_config: bytes) -> bytes:
-    told = body.loads(output_config)
-    if not isinstance(told, dict) or "format" not in told:
+    config = body.loads(output_config)
+    if not isinstance(config, dict) or "format" not in config:
         return output_config
-    return body.dumps({name: value for name, value in told.items() if name != "format"})
+    return body.dumps({name: value for name, value in config.items() if name != "format"})

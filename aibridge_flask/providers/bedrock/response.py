@@ -1,4 +1,4 @@
-"""Bedrock's answers -> Anthropic's: event stream, errors, counted tokens.
+"""Converts Bedrock's responses to Anthropic's: event stream, errors, token counts.
 
 The binary framing: https://smithy.io/2.0/aws/amazon-eventstream.html
 """
@@ -16,15 +16,16 @@ from ... import sse
 from ...errors import InvalidBody, UpstreamCut
 from ...formats import body
 from ...headers import find
-from ...model import HeaderList, UpstreamResponse
+from ...model import HeaderList
+from ...protocols import UpstreamResponse
 
 _EVENT_STREAM = "application/vnd.amazon.eventstream"
 _METRICS = "amazon-bedrock-invocationMetrics"
 _METRICS_BYTES = _METRICS.encode()
 _BODY_LIMIT = 1 << 20
-_UNSAFE = str.maketrans("\r\n", "  ")
+_LINE_BREAKS_TO_SPACES = str.maketrans("\r\n", "  ")
 
-# An exception of Bedrock's in lower case -> status and type of Anthropic's API:
+# Bedrock's exceptions in lower case, with status and error type of Anthropic's API:
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
 # https://docs.anthropic.com/en/api/errors
 _ERRORS = {
@@ -40,15 +41,15 @@ _ERRORS = {
     "throttlingexception": (429, "rate_limit_error"),
     "validationexception": (400, "invalid_request_error"),
 }
-# The bridge's own credentials are not accepted; the message may hold what was signed:
+# AWS refuses the bridge's credentials. The message may contain what was signed:
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
-_UNAUTHORIZED = (
+_UNAUTHORIZED_ERRORS = (
     "unrecognizedclientexception", "invalidsignatureexception", "signaturedoesnotmatch",
     "incompletesignature", "incompletesignatureexception", "invalidclienttokenid",
     "missingauthenticationtoken", "missingauthenticationtokenexception", "expiredtoken",
     "expiredtokenexception", "requestexpired", "notauthorized",
 )  # fmt: skip
-_BY_STATUS = {
+_TYPE_BY_STATUS = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -59,42 +60,45 @@ _BY_STATUS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_REFUSING = (400, 403, 404)
+_REFUSAL_STATUSES = (400, 403, 404)
 
 
-def decode(answer: UpstreamResponse, counted: bool) -> UpstreamResponse:
-    """What an Anthropic client understands; `counted` where tokens were to be counted, which not all
-    models and accounts may."""
-    headers = _named(answer.headers)
-    if not 200 <= answer.status < 300:
-        status, kind = _translated(answer)
-        if counted and status in _REFUSING:
+def decode(response: UpstreamResponse, is_count: bool) -> UpstreamResponse:
+    """Returns the response as Anthropic's API would send it.
+
+    `is_count`: the request was to count tokens. Not all models and accounts can, so a refusal becomes a 404.
+    """
+    headers = _with_request_id(response.headers)
+    if not 200 <= response.status < 300:
+        status, kind = _status_and_type(response)
+        if is_count and status in _REFUSAL_STATUSES:
             status, kind = 404, "not_found_error"
         return _TranslatedResponse(
-            answer, status, headers, lambda found: _error(kind, _message(found), headers)
+            response, status, headers, lambda data: _error_body(kind, _message(data), headers)
         )
-    if counted:
-        return _TranslatedResponse(answer, answer.status, headers, _count)
-    if find(answer.headers, "content-type").lower().startswith(_EVENT_STREAM):
-        return _StreamedResponse(answer, headers)
-    return _UnchangedResponse(answer, answer.status, headers)
+    if is_count:
+        return _TranslatedResponse(response, response.status, headers, _count_body)
+    if find(response.headers, "content-type").lower().startswith(_EVENT_STREAM):
+        return _StreamedResponse(response, headers)
+    return _UnchangedResponse(response, response.status, headers)
 
 
-def _named(told: HeaderList) -> HeaderList:
-    """Anthropic's clients look for the request's id under Anthropic's name."""
-    id = find(told, "x-amzn-requestid")
-    return (*told, ("request-id", id)) if id and not find(told, "request-id") else told
+def _with_request_id(headers: HeaderList) -> HeaderList:
+    """Adds the request's id under the name that Anthropic's clients read."""
+    id = find(headers, "x-amzn-requestid")
+    return (*headers, ("request-id", id)) if id and not find(headers, "request-id") else headers
 
 
-def _translated(answer: UpstreamResponse) -> tuple[int, str]:
-    name = find(answer.headers, "x-amzn-errortype").partition(":")[0].rpartition("#")[2].lower()
-    if name in _UNAUTHORIZED:
+def _status_and_type(response: UpstreamResponse) -> tuple[int, str]:
+    """Returns status and error type of Anthropic's API for an error response of Bedrock."""
+    name = find(response.headers, "x-amzn-errortype").partition(":")[0].rpartition("#")[2].lower()
+    if name in _UNAUTHORIZED_ERRORS:
         return 401, "authentication_error"
-    return _ERRORS.get(name, (answer.status, _BY_STATUS.get(answer.status, "api_error")))
+    return _ERRORS.get(name, (response.status, _TYPE_BY_STATUS.get(response.status, "api_error")))
 
 
 class _UnchangedResponse:
-    """The body as it is."""
+    """A response with its body unchanged."""
 
     def __init__(self, inner: UpstreamResponse, status: int, headers: HeaderList) -> None:
         self._inner, self.status, self.headers = inner, status, headers
@@ -109,79 +113,79 @@ class _UnchangedResponse:
 
 
 class _TranslatedResponse(_UnchangedResponse):
-    """The body in other words, once it is whole."""
+    """A response whose body is translated once all of it has arrived."""
 
     def __init__(
-        self, inner: UpstreamResponse, status: int, headers: HeaderList, reword: Callable[[bytes], bytes]
+        self, inner: UpstreamResponse, status: int, headers: HeaderList, translate: Callable[[bytes], bytes]
     ) -> None:
-        super().__init__(inner, status, _as(headers, "application/json"))
-        self._reword, self._given = reword, False
+        super().__init__(inner, status, _with_content_type(headers, "application/json"))
+        self._translate, self._is_sent = translate, False
 
     @property
     def complete(self) -> bool:
-        return self._given
+        return self._is_sent
 
     def iter_body(self, idle_interval: float) -> Iterator[bytes]:
-        found = b""
+        data = b""
         for piece in self._inner.iter_body(idle_interval):
-            found = (found + piece)[:_BODY_LIMIT]
+            data = (data + piece)[:_BODY_LIMIT]
             if not piece:
                 yield b""
-        self._given = True
-        yield self._reword(found)
+        self._is_sent = True
+        yield self._translate(data)
 
 
 class _StreamedResponse(_UnchangedResponse):
-    """Frames -> server-sent events. A frame that is damaged or cut is an answer that broke off."""
+    """A response whose frames become server-sent events. A damaged or cut frame raises UpstreamCut."""
 
     def __init__(self, inner: UpstreamResponse, headers: HeaderList) -> None:
         from botocore.eventstream import EventStreamBuffer, ParserError
 
-        super().__init__(inner, inner.status, _as(headers, "text/event-stream; charset=utf-8"))
+        super().__init__(inner, inner.status, _with_content_type(headers, "text/event-stream; charset=utf-8"))
         self._frames: Any = EventStreamBuffer()
-        self._broken = (ParserError, KeyError, ValueError, struct.error, msgspec.MsgspecError)
-        self._behind = 0
+        self._frame_errors = (ParserError, KeyError, ValueError, struct.error, msgspec.MsgspecError)
+        self._pending_bytes = 0
         self._request_id = find(headers, "request-id")
 
     @property
     def complete(self) -> bool:
-        return self._inner.complete and not self._behind
+        return self._inner.complete and not self._pending_bytes
 
     def iter_body(self, idle_interval: float) -> Iterator[bytes]:
         for piece in self._inner.iter_body(idle_interval):
             if not piece:
                 yield b""
                 continue
-            events, whole = self._events(piece)
+            events, is_readable = self._events(piece)
             if events:
                 yield events
-            if not whole:
+            if not is_readable:
                 raise UpstreamCut
-        if self._behind:
+        if self._pending_bytes:
             raise UpstreamCut
 
     def _events(self, piece: bytes) -> tuple[bytes, bool]:
-        """The events that a piece completes, and whether all of it could be read."""
-        self._behind += len(piece)
-        found: list[bytes] = []
+        """Returns the events that a piece completes, and whether all of it could be read."""
+        self._pending_bytes += len(piece)
+        events: list[bytes] = []
         try:
             self._frames.add_data(piece)
             for frame in self._frames:
-                self._behind -= frame.prelude.total_length
-                found.append(self._event(frame))
-        except self._broken:
-            self._behind = max(1, self._behind)  # a frame that is whole may hold no event
-            return b"".join(found), False
-        return b"".join(found), True
+                self._pending_bytes -= frame.prelude.total_length
+                events.append(self._event(frame))
+        except self._frame_errors:
+            self._pending_bytes = max(1, self._pending_bytes)  # also if the frame is whole but holds no event
+            return b"".join(events), False
+        return b"".join(events), True
 
     def _event(self, frame: Any) -> bytes:
-        told = frame.headers
-        if told.get(":message-type") == "event":
-            return _chunk(frame.payload) if told.get(":event-type") == "chunk" else b""
-        name = str(told.get(":exception-type") or told.get(":error-code") or "").lower()
-        message = str(told.get(":error-message") or "") or _message(frame.payload)
+        headers = frame.headers
+        if headers.get(":message-type") == "event":
+            return _chunk_event(frame.payload) if headers.get(":event-type") == "chunk" else b""
+        name = str(headers.get(":exception-type") or headers.get(":error-code") or "").lower()
+        message = str(headers.get(":error-message") or "") or _message(frame.payload)
         kind = _ERRORS.get(name, (500, "api_error"))[1]
-        return sse.encode("error", _error(kind, message, (("request-id", self._request_id),)))
+        return sse.encode("error", _error_body(kind, message, (("request-id", self._request_id),)))
 
 
 class _Part(msgspec.Struct):
@@ -192,48 +196,50 @@ class _Typed(msgspec.Struct):
     type: str = ""
 
 
-def _chunk(payload: bytes) -> bytes:
-    """One of Anthropic's events; its bytes are the model's own, but for Bedrock's metrics at the end.
-    Raises ValueError, MsgspecError."""
+def _chunk_event(payload: bytes) -> bytes:
+    """Returns one of Anthropic's events with the model's own bytes, except Bedrock's metrics in the last one.
+
+    Raises ValueError, MsgspecError.
+    """
     data = base64.b64decode(msgspec.json.decode(payload, type=_Part).bytes, validate=True)
     if _METRICS_BYTES in data:
         data = _without_metrics(data)
-    if b"\n" in data or b"\r" in data:  # between tokens: a string of JSON holds none
+    if b"\n" in data or b"\r" in data:  # between JSON tokens: a JSON string cannot contain a line break
         data = data.replace(b"\n", b" ").replace(b"\r", b" ")
     try:
         name = msgspec.json.decode(data, type=_Typed).type
     except (msgspec.MsgspecError, UnicodeError):
         name = body.get_string(body.loads(data), "type")
-    return sse.encode(name.translate(_UNSAFE), data)
+    return sse.encode(name.translate(_LINE_BREAKS_TO_SPACES), data)
 
 
 def _without_metrics(data: bytes) -> bytes:
     try:
-        found = body.members(data)
+        members = body.split_members(data)
     except InvalidBody:
         return data
-    return data if found.pop(_METRICS, None) is None else body.join_members(found)
+    return data if members.pop(_METRICS, None) is None else body.join_members(members)
 
 
-def _as(headers: HeaderList, kind: str) -> HeaderList:
-    changed = ("content-type", "content-length", "content-encoding")
+def _with_content_type(headers: HeaderList, content_type: str) -> HeaderList:
+    replaced = ("content-type", "content-length", "content-encoding")
     return (
-        ("Content-Type", kind),
-        *((name, value) for name, value in headers if name.lower() not in changed),
+        ("Content-Type", content_type),
+        *((name, value) for name, value in headers if name.lower() not in replaced),
     )
 
 
-def _message(found: bytes) -> str:
-    told = body.loads(found)
-    said = body.get_string(told, "message") or body.get_string(told, "Message")
-    return said or "the AI provider gave no reason"
+def _message(data: bytes) -> str:
+    error = body.loads(data)
+    message = body.get_string(error, "message") or body.get_string(error, "Message")
+    return message or "the AI provider gave no reason"
 
 
-def _error(kind: str, message: str, headers: HeaderList) -> bytes:
-    told: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": message}}
+def _error_body(kind: str, message: str, headers: HeaderList) -> bytes:
+    error: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": message}}
     id = find(headers, "request-id")
-    return body.dumps({**told, "request_id": id} if id else told)
+    return body.dumps({**error, "request_id": id} if id else error)
 
 
-def _count(found: bytes) -> bytes:
-    return body.dumps({"input_tokens": body.get_count(body.loads(found), "inputTokens")})
+def _count_body(data: bytes) -> bytes:
+    return body.dumps({"input_tokens": body.get_count(body.loads(data), "inputTokens")})
