@@ -14,6 +14,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+# A shell that starts the tests in the background has SIGINT ignored, and servers started here would not hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/api/v2/aibridge"
 PATIENCE = 20.0
