@@ -109,18 +109,6 @@ def toolbridge(shared_toolbridge: Server, upstream: Upstream, docs: ScriptedMcp)
 Start = Callable[..., Server]
 
 
-TWO_KEYS = ("sk-ant-first-0123456789", "sk-ant-second-0123456789")
-
-
-@pytest.fixture
-def toolbridge_of_two_keys(start: Start, upstream: Upstream, docs: ScriptedMcp) -> Server:
-    """As `toolbridge`, of its own, where one key can rest."""
-    keys = [{"value": key} for key in TWO_KEYS]
-    provider = {"type": "anthropic", "base_url": upstream.url, "keys": keys}
-    server = start(providers=[provider], mcp_servers=[{"name": "docs", "url": docs.url}])
-    return server.wait_ready("/readyz")
-
-
 @pytest.fixture
 def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
     """Starts servers of a test's own; they are ended with it."""

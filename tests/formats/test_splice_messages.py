@@ -206,6 +206,28 @@ def test_unusual_layouts_are_read_too() -> None:
     assert [block["name"] for block in built["content"]] == ["Bash"]
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b': "content_block_start"\n\n',
+        b'event: content_block_start\ndata: {"type":"content_block_start","index":0,\n\n',
+        b'event: content_block_start\ndata: {"type":"content_block_start","index":[],"content_block":7}\n\n',
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":null,"delta":"x"}\n\n',
+    ],
+)
+def test_what_is_no_event_does_not_spoil_the_next_request(noise: bytes) -> None:
+    plain = claude.stream(message("msg_1", use("toolu_1", ADD.id, a=1), stop="tool_use"))
+    cut = plain.index(b"event: content_block_start")
+    offer = offered()
+    fold = MESSAGES.splice(offer, MESSAGES.read(offer.body))
+    fold.feed(plain[:cut] + noise + plain[cut:])
+    fold.end()
+    assert fold.awaits_tools
+    (call,) = fold.turn().tool_calls[-1:]
+    body = json.loads(fold.follow_up([(call, ToolResult())]))
+    assert body["messages"][1]["content"] == [use("toolu_1", ADD.id, a=1)]
+
+
 def test_an_error_in_the_stream_ends_it() -> None:
     plain = claude.stream(message("msg_1", MINE, stop="tool_use"))
     error = (
