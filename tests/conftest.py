@@ -15,7 +15,7 @@ from aibridge_flask.records import database as databases
 from tests.support import bedrock
 from tests.support.mcp import ScriptedMcp
 from tests.support.postgres import Postgres
-from tests.support.server import KEEPALIVE, PREFIX, Server
+from tests.support.server import KEEPALIVE_SECONDS, PREFIX, Server
 from tests.support.upstream import Upstream
 
 
@@ -53,7 +53,7 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
         "providers": providers(shared_upstream.url),
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
     }
     server = Server(tmp_path_factory.mktemp("server"), settings)
@@ -88,7 +88,7 @@ def shared_toolbridge(
 ) -> Iterator[Server]:
     settings = {
         "providers": [*providers(shared_upstream.url), bedrock.settings(shared_upstream.url)],
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
         "mcp": {"max_rounds": 3},
         "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],

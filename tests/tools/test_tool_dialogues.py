@@ -31,7 +31,7 @@ from tests.support.tool_dialects import (
     ToolDialect,
     newest_record,
 )
-from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 from tests.tools.conftest import StartBridge
 
 FAILURE = "the MCP server answered with status 500"
@@ -51,10 +51,10 @@ def test_a_tool_is_run_and_the_client_sees_one_answer(
         output_tokens=11,
     )
     assert view == api.view_of(seen)
-    first, second = (json.loads(heard.body) for heard in upstream.heard)
+    first, second = (json.loads(received.body) for received in upstream.requests)
     assert api.tool_names(first) == [ADD]
     assert second == api.follow_up(first, CALLS, [("call_1", "3")])
-    (call,) = docs.asked("tools/call")
+    (call,) = docs.requests("tools/call")
     assert message(call)["params"] == {"name": "add", "arguments": {"a": 1, "b": 2}}
 
 
@@ -65,7 +65,7 @@ def test_an_answer_that_holds_the_call_alone_adds_no_text(
     view = api.view(api.use_package(toolbridge.url, streaming))
     seen = Answer(view.id, text="It is 3.", input_tokens=30, cached_tokens=4, output_tokens=11)
     assert replace(view, thoughts="") == api.view_of(seen)
-    first, second = (json.loads(heard.body) for heard in upstream.heard)
+    first, second = (json.loads(received.body) for received in upstream.requests)
     assert second == api.follow_up(first, CALLS_QUIETLY, [("call_1", "3")])
 
 
@@ -83,9 +83,9 @@ def test_each_call_and_each_turn_is_recorded(
     again = Call("call_9", ADD, '{"a":3}')
     last = Answer("answer_3", (CLIENT_CALL,), "6", "aha")
     api.enqueue(upstream, streaming, CALLS, Answer("answer_2", (again,)), last)
-    docs.say("tools/call", answer(500, b"no"))
+    docs.enqueue("tools/call", http_response(500, b"no"))
     headers = {"Authorization": COPILOT_TOKEN} if route == "copilot_path" else {}
-    status, body, whole, id = toolbridge.asked(getattr(api, route), api.request(streaming), **headers)
+    status, body, whole, id = toolbridge.post(getattr(api, route), api.request(streaming), **headers)
     assert (status, whole) == (200, True)
     assert api.read(body, streaming).calls == api.view_of(last).calls
     record = toolbridge.record(id)
@@ -108,8 +108,8 @@ def test_each_call_and_each_turn_is_recorded(
     prompts = [(prompt["provider_response_id"], prompt["prompt"]) for prompt in record["user_prompts"]]
     assert prompts == [("answer_1", PROMPT)]
     assert (record["error_type"], record["wire_exact"], record["status_code"]) == ("", False, 200)
-    assert api.tool_results(json.loads(upstream.heard[1].body)) == [("call_1", f"Error: {FAILURE}")]
-    assert api.tool_results(json.loads(upstream.heard[2].body))[1:] == [("call_9", "3")]
+    assert api.tool_results(json.loads(upstream.requests[1].body)) == [("call_1", f"Error: {FAILURE}")]
+    assert api.tool_results(json.loads(upstream.requests[2].body))[1:] == [("call_9", "3")]
 
 
 @pytest.mark.parametrize("before", [(), (CALLS,)], ids=["first", "later"])
@@ -131,7 +131,7 @@ def test_a_turn_with_calls_of_the_clients_own_is_finished_for_it(
     clients = api.view_of(Answer("answer_2", (CLIENT_CALL,)))
     assert (view.calls, view.finish) == (clients.calls, clients.finish)
     assert "bmcp_" not in json.dumps(message)
-    assert len(docs.asked("tools/call")) == len(before)
+    assert len(docs.requests("tools/call")) == len(before)
     record = newest_record(toolbridge)
     outcomes = {"call_1": ("add", "not run: mixed with client tool calls"), "call_2": ("grep", "")}
     uses = [(use["tool"], use["invocation_error"]) for use in record["tool_usages"]]
@@ -143,11 +143,11 @@ def test_a_call_that_was_cut_is_not_run(
 ) -> None:
     cut = Answer("answer_1", (OFFERED_CALL,), "So", is_cut=True)
     api.enqueue(upstream, streaming, cut)
-    _, body, whole, id = toolbridge.asked(api.path, api.request(streaming))
+    _, body, whole, id = toolbridge.post(api.path, api.request(streaming))
     assert whole
     assert b"bmcp_" not in body
     assert api.read(body, streaming) == api.view_of(replace(cut, calls=()))
-    assert docs.asked("tools/call") == []
+    assert docs.requests("tools/call") == []
     (use,) = toolbridge.record(id)["tool_usages"]
     assert use["invocation_error"] == "not run: the answer ended before"
 
@@ -158,7 +158,7 @@ def test_text_is_passed_on_while_the_turn_runs(
     go = threading.Event()
     data = api.stream(CALLS)
     cut = data.index(b"\n\n", data.index(b'"Let')) + 2
-    upstream.say(stream_head(), chunk(data[:cut]), go, chunk(data[cut:]), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(data[:cut]), go, chunk(data[cut:]), LAST_CHUNK)
     api.enqueue(upstream, True, ENDS)
     client = toolbridge.connect()
     client.send("POST", api.path, api.request(True))
@@ -183,8 +183,8 @@ def test_calls_of_one_turn_run_in_parallel(
     docs.on["tools/call"] += [meet, meet]
     calls = (Call("call_a", ADD, '{"n": 0}'), Call("call_b", ADD, '{"n": 1}'))
     api.enqueue(upstream, streaming, Answer("answer_1", calls), ENDS)
-    assert toolbridge.asked(api.path, api.request(streaming))[2]
-    assert api.tool_results(json.loads(upstream.heard[1].body)) == [("call_a", "0"), ("call_b", "1")]
+    assert toolbridge.post(api.path, api.request(streaming))[2]
+    assert api.tool_results(json.loads(upstream.requests[1].body)) == [("call_a", "0"), ("call_b", "1")]
 
 
 @pytest.mark.parametrize("waits_for", ["tool", "answer"])
@@ -196,7 +196,7 @@ def test_pings_fill_the_silence(
     before_result, before_answer = ([go], []) if waits_for == "tool" else ([], [go])
     docs.on["tools/call"].append(lambda request: iter([*before_result, result(request, {"content": []})]))
     api.enqueue(upstream, True, CALLS)
-    upstream.say(*before_answer, *api.steps(ENDS, True))
+    upstream.enqueue(*before_answer, *api.steps(ENDS, True))
     client = toolbridge.connect()
     client.send("POST", api.path, api.request(True))
     client.head()
@@ -221,8 +221,8 @@ def test_a_body_stays_as_it_is_if_no_tools_are_offered(
 ) -> None:
     body = api.request(True, **changes)
     api.enqueue(upstream, True, CALLS)
-    assert toolbridge.asked(api.path, body)[:3] == (200, api.stream(CALLS), True)
-    assert upstream.heard[0].body == body
+    assert toolbridge.post(api.path, body)[:3] == (200, api.stream(CALLS), True)
+    assert upstream.requests[0].body == body
     record = newest_record(toolbridge)
     assert record["wire_exact"] is True
 
@@ -238,23 +238,23 @@ def test_a_provider_may_offer_none(
     }
     server = start_toolbridge(providers=[provider])
     api.enqueue(upstream, True, CALLS)
-    assert server.asked(api.path, api.request(True))[1] == api.stream(CALLS)
-    assert upstream.heard[0].body == api.request(True)
+    assert server.post(api.path, api.request(True))[1] == api.stream(CALLS)
+    assert upstream.requests[0].body == api.request(True)
 
 
 def test_compressed_bodies_and_answers_are_passed_on_decoded(
     api: ToolDialect, toolbridge: Server, upstream: Upstream, streaming: bool
 ) -> None:
-    for one in (CALLS, ENDS):
-        upstream.say(*api.compressed_steps(one, streaming))
+    for model_answer in (CALLS, ENDS):
+        upstream.enqueue(*api.compressed_steps(model_answer, streaming))
     client = toolbridge.connect()
     client.send("POST", api.path, gzip.compress(api.request(streaming)), Content_Encoding="gzip")
     status, headers = client.head()
     body, whole = client.body(headers)
     assert (status, whole, "content-encoding" in headers) == (200, True, False)
     assert api.read(body, streaming).text == WHOLE_TEXT
-    assert [heard.header("content-encoding") for heard in upstream.heard] == [None, None]
-    assert api.prompt(json.loads(upstream.heard[1].body)) == PROMPT
+    assert [received.header("content-encoding") for received in upstream.requests] == [None, None]
+    assert api.prompt(json.loads(upstream.requests[1].body)) == PROMPT
 
 
 def test_calls_are_counted(
@@ -266,7 +266,7 @@ def test_calls_are_counted(
     client_tool, client_calls = {**labels, "name": "grep"}, "non_injected_tool_selections_total"
     before = scrape(toolbridge)
     api.enqueue(upstream, True, CALLS, ENDS, Answer("answer_3", (OFFERED_CALL, CLIENT_CALL)))
-    ids = [toolbridge.asked(api.path, api.request(True))[3] for _ in range(2)]
+    ids = [toolbridge.post(api.path, api.request(True))[3] for _ in range(2)]
     for id in ids:
         toolbridge.record(id)
     after = scrape(toolbridge)

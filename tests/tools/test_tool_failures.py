@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.mcp import ScriptedMcp
 from tests.support.mcp import message as mcp_message
-from tests.support.server import PATIENCE, Server
+from tests.support.server import TIMEOUT_SECONDS, Server
 from tests.support.tool_dialects import (
     ADD,
     CALLS,
@@ -20,7 +20,17 @@ from tests.support.tool_dialects import (
     ToolDialect,
     outcomes,
 )
-from tests.support.upstream import CLOSE, GONE, RESET, Step, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import (
+    CLOSE,
+    RESET,
+    WAIT_FOR_CLOSE,
+    Step,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 from tests.tools.conftest import KEYS
 
 BROKE_OFF = "the AI provider's answer broke off"
@@ -40,15 +50,15 @@ def test_the_number_of_rounds_is_limited(
     first: Answer,
 ) -> None:
     api.enqueue(upstream, streaming, first, CALLS_QUIETLY, CALLS_QUIETLY)
-    status, body, whole, id = toolbridge.asked(api.path, api.request(streaming))
+    status, body, whole, id = toolbridge.post(api.path, api.request(streaming))
     assert (status, whole) == ((200, False) if streaming else (502, True))
     message = "tool_rounds_exceeded: the model still asks for tools after 3 rounds"
     error = api.error("api_error", "tool_rounds_exceeded", message, streaming)
     assert api.read_error(body, streaming) == error
     assert ADD.encode() not in body
     assert b"[DONE]" not in body
-    assert len(upstream.heard) == 3
-    assert len(docs.asked("tools/call")) == 2
+    assert len(upstream.requests) == 3
+    assert len(docs.requests("tools/call")) == 2
     record = toolbridge.record(id)
     assert record["error_type"] == "server_error"
     assert len(record["token_usages"]) == 3
@@ -77,8 +87,8 @@ def test_a_later_refusal_is_passed_on(
 ) -> None:
     refusal = api.error_body(type, code, message)
     api.enqueue(upstream, streaming, first)
-    upstream.say(answer(status, refusal, "retry-after: 3", "request-id: req_1"))
-    status_sent, body, whole, id = toolbridge.asked(api.path, api.request(streaming))
+    upstream.enqueue(http_response(status, refusal, "retry-after: 3", "request-id: req_1"))
+    status_sent, body, whole, id = toolbridge.post(api.path, api.request(streaming))
     if streaming:
         assert (status_sent, whole) == (200, False)
         assert api.read_error(body, streaming) == api.error(type, code, message, streaming)
@@ -99,8 +109,8 @@ def test_a_later_answer_that_breaks_off_is_not_whole(
     api: ToolDialect, toolbridge: Server, upstream: Upstream, first: Answer, cut: bytes
 ) -> None:
     api.enqueue(upstream, True, first)
-    upstream.say(stream_head(), chunk(api.stream_before(ENDS, cut)), CLOSE)
-    status, body, whole, id = toolbridge.asked(api.path, api.request(True))
+    upstream.enqueue(stream_head(), chunk(api.stream_before(ENDS, cut)), CLOSE)
+    status, body, whole, id = toolbridge.post(api.path, api.request(True))
     assert (status, whole) == (200, False)
     assert api.read_error(body, True)["message"] == BROKE_OFF
     assert toolbridge.record(id)["error_type"] == "server_error"
@@ -109,11 +119,11 @@ def test_a_later_answer_that_breaks_off_is_not_whole(
 def test_an_upstream_that_does_not_end_its_stream_is_closed(
     api: ToolDialect, toolbridge: Server, upstream: Upstream
 ) -> None:
-    upstream.say(stream_head(), chunk(api.stream(CALLS)), GONE)
+    upstream.enqueue(stream_head(), chunk(api.stream(CALLS)), WAIT_FOR_CLOSE)
     api.enqueue(upstream, True, ENDS)
-    status, body, whole, id = toolbridge.asked(api.path, api.request(True))
+    status, body, whole, id = toolbridge.post(api.path, api.request(True))
     assert (status, whole, api.has_last_event(body)) == (200, True, True)
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     assert toolbridge.record(id)["error_type"] == ""
 
 
@@ -122,18 +132,18 @@ def later_answers(api: ToolDialect) -> list[tuple[str, bool, list[Step], str]]:
     stream, whole, coding = api.stream(ENDS), api.whole(ENDS), "Content-Encoding: gzip"
     location = "Location: http://127.0.0.1:1/"
     return [
-        ("redirect", True, [answer(302, b"", location)], "the AI provider answered with status 302"),
-        ("HTML", True, [answer(502, b"<html>" * 999_999, kind="text/html")], "the AI provider answered with status 502"),
-        ("JSON for a stream", True, [answer(200, whole)], BROKE_OFF),
-        ("stream for JSON", False, streamed(stream), BROKE_OFF),
+        ("redirect", True, [http_response(302, b"", location)], "the AI provider answered with status 302"),
+        ("HTML", True, [http_response(502, b"<html>" * 999_999, kind="text/html")], "the AI provider answered with status 502"),
+        ("JSON for a stream", True, [http_response(200, whole)], BROKE_OFF),
+        ("stream for JSON", False, event_stream(stream), BROKE_OFF),
         ("upgrade", True, [b"HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"], UNREACHABLE),
         ("no HTTP", False, [b"no HTTP\r\n\r\n", CLOSE], UNREACHABLE),
-        ("empty", True, [answer(200, b"")], BROKE_OFF),
-        ("damaged gzip", True, streamed(b"xx" + gzip.compress(stream), 9, coding), BROKE_OFF),
-        ("gzip stream", True, streamed(gzip.compress(stream), 9, coding), ""),
-        ("gzip", False, [answer(200, gzip.compress(whole), coding)], ""),
-        ("early hints", True, [b"HTTP/1.1 103 X\r\nLink: x\r\n\r\n", *streamed(stream)], ""),
-        ("ping after the end", True, streamed(stream + api.keepalive), ""),
+        ("empty", True, [http_response(200, b"")], BROKE_OFF),
+        ("damaged gzip", True, event_stream(b"xx" + gzip.compress(stream), 9, coding), BROKE_OFF),
+        ("gzip stream", True, event_stream(gzip.compress(stream), 9, coding), ""),
+        ("gzip", False, [http_response(200, gzip.compress(whole), coding)], ""),
+        ("early hints", True, [b"HTTP/1.1 103 X\r\nLink: x\r\n\r\n", *event_stream(stream)], ""),
+        ("ping after the end", True, event_stream(stream + api.keepalive), ""),
     ]  # fmt: skip
 
 
@@ -152,8 +162,8 @@ def test_a_later_answer_of_another_kind(
     message: str,
 ) -> None:
     api.enqueue(upstream, streaming, CALLS)
-    upstream.say(*steps)
-    status, body, whole, id = toolbridge.asked(api.path, api.request(streaming))
+    upstream.enqueue(*steps)
+    status, body, whole, id = toolbridge.post(api.path, api.request(streaming))
     record = toolbridge.record(id)
     if message:
         error = api.read_error(body, streaming)
@@ -207,13 +217,13 @@ def test_odd_arguments_spoil_neither_the_call_nor_the_next_request(
     runs: bool,
 ) -> None:
     """`value` is what a format without texts for arguments sends back."""
-    upstream.say(*streamed(api.stream_of_call(pieces)))
+    upstream.enqueue(*event_stream(api.stream_of_call(pieces)))
     api.enqueue(upstream, True, ENDS)
-    status, body, whole, _ = toolbridge.asked(api.path, api.request(True))
+    status, body, whole, _ = toolbridge.post(api.path, api.request(True))
     assert (status, whole, api.has_last_event(body)) == (200, True, True)
-    request = json.loads(upstream.heard[1].body, parse_constant=pytest.fail)
+    request = json.loads(upstream.requests[1].body, parse_constant=pytest.fail)
     assert api.sent_arguments(request) == api.arguments_to_send(pieces, value)
-    arguments = [mcp_message(heard)["params"]["arguments"] for heard in docs.asked("tools/call")]
+    arguments = [mcp_message(received)["params"]["arguments"] for received in docs.requests("tools/call")]
     assert arguments == ([value] if runs else [])
     text = "3" if runs else "Error: the tool's input is not a JSON object"
     assert api.tool_results(request) == [("call_1", text)]
@@ -224,11 +234,11 @@ def test_a_connection_that_died_while_the_tool_ran_is_replaced(
     api: ToolDialect, toolbridge: Server, upstream: Upstream, docs: ScriptedMcp, step: Step
 ) -> None:
     api.enqueue(upstream, True, CALLS)
-    upstream.say(step)
+    upstream.enqueue(step)
     api.enqueue(upstream, True, ENDS)
-    assert toolbridge.asked(api.path, api.request(True))[2]
-    assert len(docs.asked("tools/call")) == 1
-    assert upstream.heard[1].body == upstream.heard[2].body
+    assert toolbridge.post(api.path, api.request(True))[2]
+    assert len(docs.requests("tools/call")) == 1
+    assert upstream.requests[1].body == upstream.requests[2].body
 
 
 # Keys
@@ -239,12 +249,12 @@ def test_a_key_that_cools_down_does_not_end_the_dialogue(
 ) -> None:
     server = toolbridge_of_two_keys
     api.enqueue(upstream, streaming, CALLS)
-    upstream.say(answer(429, b"{}"))
+    upstream.enqueue(http_response(429, b"{}"))
     api.enqueue(upstream, streaming, ENDS)
-    status, body, whole, id = server.asked(api.path, api.request(streaming))
+    status, body, whole, id = server.post(api.path, api.request(streaming))
     assert (status, whole) == (200, True)
     assert api.read(body, streaming).text.endswith("It is 3.")
-    sent = [heard.header(api.key_header) for heard in upstream.heard]
+    sent = [received.header(api.key_header) for received in upstream.requests]
     assert sent == [api.key_prefix + key for key in (KEYS[0], KEYS[0], KEYS[1])]
     assert server.record(id)["credential_hint"] == "sk-s...6789"
 
@@ -254,9 +264,9 @@ def test_keys_that_cool_down_for_no_time_were_rate_limited(
 ) -> None:
     server = toolbridge_of_two_keys
     api.enqueue(upstream, streaming, CALLS)
-    upstream.say(answer(429, b"{}", "Retry-After: 0"))
-    upstream.say(answer(429, b"{}", "Retry-After: 0"))
-    status, body, _, id = server.asked(api.path, api.request(streaming))
+    upstream.enqueue(http_response(429, b"{}", "Retry-After: 0"))
+    upstream.enqueue(http_response(429, b"{}", "Retry-After: 0"))
+    status, body, _, id = server.post(api.path, api.request(streaming))
     message = "all configured keys are rate-limited (retry after 1s)"
     error = api.error("rate_limit_error", "rate_limit_exceeded", message, streaming)
     assert api.read_error(body, streaming) == error
@@ -271,11 +281,11 @@ def test_a_key_in_an_upstreams_error_is_not_recorded(
     message = f"{api.central_key} may not"
     if is_later:
         api.enqueue(upstream, True, CALLS)
-        upstream.say(answer(403, api.error_body("permission_error", "permission_error", message)))
+        upstream.enqueue(http_response(403, api.error_body("permission_error", "permission_error", message)))
     else:
         begun = api.stream_without_end(CALLS)
-        upstream.say(*streamed(begun + api.error_event("permission_error", message)))
-    _, body, _, id = toolbridge.asked(api.path, api.request(True))
+        upstream.enqueue(*event_stream(begun + api.error_event("permission_error", message)))
+    _, body, _, id = toolbridge.post(api.path, api.request(True))
     record = toolbridge.record(id)
     masked = f"{api.central_key[:4]}...6789 may not"
     assert record["error_message"] == masked

@@ -23,7 +23,7 @@ from tests.support.tool_dialects import (
     ToolDialect,
     outcomes,
 )
-from tests.support.upstream import GONE, Upstream, answer
+from tests.support.upstream import WAIT_FOR_CLOSE, Upstream, http_response
 from tests.tools.conftest import StartBridge
 
 CANARY = "mcp-canary-0123456789"
@@ -36,7 +36,7 @@ def nested(depth: int) -> str:
 def raw_result(json_text: str) -> Callable[[dict[str, Any]], list[bytes]]:
     """A result byte for byte."""
     return lambda request: [
-        answer(200, b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (request["id"], json_text.encode()))
+        http_response(200, b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (request["id"], json_text.encode()))
     ]
 
 
@@ -67,8 +67,8 @@ def test_an_odd_result_reaches_the_model(
 ) -> None:
     docs.on["tools/call"].append(raw_result(json_text))
     api.enqueue(upstream, streaming, CALLS, ENDS)
-    assert toolbridge.asked(api.path, api.request(streaming))[::2] == (200, True)
-    assert api.tool_results(json.loads(upstream.heard[1].body)) == [("call_1", text)]
+    assert toolbridge.post(api.path, api.request(streaming))[::2] == (200, True)
+    assert api.tool_results(json.loads(upstream.requests[1].body)) == [("call_1", text)]
 
 
 def test_a_very_deep_schema_does_not_spoil_every_request(
@@ -80,7 +80,7 @@ def test_a_very_deep_schema_does_not_spoil_every_request(
         mcp.on["tools/list"].append(raw_result(tools))
         server = start(mcp_servers=[{"name": "docs", "url": mcp.url}]).wait_ready("/readyz")
         api.enqueue(upstream, True, ENDS)
-        assert server.asked(api.path, api.request(True))[::2] == (200, True)
+        assert server.post(api.path, api.request(True))[::2] == (200, True)
 
 
 def test_secrets_in_a_tools_failure_are_masked(
@@ -92,12 +92,14 @@ def test_secrets_in_a_tools_failure_are_masked(
     def refuse(status: int) -> Callable[[dict[str, Any]], list[bytes]]:
         error = {"code": 1, "message": f"no {CANARY}"}
         return lambda request: [
-            answer(status, json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode())
+            http_response(
+                status, json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode()
+            )
         ]
 
     docs.on["tools/call"] += [refuse(200), refuse(401)]
     api.enqueue(upstream, True, CALLS, CALLS, ENDS)
-    _, body, whole, id = server.asked(api.path, api.request(True))
+    _, body, whole, id = server.post(api.path, api.request(True))
     assert whole
     record = server.record(id)
     assert [error for _, error in outcomes(record)] == [
@@ -108,7 +110,7 @@ def test_secrets_in_a_tools_failure_are_masked(
         body,
         json.dumps(record).encode(),
         server.log.read_bytes(),
-        *(heard.body for heard in upstream.heard),
+        *(received.body for received in upstream.requests),
     ]
     assert not [output for output in outputs if CANARY.encode() in output]
 
@@ -118,12 +120,13 @@ def test_each_call_is_recorded_once_with_its_outcome(
 ) -> None:
     server = start_toolbridge(mcp={"tool_timeout": 0.5}, logs={"records": True})
     docs.on["tools/call"] += [
-        lambda request: [GONE] if request["params"]["arguments"] else [answer(500, b"")] for _ in range(2)
+        lambda request: [WAIT_FOR_CLOSE] if request["params"]["arguments"] else [http_response(500, b"")]
+        for _ in range(2)
     ]
     calls = (Call("call_a", ADD, '{"n":1}'), Call("call_b", ADD))
     answers = (Answer("answer_1", calls), Answer("answer_2", (OFFERED_CALL, CLIENT_CALL)))
     api.enqueue(upstream, True, *answers)
-    id = server.asked(api.path, api.request(True))[3]
+    id = server.post(api.path, api.request(True))[3]
     expected = [
         ("call_a", "the MCP server did not answer in time"),
         ("call_b", "the MCP server answered with status 500"),

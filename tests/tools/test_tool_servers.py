@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Start, providers
 from tests.support.mcp import ScriptedMcp, result
-from tests.support.server import KEEPALIVE, PATIENCE, Client, Server, until
+from tests.support.server import KEEPALIVE_SECONDS, TIMEOUT_SECONDS, Client, Server, wait_until
 from tests.support.tool_dialects import (
     ADD,
     CALLS,
@@ -28,7 +28,7 @@ from tests.support.tool_dialects import (
     newest_record,
     outcomes,
 )
-from tests.support.upstream import GONE, Heard, Step, Upstream, answer
+from tests.support.upstream import WAIT_FOR_CLOSE, ReceivedRequest, Step, Upstream, http_response
 from tests.tools.conftest import StartBridge
 
 
@@ -42,7 +42,7 @@ def shared_server_of_kind(
     kind: str = request.param
     settings = {
         "providers": providers(shared_upstream.url),
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
         "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],
     }
@@ -67,7 +67,7 @@ def test_a_dialogue_runs_on_every_server(
     api: ToolDialect, server: Server, upstream: Upstream, streaming: bool
 ) -> None:
     api.enqueue(upstream, streaming, CALLS, ENDS)
-    status, body, whole, id = server.asked(api.path, api.request(streaming))
+    status, body, whole, id = server.post(api.path, api.request(streaming))
     assert (status, whole) == (200, True)
     assert api.read(body, streaming).text.endswith("It is 3.")
     assert len(server.record(id)["token_usages"]) == 2
@@ -78,13 +78,13 @@ def test_a_client_that_leaves_stops_the_tool_in_threads_too(
     api: ToolDialect, server: Server, upstream: Upstream, docs: ScriptedMcp
 ) -> None:
     """waitress lends no socket: there the next ping finds out."""
-    docs.say("tools/call", GONE)
+    docs.enqueue("tools/call", WAIT_FOR_CLOSE)
     api.enqueue(upstream, True, CALLS)
     client = server.connect()
     client.send("POST", api.path, api.request(True))
-    until(lambda: bool(docs.asked("tools/call")))
+    wait_until(lambda: bool(docs.requests("tools/call")))
     client.close()
-    until(lambda: bool(docs.asked("notifications/cancelled")))
+    wait_until(lambda: bool(docs.requests("notifications/cancelled")))
 
 
 PRICE = {"input": 5.0, "output": 25.0}
@@ -99,7 +99,7 @@ def test_a_worker_that_ends_while_a_tool_runs(
     docs: ScriptedMcp,
     sign: signal.Signals,
 ) -> None:
-    server = start_toolbridge(keepalive_interval=KEEPALIVE, prices={api.model: PRICE})
+    server = start_toolbridge(keepalive_interval=KEEPALIVE_SECONDS, prices={api.model: PRICE})
     go, (worker,) = threading.Event(), server.workers()
     docs.on["tools/call"].append(lambda request: iter([go, result(request, {"content": []})]))
     api.enqueue(upstream, True, CALLS, ENDS)
@@ -111,15 +111,15 @@ def test_a_worker_that_ends_while_a_tool_runs(
         received += client.chunk()
     os.kill(worker if sign == signal.SIGKILL else server.process.pid, sign)
     if sign == signal.SIGHUP:
-        until(lambda: set(server.workers()) - {worker} != set())
+        wait_until(lambda: set(server.workers()) - {worker} != set())
     go.set()
     rest, whole = client.chunks()
     is_killed = sign == signal.SIGKILL
     assert (whole, api.has_last_event(received + rest)) == (not is_killed, not is_killed)
     if sign == signal.SIGTERM:
-        assert server.process.wait(PATIENCE) == 0
+        assert server.process.wait(TIMEOUT_SECONDS) == 0
     else:
-        until(lambda: bool(newest_record(server)["ended_at"]))
+        wait_until(lambda: bool(newest_record(server)["ended_at"]))
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         ends = database.execute("SELECT error_type, cost_micros FROM interceptions").fetchall()
         counts = [
@@ -136,11 +136,11 @@ def test_a_database_that_is_away_while_a_tool_runs_delays_nobody(
 ) -> None:
     server = start_toolbridge(prices={api.model: PRICE})
     go = threading.Event()
-    docs.on["tools/call"].append(lambda request: iter([go, answer(500, b"")]))
+    docs.on["tools/call"].append(lambda request: iter([go, http_response(500, b"")]))
     api.enqueue(upstream, True, CALLS, ENDS)
     client = server.connect()
     client.send("POST", api.path, api.request(True))
-    until(lambda: bool(docs.asked("tools/call")))
+    wait_until(lambda: bool(docs.requests("tools/call")))
     with contextlib.closing(sqlite3.connect(server.folder / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
         go.set()
@@ -159,17 +159,17 @@ class NumberedClients:
     """
 
     def __init__(self, port: int, docs: ScriptedMcp) -> None:
-        self._port, self._plain = port, docs._plain
+        self._port, self._default_answer = port, docs.default_answer
 
     def answer_tool(self, name: str, request: dict[str, Any]) -> bytes:
         if name != "tools/call":
-            return self._plain(name, request)
+            return self._default_answer(name, request)
         number = request["params"]["arguments"]["n"]
         return result(request, {"content": [{"type": "text", "text": f"r{number}"}]})
 
-    def answer_model(self, heard: Heard) -> list[Step]:
-        request = json.loads(heard.body)
-        api = next(api for api in DIALECTS if api.path.endswith(heard.target))
+    def answer_model(self, received: ReceivedRequest) -> list[Step]:
+        request = json.loads(received.body)
+        api = next(api for api in DIALECTS if api.path.endswith(received.target))
         number = int(api.prompt(request))
         results = [text for _, text in api.tool_results(request)]
         assert results == [f"r{number}"] * len(results)
@@ -195,7 +195,7 @@ def test_many_at_once_do_not_mix(start: Start, upstream: Upstream, docs: Scripte
     server = start(*threads, kind=kind, mcp_servers=[{"name": "docs", "url": docs.url}])
     server.wait_ready("/readyz")
     clients = NumberedClients(server.port, docs)
-    docs._plain, upstream.handler = clients.answer_tool, clients.answer_model
+    docs.default_answer, upstream.handler = clients.answer_tool, clients.answer_model
     with ThreadPoolExecutor(50) as pool:
         ids = list(pool.map(clients.ask, range(100)))
     records = {record["id"]: record for record in server.get("/interceptions?limit=1000")["results"]}

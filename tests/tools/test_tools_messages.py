@@ -11,7 +11,7 @@ from tests.support.claude import message, text, thought, use
 from tests.support.server import Server
 from tests.support.sse import read_events
 from tests.support.tool_dialects import ADD, CALLS, ENDS, MESSAGES, Answer
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import Upstream, event_stream, http_response
 
 OFFERED_USE = use("toolu_1", ADD, a=1, b=2)
 CLIENT_USE = use("toolu_2", "Bash", command="ls")
@@ -20,8 +20,8 @@ ENDS_TURN = message("msg_2", text("It is 3."))
 
 
 def enqueue(upstream: Upstream, streaming: bool, *messages: dict[str, Any]) -> None:
-    for one in messages:
-        upstream.say(*claude.step(one, streaming, 11))
+    for answer in messages:
+        upstream.enqueue(*claude.steps(answer, streaming, 11))
 
 
 def test_blocks_of_all_rounds_stay_apart(toolbridge: Server, upstream: Upstream, streaming: bool) -> None:
@@ -32,7 +32,7 @@ def test_blocks_of_all_rounds_stay_apart(toolbridge: Server, upstream: Upstream,
     assert seen["content"][0]["signature"] == "c2ln"
     assert [block["text"] for block in seen["content"][1:]] == ["Let me add.", "It is 3."]
     assert (seen["usage"]["input_tokens"], seen["usage"]["output_tokens"]) == (20, 10)
-    sent, follow_up = (json.loads(heard.body) for heard in upstream.heard)
+    sent, follow_up = (json.loads(received.body) for received in upstream.requests)
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("3")]}
     turns = [{"role": "assistant", "content": CALLS_TOOL["content"]}, {"role": "user", "content": [result]}]
     assert follow_up == {**sent, "messages": [*sent["messages"], *turns]}
@@ -40,19 +40,19 @@ def test_blocks_of_all_rounds_stay_apart(toolbridge: Server, upstream: Upstream,
 
 def test_tokens_are_counted_without_the_tools(toolbridge: Server, upstream: Upstream) -> None:
     body = MESSAGES.request(True)
-    upstream.say(*MESSAGES.steps(ENDS, True))
+    upstream.enqueue(*MESSAGES.steps(ENDS, True))
     client = toolbridge.connect()
     client.send("POST", f"{MESSAGES.path}/count_tokens", body)
     assert client.head()[0] == 200
     assert client.chunks() == (MESSAGES.stream(ENDS), True)
-    assert upstream.heard[0].body == body
+    assert upstream.requests[0].body == body
 
 
 def test_the_cost_is_that_of_all_turns(toolbridge: Server, upstream: Upstream, streaming: bool) -> None:
     again = message("msg_2", use("toolu_9", ADD, a=3), stop="tool_use")
     last = message("msg_3", text("6"), CLIENT_USE, stop="tool_use")
     enqueue(upstream, streaming, CALLS_TOOL, again, last)
-    id = toolbridge.asked(MESSAGES.path, MESSAGES.request(streaming))[3]
+    id = toolbridge.post(MESSAGES.path, MESSAGES.request(streaming))[3]
     assert toolbridge.record(id)["cost_micros"] == 3 * (10 * 5 + 5 * 25)
 
 
@@ -64,7 +64,7 @@ def test_each_answer_costs_what_it_costs_alone(toolbridge: Server, upstream: Ups
         {**message(id, OFFERED_USE, stop="tool_use", **used), **model} for id in ("msg_1", "msg_2")
     )
     enqueue(upstream, True, first, second, {**message("msg_3", text("x"), **used), **model})
-    _, body, _, id = toolbridge.asked(MESSAGES.path, MESSAGES.request(True, **model))
+    _, body, _, id = toolbridge.post(MESSAGES.path, MESSAGES.request(True, **model))
     assert read_events(body)[-2]["usage"]["input_tokens"] == 210_000
     assert toolbridge.record(id)["cost_micros"] == 3 * (70_000 * 3 + 10_000 * 0.3 + 10_000 * 3.75 + 5 * 15)
 
@@ -77,8 +77,8 @@ def event(type: str, **members: object) -> bytes:
 def test_blocks_that_contradict_each_other_end_the_answer(toolbridge: Server, upstream: Upstream) -> None:
     """A second block takes the place of the offered call, and the model stops for it all the same."""
     start = {**message("msg_1"), "content": [], "stop_reason": None}
-    upstream.say(
-        *streamed(
+    upstream.enqueue(
+        *event_stream(
             event("message_start", message=start)
             + event("content_block_start", index=0, content_block=use("toolu_1", ADD))
             + event("content_block_start", index=0, content_block=text(""))
@@ -87,29 +87,29 @@ def test_blocks_that_contradict_each_other_end_the_answer(toolbridge: Server, up
             + event("message_stop")
         )
     )
-    status, body, whole, id = toolbridge.asked(MESSAGES.path, MESSAGES.request(True))
+    status, body, whole, id = toolbridge.post(MESSAGES.path, MESSAGES.request(True))
     assert (status, whole) == (200, False)
     assert MESSAGES.read_error(body, True)["message"] == "the AI provider's answer broke off"
     assert toolbridge.record(id)["error_type"] == "server_error"
 
 
-def bedrock_steps(one: Answer, streaming: bool) -> list[bytes]:
+def bedrock_steps(answer: Answer, streaming: bool) -> list[bytes]:
     """The answer as Bedrock sends it: a frame of its own for each event."""
     if not streaming:
-        return [answer(200, MESSAGES.whole(one))]
-    data = re.findall(rb"^data: (.*)$", MESSAGES.stream(one), re.MULTILINE)
-    return bedrock.streamed(bedrock.frames(data), 17)
+        return [http_response(200, MESSAGES.whole(answer))]
+    data = re.findall(rb"^data: (.*)$", MESSAGES.stream(answer), re.MULTILINE)
+    return bedrock.event_stream(bedrock.frames(data), 17)
 
 
 def test_a_dialogue_runs_on_bedrock(toolbridge: Server, upstream: Upstream, streaming: bool) -> None:
-    for one in (CALLS, ENDS):
-        upstream.say(*bedrock_steps(one, streaming))
-    status, body, whole, id = toolbridge.asked("/bedrock/v1/messages", MESSAGES.request(streaming))
+    for answer in (CALLS, ENDS):
+        upstream.enqueue(*bedrock_steps(answer, streaming))
+    status, body, whole, id = toolbridge.post("/bedrock/v1/messages", MESSAGES.request(streaming))
     assert (status, whole) == (200, True)
     assert MESSAGES.read(body, streaming).text.endswith("It is 3.")
     assert b"bmcp_" not in body
-    assert [bedrock.signed_by(heard) for heard in upstream.heard] == [bedrock.ACCESS_KEY] * 2
-    follow_up = json.loads(upstream.heard[1].body)
+    assert [bedrock.signer(received) for received in upstream.requests] == [bedrock.ACCESS_KEY] * 2
+    follow_up = json.loads(upstream.requests[1].body)
     assert follow_up["anthropic_version"] == "bedrock-2023-05-31"
     assert follow_up["messages"][1]["content"] == MESSAGES.to_json(CALLS)["content"]
     assert len(toolbridge.record(id)["token_usages"]) == 2

@@ -1,4 +1,4 @@
-"""Central tools on the routes of Responses: which response the client sees, and what is held back of it."""
+"""Central tools on the routes of Responses: which response the client sees, and what is still buffered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.responses import Json, call, dumps, response, stream, text, t
 from tests.support.server import Client, Server
 from tests.support.sse import read_events
 from tests.support.tool_dialects import ADD, GATEWAY_TOKEN, RESPONSES
-from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import LAST_CHUNK, Upstream, chunk, event_stream, http_response, stream_head
 
 OFFERED_CALL, CLIENT_CALL = call("1", ADD, '{"a":1,"b":2}'), call("2", "weigh", '{"item":"tin"}')
 CALLS_QUIETLY = response("resp_1", thought("rs_1", "hm", encrypted="gAA=="), OFFERED_CALL)
@@ -23,8 +23,9 @@ ENDS = response("resp_2", thought("rs_2", "aha"), text("msg_2", "It is 3."))
 
 
 def enqueue(upstream: Upstream, streaming: bool, *answers: Json) -> None:
-    for one in answers:
-        upstream.say(*streamed(stream(one), 11) if streaming else [answer(200, dumps(one))])
+    for answer in answers:
+        steps = event_stream(stream(answer), 11) if streaming else [http_response(200, dumps(answer))]
+        upstream.enqueue(*steps)
 
 
 def read(body: bytes, streaming: bool) -> Json:
@@ -67,12 +68,12 @@ def test_the_client_sees_the_last_response(
     assert (seen.id, seen.output_text) == ("resp_2", "It is 3.")
     assert [item.id for item in seen.output] == ["rs_2", "msg_2"]
     assert seen.usage.to_dict() == doubled(ENDS["usage"])
-    first, second = (json.loads(heard.body) for heard in upstream.heard)
+    first, second = (json.loads(received.body) for received in upstream.requests)
     assert RESPONSES.tool_names(first) == [ADD]
     prompt = {"type": "message", "role": "user", "content": "1 + 2?"}
     output = {"type": "function_call_output", "call_id": "call_1", "output": "3"}
     assert second == {**first, "input": [prompt, *CALLS_QUIETLY["output"], output]}
-    assert len(docs.asked("tools/call")) == 1
+    assert len(docs.requests("tools/call")) == 1
 
 
 @pytest.mark.parametrize("method", METHODS[:2])
@@ -106,7 +107,7 @@ def test_the_package_sees_the_clients_own_calls_alone(
     enqueue(upstream, method != "create", response("resp_1", OFFERED_CALL, CLIENT_CALL))
     seen = ask(client, method)
     assert [(item.name, item.arguments) for item in seen.output] == [("weigh", '{"item":"tin"}')]
-    assert docs.asked("tools/call") == []
+    assert docs.requests("tools/call") == []
 
 
 # Items, conversations and failures
@@ -117,7 +118,7 @@ def test_items_of_rounds_that_show_nothing_are_left_out(
 ) -> None:
     last = response("resp_3", thought("rs_3", "aha"), text("msg_3", "6"), CLIENT_CALL)
     enqueue(upstream, streaming, CALLS, response("resp_2", call("9", ADD, '{"a":3}')), last)
-    _, body, whole, id = toolbridge.asked(RESPONSES.path, RESPONSES.request(streaming))
+    _, body, whole, id = toolbridge.post(RESPONSES.path, RESPONSES.request(streaming))
     assert whole
     ids = [item["id"] for item in read(body, streaming)["output"]]
     assert ids == ["rs_1", "msg_1", "rs_3", "msg_3", "fc_2"]
@@ -136,9 +137,9 @@ def test_encrypted_thoughts_go_back_and_are_shown_if_asked_for(
     enqueue(upstream, streaming, CALLS_QUIETLY, last)
     include = {"include": [wanted]} if asks else {}
     body = RESPONSES.request(streaming, store=False, **include)
-    _, body, whole, _ = toolbridge.asked(RESPONSES.path, body)
+    _, body, whole, _ = toolbridge.post(RESPONSES.path, body)
     assert whole
-    first, second = (json.loads(heard.body) for heard in upstream.heard)
+    first, second = (json.loads(received.body) for received in upstream.requests)
     assert first["include"] == second["include"] == [wanted]
     assert second["input"][1] == CALLS_QUIETLY["output"][0]
     assert (b'"encrypted_content":"gBB=="' in body, b"encrypted" in body) == (asks, asks)
@@ -148,8 +149,8 @@ def test_a_conversation_is_sent_the_results_alone(
     toolbridge: Server, upstream: Upstream, streaming: bool
 ) -> None:
     enqueue(upstream, streaming, CALLS_QUIETLY, ENDS)
-    assert toolbridge.asked(RESPONSES.path, RESPONSES.request(streaming, conversation="conv_1"))[2]
-    follow_up = json.loads(upstream.heard[1].body)
+    assert toolbridge.post(RESPONSES.path, RESPONSES.request(streaming, conversation="conv_1"))[2]
+    follow_up = json.loads(upstream.requests[1].body)
     assert follow_up["conversation"] == "conv_1"
     assert follow_up["input"] == [{"type": "function_call_output", "call_id": "call_1", "output": "3"}]
 
@@ -160,17 +161,17 @@ def test_an_answer_that_fails_later_is_the_last(
     error = {"code": "server_error", "message": "oh"}
     failed = response("resp_2", OFFERED_CALL, usage=None, status="failed", error=error)
     enqueue(upstream, streaming, CALLS, failed)
-    _, body, whole, id = toolbridge.asked(RESPONSES.path, RESPONSES.request(streaming))
+    _, body, whole, id = toolbridge.post(RESPONSES.path, RESPONSES.request(streaming))
     assert whole
     seen = read(body, streaming)
     assert (seen["id"], seen["status"], seen["error"]) == ("resp_2", "failed", error)
     assert seen["output"] == CALLS["output"][:2]
-    assert len(docs.asked("tools/call")) == 1
+    assert len(docs.requests("tools/call")) == 1
     record = toolbridge.record(id)
     assert (record["error_type"], record["error_message"]) == ("server_error", "oh")
 
 
-# Answers that are held back
+# Answers that are buffered
 
 
 def begin(server: Server) -> Client:
@@ -188,7 +189,7 @@ def test_pings_come_while_an_answer_is_held_back(toolbridge: Server, upstream: U
     """The client gets nothing of it until something in it is for the client, then all at once."""
     go, data = threading.Event(), stream(ENDS)
     cut = data.index(b"event: response.output_item.done")
-    upstream.say(stream_head(), chunk(data[:cut]), go, chunk(data[cut:]), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(data[:cut]), go, chunk(data[cut:]), LAST_CHUNK)
     client = begin(toolbridge)
     assert [client.chunk(), client.chunk()] == [RESPONSES.keepalive] * 2
     go.set()
@@ -209,7 +210,9 @@ def test_pings_come_while_an_answer_that_goes_on_is_held_back(toolbridge: Server
         yield chunk(data[first_event_end:])
         yield LAST_CHUNK
 
-    upstream.handler = lambda heard: think() if len(upstream.heard) == 1 else streamed(stream(ENDS), 11)
+    upstream.handler = lambda received: (
+        think() if len(upstream.requests) == 1 else event_stream(stream(ENDS), 11)
+    )
     client = begin(toolbridge)
     assert [client.chunk(), client.chunk()] == [RESPONSES.keepalive] * 2
     enough.set()

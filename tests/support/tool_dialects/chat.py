@@ -28,7 +28,7 @@ class ChatDialect(OpenAIDialect):
 
     def to_json(self, answer: Answer) -> Json:
         usage = {
-            **chat.counted(answer.input_tokens + answer.cached_tokens, answer.output_tokens),
+            **chat.token_counts(answer.input_tokens + answer.cached_tokens, answer.output_tokens),
             "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
         }
         completion = chat.completion(
@@ -86,7 +86,7 @@ class ChatDialect(OpenAIDialect):
     def stream_of_call(self, pieces: list[str]) -> bytes:
         call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": ADD, "arguments": ""}}
         begin = chat.chunk("answer_1", {"tool_calls": [call]})
-        rest = b"".join(chat.more("answer_1", 0, piece) for piece in pieces)
+        rest = b"".join(chat.more_arguments("answer_1", 0, piece) for piece in pieces)
         return begin + rest + chat.chunk("answer_1", {}, "tool_calls") + chat.DONE
 
     def sent_arguments(self, request: Json) -> object:

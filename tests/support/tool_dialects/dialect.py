@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from tests.support.sse import read_events
 from tests.support.tool_dialects.dialogue import GATEWAY_TOKEN, PROMPT, Answer, Call, Json, View
-from tests.support.upstream import Step, Upstream, answer, streamed
+from tests.support.upstream import Step, Upstream, event_stream, http_response
 
 
 class ToolDialect(ABC):
@@ -53,41 +53,41 @@ class ToolDialect(ABC):
         return json.dumps(tree).encode()
 
     @abstractmethod
-    def to_json(self, answer: Answer) -> Json:
+    def to_json(self, http_response: Answer) -> Json:
         """The answer as a blocking response holds it."""
 
-    def whole(self, answer: Answer) -> bytes:
-        return json.dumps(self.to_json(answer)).encode()
+    def whole(self, http_response: Answer) -> bytes:
+        return json.dumps(self.to_json(http_response)).encode()
 
     @abstractmethod
-    def stream(self, answer: Answer) -> bytes: ...
+    def stream(self, http_response: Answer) -> bytes: ...
 
-    def stream_without_end(self, answer: Answer) -> bytes:
+    def stream_without_end(self, http_response: Answer) -> bytes:
         """The events up to those that end the answer."""
-        return self.stream_before(answer, self.end_mark)
+        return self.stream_before(http_response, self.end_mark)
 
-    def stream_before(self, answer: Answer, mark: bytes) -> bytes:
+    def stream_before(self, http_response: Answer, mark: bytes) -> bytes:
         """The events before the one that first holds `mark`."""
-        stream = self.stream(answer)
+        stream = self.stream(http_response)
         return stream[: stream.rindex(b"\n\n", 0, stream.index(mark)) + 2]
 
-    def steps(self, answer_: Answer, streaming: bool, size: int = 11, *headers: str) -> list[Step]:
+    def steps(self, answer: Answer, streaming: bool, size: int = 11, *headers: str) -> list[Step]:
         """The upstream's response; a stream comes in pieces of `size` bytes (0: one)."""
         if streaming:
-            return list(streamed(self.stream(answer_), size, *headers))
-        return [answer(200, self.whole(answer_), *headers)]
+            return list(event_stream(self.stream(answer), size, *headers))
+        return [http_response(200, self.whole(answer), *headers)]
 
-    def compressed_steps(self, answer_: Answer, streaming: bool) -> list[Step]:
+    def compressed_steps(self, answer: Answer, streaming: bool) -> list[Step]:
         """As `steps`, with gzip."""
         coding = "Content-Encoding: gzip"
         if streaming:
-            return list(streamed(gzip.compress(self.stream(answer_)), 9, coding))
-        return [answer(200, gzip.compress(self.whole(answer_)), coding)]
+            return list(event_stream(gzip.compress(self.stream(answer)), 9, coding))
+        return [http_response(200, gzip.compress(self.whole(answer)), coding)]
 
     def enqueue(self, upstream: Upstream, streaming: bool, *answers: Answer) -> None:
         """The upstream gives these answers to the next requests."""
-        for one in answers:
-            upstream.say(*self.steps(one, streaming))
+        for answer in answers:
+            upstream.enqueue(*self.steps(answer, streaming))
 
     def recorded_arguments(self, call: Call, streaming: bool) -> str:
         """A call's arguments in its record."""
@@ -109,7 +109,7 @@ class ToolDialect(ABC):
     def prompt(self, request: Json) -> str: ...
 
     @abstractmethod
-    def follow_up(self, request: Json, answer: Answer, results: Iterable[tuple[str, str]]) -> Json:
+    def follow_up(self, request: Json, http_response: Answer, results: Iterable[tuple[str, str]]) -> Json:
         """The request after `request`: the answer is added to it, and the calls' ids and results."""
 
     @abstractmethod
@@ -130,9 +130,9 @@ class ToolDialect(ABC):
     @abstractmethod
     def view(self, message: Json) -> View: ...
 
-    def view_of(self, answer: Answer) -> View:
+    def view_of(self, http_response: Answer) -> View:
         """What the client should see of an answer with nothing in it to hide."""
-        return self.view(self.to_json(answer))
+        return self.view(self.to_json(http_response))
 
     @abstractmethod
     def join(self, events: list[Json]) -> Json:
