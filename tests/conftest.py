@@ -15,7 +15,7 @@ from aibridge_flask.records import database as databases
 from tests.support import bedrock, claude
 from tests.support.mcp import ScriptedMcp
 from tests.support.postgres import Postgres
-from tests.support.server import KEEPALIVE, PREFIX, Server
+from tests.support.server import KEEPALIVE_SECONDS, PREFIX, Server
 from tests.support.upstream import Upstream
 
 
@@ -53,7 +53,7 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
         "providers": providers(shared_upstream.url),
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
     }
     server = Server(tmp_path_factory.mktemp("server"), settings)
@@ -88,7 +88,7 @@ def shared_toolbridge(
 ) -> Iterator[Server]:
     settings = {
         "providers": [*providers(shared_upstream.url), bedrock.settings(shared_upstream.url)],
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
         "mcp": {"max_rounds": 3},
         "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],
@@ -108,18 +108,6 @@ def toolbridge(shared_toolbridge: Server, upstream: Upstream, docs: ScriptedMcp)
 
 
 Start = Callable[..., Server]
-
-
-TWO_KEYS = ("sk-ant-first-0123456789", "sk-ant-second-0123456789")
-
-
-@pytest.fixture
-def toolbridge_of_two_keys(start: Start, upstream: Upstream, docs: ScriptedMcp) -> Server:
-    """As `toolbridge`, of its own, where one key can rest."""
-    keys = [{"value": key} for key in TWO_KEYS]
-    provider = {"type": "anthropic", "base_url": upstream.url, "keys": keys}
-    server = start(providers=[provider], mcp_servers=[{"name": "docs", "url": docs.url}])
-    return server.wait_ready("/readyz")
 
 
 @pytest.fixture

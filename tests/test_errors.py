@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import MakeApp
 from tests.support.server import PREFIX, Server, free_port
-from tests.support.upstream import GONE, Upstream, answer
+from tests.support.upstream import WAIT_FOR_CLOSE, Upstream, http_response
 
 MESSAGES, CHAT, RESPONSES = "/anthropic/v1/messages", "/openai/v1/chat/completions", "/openai/v1/responses"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -57,7 +57,7 @@ def test_no_credential_is_401_and_names_both_ways(client: FlaskClient, upstream:
     message = check(response, path, 401, "authentication_error", "missing_credential", final=True)
     assert path.split("/")[1] in message
     assert "Authorization" in message
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
@@ -65,7 +65,7 @@ def test_own_keys_can_be_refused(make_app: MakeApp, upstream: Upstream, path: st
     client = make_app(auth={"byok": "reject"}).test_client()
     response = post(client, path, ask, Authorization="Bearer sk-users-own")
     check(response, path, 403, "permission_error", "byok_disabled", final=True)
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_an_unknown_route_is_404(client: FlaskClient, upstream: Upstream, method
     message = check(response, path, 404, "not_found_error", "route_not_supported", final=True)
     below = "/" + path.lstrip("/").partition("/")[2] if path.count("/") > 1 else ""
     assert message == f"route not supported: {method} {below}"
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_an_unknown_provider_is_404_in_openais_shape(client: FlaskClient) -> None:
@@ -111,7 +111,7 @@ def test_a_large_body_is_413(client: FlaskClient, upstream: Upstream, path: str,
     response = post(client, path, b"x" * ((1 << 20) + 1))
     message = check(response, path, 413, "request_too_large", "request_too_large", final=True)
     assert message == "Request body too large. The maximum allowed request body size is 1MiB."
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upstream) -> None:
@@ -127,7 +127,7 @@ def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upst
     status, headers = client.head()
     assert status == 413
     assert "32MiB" in json.loads(client.body(headers)[0])["error"]["message"]
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
@@ -142,7 +142,7 @@ def test_what_is_no_json_object_is_400(
     response = post(client, path, body)
     check(response, path, 400, "invalid_request_error", "invalid_json", final=False)
     assert response.headers["X-AIBridge-Interception-Id"]
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_the_message_says_where_json_broke(client: FlaskClient) -> None:
@@ -163,9 +163,9 @@ def test_the_message_says_where_json_broke(client: FlaskClient) -> None:
     ],
 )
 def test_odd_json_passes_as_it_is(client: FlaskClient, upstream: Upstream, body: bytes) -> None:
-    upstream.say(answer(200, b'{"id":"msg_1"}'))
+    upstream.enqueue(http_response(200, b'{"id":"msg_1"}'))
     assert post(client, MESSAGES, body).get_data() == b'{"id":"msg_1"}'
-    assert upstream.heard[0].body == body
+    assert upstream.requests[0].body == body
 
 
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
@@ -174,13 +174,13 @@ def test_an_unknown_content_coding_is_415(
 ) -> None:
     response = post(client, path, ask, Content_Encoding="compress")
     check(response, path, 415, "invalid_request_error", "unsupported_encoding", final=True)
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_background_responses_are_501(client: FlaskClient, upstream: Upstream) -> None:
     response = post(client, RESPONSES, {**ASK_RESPONSES, "background": True})
     check(response, RESPONSES, 501, "invalid_request_error", "background_not_supported", final=True)
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.fixture
@@ -209,9 +209,9 @@ def test_an_unreachable_upstream_is_502(unreachable: FlaskClient, path: str, ask
 @pytest.mark.parametrize(("path", "ask"), ROUTES)
 def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: str, ask: object) -> None:
     client = make_app(read_timeout=0.2).test_client()
-    upstream.say(GONE)
+    upstream.enqueue(WAIT_FOR_CLOSE)
     check(post(client, path, ask), path, 504, "api_error", "upstream_timeout", final=False)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
     (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
     assert (record["status_code"], record["error_type"]) == (504, "timeout")
 
@@ -224,7 +224,7 @@ def test_without_a_record_the_upstream_is_not_called(
     with contextlib.closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         check(post(client, path, ask), path, 500, "api_error", "recording_failed", final=False)
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("path", [RESPONSES, CHAT, "/copilot/responses", MESSAGES])
@@ -232,7 +232,7 @@ def test_a_websocket_is_426_at_once(client: FlaskClient, upstream: Upstream, pat
     response = client.get(PREFIX + path, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     assert response.status_code == 426
     assert response.get_json()["error"]["message"]
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_a_body_shorter_than_announced_is_not_forwarded(server: Server, upstream: Upstream) -> None:
@@ -242,4 +242,4 @@ def test_a_body_shorter_than_announced_is_not_forwarded(server: Server, upstream
     )
     client.sock.shutdown(socket.SHUT_WR)
     client.stream.read()
-    assert upstream.heard == []
+    assert upstream.requests == []

@@ -14,7 +14,15 @@ from aibridge_flask import Actor, AIBridge, ConfigError
 from aibridge_flask.records.events import InterceptionEnded, InterceptionStarted
 from tests.conftest import providers
 from tests.support.server import PREFIX
-from tests.support.upstream import GONE, PATIENCE, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import (
+    TIMEOUT_SECONDS,
+    WAIT_FOR_CLOSE,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
@@ -70,10 +78,10 @@ def test_the_readmes_example_works(
     client = app.test_client()
     assert client.get(f"{PREFIX}/healthz").status_code == 200
     assert client.post(MESSAGES, data=b"{}").status_code == 401
-    upstream.say(answer(403, b""))  # the proxy refuses the tunnel: the request got as far as that
+    upstream.enqueue(http_response(403, b""))  # the proxy refuses the tunnel: the request got as far as that
     asked = client.post(MESSAGES, data=b"{}", headers={"X-User": "ann"}, buffered=True)
     assert asked.status_code == 502
-    assert upstream.heard[0].target == "api.anthropic.com:443"
+    assert upstream.requests[0].target == "api.anthropic.com:443"
     bridge.close(app)
 
 
@@ -84,7 +92,7 @@ def test_a_host_stays_as_it_is(tmp_path: Path, upstream: Upstream) -> None:
     assert client.get("/").get_data(as_text=True) == "home"
     assert client.get("/nowhere").get_data(as_text=True) == "the host's own page"
     assert client.post("/form", data=b"x" * 11).status_code == 413
-    upstream.say(*streamed(b"data: 1\n\n"))
+    upstream.enqueue(*event_stream(b"data: 1\n\n"))
     body = b'{"model":"m","messages":[]}'
     bridged = client.post(MESSAGES, data=body, buffered=True)
     assert (bridged.get_data(), bridged.headers["X-Host"]) == (b"data: 1\n\n", "1")
@@ -101,7 +109,7 @@ def test_several_applications_stand_side_by_side(tmp_path: Path, upstream: Upstr
         bridge.init_app(app)
         apps.append(app)
     for name, app in zip(("one", "two"), apps, strict=True):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         client = app.test_client()
         sent = client.post(
             f"/{name}/ai/anthropic/v1/messages", data=b'{"model":"%s"}' % name.encode(), buffered=True
@@ -142,7 +150,7 @@ def test_a_server_without_raw_targets_serves_plain_paths_alone(
 
     from werkzeug.test import Client
 
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     response = Client(bare).get("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}, buffered=True)
     assert response.status_code == (200 if path.endswith("/x") else 404)
     bridge.close(app)
@@ -177,7 +185,7 @@ def test_an_actor_without_rights_sees_only_its_own(
     bridge = AIBridge(app)
     bridge.actor_loader(lambda request: Actor(kind(request.headers["X-Who"]), {"team": kind("a")}))
     client = app.test_client()
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client.post(MESSAGES, data=b'{"model":"m"}', headers={"X-Who": "ann"}, buffered=True)
     seen = [
         client.get(f"{PREFIX}/interceptions", headers={"X-Who": who}).get_json()["count"]
@@ -198,10 +206,10 @@ def test_a_host_that_drops_an_answer_ends_it(tmp_path: Path, upstream: Upstream,
             raise ZeroDivisionError
         return Response("ours", 418)
 
-    upstream.say(stream_head(), chunk(b"event: ping\n\n"), GONE)
+    upstream.enqueue(stream_head(), chunk(b"event: ping\n\n"), WAIT_FOR_CLOSE)
     response = app.test_client().post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
     assert response.status_code == (418 if replaces else 500)
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     bridge.close(app)
     with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
         ended = database.execute("SELECT ended_at IS NOT NULL, error_type FROM interceptions").fetchall()
@@ -217,14 +225,14 @@ def test_a_host_hears_of_interceptions_and_cannot_break_them(
 
     @bridge.on_interception_started
     def begun(value: InterceptionStarted) -> None:
-        heard.append((value.started.model, len(upstream.heard)))
+        heard.append((value.started.model, len(upstream.requests)))
         raise RuntimeError("the host's own")
 
     @bridge.on_interception_ended
     def over(value: InterceptionEnded) -> None:
         heard.append((value.started.id, value.ended.status_code))
 
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     response = app.test_client().post(MESSAGES, data=b'{"model":"m"}', buffered=True)
     assert response.status_code == 200
     assert heard == [("m", 0), (response.headers["X-AIBridge-Interception-Id"], 200)]

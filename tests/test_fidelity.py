@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.exchanges import ALL, Exchange
 from tests.support.server import Client, Server
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import Upstream, event_stream, http_response
 
 _USAGE_CHUNK = re.compile(rb'data: \{[^\n]*"choices":\[\],"usage":\{[^\n]*\n\n')
 
@@ -20,10 +20,10 @@ def replay(
 ) -> tuple[int, dict[str, str], bytes, bool]:
     """The exchange through the bridge; the upstream writes in chunks of `size` bytes."""
     if exchange.streaming and not exchange.is_message:
-        upstream.say(*streamed(exchange.answer, size, "x-request-id: req_1"))
+        upstream.enqueue(*event_stream(exchange.answer, size, "x-request-id: req_1"))
     else:
         status, body = exchange.status_and_body()
-        upstream.say(answer(status, body, "x-request-id: req_1"))
+        upstream.enqueue(http_response(status, body, "x-request-id: req_1"))
     client.send("POST", exchange.route, exchange.request, content_type="application/json")
     status, headers = client.head()
     received, whole = client.body(headers)
@@ -39,7 +39,7 @@ def test_every_answer_passes_unchanged(
     client = server.connect()
     got, headers, received, whole = replay(upstream, client, exchange, size)
     client.close()
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     expected = body if exchange.includes_usage else _USAGE_CHUNK.sub(b"", body)
     assert (got, received, whole) == (status, expected, True)
     assert headers["x-request-id"] == "req_1"

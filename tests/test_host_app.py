@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter
 from aibridge_flask import Actor, AIBridge
 from tests.conftest import providers
 from tests.support.server import PREFIX
-from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 from tests.test_relay import ASK, ASK_WHOLE, END, START
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -120,15 +120,15 @@ def test_the_bridge_does_not_mind_a_hosts_habits(
 ) -> None:
     more = {"static_host": "localhost"} if host_matching else {}
     client = make_host(habit, host_matching=host_matching, **more).test_client()
-    upstream.say(answer(200, b'{"a": 1.0}', "X-Own: 1"))
+    upstream.enqueue(http_response(200, b'{"a": 1.0}', "X-Own: 1"))
     asked = client.post(MESSAGES, data=ASK_WHOLE, buffered=True)
     assert (asked.status_code, asked.get_data(), asked.headers["X-Own"]) == (200, b'{"a": 1.0}', "1")
-    assert (upstream.heard[0].target, upstream.heard[0].body) == ("/v1/messages", ASK_WHOLE)
-    upstream.say(stream_head(), chunk(START), chunk(END), LAST_CHUNK)
+    assert (upstream.requests[0].target, upstream.requests[0].body) == ("/v1/messages", ASK_WHOLE)
+    upstream.enqueue(stream_head(), chunk(START), chunk(END), LAST_CHUNK)
     assert client.post(MESSAGES, data=ASK, buffered=True).get_data() == START + END
-    upstream.say(answer(500, b"the upstream's own"))
+    upstream.enqueue(http_response(500, b"the upstream's own"))
     assert client.get(f"{MODELS}/a%2Fb", buffered=True).get_data() == b"the upstream's own"
-    assert upstream.heard[2].target == "/v1/models/a%2Fb"
+    assert upstream.requests[2].target == "/v1/models/a%2Fb"
     errors = [
         client.post(MESSAGES, data=b"x" * 1001),
         client.post(MESSAGES, data=b"no JSON"),
@@ -203,7 +203,7 @@ def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream)
     app = make_host(with_login)
     bridge = app.extensions["aibridge"]
     bridge.actor_loader(lambda request: Actor(session["user"]) if "user" in session else None)
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for user in ("ann", "bob"):
         client = app.test_client()
         assert client.get("/").location == "/login"
@@ -218,14 +218,14 @@ def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream)
         assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 200
         seen = client.get(f"{PREFIX}/interceptions").get_json()
         assert [one["initiator_id"] for one in seen["results"]] == [user]
-    assert all("cookie" not in heard.names() for heard in upstream.heard)
+    assert all("cookie" not in heard.names() for heard in upstream.requests)
 
 
 def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, upstream: Upstream) -> None:
     app = make_host(lambda app: app.config.update(WTF_CSRF_SECRET_KEY="s"))
     csrf = CSRFProtect(app)
     client = app.test_client()
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 400
     (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", README, re.DOTALL)
     exec(code, {"app": app, "csrf": csrf})

@@ -16,18 +16,18 @@ import pytest
 import zstandard
 
 from tests.conftest import providers
-from tests.support.server import PREFIX, Client, Server, until
+from tests.support.server import PREFIX, Client, Server, wait_until
 from tests.support.upstream import (
-    GONE,
     LAST_CHUNK,
-    Heard,
+    WAIT_FOR_CLOSE,
+    ReceivedRequest,
     Step,
     Upstream,
-    answer,
     chunk,
+    event_stream,
     head,
+    http_response,
     stream_head,
-    streamed,
 )
 from tests.test_relay import ASK, ASK_WHOLE, CHAT, MESSAGES, START
 from tests.upstream.test_hostile_upstreams import MIB, memory, serves_on
@@ -103,7 +103,7 @@ def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target
             body=BODY.decode(),
         )
         assert raw(server, said)[0] in (400, 404)
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
@@ -118,9 +118,9 @@ def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target
 def test_a_target_never_names_another_host(
     server: Server, upstream: Upstream, target: str, heard: str
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert raw(server, closing(path=target.format(f"{PREFIX}{MODELS}")))[0] == 200
-    assert (upstream.heard[0].target, upstream.heard[0].header("host")) == (
+    assert (upstream.requests[0].target, upstream.requests[0].header("host")) == (
         heard,
         f"127.0.0.1:{upstream.port}",
     )
@@ -130,11 +130,11 @@ def test_a_target_never_names_another_host(
     "lines", [["SCRIPT_NAME: /x"], ["PATH_INFO: /v1/files"], [f"SCRIPT_NAME: {PREFIX}/anthropic"]]
 )
 def test_headers_do_not_move_the_path(server: Server, upstream: Upstream, lines: list[str]) -> None:
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for path in (MODELS, "/anthropic/v1/files", f"{PREFIX}{MODELS}"):
         raw(server, closing(*lines, path=PREFIX + path))
         raw(server, closing(*lines, path="/x" + PREFIX + path))
-    assert {heard.target for heard in upstream.heard} <= {"/v1/models"}
+    assert {heard.target for heard in upstream.requests} <= {"/v1/models"}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, metho
     status, said = raw(server, closing("Authorization: Bearer tracer-77", method=method, path=PREFIX + path))
     assert status in (400, 404, 405)
     assert b"tracer-77" not in said
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
@@ -156,17 +156,17 @@ def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, metho
 def test_a_line_without_a_path_reaches_no_upstream(server: Server, upstream: Upstream, line: str) -> None:
     said = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert raw(server, said.encode())[0] in (400, 404)
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "DELETE", "PUT", "GET"])
 def test_methods_pass_on_passthroughs_alone(server: Server, upstream: Upstream, method: str) -> None:
-    upstream.say(answer(200, b"" if method == "HEAD" else b"{}"))
+    upstream.enqueue(http_response(200, b"" if method == "HEAD" else b"{}"))
     status, said = raw(server, closing(method=method))
     assert (status, said.endswith(b"\r\n\r\n" if method == "HEAD" else b"{}")) == (200, True)
     assert raw(server, closing(method=method, path=PREFIX + MESSAGES))[0] == 404
-    assert [heard.method for heard in upstream.heard] == [method]
+    assert [heard.method for heard in upstream.requests] == [method]
     serves_on(server, upstream)
 
 
@@ -195,14 +195,14 @@ def test_framing_that_can_be_read_in_two_ways_smuggles_nothing(
     server: Server, upstream: Upstream, lines: str, body: str
 ) -> None:
     """What stands behind the request is never taken for one."""
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for path in (MESSAGES, COUNT):
         start = f"POST {PREFIX}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{body}"
         status, said = raw(server, (start + INNER).encode("utf-8"))
         assert status // 100 in (4, 5)
         assert status != 500
         assert b"HTTP/1.1 200" not in said
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
@@ -210,10 +210,10 @@ def test_framing_that_can_be_read_in_two_ways_smuggles_nothing(
     ("lines", "body"), [("Content_Length: 27", BODY.decode()), ("Transfer_Encoding: chunked", CHUNKED)]
 )
 def test_an_underscore_frames_nothing(server: Server, upstream: Upstream, lines: str, body: str) -> None:
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     start = f"POST {PREFIX}{COUNT} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{body}"
     raw(server, (start + INNER).encode())
-    assert [heard.body for heard in upstream.heard] == [b""]
+    assert [heard.body for heard in upstream.requests] == [b""]
     serves_on(server, upstream)
 
 
@@ -227,10 +227,10 @@ def test_an_underscore_frames_nothing(server: Server, upstream: Upstream, lines:
 def test_a_sound_chunked_body_arrives_as_one_of_a_length(
     server: Server, upstream: Upstream, lines: str, last: str
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     body = f"5;x=y\r\n{BODY[:5].decode()}\r\n{len(BODY) - 5:X}\r\n{BODY[5:].decode()}\r\n{last}"
     assert raw(server, closing(lines, method="POST", path=PREFIX + MESSAGES, body=body))[0] == 200
-    heard = upstream.heard[0]
+    heard = upstream.requests[0]
     assert (heard.body, heard.header("content-length"), heard.header("x-api-key")) == (BODY, "27", CENTRAL)
     assert not {"transfer-encoding", "x-trailer"} & heard.names()
     serves_on(server, upstream)
@@ -253,7 +253,7 @@ def test_a_doubled_credential_is_401(server: Server, upstream: Upstream, lines: 
     more = [f"Content-Length: {len(BODY)}"] if path == MESSAGES else []
     said = closing(*lines, *more, method=method, path=PREFIX + path, body=BODY.decode() if more else "")
     status, answered = raw(server, said)
-    assert (status, upstream.heard) == (401, [])
+    assert (status, upstream.requests) == (401, [])
     assert b"two" not in answered
     serves_on(server, upstream)
 
@@ -274,12 +274,12 @@ def test_a_doubled_credential_is_401(server: Server, upstream: Upstream, lines: 
 def test_what_the_upstream_hears_is_ours(
     server: Server, upstream: Upstream, lines: list[str], heard: dict[str, str | None]
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     said = closing(*lines, "Content-Length: 27", method="POST", path=PREFIX + MESSAGES, body=BODY.decode())
     client = server.connect()
     client.sock.sendall(said.replace(b"Connection: close\r\n", b""))
     assert client.head()[0] == 200
-    (one,) = upstream.heard
+    (one,) = upstream.requests
     assert {name: one.header(name) for name in heard} == heard
     assert one.header("host") == f"127.0.0.1:{upstream.port}"
     assert not re.search("evil|aib_", str(one.headers))
@@ -291,7 +291,7 @@ def test_what_the_upstream_hears_is_ours(
     ["X-AI-Bridge-Actor-ID", "x-ai-bridge-actor-id", "X_AI_Bridge_Actor_ID", "X-AI_Bridge-Actor_ID", "X-AI-BRIDGE-ACTOR-Metadata-Team", "X-Ai-Bridge-Actor-"],
 )  # fmt: skip
 def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str) -> None:
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for path in ("/second/v1/messages", MESSAGES):
         said = closing(
             f"{name}: root",
@@ -303,7 +303,7 @@ def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str)
             body=BODY.decode(),
         )
         assert raw(server, said)[0] == 200
-    sent, unsent = upstream.heard
+    sent, unsent = upstream.requests
     assert [value for key, value in sent.headers if "actor" in key.lower()] == ["local"]
     assert [value for key, value in unsent.headers if "actor" in key.lower()] == []
 
@@ -317,12 +317,12 @@ def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str)
 )  # fmt: skip
 def test_headers_that_are_none_are_refused(server: Server, upstream: Upstream, lines: list[str]) -> None:
     assert raw(server, closing(*lines))[0] in (400, 417, 431)
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
 def test_expectations_are_met_here(server: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.sock.sendall(
         closing("Expect: 100-continue", "Content-Length: 27", method="POST", path=PREFIX + MESSAGES)
@@ -330,8 +330,8 @@ def test_expectations_are_met_here(server: Server, upstream: Upstream) -> None:
     assert client.head()[0] == 100
     client.sock.sendall(BODY)
     assert client.head()[0] == 200
-    assert upstream.heard[0].header("expect") is None
-    assert upstream.heard[0].body == BODY
+    assert upstream.requests[0].header("expect") is None
+    assert upstream.requests[0].body == BODY
 
 
 LOG_LINE = re.compile(r"\[[^\]]+\] \[\d+\] \[[A-Z]+\] [^\x00-\x1f\x7f]*")
@@ -340,7 +340,7 @@ FAKE = "[2026-01-01 00:00:00 +0000] [1] [CRITICAL] fake"
 
 def test_each_line_of_the_log_is_the_servers_own(server: Server, upstream: Upstream) -> None:
     before = len(server.log.read_text().splitlines())
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     coded = FAKE.replace(" ", "%20").replace("[", "%5b").replace("]", "%5d")
     for said in (
         closing(path=f"{PREFIX}/nobody/%0d%0a{coded}%1b[31m"), closing(path=f"/%0a{coded}"), closing(path=f"{PREFIX}{MODELS}?%0a{coded}"),
@@ -387,16 +387,16 @@ def test_a_body_that_is_too_large_is_413(
     assert (status, headers["x-should-retry"]) == (413, "false")
     assert (told["type"], told.get("code", told["type"])) == ("request_too_large", "request_too_large")
     assert "32MiB" in told["message"]
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
 def test_a_body_that_is_just_small_enough_passes(server: Server, upstream: Upstream) -> None:
     body = BODY[:-1] + b',"pad":"' + b"x" * (32 * MIB - len(BODY) - 9) + b'"}'
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert len(body) == 32 * MIB
     assert post(server, body)[0] == 200
-    assert upstream.heard[0].body == body
+    assert upstream.requests[0].body == body
 
 
 JSONS = [
@@ -415,7 +415,7 @@ def test_what_is_no_json_object_is_400(server: Server, upstream: Upstream, path:
     told = json.loads(said)["error"]
     assert status == 400, said
     assert (told["type"], told.get("code", "invalid_json")) == ("invalid_request_error", "invalid_json")
-    assert upstream.heard == []
+    assert upstream.requests == []
     serves_on(server, upstream)
 
 
@@ -431,7 +431,7 @@ MEMBERS = ["model", "stream", "messages", "input", "metadata", "stream_options"]
 @pytest.mark.parametrize("member", MEMBERS)
 def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path: str, member: str) -> None:
     """Alone, and doubled with a sound one before."""
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     client = server.connect()
     for value in VALUES:
         odd = b'"%s":%s' % (member.encode(), value)
@@ -442,7 +442,7 @@ def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path:
             said, _ = client.body(headers)
             assert status == 200 or (status == 400 and b"9" * 5000 in odd), said
             if status == 200 and not (path == CHAT and b'"stream":true' in body):
-                assert upstream.heard[-1].body == body
+                assert upstream.requests[-1].body == body
     serves_on(server, upstream)
 
 
@@ -457,9 +457,9 @@ def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path:
     ],
 )
 def test_asking_for_usage_never_breaks_a_body(server: Server, upstream: Upstream, extra: bytes) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert post(server, b'{"model":"m",' + extra + b',"messages":[]}', CHAT)[0] == 200
-    assert json.loads(upstream.heard[0].body)["model"] == "m"
+    assert json.loads(upstream.requests[0].body)["model"] == "m"
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_a_coding_that_cannot_be_read_is_refused(
     assert got == status
     assert headers.get("x-should-retry") == ("false" if status != 400 else None)
     assert memory(server) - before < 150
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
     serves_on(server, upstream)
 
 
@@ -502,12 +502,12 @@ def test_a_body_of_millions_of_values_leaves_memory_bounded(
     body = body.replace(b'"messages"', b'"input"') if path == RESPONSES else body
     serves_on(server, upstream)
     with peak_of(server) as grown:
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         status, headers, said = post(server, body, path)
     assert status == expected, said
     assert grown[0] < 250
     if status == 200:
-        assert upstream.heard[-1].body == body
+        assert upstream.requests[-1].body == body
         assert server.record(headers["x-aibridge-interception-id"])["model"] == "m"
     upstream.reset()
     serves_on(server, upstream)
@@ -531,7 +531,7 @@ def test_an_answer_of_millions_of_values_leaves_memory_bounded(
 ) -> None:
     said = b'{"id":"m","content":[' + b"[]," * (5 * MIB) + b"1]}"
     said = b"data: " + said + b"\n\n" if streaming else said
-    upstream.handler = lambda heard: streamed(said, 60_000) if streaming else [answer(200, said)]
+    upstream.handler = lambda heard: event_stream(said, 60_000) if streaming else [http_response(200, said)]
     with peak_of(server) as grown:
         status, headers, found = post(server, ASK if streaming else ASK_WHOLE)
     assert (status, found == said) == (200, True)
@@ -554,9 +554,9 @@ def test_slow_clients_hold_nobody_up(server: Server, upstream: Upstream) -> None
     for number, client in enumerate(slow):
         client.sock.sendall((head_ + body)[: 1 + number % (len(head_) + len(body) - 1)])
     serves_on(server, upstream)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
     for number, client in enumerate(slow[:40]):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         for byte in (head_ + body)[1 + number % (len(head_) + len(body) - 1) :]:
             client.sock.sendall(bytes([byte]))
         assert client.body(client.head()[1]) == (b"{}", True)
@@ -571,7 +571,7 @@ class Flood:
         self.taken = 0
         self._opening, self._framed, self._size = opening, framed, size
 
-    def __call__(self, heard: Heard) -> Iterator[Step]:
+    def __call__(self, heard: ReceivedRequest) -> Iterator[Step]:
         yield self._opening
         block = (b"data: " + b"x" * 65_528 + b"\n\n") * 16
         for _ in range(self._size):
@@ -610,7 +610,7 @@ def test_a_slow_reader_stops_the_upstream_and_not_the_memory(
     client = server.connect()
     client.send("POST", path, body)
     _, headers = client.head()
-    until(flood.stalls)
+    wait_until(flood.stalls)
     assert flood.taken < 60
     assert memory(server) - before < 80
     serves_on(server, upstream)
@@ -631,9 +631,9 @@ def test_a_slow_reader_that_leaves_ends_it_all(
     client = server.connect()
     client.send("POST", path, body)
     _, headers = client.head()
-    until(flood.stalls)
+    wait_until(flood.stalls)
     client.close()
-    until(lambda: upstream.open_connections() == 0)
+    wait_until(lambda: upstream.open_connections() == 0)
     if path != COUNT:
         assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "client_closed"
     assert flood.taken < size
@@ -660,7 +660,7 @@ def test_who_leaves_before_the_body_is_whole_was_never_there(
     client.sock.sendall(sent)
     leave(client, how)
     serves_on(server, upstream)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
     assert server.get("/interceptions?limit=1")["count"] == count + 1
 
 
@@ -682,14 +682,14 @@ def leave(client: Client, how: str) -> None:
 def test_who_leaves_closes_the_upstream(
     server: Server, upstream: Upstream, how: str, path: str, said: list[bytes]
 ) -> None:
-    upstream.say(*said, GONE)
+    upstream.enqueue(*said, WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", path, ASK)
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     if said:
         client.head()
     leave(client, how)
-    assert upstream.gone.wait(20)
+    assert upstream.peer_closed.wait(20)
     if path == MESSAGES:
         (newest,) = server.get("/interceptions?limit=1")["results"]
         assert server.record(newest["id"])["error_type"] == "client_closed"
@@ -707,7 +707,7 @@ def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server
         with contextlib.suppress(ConnectionError):
             while sock.recv(MIB):
                 pass
-        upstream.gone.set()
+        upstream.peer_closed.set()
 
     upstream.takeover = hold
     client = server.connect()
@@ -715,7 +715,7 @@ def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server
     assert taken.wait(20)
     client.close()
     left.set()
-    assert upstream.gone.wait(20)
+    assert upstream.peer_closed.wait(20)
     (newest,) = server.get("/interceptions?limit=1")["results"]
     assert server.record(newest["id"])["error_type"] == "client_closed"
     upstream.takeover = None
@@ -742,10 +742,10 @@ def test_who_leaves_while_the_upstream_is_connected_to_is_recorded_so(
     stays, leaves = server.connect(), server.connect()
     for client in (stays, leaves):
         client.send("POST", "/hole/v1/messages", ASK)
-    until(lambda: server.get("/interceptions")["count"] == 2)
+    wait_until(lambda: server.get("/interceptions")["count"] == 2)
     leaves.close()
     assert stays.head()[0] == 504
-    until(lambda: all(one["ended_at"] for one in server.get("/interceptions")["results"]))
+    wait_until(lambda: all(one["ended_at"] for one in server.get("/interceptions")["results"]))
     types = {one["error_type"] for one in server.get("/interceptions")["results"]}
     assert types == {"client_closed", "timeout"}
     serves_on(server, upstream)

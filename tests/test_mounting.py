@@ -15,7 +15,7 @@ from werkzeug.test import Client
 
 from tests.conftest import MakeApp, Start
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Upstream, http_response
 from tests.test_relay import ASK_WHOLE
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
@@ -30,12 +30,12 @@ def check(client: Client | FlaskClient, upstream: Upstream, below: str, **header
         ("/openai/v1/chat/completions", "/v1/chat/completions"),
         ("/second/v1/messages/count_tokens", "/base/v1/messages/count_tokens"),
     ):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         asked = client.post(
             below + path, data=ASK_WHOLE, **{**common, "headers": {"X-Api-Key": "x", **headers}}
         )
-        assert (asked.status_code, upstream.heard[-1].target) == (200, target)
-    heard = len(upstream.heard)
+        assert (asked.status_code, upstream.requests[-1].target) == (200, target)
+    heard = len(upstream.requests)
     assert client.get(f"{below}/healthz", **common).get_json() == {"status": "ok"}
     assert client.get(f"{below}/interceptions", **common).get_json()["count"] == 2
     assert client.post(f"{below}/anthropic/v1/nowhere", **common).get_json()["error"]["message"] == (
@@ -47,7 +47,7 @@ def check(client: Client | FlaskClient, upstream: Upstream, below: str, **header
         f"{below}{below}/anthropic/v1/messages",
     ):
         assert client.post(path, data=ASK_WHOLE, **common).status_code == 404
-    assert len(upstream.heard) == heard
+    assert len(upstream.requests) == heard
 
 
 def as_wsgi(path: str) -> str:
@@ -90,7 +90,7 @@ def test_several_bridges_stand_below_one_host(make_app: MakeApp, upstream: Upstr
     client = Client(
         DispatcherMiddleware(Flask("outer").wsgi_app, {"/one": one.wsgi_app, "/two": two.wsgi_app})
     )
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for mount, expected in (("/one", 200), ("/two", 403)):
         asked = client.post(
             f"{mount}{PREFIX}/anthropic/v1/messages",
@@ -122,11 +122,11 @@ def test_servers_can_mount_it_below_a_path(
         ("/anthropic/v1/messages?x=1", "/v1/messages?x=1"),
         ("/anthropic/v1/models/a%2Fb", "/v1/models/a%2Fb"),
     ):
-        upstream.say(answer(200, b'{"a":1}'))
+        upstream.enqueue(http_response(200, b'{"a":1}'))
         client = server.connect()
         client.send("POST", path, ASK_WHOLE)
         assert client.body(client.head()[1]) == (b'{"a":1}', True)
-        assert upstream.heard[-1].target == target
+        assert upstream.requests[-1].target == target
     client = server.connect()
     client.send("POST", "/anthropic/v1/nowhere")
     body, _ = client.body(client.head()[1])

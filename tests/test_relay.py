@@ -13,15 +13,15 @@ import pytest
 from tests.support.server import Server
 from tests.support.upstream import (
     CLOSE,
-    GONE,
     LAST_CHUNK,
     RESET,
+    WAIT_FOR_CLOSE,
     Upstream,
-    answer,
     chunk,
+    event_stream,
     head,
+    http_response,
     stream_head,
-    streamed,
 )
 
 START = (
@@ -48,7 +48,7 @@ ASK_CHAT = b'{"model":"gpt-5","stream":true,"stream_options":{"include_usage":tr
 
 def test_head_comes_before_the_body(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head("request-id: req_7"), go, chunk(START + BLOCK + DELTA + END), LAST_CHUNK)
+    upstream.enqueue(stream_head("request-id: req_7"), go, chunk(START + BLOCK + DELTA + END), LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     status, headers = client.head()
@@ -65,7 +65,7 @@ def test_each_event_comes_at_once(server: Server, upstream: Upstream) -> None:
     steps: list[object] = [stream_head()]
     for gate, event in zip(gates, (START, BLOCK, DELTA, DELTA, END), strict=True):
         steps += [gate, chunk(event)]
-    upstream.say(*steps, LAST_CHUNK)
+    upstream.enqueue(*steps, LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
@@ -83,7 +83,7 @@ def test_a_silent_stream_gets_pings_between_events(
 ) -> None:
     go, again = threading.Event(), threading.Event()
     event = b'data: {"id":"x","choices":[]}\n\n'
-    upstream.say(stream_head(), go, chunk(event), again, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    upstream.enqueue(stream_head(), go, chunk(event), again, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
     client = server.connect()
     client.send("POST", route, ask)
     _, headers = client.head()
@@ -101,7 +101,7 @@ def test_a_silent_stream_gets_pings_between_events(
 
 def test_no_ping_stands_inside_an_event(server: Server, upstream: Upstream) -> None:
     middle = threading.Event()
-    upstream.say(stream_head(), chunk(START[:40]), middle, chunk(START[40:] + END), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(START[:40]), middle, chunk(START[40:] + END), LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
@@ -116,7 +116,7 @@ def test_no_ping_stands_inside_an_event(server: Server, upstream: Upstream) -> N
 
 def test_a_silent_json_answer_gets_no_ping(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(head(200, "Content-Length: 2"), b"{", go, b"}")
+    upstream.enqueue(head(200, "Content-Length: 2"), b"{", go, b"}")
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     client.head()
@@ -139,17 +139,17 @@ def test_a_client_that_leaves_closes_the_upstream(
     server: Server, upstream: Upstream, begun: tuple[bytes, ...]
 ) -> None:
     """Before the head, after it, and while events flow; the upstream stays silent."""
-    upstream.say(*begun, GONE)
+    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     id = ""
     if begun:
         id = client.head()[1]["x-aibridge-interception-id"]
     if len(begun) > 1:
         client.chunk()
     left = leave(client)
-    assert upstream.gone.wait(10)
+    assert upstream.peer_closed.wait(10)
     assert time.monotonic() - left < 1
     results = server.get("/interceptions?limit=1")["results"]
     record = server.record(id or results[0]["id"])
@@ -159,34 +159,34 @@ def test_a_client_that_leaves_closes_the_upstream(
 
 
 def test_a_client_that_leaves_after_stray_bytes_is_noticed_too(server: Server, upstream: Upstream) -> None:
-    upstream.say(GONE)
+    upstream.enqueue(WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     client.sock.sendall(b"\r\n")
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     left = leave(client)
-    assert upstream.gone.wait(10)
+    assert upstream.peer_closed.wait(10)
     assert time.monotonic() - left < 2
 
 
 def test_a_client_may_leave_right_after_the_last_event(server: Server, upstream: Upstream) -> None:
-    upstream.say(stream_head(), chunk(START + END), GONE)
+    upstream.enqueue(stream_head(), chunk(START + END), WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
     assert client.chunk() == START + END
     client.close()
-    assert upstream.gone.wait(10)
+    assert upstream.peer_closed.wait(10)
     assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
 
 
 def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstream: Upstream) -> None:
-    upstream.say(GONE)
+    upstream.enqueue(WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     client.close()
-    assert upstream.gone.wait(10)
+    assert upstream.peer_closed.wait(10)
     record = server.record(server.get("/interceptions?limit=1")["results"][0]["id"])
     assert record["status_code"] is None
 
@@ -194,7 +194,7 @@ def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstre
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
 def test_a_cut_between_events_is_told_and_stays_cut(server: Server, upstream: Upstream, cut: object) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -214,7 +214,7 @@ def test_a_cut_between_events_is_told_and_stays_cut(server: Server, upstream: Up
 
 def test_a_cut_inside_an_event_is_just_a_cut(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK[:30]), go, CLOSE)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK[:30]), go, CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
@@ -225,7 +225,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(server: Server, upstream: Upstream)
 
 
 def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
-    upstream.say(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
+    upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     _, headers = client.head()
@@ -238,7 +238,7 @@ def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
 def test_an_answer_without_a_byte_of_its_body_is_a_502(
     server: Server, upstream: Upstream, path: str, cut: object
 ) -> None:
-    upstream.say(head(200, "Content-Length: 9"), cut)
+    upstream.enqueue(head(200, "Content-Length: 9"), cut)
     client = server.connect()
     client.send("POST" if path.endswith("messages") else "GET", path, ASK_WHOLE)
     status, headers = client.head()
@@ -255,7 +255,7 @@ def test_an_answer_without_a_byte_of_its_body_is_a_502(
 
 def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstream: Upstream) -> None:
     said = b'{"error":{"message":"bad key: sk-ant-central-0123456789"}}'
-    upstream.say(answer(403, said))
+    upstream.enqueue(http_response(403, said))
     client = server.connect()
     client.send("POST", "/anthropic/v1/messages", ASK_WHOLE)
     status, headers = client.head()
@@ -267,7 +267,7 @@ def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstrea
 
 def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START[:30]), go, CLOSE)
+    upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK, version="1.0")
     client.head()
@@ -280,7 +280,7 @@ def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstr
 def test_a_clean_end_without_the_last_event_passes_and_is_recorded(
     server: Server, upstream: Upstream
 ) -> None:
-    upstream.say(*streamed(START + BLOCK + DELTA))
+    upstream.enqueue(*event_stream(START + BLOCK + DELTA))
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -293,7 +293,7 @@ def test_a_clean_end_without_the_last_event_passes_and_is_recorded(
 
 def test_a_cut_after_the_last_event_amends_the_record(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + END), go, RESET)
+    upstream.enqueue(stream_head(), chunk(START + END), go, RESET)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -309,7 +309,7 @@ def test_a_cut_after_the_last_event_amends_the_record(server: Server, upstream: 
 
 def test_the_record_is_there_before_the_last_event_is(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK + DELTA + END), go, LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA + END), go, LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -324,8 +324,8 @@ def test_the_record_is_there_before_the_last_event_is(server: Server, upstream: 
 
 def test_a_connection_serves_many_requests(server: Server, upstream: Upstream) -> None:
     for _ in range(5):
-        upstream.say(*streamed(START + END))
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(*event_stream(START + END))
+        upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     for _ in range(5):
         client.send("POST", MESSAGES, ASK)
@@ -337,8 +337,8 @@ def test_a_connection_serves_many_requests(server: Server, upstream: Upstream) -
 
 def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), go, chunk(START + END), LAST_CHUNK)
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(stream_head(), go, chunk(START + END), LAST_CHUNK)
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.send("POST", MESSAGES, ASK_WHOLE)
@@ -349,25 +349,25 @@ def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -
 
 
 def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     assert client.body(client.head()[1]) == (b"{}", True)
-    upstream.say(CLOSE)  # takes the request and gives not a byte
-    upstream.say(answer(200, b'{"a":1}'))
+    upstream.enqueue(CLOSE)  # takes the request and gives not a byte
+    upstream.enqueue(http_response(200, b'{"a":1}'))
     client.send("POST", MESSAGES, ASK_WHOLE)
     assert client.body(client.head()[1]) == (b'{"a":1}', True)
-    assert len(upstream.heard) == 3
+    assert len(upstream.requests) == 3
     assert upstream.connections == 2
 
 
 def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstream) -> None:
-    upstream.say(CLOSE)
+    upstream.enqueue(CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     status, headers = client.head()
     assert status == 502
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
     body, _ = client.body(headers)
     assert json.loads(body)["error"]["type"] == "api_error"
 
@@ -385,7 +385,7 @@ def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstrea
     ],
 )
 def test_garbage_is_a_502(server: Server, upstream: Upstream, garbage: bytes) -> None:
-    upstream.say(garbage, CLOSE)
+    upstream.enqueue(garbage, CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     status, headers = client.head()
@@ -395,7 +395,9 @@ def test_garbage_is_a_502(server: Server, upstream: Upstream, garbage: bytes) ->
 
 
 def test_early_hints_are_passed_over(server: Server, upstream: Upstream) -> None:
-    upstream.say(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + answer(200, b"{}"))
+    upstream.enqueue(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + http_response(200, b"{}")
+    )
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     status, headers = client.head()
@@ -404,8 +406,8 @@ def test_early_hints_are_passed_over(server: Server, upstream: Upstream) -> None
 
 
 def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b'{"n":1}') + answer(200, b'{"stolen":1}'))
-    upstream.say(answer(200, b'{"n":2}'))
+    upstream.enqueue(http_response(200, b'{"n":1}') + http_response(200, b'{"stolen":1}'))
+    upstream.enqueue(http_response(200, b'{"n":2}'))
     client = server.connect()
     for expected in (b'{"n":1}', b'{"n":2}'):
         client.send("POST", MESSAGES, ASK_WHOLE)
@@ -414,7 +416,7 @@ def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstrea
 
 
 def test_a_close_delimited_answer_is_whole(server: Server, upstream: Upstream) -> None:
-    upstream.say(head(200), b'{"a":', b"1}", CLOSE)
+    upstream.enqueue(head(200), b'{"a":', b"1}", CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     _, headers = client.head()
@@ -438,7 +440,7 @@ def test_a_stream_cut_at_any_byte_passes_up_to_there_and_is_recorded(
     ends = [match.end() for match in re.finditer(rb"\n\n", CUT_BODY)]
     ask = b'{"model":"claude-x","stream":true,"messages":[]}'
     for cut in range(1, len(CUT_BODY)):
-        upstream.say(stream_head(), chunk(CUT_BODY[:cut]), CLOSE)
+        upstream.enqueue(stream_head(), chunk(CUT_BODY[:cut]), CLOSE)
         client = server.connect()
         client.send("POST", MESSAGES, ask)
         _, headers = client.head()

@@ -12,7 +12,16 @@ import pytest
 
 from tests.support.exchanges import OWN, Exchange, load
 from tests.support.server import Server
-from tests.support.upstream import CLOSE, GONE, RESET, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import (
+    CLOSE,
+    RESET,
+    WAIT_FOR_CLOSE,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 
 EXCHANGES = {exchange.name: exchange for exchange in load(OWN)}
 MESSAGE, MESSAGES = "anthropic/parallel_tools/non-streaming", "anthropic/parallel_tools/streaming"
@@ -65,9 +74,9 @@ def say(upstream: Upstream, name: str, *headers: str) -> Exchange:
     """The next answer is this exchange's; a stream comes in torn pieces."""
     exchange = EXCHANGES[name]
     if exchange.streaming:
-        upstream.say(*streamed(exchange.answer, 11, *headers))
+        upstream.enqueue(*event_stream(exchange.answer, 11, *headers))
     else:
-        upstream.say(answer(200, exchange.answer, *headers))
+        upstream.enqueue(http_response(200, exchange.answer, *headers))
     return exchange
 
 
@@ -108,7 +117,7 @@ def test_a_blocking_message_is_the_providers_own(claude: anthropic.Anthropic, up
     message = claude.messages.create(**ASK)
     assert message.to_dict() == whole(MESSAGE)
     assert message._request_id == "req_7"
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     assert json.loads(heard.body) == ASK
     assert heard.header("user-agent").startswith("Anthropic/Python ")
     assert heard.header("x-stainless-lang") == "python"
@@ -153,7 +162,7 @@ def test_messages_work_without_blocking(server: Server, upstream: Upstream) -> N
     blocking, message = asyncio.run(dialogue())
     assert blocking.to_dict() == whole(MESSAGE)
     assert message.to_dict(exclude_none=True) == blocking.to_dict(exclude_none=True)
-    assert upstream.heard[0].header("user-agent").startswith("AsyncAnthropic/Python ")
+    assert upstream.requests[0].header("user-agent").startswith("AsyncAnthropic/Python ")
 
 
 def test_many_async_streams_stay_apart(server: Server, upstream: Upstream) -> None:
@@ -168,7 +177,7 @@ def test_many_async_streams_stay_apart(server: Server, upstream: Upstream) -> No
             return await asyncio.gather(*(one(client, number) for number in range(12)))
 
     before, events = upstream.handler, EXCHANGES[MESSAGES].answer
-    upstream.handler = lambda heard: streamed(
+    upstream.handler = lambda heard: event_stream(
         events.replace(b"msg_01Ferries", json.loads(heard.body)["model"].encode()), 64
     )
     try:
@@ -182,7 +191,7 @@ def test_a_blocking_completion_is_the_providers_own(gpt: openai.OpenAI, upstream
     completion = gpt.chat.completions.create(**ASK_CHAT)
     assert completion.to_dict() == whole(COMPLETION)
     assert completion._request_id == "req_8"
-    assert upstream.heard[0].header("user-agent").startswith("OpenAI/Python ")
+    assert upstream.requests[0].header("user-agent").startswith("OpenAI/Python ")
 
 
 def test_tool_calls_that_come_by_turns_add_up(gpt: openai.OpenAI, upstream: Upstream) -> None:
@@ -213,7 +222,7 @@ def test_usage_that_was_not_asked_for_never_comes(
         text = "".join(one.choices[0].delta.content or "" for one in stream)
         record = server.record(stream.response.headers["x-aibridge-interception-id"])
     assert text == '"usage" rhymes less than ridge 🌉.'
-    assert json.loads(upstream.heard[0].body)["stream_options"] == {"include_usage": True}
+    assert json.loads(upstream.requests[0].body)["stream_options"] == {"include_usage": True}
     (usage,) = record["token_usages"]
     assert (usage["input_tokens"], usage["output_tokens"]) == (12, 75)
     assert usage["metadata"] == {"completion_reasoning": 64}
@@ -282,7 +291,7 @@ def test_a_tool_dialogue_is_one_thread(
     ]
     say(upstream, MESSAGE)
     raw = claude.messages.with_raw_response.create(**{**ASK, "messages": turns})
-    _, returned, _ = json.loads(upstream.heard[1].body)["messages"]
+    _, returned, _ = json.loads(upstream.requests[1].body)["messages"]
     assert returned["content"][:2] == whole(MESSAGE)["content"][:2]
     record = server.record(raw.headers["x-aibridge-interception-id"])
     assert record["correlating_tool_call_id"] == "toolu_01Pen"
@@ -299,13 +308,13 @@ GPTS = b'{"object": "list", "data": [{"id": "gpt-test-1", "object": "model", "cr
 
 
 def test_tokens_are_counted_and_models_listed(claude: anthropic.Anthropic, upstream: Upstream) -> None:
-    upstream.say(answer(200, COUNTED))
-    upstream.say(answer(200, CLAUDES))
+    upstream.enqueue(http_response(200, COUNTED))
+    upstream.enqueue(http_response(200, CLAUDES))
     counted = claude.messages.count_tokens(model="claude-test-1", messages=SAID)
     models = claude.models.list(limit=5)
     assert counted.input_tokens == 14
     assert [model.id for model in models] == ["claude-test-1"]
-    heard = [(one.method, one.target, one.header("x-api-key")) for one in upstream.heard]
+    heard = [(one.method, one.target, one.header("x-api-key")) for one in upstream.requests]
     assert heard == [
         ("POST", "/v1/messages/count_tokens", CENTRAL_ANTHROPIC),
         ("GET", "/v1/models?limit=5", CENTRAL_ANTHROPIC),
@@ -313,26 +322,26 @@ def test_tokens_are_counted_and_models_listed(claude: anthropic.Anthropic, upstr
 
 
 def test_gpt_models_are_listed(gpt: openai.OpenAI, upstream: Upstream) -> None:
-    upstream.say(answer(200, GPTS))
+    upstream.enqueue(http_response(200, GPTS))
     assert [model.id for model in gpt.models.list()] == ["gpt-test-1"]
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     assert (heard.target, heard.header("authorization")) == ("/v1/models", CENTRAL_OPENAI)
 
 
 def test_a_stored_response_is_fetched(gpt: openai.OpenAI, upstream: Upstream) -> None:
     say(upstream, RESPONSE)
     assert gpt.responses.retrieve("resp_0tin").to_dict() == whole(RESPONSE)
-    assert upstream.heard[0].target == "/v1/responses/resp_0tin"
+    assert upstream.requests[0].target == "/v1/responses/resp_0tin"
 
 
 def test_passing_by_works_without_blocking(server: Server, upstream: Upstream) -> None:
     async def dialogue() -> tuple[int, list[str], list[str]]:
         async with make_async_claude(server) as claude, make_async_gpt(server) as gpt:
-            upstream.say(answer(200, COUNTED))
+            upstream.enqueue(http_response(200, COUNTED))
             counted = await claude.messages.count_tokens(model="m", messages=SAID)
-            upstream.say(answer(200, CLAUDES))
+            upstream.enqueue(http_response(200, CLAUDES))
             claudes = [model.id async for model in claude.models.list()]
-            upstream.say(answer(200, GPTS))
+            upstream.enqueue(http_response(200, GPTS))
             return counted.input_tokens, claudes, [model.id async for model in gpt.models.list()]
 
     assert asyncio.run(dialogue()) == (14, ["claude-test-1"], ["gpt-test-1"])
@@ -348,7 +357,7 @@ def test_a_gateway_token_is_replaced_by_the_central_key(
     raw = claude.messages.with_raw_response.create(**ASK)
     say(upstream, COMPLETION)
     gpt.chat.completions.create(**ASK_CHAT)
-    first, second = upstream.heard
+    first, second = upstream.requests
     assert (first.header("x-api-key"), first.header("authorization")) == (CENTRAL_ANTHROPIC, None)
     assert (second.header("x-api-key"), second.header("authorization")) == (None, CENTRAL_OPENAI)
     record = server.record(raw.headers["x-aibridge-interception-id"])
@@ -363,7 +372,7 @@ def test_the_users_own_key_is_the_only_one(
     say(upstream, MESSAGE)
     with make_claude(server, **given) as claude:
         raw = claude.messages.with_raw_response.create(**ASK)
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     came = raw.http_request.headers
     given_in = [name for name in ("x-api-key", "authorization") if name in came]
     assert [came[name].removeprefix("Bearer ") for name in given_in] == [OWN_KEY]
@@ -379,7 +388,7 @@ def test_a_gateway_token_and_an_own_key_may_come_together(server: Server, upstre
     headers = {"X-Api-Key": OWN_KEY}
     with make_claude(server, api_key=None, auth_token=NO_KEY, default_headers=headers) as claude:
         claude.messages.create(**ASK)
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     assert (heard.header("x-api-key"), heard.header("authorization")) == (OWN_KEY, None)
 
 
@@ -388,7 +397,7 @@ def test_the_users_own_bearer_goes_on(server: Server, upstream: Upstream, provid
     say(upstream, COMPLETION)
     with make_gpt(server, provider, api_key=OWN_KEY) as client:
         client.chat.completions.create(**ASK_CHAT)
-    assert upstream.heard[0].header("authorization") == f"Bearer {OWN_KEY}"
+    assert upstream.requests[0].header("authorization") == f"Bearer {OWN_KEY}"
 
 
 # Errors
@@ -412,14 +421,14 @@ def test_an_anthropic_error_keeps_its_class(
 ) -> None:
     told = {"type": "error", "error": {"type": type, "message": "Ça ne va pas 🙅."}, "request_id": "req_E"}
     headers = "request-id: req_E", "retry-after: 17", "anthropic-ratelimit-requests-remaining: 0"
-    upstream.say(answer(status, json.dumps(told).encode(), *headers))
+    upstream.enqueue(http_response(status, json.dumps(told).encode(), *headers))
     with make_claude(server, api_key=OWN_KEY) as claude, pytest.raises(kind) as caught:
         claude.messages.create(**ASK, stream=streaming)
     error = caught.value
     assert (error.status_code, error.request_id, error.body) == (status, "req_E", told)
     assert error.response.headers["retry-after"] == "17"
     assert error.response.headers["anthropic-ratelimit-requests-remaining"] == "0"
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 OPENAI_ERRORS = [
@@ -440,7 +449,7 @@ def test_an_openai_error_keeps_its_class(
 ) -> None:
     told = {"message": "Ça ne va pas 🙅.", "type": type, "param": "model", "code": code}
     headers = "x-request-id: req_E", "retry-after: 17", "x-ratelimit-remaining-requests: 0"
-    upstream.say(answer(status, json.dumps({"error": told}).encode(), *headers))
+    upstream.enqueue(http_response(status, json.dumps({"error": told}).encode(), *headers))
     with make_gpt(server, api_key=OWN_KEY) as gpt, pytest.raises(kind) as caught:
         ask(gpt)
     error = caught.value
@@ -455,14 +464,16 @@ def test_an_async_error_keeps_its_class(server: Server, upstream: Upstream) -> N
         async with make_async_claude(server) as claude:
             await claude.messages.create(**ASK)
 
-    upstream.say(answer(529, b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'))
+    upstream.enqueue(
+        http_response(529, b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}')
+    )
     with pytest.raises(anthropic.OverloadedError) as caught:
         asyncio.run(dialogue())
     assert caught.value.type == "overloaded_error"
 
 
 def test_an_error_that_is_no_json_passes_too(claude: anthropic.Anthropic, upstream: Upstream) -> None:
-    upstream.say(answer(502, b"<h1>Bad gateway</h1>", kind="text/html"))
+    upstream.enqueue(http_response(502, b"<h1>Bad gateway</h1>", kind="text/html"))
     with pytest.raises(anthropic.InternalServerError) as caught:
         claude.messages.create(**ASK)
     assert caught.value.response.text == "<h1>Bad gateway</h1>"
@@ -472,7 +483,7 @@ def test_an_error_that_is_no_json_passes_too(claude: anthropic.Anthropic, upstre
 def test_a_retry_follows_the_providers_pace(server: Server, upstream: Upstream, streaming: bool) -> None:
     """The package alone asks again; both of its requests reach the provider."""
     refusal = b'{"type":"error","error":{"type":"rate_limit_error","message":"slowly"}}'
-    upstream.say(answer(429, refusal, "retry-after: 0", "retry-after-ms: 1"))
+    upstream.enqueue(http_response(429, refusal, "retry-after: 0", "retry-after-ms: 1"))
     say(upstream, MESSAGES if streaming else MESSAGE)
     with make_claude(server, max_retries=1) as claude:
         if streaming:
@@ -481,24 +492,24 @@ def test_a_retry_follows_the_providers_pace(server: Server, upstream: Upstream, 
         else:
             message = claude.messages.create(**ASK)
     assert message.id == "msg_01Ferries"
-    assert [heard.header("x-stainless-retry-count") for heard in upstream.heard] == ["0", "1"]
+    assert [heard.header("x-stainless-retry-count") for heard in upstream.requests] == ["0", "1"]
 
 
 def test_a_gpt_retry_follows_the_providers_pace(server: Server, upstream: Upstream) -> None:
     refusal = b'{"error":{"message":"slowly","type":"requests","param":null,"code":"rate_limit_exceeded"}}'
-    upstream.say(answer(429, refusal, "retry-after: 0", "retry-after-ms: 1"))
+    upstream.enqueue(http_response(429, refusal, "retry-after: 0", "retry-after-ms: 1"))
     say(upstream, COMPLETION)
     with make_gpt(server, max_retries=1) as gpt:
         completion = gpt.chat.completions.create(**ASK_CHAT)
     assert calls_of(completion) == PARCELS
-    assert [heard.header("x-stainless-retry-count") for heard in upstream.heard] == ["0", "1"]
+    assert [heard.header("x-stainless-retry-count") for heard in upstream.requests] == ["0", "1"]
 
 
 def test_should_retry_is_the_providers_word(server: Server, upstream: Upstream) -> None:
-    upstream.say(answer(500, b'{"type":"error","error":{}}', "x-should-retry: false"))
+    upstream.enqueue(http_response(500, b'{"type":"error","error":{}}', "x-should-retry: false"))
     with make_claude(server, max_retries=2) as claude, pytest.raises(anthropic.InternalServerError):
         claude.messages.create(**ASK)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 # Streams that break
@@ -508,7 +519,7 @@ def cut(upstream: Upstream, name: str, after: bytes, inside: bool, how: object) 
     """The next answer's stream ends behind its first event that holds `after`, or 9 bytes on."""
     events = EXCHANGES[name].answer
     end = events.index(b"\n\n", events.index(after)) + 2
-    upstream.say(stream_head("request-id: req_C"), chunk(events[: end + (9 if inside else 0)]), how)
+    upstream.enqueue(stream_head("request-id: req_C"), chunk(events[: end + (9 if inside else 0)]), how)
 
 
 @pytest.mark.parametrize("how", [CLOSE, RESET])
@@ -600,10 +611,10 @@ def test_a_stream_that_is_left_ends_upstream(
     claude: anthropic.Anthropic, upstream: Upstream, server: Server
 ) -> None:
     events = EXCHANGES[MESSAGES].answer
-    upstream.say(stream_head(), chunk(events[: events.index(b"event: ping")]), GONE)
+    upstream.enqueue(stream_head(), chunk(events[: events.index(b"event: ping")]), WAIT_FOR_CLOSE)
     with claude.messages.create(**ASK, stream=True) as stream:
         assert next(stream).type == "message_start"
-    assert upstream.gone.wait(10)
+    assert upstream.peer_closed.wait(10)
     record = server.record(stream.response.headers["x-aibridge-interception-id"])
     assert record["error_type"] == "client_closed"
     assert record["token_usages"][0]["cache_write_input_tokens"] == 900
@@ -657,7 +668,7 @@ def test_an_unknown_route_is_not_found(
     with pytest.raises(openai.NotFoundError, match="route not supported: POST /v1/embeddings") as told:
         gpt.embeddings.create(model="m", input="hi")
     assert told.value.code == "route_not_supported"
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("ask", [ask_chat, ask_responses])
@@ -670,7 +681,7 @@ def test_copilot_without_a_credential_is_an_authentication_error(
     assert caught.value.code == "missing_credential"
     assert '"copilot"' in caught.value.message
     assert caught.value.response.headers["x-should-retry"] == "false"
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_a_disabled_provider_is_a_server_error(server: Server, upstream: Upstream) -> None:
@@ -680,19 +691,19 @@ def test_a_disabled_provider_is_a_server_error(server: Server, upstream: Upstrea
     ):
         client.models.list()
     assert (caught.value.status_code, caught.value.code) == (503, "provider_disabled")
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_an_upstream_that_says_nothing_is_a_bad_gateway(
     claude: anthropic.Anthropic, upstream: Upstream
 ) -> None:
-    upstream.say(CLOSE)
+    upstream.enqueue(CLOSE)
     with pytest.raises(anthropic.InternalServerError) as caught:
         claude.messages.create(**ASK)
     error = caught.value
     assert (error.status_code, error.type) == (502, "api_error")
     assert error.body["request_id"] == error.response.headers["x-aibridge-interception-id"]
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 def test_a_body_that_is_too_large_is_an_error_of_its_own(
@@ -702,4 +713,4 @@ def test_a_body_that_is_too_large_is_an_error_of_its_own(
     with pytest.raises(anthropic.RequestTooLargeError, match="32MiB") as caught:
         claude.messages.create(**{**ASK, "messages": said})
     assert caught.value.type == "request_too_large"
-    assert upstream.heard == []
+    assert upstream.requests == []

@@ -23,8 +23,18 @@ from aibridge_flask.outbound import Outbound
 from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
 from tests.support.postgres import Postgres
-from tests.support.server import PREFIX, Server, free_port, until
-from tests.support.upstream import CLOSE, GONE, RESET, Upstream, answer, chunk, head, stream_head, streamed
+from tests.support.server import PREFIX, Server, free_port, wait_until
+from tests.support.upstream import (
+    CLOSE,
+    RESET,
+    WAIT_FOR_CLOSE,
+    Upstream,
+    chunk,
+    event_stream,
+    head,
+    http_response,
+    stream_head,
+)
 from tests.test_relay import ASK, ASK_WHOLE, END, START
 
 
@@ -177,7 +187,7 @@ def talkative(
 
 
 def refused(status: int) -> bytes:
-    return answer(
+    return http_response(
         status,
         b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key: cnry...00"}}',
     )
@@ -193,7 +203,7 @@ def exchanges(one: Talkative, upstream: Upstream) -> None:
     ]
     for path in paths:
         for said in (
-            [answer(200, b'{"id":"x"}')],
+            [http_response(200, b'{"id":"x"}')],
             [refused(401)],
             [refused(403)],
             [refused(429)],
@@ -201,17 +211,17 @@ def exchanges(one: Talkative, upstream: Upstream) -> None:
             [b"junk"],
             [CLOSE],
             [RESET],
-            [GONE],
+            [WAIT_FOR_CLOSE],
         ):
-            upstream.say(*said)
+            upstream.enqueue(*said)
             one.ask(path=path)
         for said in (
-            streamed(START + END),
+            event_stream(START + END),
             [stream_head(), chunk(START), CLOSE],
             [head(200, "Content-Length: 9"), b"{", RESET],
-            [stream_head(), GONE],
+            [stream_head(), WAIT_FOR_CLOSE],
         ):
-            upstream.say(*said)
+            upstream.enqueue(*said)
             one.ask(path=path, body=ASK)
     for line in (
         f"X-Api-Key: {OWN}",
@@ -220,7 +230,7 @@ def exchanges(one: Talkative, upstream: Upstream) -> None:
         f"Authorization: Basic {OWN}",
     ):
         for path in (*paths, "/copilot/chat/completions"):
-            upstream.say(refused(401))
+            upstream.enqueue(refused(401))
             one.ask(line, path=path)
     for path in (
         "/away/v1/messages",
@@ -232,7 +242,7 @@ def exchanges(one: Talkative, upstream: Upstream) -> None:
         "/nobody/v1/x",
     ):
         upstream.reset()
-        upstream.say(refused(407))
+        upstream.enqueue(refused(407))
         one.ask(path=path)
     for token in (*one.tokens, f"aib_{WRONG}", WRONG):
         for line in (
@@ -242,7 +252,7 @@ def exchanges(one: Talkative, upstream: Upstream) -> None:
             f"Authorization: Bearer {token}",
             f"X-AIBridge-Token: {token}\r\nX-AIBridge-Token: {token}",
         ):
-            upstream.say(answer(200, b"{}"))
+            upstream.enqueue(http_response(200, b"{}"))
             one.say(line, path="/anthropic/v1/messages")
             upstream.reset()
             one.say(line, method="GET", path="/interceptions?q=nonsense:1")
@@ -257,7 +267,7 @@ def test_a_talkative_server_tells_no_secret(talkative: Talkative, upstream: Upst
     exchanges(talkative, upstream)
     with contextlib.closing(sqlite3.connect(talkative.folder / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
-        upstream.say(answer(200, b'{"id":"spooled"}'))
+        upstream.enqueue(http_response(200, b'{"id":"spooled"}'))
         assert b"spooled" in talkative.ask(f"X-Api-Key: {OWN}")
         assert any(b"Started" in path.read_bytes() for path in (talkative.folder / "spool").glob("*.spool"))
         assert not any(shows(file, *talkative.secrets()) for file in talkative.files())
@@ -283,9 +293,9 @@ def test_the_upstream_hears_the_secrets_and_no_others(talkative: Talkative, upst
         ("/by-env/v1/messages", ENV),
         ("/openai/v1/responses", FILE),
     ):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         talkative.ask(path=path)
-        heard = upstream.heard[-1]
+        heard = upstream.requests[-1]
         assert secret in (
             heard.header("x-api-key"),
             str(heard.header("authorization")).removeprefix("Bearer "),
@@ -304,11 +314,11 @@ def test_the_upstream_hears_the_secrets_and_no_others(talkative: Talkative, upst
 def test_tokens_that_come_twice_never_go_on(
     talkative: Talkative, upstream: Upstream, lines: list[str], status: int
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     said = talkative.say(*(line.format(*talkative.tokens) for line in lines), path="/one-key/v1/messages")
     assert said.startswith(b"HTTP/1.1 %d " % status)
-    assert len(upstream.heard) == (status == 200)
-    assert not shows(str(upstream.heard), *talkative.tokens)
+    assert len(upstream.requests) == (status == 200)
+    assert not shows(str(upstream.requests), *talkative.tokens)
 
 
 def test_a_databases_password_shows_nowhere(
@@ -320,14 +330,14 @@ def test_a_databases_password_shows_nowhere(
     environment.setenv("AIBRIDGE_DATABASE_URL", url)
     one = Talkative(tmp_path, upstream, url)
     environment.delenv("AIBRIDGE_DATABASE_URL")
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert b"200 OK" in one.ask()
     postgres.halt()
     try:
         one.ask()
         one.say(f"X-AIBridge-Token: aib_{WRONG}", method="GET", path="/interceptions")
         one.say(f"X-AIBridge-Token: {one.tokens[1]}", method="GET", path="/interceptions")
-        until(lambda: "the database takes no records" in one.server.log.read_text())
+        wait_until(lambda: "the database takes no records" in one.server.log.read_text())
     finally:
         postgres.resume()
     one.server.disconnect()

@@ -1,4 +1,4 @@
-"""Claude Code and Codex, replayed as they write their requests on the wire."""
+"""Requests of Claude Code and Codex, replayed as on the wire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aibridge_flask import Actor
 from tests.conftest import MakeApp
 from tests.support.exchanges import OWN, Exchange, load
 from tests.support.server import PREFIX, Client, Server
-from tests.support.upstream import Heard, Upstream, answer, streamed
+from tests.support.upstream import ReceivedRequest, Upstream, event_stream, http_response
 
 EXCHANGES = {exchange.name: exchange for exchange in load(OWN)}
 Headers = list[tuple[str, str]]
@@ -28,51 +28,51 @@ FOREIGN: Headers = [
 
 
 def write(client: Client, method: str, path: str, headers: Headers, body: bytes = b"") -> None:
-    """The very lines, in this order and spelling."""
+    """Sends these header lines, in this order and spelling."""
     lines = [f"{method} {PREFIX}{path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
     if body:
         lines.append(f"Content-Length: {len(body)}")
     client.sock.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
 
 
-def passed(headers: Headers, *but: str) -> Headers:
-    """Those that the upstream must hear as they were written."""
-    ends = {"host", "connection", "authorization", "x-api-key", "accept-encoding", *but}
-    return [(name.lower(), value) for name, value in headers if name.lower() not in ends]
+def end_to_end(headers: Headers) -> Headers:
+    """The headers that the upstream must receive unchanged."""
+    others = {"host", "connection", "authorization", "x-api-key", "accept-encoding"}
+    return [(name.lower(), value) for name, value in headers if name.lower() not in others]
 
 
-def check_heard(heard: Heard, target: str, headers: Headers, body: bytes) -> None:
-    """The target and the body to the byte, each header once and unchanged, and nothing foreign."""
-    assert (heard.target, heard.body) == (target, body)
-    assert [(name, heard.header(name)) for name, _ in passed(headers)] == passed(headers)
-    assert heard.header("content-length") == (str(len(body)) if body else None)
-    expected = {name for name, _ in passed(headers)} | {"host", "accept-encoding"}
+def check_request(received: ReceivedRequest, target: str, headers: Headers, body: bytes) -> None:
+    """Target and body are exact; each header came once and unchanged, and there are no others."""
+    assert (received.target, received.body) == (target, body)
+    assert [(name, received.header(name)) for name, _ in end_to_end(headers)] == end_to_end(headers)
+    assert received.header("content-length") == (str(len(body)) if body else None)
+    expected = {name for name, _ in end_to_end(headers)} | {"host", "accept-encoding"}
     expected |= {"content-length"} if body else set()
-    assert heard.names() - {"authorization", "x-api-key"} == expected
+    assert received.names() - {"authorization", "x-api-key"} == expected
 
 
 def ask(
     server: Server, upstream: Upstream, path: str, headers: Headers, body: bytes, exchange: Exchange
 ) -> Json:
-    """One whole turn on a connection of its own; gives the record."""
-    upstream.say(*streamed(exchange.answer, 100, "request-id: req_1", "Set-Cookie: a=b"))
+    """Runs a turn on a new connection; returns its record."""
+    upstream.enqueue(*event_stream(exchange.answer, 100, "request-id: req_1", "Set-Cookie: a=b"))
     client = server.connect()
     write(client, "POST", path, [*headers, *FOREIGN], body)
-    status, got = client.head()
-    assert (status, client.body(got)) == (200, (exchange.answer, True))
-    assert (got["request-id"], got["x-accel-buffering"]) == ("req_1", "no")
-    assert got["content-type"] == "text/event-stream; charset=utf-8"
-    assert "set-cookie" not in got
+    status, response_headers = client.head()
+    assert (status, client.body(response_headers)) == (200, (exchange.answer, True))
+    assert (response_headers["request-id"], response_headers["x-accel-buffering"]) == ("req_1", "no")
+    assert response_headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert "set-cookie" not in response_headers
     client.close()
-    return server.record(got["x-aibridge-interception-id"])
+    return server.record(response_headers["x-aibridge-interception-id"])
 
 
-def text(said: str) -> Json:
-    return {"type": "text", "text": said}
+def text(content: str) -> Json:
+    return {"type": "text", "text": content}
 
 
 def dumps(tree: Json) -> bytes:
-    """As JavaScript and Rust write it: compact, UTF-8 as it is."""
+    """Compact and without escapes, as JavaScript and Rust write JSON."""
     return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -156,11 +156,11 @@ def claude_turn(
 ) -> Json:
     body, headers = claude_body(messages, **changes), [*CLAUDE_HEADERS, *extra]
     record = ask(server, upstream, CLAUDE, headers, body, TOOL_ANSWER)
-    heard = upstream.heard[-1]
-    check_heard(heard, "/v1/messages?beta=true", headers, body)
-    assert heard.header("host") == f"127.0.0.1:{upstream.port}"
-    assert heard.header("accept-encoding") == "identity"
-    assert (heard.header("x-api-key"), heard.header("authorization")) == (CENTRAL_ANTHROPIC, None)
+    received = upstream.requests[-1]
+    check_request(received, "/v1/messages?beta=true", headers, body)
+    assert received.header("host") == f"127.0.0.1:{upstream.port}"
+    assert received.header("accept-encoding") == "identity"
+    assert (received.header("x-api-key"), received.header("authorization")) == (CENTRAL_ANTHROPIC, None)
     return record
 
 
@@ -182,11 +182,11 @@ def check_claude(record: Json, model: str = "claude-opus-4-5") -> None:
 
 
 def prompts(record: Json) -> list[str]:
-    return [one["prompt"] for one in record["user_prompts"]]
+    return [prompt["prompt"] for prompt in record["user_prompts"]]
 
 
 def test_claude_codes_first_turn(server: Server, upstream: Upstream) -> None:
-    """The newest message is the system's, and the newest block of the user's is the prompt."""
+    """The last message is the system's; the last block of the user's message is the prompt."""
     record = claude_turn(server, upstream, FIRST_TURN)
     check_claude(record)
     assert prompts(record) == [PROMPT]
@@ -195,33 +195,33 @@ def test_claude_codes_first_turn(server: Server, upstream: Upstream) -> None:
     assert (record["thread_parent_id"], record["thread_root_id"]) == (None, None)
 
 
-def test_what_claude_codes_turn_used(server: Server, upstream: Upstream) -> None:
+def test_claude_codes_usage_tools_and_thoughts(server: Server, upstream: Upstream) -> None:
     record = claude_turn(server, upstream, FIRST_TURN)
     (usage,) = record["token_usages"]
     assert usage["provider_response_id"] == "msg_01Ferries"
     assert usage["model"] == "claude-opus-4-5-20251101"
     assert (usage["input_tokens"], usage["output_tokens"]) == (52, 187)
     assert (usage["cache_read_input_tokens"], usage["cache_write_input_tokens"]) == (6100, 900)
-    further = {"web_search_requests": 1, "cache_ephemeral_5m_input": 700, "cache_ephemeral_1h_input": 200}
-    assert usage["metadata"] == further
-    tools = [(one["tool_call_id"], one["tool"], json.loads(one["input"])) for one in record["tool_usages"]]
+    metadata = {"web_search_requests": 1, "cache_ephemeral_5m_input": 700, "cache_ephemeral_1h_input": 200}
+    assert usage["metadata"] == metadata
+    tools = [(use["tool_call_id"], use["tool"], json.loads(use["input"])) for use in record["tool_usages"]]
     assert tools == [
         ("srvtoolu_01Tide", "web_search", {"query": "high tide Brest today"}),
         ("toolu_01Armor", "read_log", {"ship": 'Armor "II"', "lines": 20}),
         ("toolu_01Pen", "read_log", {}),
     ]
-    thoughts = [(one["content"], one["metadata"]["source"]) for one in record["model_thoughts"]]
+    thoughts = [(thought["content"], thought["metadata"]["source"]) for thought in record["model_thoughts"]]
     assert thoughts == [("First the tide, then both logs at once.", "thinking")]
 
 
-def test_claude_codes_plain_system_message_is_passed_over_too(server: Server, upstream: Upstream) -> None:
+def test_claude_codes_plain_system_message_is_no_prompt_either(server: Server, upstream: Upstream) -> None:
     messages = [{"role": "user", "content": PROMPT}, {"role": "system", "content": "# Environment"}]
     assert prompts(claude_turn(server, upstream, messages)) == [PROMPT]
 
 
-def test_the_session_is_in_claude_codes_body_as_well(server: Server, upstream: Upstream) -> None:
-    """Behind a proxy that drops unknown headers, say."""
-    headers = [one for one in CLAUDE_HEADERS if one[0] != "x-claude-code-session-id"]
+def test_the_session_is_also_read_from_claude_codes_body(server: Server, upstream: Upstream) -> None:
+    """For example behind a proxy that drops unknown headers."""
+    headers = [header for header in CLAUDE_HEADERS if header[0] != "x-claude-code-session-id"]
     record = ask(server, upstream, CLAUDE, headers, claude_body(FIRST_TURN), TOOL_ANSWER)
     check_claude(record)
 
@@ -230,18 +230,18 @@ def result(call: str) -> Json:
     return {"type": "tool_result", "tool_use_id": call, "content": "no delay"}
 
 
-def after(messages: list[Json], *results: Json) -> list[Json]:
-    """The conversation so far, the model's answer with its signatures, and the tools' results."""
+def with_results(messages: list[Json], *results: Json) -> list[Json]:
+    """Adds the model's answer with its signatures and the tools' results to a conversation."""
     return [*messages, {"role": "assistant", "content": CONTENT}, {"role": "user", "content": [*results]}]
 
 
 def test_claude_codes_tool_results_make_a_thread(server: Server, upstream: Upstream) -> None:
-    """Results alone, then results with a reminder: neither is the user's."""
+    """Results alone, then results with a reminder: neither is a prompt."""
     first = claude_turn(server, upstream, FIRST_TURN)
-    turns = after(FIRST_TURN, result("toolu_01Armor"), result("toolu_01Pen"))
+    turns = with_results(FIRST_TURN, result("toolu_01Armor"), result("toolu_01Pen"))
     second = claude_turn(server, upstream, turns)
     reminder = text("<system-reminder>\nKeep it short.\n</system-reminder>")
-    turns = after(turns, result("toolu_01Pen"), reminder)
+    turns = with_results(turns, result("toolu_01Pen"), reminder)
     third = claude_turn(server, upstream, turns)
     assert second["correlating_tool_call_id"] in {"toolu_01Armor", "toolu_01Pen"}
     assert third["correlating_tool_call_id"] == "toolu_01Pen"
@@ -251,15 +251,17 @@ def test_claude_codes_tool_results_make_a_thread(server: Server, upstream: Upstr
     check_claude(third)
 
 
-def test_claude_codes_next_prompt_stands_behind_results(server: Server, upstream: Upstream) -> None:
-    """A user who interrupts a tool: result and prompt come in one message."""
-    turns = after(FIRST_TURN, result("toolu_01Armor"), result("toolu_01Pen"), text("Stop, only the tide."))
+def test_claude_codes_next_prompt_comes_after_results(server: Server, upstream: Upstream) -> None:
+    """If a user interrupts a tool, result and prompt come in one message."""
+    turns = with_results(
+        FIRST_TURN, result("toolu_01Armor"), result("toolu_01Pen"), text("Stop, only the tide.")
+    )
     record = claude_turn(server, upstream, turns)
     assert prompts(record) == ["Stop, only the tide."]
     assert record["correlating_tool_call_id"] == "toolu_01Pen"
 
 
-def test_claude_codes_subagents_are_told_apart(server: Server, upstream: Upstream) -> None:
+def test_claude_codes_subagents_are_recorded(server: Server, upstream: Upstream) -> None:
     extra = [
         ("x-claude-code-agent-id", "agent-b71"),
         ("x-claude-code-parent-agent-id", "agent-a03"),
@@ -273,7 +275,7 @@ def test_claude_codes_subagents_are_told_apart(server: Server, upstream: Upstrea
 
 
 def test_claude_codes_side_request_passes_too(server: Server, upstream: Upstream) -> None:
-    """A title is asked for with the same session, without tools; it belongs to no thread."""
+    """It asks for a title in the same session, without tools; that request belongs to no thread."""
     schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
     changes = {
         "model": "claude-haiku-4-5",
@@ -286,35 +288,35 @@ def test_claude_codes_side_request_passes_too(server: Server, upstream: Upstream
     assert (record["thread_parent_id"], record["correlating_tool_call_id"]) == (None, "")
 
 
-def records(server: Server) -> int:
+def record_count(server: Server) -> int:
     count = server.get("/interceptions?limit=1")["count"]
     assert isinstance(count, int)
     return count
 
 
 def test_claude_code_counts_tokens_without_a_record(server: Server, upstream: Upstream) -> None:
-    """The client's own accept-encoding goes on here, and a coded answer comes back as it is."""
-    before, coded = records(server), zstandard.compress(b'{"input_tokens":4711}')
-    upstream.say(answer(200, coded, "content-encoding: zstd", "request-id: req_2"))
-    headers = [one for one in CLAUDE_HEADERS if one[0] != "anthropic-beta"]
+    """The client's accept-encoding passes here, and an encoded answer comes back as it is."""
+    before, encoded = record_count(server), zstandard.compress(b'{"input_tokens":4711}')
+    upstream.enqueue(http_response(200, encoded, "content-encoding: zstd", "request-id: req_2"))
+    headers = [header for header in CLAUDE_HEADERS if header[0] != "anthropic-beta"]
     headers.append(("anthropic-beta", f"{BETAS},token-counting-2024-11-01"))
     body = dumps({"model": "claude-opus-4-5", "messages": [{"role": "user", "content": "x"}], "tools": []})
     client = server.connect()
     write(client, "POST", "/anthropic/v1/messages/count_tokens?beta=true", [*headers, *FOREIGN], body)
-    status, got = client.head()
-    assert (status, client.body(got)) == (200, (coded, True))
-    assert (got["content-encoding"], got["request-id"]) == ("zstd", "req_2")
-    (heard,) = upstream.heard
-    check_heard(heard, "/v1/messages/count_tokens?beta=true", headers, body)
-    assert heard.header("accept-encoding") == "gzip, deflate, br, zstd"
-    assert heard.header("x-api-key") == CENTRAL_ANTHROPIC
-    assert "x-aibridge-interception-id" not in got
-    assert records(server) == before
+    status, response_headers = client.head()
+    assert (status, client.body(response_headers)) == (200, (encoded, True))
+    assert (response_headers["content-encoding"], response_headers["request-id"]) == ("zstd", "req_2")
+    (received,) = upstream.requests
+    check_request(received, "/v1/messages/count_tokens?beta=true", headers, body)
+    assert received.header("accept-encoding") == "gzip, deflate, br, zstd"
+    assert received.header("x-api-key") == CENTRAL_ANTHROPIC
+    assert "x-aibridge-interception-id" not in response_headers
+    assert record_count(server) == before
 
 
-def test_claude_code_looks_models_up(server: Server, upstream: Upstream) -> None:
-    listed = b'{"data":[{"id":"claude-opus-4-5","display_name":"Opus"}],"has_more":false}'
-    upstream.say(answer(200, listed))
+def test_claude_code_lists_models(server: Server, upstream: Upstream) -> None:
+    models = b'{"data":[{"id":"claude-opus-4-5","display_name":"Opus"}],"has_more":false}'
+    upstream.enqueue(http_response(200, models))
     headers = [
         ("user-agent", "claude-code/2.1.330"),
         ("host", "localhost"),
@@ -322,30 +324,30 @@ def test_claude_code_looks_models_up(server: Server, upstream: Upstream) -> None
     ]
     client = server.connect()
     write(client, "GET", "/anthropic/v1/models?limit=1000", headers)
-    assert client.body(client.head()[1]) == (listed, True)
-    (heard,) = upstream.heard
-    assert (heard.method, heard.target, heard.body) == ("GET", "/v1/models?limit=1000", b"")
-    assert heard.header("user-agent") == "claude-code/2.1.330"
-    assert heard.header("x-api-key") == "sk-ant-own-0123456789"
+    assert client.body(client.head()[1]) == (models, True)
+    (received,) = upstream.requests
+    assert (received.method, received.target, received.body) == ("GET", "/v1/models?limit=1000", b"")
+    assert received.header("user-agent") == "claude-code/2.1.330"
+    assert received.header("x-api-key") == "sk-ant-own-0123456789"
 
 
 def test_claude_code_keeps_one_connection(server: Server, upstream: Upstream) -> None:
-    """Turns, counts and errors, one after the other, on the same two connections."""
+    """Turns and errors, one after the other, on the same two connections."""
     client, overloaded = (
         server.connect(),
         b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
     )
     body = claude_body(FIRST_TURN)
     for _ in range(2):
-        upstream.say(answer(529, overloaded, "retry-after: 1", "x-should-retry: true"))
+        upstream.enqueue(http_response(529, overloaded, "retry-after: 1", "x-should-retry: true"))
         write(client, "POST", CLAUDE, CLAUDE_HEADERS, body)
-        status, got = client.head()
-        assert (status, client.body(got)) == (529, (overloaded, True))
-        assert (got["retry-after"], got["x-should-retry"]) == ("1", "true")
-        upstream.say(*streamed(TOOL_ANSWER.answer, 4096))
+        status, response_headers = client.head()
+        assert (status, client.body(response_headers)) == (529, (overloaded, True))
+        assert (response_headers["retry-after"], response_headers["x-should-retry"]) == ("1", "true")
+        upstream.enqueue(*event_stream(TOOL_ANSWER.answer, 4096))
         write(client, "POST", CLAUDE, CLAUDE_HEADERS, body)
         assert client.body(client.head()[1]) == (TOOL_ANSWER.answer, True)
-    assert [heard.body for heard in upstream.heard] == [body] * 4
+    assert [received.body for received in upstream.requests] == [body] * 4
     assert upstream.connections == 1
 
 
@@ -374,8 +376,8 @@ ITEM_ANSWER = EXCHANGES["responses/every_item/streaming"]
 ITEMS = json.loads(EXCHANGES["responses/every_item/non-streaming"].answer)["output"]
 
 
-def item(role: str, *said: str) -> Json:
-    parts = [{"type": "input_text", "text": one} for one in said]
+def item(role: str, *texts: str) -> Json:
+    parts = [{"type": "input_text", "text": text} for text in texts]
     return {"type": "message", "role": role, "content": parts}
 
 
@@ -410,15 +412,15 @@ def codex_body(items: list[Json], **changes: object) -> bytes:
 
 
 def codex_turn(
-    server: Server, upstream: Upstream, items: list[Json], extra: Headers = [], coded: bool = False
+    server: Server, upstream: Upstream, items: list[Json], extra: Headers = [], is_compressed: bool = False
 ) -> Json:
     plain, headers = codex_body(items), [*CODEX_HEADERS, *extra]
-    body = zstandard.compress(plain) if coded else plain
+    body = zstandard.compress(plain) if is_compressed else plain
     record = ask(server, upstream, CODEX, headers, body, ITEM_ANSWER)
-    heard = upstream.heard[-1]
-    check_heard(heard, "/v1/responses", headers, body)
-    assert heard.header("host") == f"127.0.0.1:{upstream.port}"
-    assert heard.header("accept-encoding") == "identity"
+    received = upstream.requests[-1]
+    check_request(received, "/v1/responses", headers, body)
+    assert received.header("host") == f"127.0.0.1:{upstream.port}"
+    assert received.header("accept-encoding") == "identity"
     return record
 
 
@@ -438,29 +440,29 @@ def check_codex(record: Json) -> None:
 
 
 def test_codexs_first_turn(server: Server, upstream: Upstream) -> None:
-    """Neither the developer's words nor the environment are the prompt."""
+    """Neither the developer's message nor the environment is the prompt."""
     record = codex_turn(server, upstream, OPENING)
     check_codex(record)
     assert prompts(record) == ["Weigh ingot № 4\nand note the price of tin."]
     assert record["user_prompts"][0]["provider_response_id"] == "resp_0tin"
-    heard = upstream.heard[0]
-    assert (heard.header("authorization"), heard.header("x-api-key")) == (CENTRAL_OPENAI, None)
+    received = upstream.requests[0]
+    assert (received.header("authorization"), received.header("x-api-key")) == (CENTRAL_OPENAI, None)
 
 
-def test_what_codexs_turn_used(server: Server, upstream: Upstream) -> None:
+def test_codexs_usage_tools_and_thoughts(server: Server, upstream: Upstream) -> None:
     record = codex_turn(server, upstream, OPENING)
     (usage,) = record["token_usages"]
     assert (usage["provider_response_id"], usage["model"]) == ("resp_0tin", "gpt-5.1-codex")
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (1104, 4096)
     assert (usage["output_tokens"], usage["metadata"]) == (410, {"output_reasoning": 256})
-    tools = [(one["tool_call_id"], one["item_id"], one["tool"]) for one in record["tool_usages"]]
+    tools = [(use["tool_call_id"], use["item_id"], use["tool"]) for use in record["tool_usages"]]
     assert tools == [
         ("ws_0tin", "ws_0tin", "web_search"),
         ("call_weigh", "fc_0tin", "weigh"),
         ("call_patch", "ctc_0tin", "apply_patch"),
     ]
-    assert [one["input"] for one in record["tool_usages"][1:]] == [ITEMS[3]["arguments"], ITEMS[4]["input"]]
-    thoughts = [(one["content"], one["metadata"]["source"]) for one in record["model_thoughts"]]
+    assert [use["input"] for use in record["tool_usages"][1:]] == [ITEMS[3]["arguments"], ITEMS[4]["input"]]
+    thoughts = [(thought["content"], thought["metadata"]["source"]) for thought in record["model_thoughts"]]
     assert thoughts == [
         ("**Finding the price**\n\nThe market page comes first.", "reasoning_summary"),
         ("**Weighing**\n\nThe scale is a tool.", "reasoning_summary"),
@@ -469,7 +471,7 @@ def test_what_codexs_turn_used(server: Server, upstream: Upstream) -> None:
 
 
 def test_a_header_that_is_not_ascii_passes(server: Server, upstream: Upstream) -> None:
-    """The turn's metadata may name a folder; its bytes go on as they came."""
+    """Metadata of a turn may name a folder; its bytes pass unchanged."""
     folder = json.dumps({"cwd": "~/Größen/№ 4"}, ensure_ascii=False).encode().decode("latin-1")
     record = codex_turn(server, upstream, OPENING, [("x-codex-workspace", folder)])
     check_codex(record)
@@ -480,24 +482,24 @@ def test_an_empty_header_passes(server: Server, upstream: Upstream) -> None:
     check_codex(record)
 
 
-def test_codexs_zstd_goes_on_as_it_came(server: Server, upstream: Upstream) -> None:
-    """With a login the body is compressed; it is read all the same."""
+def test_codexs_zstd_passes_unchanged(server: Server, upstream: Upstream) -> None:
+    """With a login the body is compressed; the bridge reads it all the same."""
     extra = [
         ("content-encoding", "zstd"),
         ("chatgpt-account-id", "acct-0042"),
         ("x-codex-routing-hint", "model=gpt-5.1-codex"),
     ]
-    record = codex_turn(server, upstream, OPENING, extra, coded=True)
+    record = codex_turn(server, upstream, OPENING, extra, is_compressed=True)
     check_codex(record)
     assert prompts(record) == ["Weigh ingot № 4\nand note the price of tin."]
 
 
 def test_codexs_outputs_make_a_thread(server: Server, upstream: Upstream) -> None:
-    """What the model said goes back with its encrypted reasoning."""
+    """The model's items go back with their encrypted reasoning."""
     first = codex_turn(server, upstream, OPENING)
-    told = {"type": "function_call_output", "call_id": "call_weigh", "output": "4.2 kg"}
+    weighed = {"type": "function_call_output", "call_id": "call_weigh", "output": "4.2 kg"}
     patched = {"type": "custom_tool_call_output", "call_id": "call_patch", "output": "done"}
-    second = codex_turn(server, upstream, [*OPENING, *ITEMS, told, patched])
+    second = codex_turn(server, upstream, [*OPENING, *ITEMS, weighed, patched])
     assert second["correlating_tool_call_id"] == "call_patch"
     assert (second["thread_parent_id"], second["thread_root_id"]) == (first["id"], first["id"])
     assert second["user_prompts"] == []
@@ -508,7 +510,7 @@ def test_codexs_outputs_make_a_thread(server: Server, upstream: Upstream) -> Non
 def test_codexs_websocket_is_refused_at_once(
     server: Server, upstream: Upstream, path: str, protocol: str
 ) -> None:
-    """It then goes on over plain HTTP without a pause."""
+    """Codex then uses plain HTTP without a pause."""
     upgrade = [
         ("connection", "Upgrade"),
         ("upgrade", protocol),
@@ -519,46 +521,46 @@ def test_codexs_websocket_is_refused_at_once(
     ]
     client = server.connect()
     write(client, "GET", path, [*CODEX_HEADERS, *upgrade])
-    status, got = client.head()
-    told, whole = client.body(got)
-    assert (status, got["content-type"], whole) == (426, "application/json", True)
-    error = json.loads(told)["error"]
+    status, response_headers = client.head()
+    body, whole = client.body(response_headers)
+    assert (status, response_headers["content-type"], whole) == (426, "application/json", True)
+    error = json.loads(body)["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "websocket_not_supported")
-    assert got["x-aibridge-interception-id"]
-    assert upstream.heard == []
+    assert response_headers["x-aibridge-interception-id"]
+    assert upstream.requests == []
     check_codex(codex_turn(server, upstream, OPENING))
 
 
-def test_codex_looks_models_up(server: Server, upstream: Upstream) -> None:
-    listed = b'{"models":[{"slug":"gpt-5.1-codex"}]}'
-    upstream.say(answer(200, listed, 'etag: W/"7"'))
+def test_codex_lists_models(server: Server, upstream: Upstream) -> None:
+    models = b'{"models":[{"slug":"gpt-5.1-codex"}]}'
+    upstream.enqueue(http_response(200, models, 'etag: W/"7"'))
     headers = [*CODEX_HEADERS[5:9], CODEX_HEADERS[-1], ("authorization", "Bearer eyJ.own.0123456789")]
     client = server.connect()
     write(client, "GET", "/openai/v1/models?client_version=0.169.0", [*headers, *FOREIGN])
-    status, got = client.head()
-    assert (status, client.body(got), got["etag"]) == (200, (listed, True), 'W/"7"')
-    (heard,) = upstream.heard
-    assert (heard.method, heard.target) == ("GET", "/v1/models?client_version=0.169.0")
-    assert heard.header("authorization") == "Bearer eyJ.own.0123456789"
-    names = {name for name, _ in passed(headers)}
-    assert heard.names() == names | {"host", "authorization"}
+    status, response_headers = client.head()
+    assert (status, client.body(response_headers), response_headers["etag"]) == (200, (models, True), 'W/"7"')
+    (received,) = upstream.requests
+    assert (received.method, received.target) == ("GET", "/v1/models?client_version=0.169.0")
+    assert received.header("authorization") == "Bearer eyJ.own.0123456789"
+    names = {name for name, _ in end_to_end(headers)}
+    assert received.names() == names | {"host", "authorization"}
 
 
-def test_codex_keeps_the_providers_pace(server: Server, upstream: Upstream) -> None:
+def test_codex_gets_the_providers_retry_after(server: Server, upstream: Upstream) -> None:
     """Without retry-after a 429 ends its turn for good."""
     refusal = b'{"error":{"message":"slowly","type":"requests","param":null,"code":"rate_limit_exceeded"}}'
-    upstream.say(answer(429, refusal, "retry-after: 2", "x-request-id: req_9"))
+    upstream.enqueue(http_response(429, refusal, "retry-after: 2", "x-request-id: req_9"))
     client = server.connect()
     write(client, "POST", CODEX, CODEX_HEADERS, codex_body(OPENING))
-    status, got = client.head()
-    assert (status, client.body(got)) == (429, (refusal, True))
-    assert (got["retry-after"], got["x-request-id"]) == ("2", "req_9")
-    record = server.record(got["x-aibridge-interception-id"])
+    status, response_headers = client.head()
+    assert (status, client.body(response_headers)) == (429, (refusal, True))
+    assert (response_headers["retry-after"], response_headers["x-request-id"]) == ("2", "req_9")
+    record = server.record(response_headers["x-aibridge-interception-id"])
     assert (record["error_type"], record["error_message"]) == ("rate_limited", "slowly")
     assert prompts(record) == ["Weigh ingot № 4\nand note the price of tin."]
 
 
-# Both, behind a proxy of the host's
+# Both, behind a reverse proxy
 
 FORWARDED = {
     "X-Forwarded-For": "10.1.2.3",
@@ -571,40 +573,42 @@ FORWARDED = {
 
 
 @pytest.mark.parametrize(("path", "body"), [(CLAUDE, claude_body(FIRST_TURN)), (CODEX, codex_body(OPENING))])
-def test_a_proxys_marks_end_here(make_app: MakeApp, upstream: Upstream, path: str, body: bytes) -> None:
-    """A host that tells actors by itself may stand behind a proxy; the provider hears nothing of it."""
+def test_a_proxys_headers_are_not_passed_on(
+    make_app: MakeApp, upstream: Upstream, path: str, body: bytes
+) -> None:
+    """A host that identifies actors itself may be behind a proxy; the provider sees nothing of it."""
     app = make_app()
     app.extensions["aibridge"].actor_loader(lambda request: Actor("alice"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     headers = {**FORWARDED, **dict(FOREIGN), "X-App": "cli", "Content-Type": "application/json"}
     response = app.test_client().post(PREFIX + path, data=body, headers=headers)
     assert (response.status_code, response.data) == (200, b"{}")
-    (heard,) = upstream.heard
-    gone = {name.lower() for name in [*FORWARDED, *dict(FOREIGN)]}
-    assert heard.names() & gone == set()
-    assert (heard.header("x-app"), heard.body) == ("cli", body)
+    (received,) = upstream.requests
+    dropped = {name.lower() for name in [*FORWARDED, *dict(FOREIGN)]}
+    assert received.names() & dropped == set()
+    assert (received.header("x-app"), received.body) == ("cli", body)
 
 
-# What streams hold that are written in unusual ways
+# Streams with unusual layouts
 
 
-def replayed(server: Server, upstream: Upstream, name: str, size: int) -> Json:
+def replay(server: Server, upstream: Upstream, name: str, size: int) -> Json:
     exchange = EXCHANGES[name]
-    upstream.say(*streamed(exchange.answer, size))
+    upstream.enqueue(*event_stream(exchange.answer, size))
     client = server.connect()
     client.send("POST", exchange.route, exchange.request)
-    _, got = client.head()
-    assert client.body(got)[1]
+    _, response_headers = client.head()
+    assert client.body(response_headers)[1]
     client.close()
-    return server.record(got["x-aibridge-interception-id"])
+    return server.record(response_headers["x-aibridge-interception-id"])
 
 
 SIZES = pytest.mark.parametrize("size", [0, 1, 5])
 
 
 @SIZES
-def test_an_oddly_written_message_is_read(server: Server, upstream: Upstream, size: int) -> None:
-    record = replayed(server, upstream, "anthropic/odd_writing/streaming", size)
+def test_a_message_of_unusual_layout_is_read(server: Server, upstream: Upstream, size: int) -> None:
+    record = replay(server, upstream, "anthropic/odd_writing/streaming", size)
     (usage,), (tool,) = record["token_usages"], record["tool_usages"]
     assert (usage["provider_response_id"], usage["input_tokens"], usage["output_tokens"]) == (
         "msg_01Odd",
@@ -616,8 +620,8 @@ def test_an_oddly_written_message_is_read(server: Server, upstream: Upstream, si
 
 
 @SIZES
-def test_an_oddly_written_completion_is_read(server: Server, upstream: Upstream, size: int) -> None:
-    record = replayed(server, upstream, "chatcompletions/odd_writing/streaming", size)
+def test_a_completion_of_unusual_layout_is_read(server: Server, upstream: Upstream, size: int) -> None:
+    record = replay(server, upstream, "chatcompletions/odd_writing/streaming", size)
     (usage,), (thought,) = record["token_usages"], record["model_thoughts"]
     assert (usage["provider_response_id"], usage["input_tokens"], usage["output_tokens"]) == (
         "gen-Odd1",
@@ -629,9 +633,9 @@ def test_an_oddly_written_completion_is_read(server: Server, upstream: Upstream,
 
 
 @SIZES
-def test_calls_that_come_by_turns_are_read(server: Server, upstream: Upstream, size: int) -> None:
-    record = replayed(server, upstream, "chatcompletions/parallel_tools/streaming", size)
-    tools = [(one["tool_call_id"], one["tool"], one["input"]) for one in record["tool_usages"]]
+def test_interleaved_calls_are_read(server: Server, upstream: Upstream, size: int) -> None:
+    record = replay(server, upstream, "chatcompletions/parallel_tools/streaming", size)
+    tools = [(use["tool_call_id"], use["tool"], use["input"]) for use in record["tool_usages"]]
     assert tools == [("call_Q1", "track", '{"parcel":"Q1"}'), ("call_Z9", "track", '{"parcel":"Z9"}')]
     (usage,) = record["token_usages"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (376, 1024)
@@ -646,10 +650,8 @@ def test_calls_that_come_by_turns_are_read(server: Server, upstream: Upstream, s
         ("responses/failed_in_stream/streaming", "server_error"),
     ],
 )
-def test_an_error_in_a_stream_is_the_records(
-    server: Server, upstream: Upstream, name: str, type: str
-) -> None:
-    """The status was 200 long before."""
-    record = replayed(server, upstream, name, 5)
+def test_an_error_in_a_stream_is_recorded(server: Server, upstream: Upstream, name: str, type: str) -> None:
+    """The status 200 was sent before."""
+    record = replay(server, upstream, name, 5)
     assert (record["status_code"], record["error_type"]) == (200, type)
     assert json.dumps(record["error_message"]).encode() in EXCHANGES[name].answer

@@ -1,4 +1,4 @@
-"""Chat Completions with offered tools: what goes up, and the one answer that the client gets of all."""
+"""The splice of chat completions: the requests sent upstream, and the one answer that the client gets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from tests.support.chat import (
     call,
     chunk,
     completion,
-    counted,
     event,
     message,
-    more,
-    piece,
+    more_arguments,
     role,
     stream,
-    summed,
     text,
+    token_counts,
+    tool_call,
     usage,
     whole,
 )
@@ -39,76 +38,76 @@ SIZES = pytest.mark.parametrize("size", [0, 1, 7, 100])
 THREE = ToolResult(content=({"type": "text", "text": "3"},))
 
 
-def offered(body: bytes = ASK, facts: RequestFacts = FACTS, tools: tuple[Tool, ...] = TOOLS) -> Offer:
+def offer_tools(body: bytes = ASK, facts: RequestFacts = FACTS, tools: tuple[Tool, ...] = TOOLS) -> Offer:
     return CHAT.offer(body, facts, tools)
 
 
-def fed(fold: object, answer: bytes, size: int) -> bytes:
-    """What is given out of an answer that comes in pieces of `size` bytes (0: one)."""
+def feed(fold: object, answer: bytes, size: int) -> bytes:
+    """Feeds an answer in pieces of `size` bytes (0: one); returns what comes out."""
     step = size or len(answer) or 1
     pieces = [answer[i : i + step] for i in range(0, len(answer), step)]
     return b"".join([*(fold.feed(piece) for piece in pieces), fold.end()])
 
 
-def told(fold: object, result: ToolResult = THREE) -> bytes:
-    """The next request's body."""
+def follow_up_body(fold: object, result: ToolResult = THREE) -> bytes:
+    """Returns the next request's body; every call has the same result."""
     assert fold.awaits_tools
     assert not fold.complete
-    return fold.follow_up([(one, result) for one in fold.turn().tool_calls])
+    return fold.follow_up([(call, result) for call in fold.turn().tool_calls])
 
 
-def heard(*answers: bytes, size: int = 0, facts: RequestFacts = FACTS) -> bytes:
-    """All that the client hears of answers of which each but the last asks for offered tools alone."""
-    fold = CHAT.splice(offered(), facts)
+def client_stream(*answers: bytes, size: int = 0, facts: RequestFacts = FACTS) -> bytes:
+    """What the client gets of answers, each of which but the last calls offered tools only."""
+    fold = CHAT.splice(offer_tools(), facts)
     out = b""
     for number, answer in enumerate(answers):
         if number:
-            told(fold)
-        out += fed(fold, answer, size)
+            follow_up_body(fold)
+        out += feed(fold, answer, size)
     assert not fold.awaits_tools
     return out
 
 
-def built(stream: bytes) -> dict[str, object]:
-    """What the official package makes of a stream."""
+def accumulate(stream: bytes) -> dict[str, object]:
+    """The completion that the official package makes of a stream."""
     state = ChatCompletionStreamState()
-    for one in sse.split(stream):
-        data = sse.parse(one).data
+    for block in sse.split(stream):
+        data = sse.parse(block).data
         if data and data != b"[DONE]":
-            filled = {"object": "chat.completion.chunk", "created": 1, "model": "m", **json.loads(data)}
-            state.handle_chunk(ChatCompletionChunk.model_validate(filled))
+            members = {"object": "chat.completion.chunk", "created": 1, "model": "m", **json.loads(data)}
+            state.handle_chunk(ChatCompletionChunk.model_validate(members))
     return state.get_final_completion().to_dict(exclude_none=True)
 
 
-# What goes up
+# The first request
 
 
-def test_tools_stand_after_the_clients_own() -> None:
+def test_tools_come_after_the_clients_own() -> None:
     own = b'[ {"type":"function", "function":{"name":"own","parameters":{"x":1e2}}} ]'
     body = ASK[:-1] + b', "tools" : ' + own + b', "parallel_tool_calls":true, "last":"\\ud800"}'
-    offer = offered(body)
+    offer = offer_tools(body)
     assert offer.tools == TOOLS
-    ours = [
+    offered_tools = [
         {
             "type": "function",
-            "function": {"name": one.id, "description": one.description, "parameters": one.input_schema},
+            "function": {"name": tool.id, "description": tool.description, "parameters": tool.input_schema},
         }
-        for one in TOOLS
+        for tool in TOOLS
     ]
-    listed = own[:-1] + b"," + json.dumps(ours, separators=(",", ":")).encode()[1:]
+    tools = own[:-1] + b"," + json.dumps(offered_tools, separators=(",", ":")).encode()[1:]
     assert offer.body == (
         b'{"model":"gpt-5","seed":1e2,"messages":[{"role":"user","content":"h\\u0069"} ],"stream":true,'
-        b'"tools":' + listed + b',"parallel_tool_calls":false,"last":"\\ud800"}'
+        b'"tools":' + tools + b',"parallel_tool_calls":false,"last":"\\ud800"}'
     )
 
 
 @pytest.mark.parametrize(
-    "more", [b"", b',"tools":null', b',"tools":[]', b',"n":1', b',"n":null,"tool_choice":"required"']
+    "members", [b"", b',"tools":null', b',"tools":[]', b',"n":1', b',"n":null,"tool_choice":"required"']
 )
-def test_tools_are_offered_where_the_client_has_none(more: bytes) -> None:
-    found = json.loads(offered(ASK[:-1] + more + b"}").body)
-    assert [tool["function"]["name"] for tool in found["tools"]] == ["bmcp_sum_add", "bmcp_sum_seek"]
-    assert found["parallel_tool_calls"] is False
+def test_tools_are_offered_to_a_client_without_tools(members: bytes) -> None:
+    request = json.loads(offer_tools(ASK[:-1] + members + b"}").body)
+    assert [tool["function"]["name"] for tool in request["tools"]] == ["bmcp_sum_add", "bmcp_sum_seek"]
+    assert request["parallel_tool_calls"] is False
 
 
 @pytest.mark.parametrize(
@@ -123,18 +122,18 @@ def test_tools_are_offered_where_the_client_has_none(more: bytes) -> None:
         b'{"model":"gpt-5"}',
     ],
 )
-def test_a_request_that_can_have_none_stays_as_it_is(body: bytes) -> None:
-    assert offered(body) == Offer(body)
+def test_a_request_that_can_have_no_tools_stays_as_it_is(body: bytes) -> None:
+    assert offer_tools(body) == Offer(body)
 
 
-def test_a_tool_that_the_client_has_itself_is_left_out() -> None:
+def test_a_tool_with_the_name_of_a_client_tool_is_left_out() -> None:
     own = b'{"type":"function","function":{"name":"bmcp_sum_add"}}'
-    offer = offered(ASK[:-1] + b',"tools":[' + own + b"]}")
+    offer = offer_tools(ASK[:-1] + b',"tools":[' + own + b"]}")
     assert offer.tools == (SEEK,)
     assert offer.body.count(b"bmcp_sum_add") == 1
-    both = b'{"type":"function","function":{"name":"bmcp_sum_seek"}}'
-    body = ASK[:-1] + b',"tools":[' + own + b"," + both + b"]}"
-    assert offered(body) == Offer(body)
+    other = b'{"type":"function","function":{"name":"bmcp_sum_seek"}}'
+    body = ASK[:-1] + b',"tools":[' + own + b"," + other + b"]}"
+    assert offer_tools(body) == Offer(body)
 
 
 @pytest.mark.parametrize(
@@ -156,29 +155,29 @@ def test_a_tool_that_the_client_has_itself_is_left_out() -> None:
         ),
     ],
 )
-def test_schemas_go_up_whole(schema: dict[str, object], sent: dict[str, object]) -> None:
+def test_schemas_are_sent_whole(schema: dict[str, object], sent: dict[str, object]) -> None:
     tool = Tool("bmcp_sum_add", "sum", "http://sum/mcp", "add", "Adds.", schema)
-    (found,) = json.loads(offered(tools=(tool,)).body)["tools"]
-    assert found["function"] == {"name": "bmcp_sum_add", "description": "Adds.", "parameters": sent}
+    (offered_tool,) = json.loads(offer_tools(tools=(tool,)).body)["tools"]
+    assert offered_tool["function"] == {"name": "bmcp_sum_add", "description": "Adds.", "parameters": sent}
 
 
 def test_a_description_that_the_api_would_refuse_is_clipped() -> None:
     tool = Tool("bmcp_sum_add", "sum", "http://sum/mcp", "add", "é" * 2000, {})
-    (found,) = json.loads(offered(tools=(tool,)).body)["tools"]
-    assert found["function"]["description"] == "é" * 1024
+    (offered_tool,) = json.loads(offer_tools(tools=(tool,)).body)["tools"]
+    assert offered_tool["function"]["description"] == "é" * 1024
 
 
 @pytest.mark.parametrize("model", ["o3", "o4-mini-2025-04-16", "openai/o1"])
-def test_models_that_refuse_the_switch_do_not_get_it(model: str) -> None:
+def test_models_that_refuse_parallel_tool_calls_do_not_get_it(model: str) -> None:
     facts = RequestFacts(model=model)
-    assert b"parallel" not in offered(facts=facts).body
+    assert b"parallel" not in offer_tools(facts=facts).body
     own = ASK[:-1] + b',"parallel_tool_calls":true}'
-    assert json.loads(offered(own, facts).body)["parallel_tool_calls"] is True
+    assert json.loads(offer_tools(own, facts).body)["parallel_tool_calls"] is True
 
 
-# An answer in which no offered tool is called
+# Answers without a call of an offered tool
 
-OWN_CALLS = call("c1", 0, "own_a", '{"') + more("c1", 0, 'x":1}') + call("c1", 1, "own_b", "{}")
+OWN_CALLS = call("c1", 0, "own_a", '{"') + more_arguments("c1", 0, 'x":1}') + call("c1", 1, "own_b", "{}")
 LAST = {"finish_reason": "stop", "index": 0, "delta": {"content": None}}
 PLAIN = {
     "text": role("c1")
@@ -197,9 +196,9 @@ PLAIN = {
     "nameless call": chunk("c1", {"tool_calls": [{"index": 0, "id": "x", "function": {}}]})
     + text("c1", "?")
     + DONE,
-    "usage with the end": text("c1", "Hi") + chunk("c1", {}, "stop", usage=counted(9, 4)) + DONE,
-    "usage in each": chunk("c1", {"content": "Hi"}, usage=counted(9, 1))
-    + chunk("c1", {}, "stop", usage=counted(9, 4)),
+    "usage with the end": text("c1", "Hi") + chunk("c1", {}, "stop", usage=token_counts(9, 4)) + DONE,
+    "usage in each": chunk("c1", {"content": "Hi"}, usage=token_counts(9, 1))
+    + chunk("c1", {}, "stop", usage=token_counts(9, 4)),
     "the end with text": text("c1", "Hi") + chunk("c1", {"content": "!"}, "stop"),
     "no end": role("c1") + text("c1", "Hi"),
     "no end after a call": call("c1", 0, "own_a", '{"x'),
@@ -252,51 +251,58 @@ def test_an_answer_without_offered_calls_passes_byte_for_byte(
     answer: bytes, ending: bytes, size: int
 ) -> None:
     answer = answer.replace(b"\n", ending)
-    assert heard(answer, size=size) == answer
+    assert client_stream(answer, size=size) == answer
 
 
 @SIZES
 @pytest.mark.parametrize(
-    "exchange", [one for one in load(OWN) + load(RECORDED) if one.streaming and "/chat/" in one.route]
+    "exchange",
+    [
+        exchange
+        for exchange in load(OWN) + load(RECORDED)
+        if exchange.streaming and "/chat/" in exchange.route
+    ],
 )
 def test_recorded_streams_pass_byte_for_byte(exchange: object, size: int) -> None:
     answer = exchange.status_and_body()[1]
     tools = (Tool("bmcp_other_x", "other", "http://x", "x", "", {}),)
-    fold = CHAT.splice(offered(tools=tools), FACTS)
-    assert fed(fold, answer, size) == answer
+    fold = CHAT.splice(offer_tools(tools=tools), FACTS)
+    assert feed(fold, answer, size) == answer
     assert not fold.awaits_tools
 
 
 def test_text_does_not_wait() -> None:
-    fold = CHAT.splice(offered(), FACTS)
-    for said in (
+    fold = CHAT.splice(offer_tools(), FACTS)
+    for events in (
         role("c1"),
         text("c1", "a"),
         text("c1", "b") + text("c1", "c"),
         call("c1", 0, "own", "{"),
-        more("c1", 0, "}"),
+        more_arguments("c1", 0, "}"),
     ):
-        assert fold.feed(said) == said
+        assert fold.feed(events) == events
     end = chunk("c1", {}, "stop")
     assert fold.feed(end) == end  # a call of the client's own: nothing can follow
     assert fold.at_event_boundary
 
 
-def test_the_end_waits_for_what_other_choices_say() -> None:
-    fold = CHAT.splice(offered(), FACTS)
+def test_the_end_waits_for_other_choices() -> None:
+    fold = CHAT.splice(offer_tools(), FACTS)
     end = chunk("c1", {"content": "!"}, "stop")
     assert fold.feed(text("c1", "Hi") + end) == text("c1", "Hi")
     assert fold.feed(DONE) == end + DONE
 
 
 @SIZES
-def test_a_usage_that_the_client_did_not_ask_for_stays_here(size: int) -> None:
+def test_a_usage_that_the_client_did_not_ask_for_is_held_back(size: int) -> None:
     facts = RequestFacts(model="gpt-5", streaming=True, includes_usage=False)
     head = text("c1", "Hi") + chunk("c1", {}, "stop", usage=None)
-    assert heard(head + usage("c1", 9, 4) + DONE, size=size, facts=facts) == head + DONE
+    assert client_stream(head + usage("c1", 9, 4) + DONE, size=size, facts=facts) == head + DONE
     inner = call("c1", 0, ADD.id, "{}") + chunk("c1", {}, "tool_calls") + usage("c1", 9, 4) + DONE
     last = text("c2", "3") + chunk("c2", {}, "stop") + usage("c2", 20, 2) + DONE
-    assert heard(inner, last, size=size, facts=facts) == text("c1", "3") + chunk("c1", {}, "stop") + DONE
+    assert (
+        client_stream(inner, last, size=size, facts=facts) == text("c1", "3") + chunk("c1", {}, "stop") + DONE
+    )
 
 
 # Rounds
@@ -306,7 +312,7 @@ INNER = (
     + text("c1", "Let me ")
     + text("c1", "add.")
     + call("c1", 0, ADD.id, '{"a"')
-    + more("c1", 0, ":1}")
+    + more_arguments("c1", 0, ":1}")
     + chunk("c1", {}, "tool_calls")
     + usage("c1", 9, 4)
     + DONE
@@ -320,11 +326,11 @@ SEEN_LAST = text("c1", "It is ") + text("c1", "3.") + chunk("c1", {}, "stop")
 
 @SIZES
 def test_the_client_gets_one_answer_of_two(size: int) -> None:
-    out = heard(INNER, FINAL, size=size)
-    assert out == SEEN_FIRST + SEEN_LAST + event(id="c1", choices=[], usage=summed(29, 10, 2)) + DONE
-    completion = built(out)
+    out = client_stream(INNER, FINAL, size=size)
+    assert out == SEEN_FIRST + SEEN_LAST + event(id="c1", choices=[], usage=token_counts(29, 10, 2)) + DONE
+    completion = accumulate(out)
     assert completion["id"] == "c1"
-    assert completion["usage"] == summed(29, 10, 2)
+    assert completion["usage"] == token_counts(29, 10, 2)
     (choice,) = completion["choices"]
     assert choice["message"] == {"role": "assistant", "content": "Let me add.It is 3."}
     assert choice["finish_reason"] == "stop"
@@ -333,21 +339,21 @@ def test_the_client_gets_one_answer_of_two(size: int) -> None:
 @SIZES
 def test_three_rounds_add_up(size: int) -> None:
     again = INNER.replace(b'"c1"', b'"c9"').replace(b"Let me ", b"Then ")
-    out = heard(INNER, again, FINAL, size=size)
+    out = client_stream(INNER, again, FINAL, size=size)
     assert out == (
         SEEN_FIRST
         + text("c1", "Then ")
         + text("c1", "add.")
         + SEEN_LAST
-        + event(id="c1", choices=[], usage=summed(38, 14, 3))
+        + event(id="c1", choices=[], usage=token_counts(38, 14, 3))
         + DONE
     )
 
 
-# How upstreams word the same: the first round's answer, and what of it the client sees
+# Ways in which upstreams write a first answer, and what the client sees of it
 END, STOP = chunk("c1", {}, "tool_calls"), chunk("c1", {}, "stop")
 PICK_ADD = call("c1", 0, ADD.id)
-ADDING = {"tool_calls": [piece(0, ADD.id)]}
+ADDING = {"tool_calls": [tool_call(0, ADD.id)]}
 HIDDEN = {
     "no text at all": (PICK_ADD + END + DONE, b""),
     "stop": (PICK_ADD + STOP + DONE, b""),
@@ -357,7 +363,7 @@ HIDDEN = {
     "no index": (call("c1", None, ADD.id) + call("c1", None, SEEK.id) + END, b""),
     "one index for all": (call("c1", 0, ADD.id) + call("c1", 0, SEEK.id) + END, b""),
     "several in one": (
-        chunk("c1", {"tool_calls": [piece(0, ADD.id), piece(1, SEEK.id, "")]}, "stop") + DONE,
+        chunk("c1", {"tool_calls": [tool_call(0, ADD.id), tool_call(1, SEEK.id, "")]}, "stop") + DONE,
         b"",
     ),
     "id and name apart": (
@@ -372,23 +378,23 @@ HIDDEN = {
     ),
     "with text": (chunk("c1", {"content": "Now", **ADDING}) + END + DONE, text("c1", "Now")),
     "text with the end": (
-        PICK_ADD + chunk("c1", {"content": "Now"}, "tool_calls", usage=counted(9, 4)) + DONE,
+        PICK_ADD + chunk("c1", {"content": "Now"}, "tool_calls", usage=token_counts(9, 4)) + DONE,
         chunk("c1", {"content": "Now"}, usage=None),
     ),
     "two choices": (
         chunk("c1", {"role": "assistant", "content": "Now"})
         + END
-        + chunk("c1", {"role": "assistant", "content": None, **ADDING}, place=1)
-        + chunk("c1", {}, "tool_calls", place=1)
+        + chunk("c1", {"role": "assistant", "content": None, **ADDING}, index=1)
+        + chunk("c1", {}, "tool_calls", index=1)
         + DONE,
         chunk("c1", {"role": "assistant", "content": "Now"}),
     ),
     "usage in each": (
-        chunk("c1", {"content": "Now"}, usage=counted(9, 1))
-        + chunk("c1", ADDING, usage=counted(9, 3))
-        + chunk("c1", {}, "tool_calls", usage=counted(9, 4))
+        chunk("c1", {"content": "Now"}, usage=token_counts(9, 1))
+        + chunk("c1", ADDING, usage=token_counts(9, 3))
+        + chunk("c1", {}, "tool_calls", usage=token_counts(9, 4))
         + DONE,
-        chunk("c1", {"content": "Now"}, usage=counted(9, 1)),
+        chunk("c1", {"content": "Now"}, usage=token_counts(9, 1)),
     ),
     "comments": (b": a\n\n" + PICK_ADD + b": b\n\n" + END + b": c\n\n" + DONE, b": a\n\n: b\n\n: c\n\n"),
     "spaces": ((PICK_ADD + STOP).replace(b'":', b'" : ').replace(b",", b" ,") + DONE, b""),
@@ -399,7 +405,7 @@ HIDDEN = {
         b"",
     ),
     "an id for each piece": (
-        chunk("c1", {"tool_calls": [piece(0, ADD.id, "{")]})
+        chunk("c1", {"tool_calls": [tool_call(0, ADD.id, "{")]})
         + chunk("c1", {"tool_calls": [{"index": 0, "id": "z", "function": {"arguments": "}"}}]})
         + (END + DONE),
         b"",
@@ -414,7 +420,7 @@ HIDDEN = {
         b"",
     ),
     "pieces without index": (
-        chunk("c1", {"tool_calls": [piece(None, ADD.id, "{"), piece(None, SEEK.id, "{")]})
+        chunk("c1", {"tool_calls": [tool_call(None, ADD.id, "{"), tool_call(None, SEEK.id, "{")]})
         + chunk("c1", {"tool_calls": [{"function": {"arguments": "}"}}] * 2})
         + (END + DONE),
         b"",
@@ -427,28 +433,28 @@ HIDDEN = {
 @pytest.mark.parametrize(("inner", "seen"), HIDDEN.values(), ids=HIDDEN)
 def test_nothing_of_an_offered_call_is_seen(inner: bytes, seen: bytes, ending: bytes, size: int) -> None:
     last = text("c2", "3") + chunk("c2", {}, "stop") + DONE
-    out = heard(inner.replace(b"\n", ending), last, size=size).replace(ending, b"\n")
+    out = client_stream(inner.replace(b"\n", ending), last, size=size).replace(ending, b"\n")
     assert out == seen + text("c1", "3") + chunk("c1", {}, "stop") + DONE
 
 
-# How upstreams word an answer that follows, and what the client sees of it
+# Ways in which upstreams write a later answer, and what the client sees of it
 LATER = {
     "usage with the end": (
-        text("c2", "3") + chunk("c2", {}, "stop", usage=counted(20, 6)) + DONE,
-        text("c1", "3") + chunk("c1", {}, "stop", usage=summed(29, 10, 2)) + DONE,
+        text("c2", "3") + chunk("c2", {}, "stop", usage=token_counts(20, 6)) + DONE,
+        text("c1", "3") + chunk("c1", {}, "stop", usage=token_counts(29, 10, 2)) + DONE,
     ),
     "usage after the end": (
-        text("c2", "3") + chunk("c2", {}, "stop") + chunk("c2", {}, usage=counted(20, 6)) + DONE,
-        text("c1", "3") + chunk("c1", {}, "stop") + chunk("c1", {}, usage=summed(29, 10, 2)) + DONE,
+        text("c2", "3") + chunk("c2", {}, "stop") + chunk("c2", {}, usage=token_counts(20, 6)) + DONE,
+        text("c1", "3") + chunk("c1", {}, "stop") + chunk("c1", {}, usage=token_counts(29, 10, 2)) + DONE,
     ),
     "usage in each": (
-        chunk("c2", {"content": "3"}, usage=counted(20, 1))
-        + chunk("c2", {"content": "!"}, usage=counted(20, 2))
-        + chunk("c2", {}, "stop", usage=counted(20, 6))
+        chunk("c2", {"content": "3"}, usage=token_counts(20, 1))
+        + chunk("c2", {"content": "!"}, usage=token_counts(20, 2))
+        + chunk("c2", {}, "stop", usage=token_counts(20, 6))
         + DONE,
-        chunk("c1", {"content": "3"}, usage=summed(29, 5, 2))
-        + chunk("c1", {"content": "!"}, usage=summed(29, 6, 2))
-        + chunk("c1", {}, "stop", usage=summed(29, 10, 2))
+        chunk("c1", {"content": "3"}, usage=token_counts(29, 5, 2))
+        + chunk("c1", {"content": "!"}, usage=token_counts(29, 6, 2))
+        + chunk("c1", {}, "stop", usage=token_counts(29, 10, 2))
         + DONE,
     ),
     "a role in each": (
@@ -486,37 +492,40 @@ LATER = {
     "own calls": (
         role("c2")
         + call("c2", 0, "own_a", '{"x')
-        + more("c2", 0, '":1}')
+        + more_arguments("c2", 0, '":1}')
         + chunk("c2", {}, "tool_calls")
         + DONE,
-        call("c1", 0, "own_a", '{"x') + more("c1", 0, '":1}') + chunk("c1", {}, "tool_calls") + DONE,
+        call("c1", 0, "own_a", '{"x')
+        + more_arguments("c1", 0, '":1}')
+        + chunk("c1", {}, "tool_calls")
+        + DONE,
     ),
 }
 
 
 @SIZES
 @pytest.mark.parametrize(("last", "seen"), LATER.values(), ids=LATER)
-def test_the_first_answers_id_stands_in_all(last: bytes, seen: bytes, size: int) -> None:
-    assert heard(INNER, last, size=size) == SEEN_FIRST + seen
+def test_all_chunks_have_the_first_answers_id(last: bytes, seen: bytes, size: int) -> None:
+    assert client_stream(INNER, last, size=size) == SEEN_FIRST + seen
 
 
 @SIZES
-def test_the_role_is_told_once(size: int) -> None:
+def test_the_role_comes_once(size: int) -> None:
     quiet = call("c1", 0, ADD.id, "{}") + chunk("c1", {}, "tool_calls") + DONE
     speaking = (
         chunk("c2", {"role": "assistant", "content": "It"})
         + chunk("c2", {"role": "assistant", "content": " is"})
         + DONE
     )
-    assert built(heard(quiet, speaking, size=size))["choices"][0]["message"] == {
+    assert accumulate(client_stream(quiet, speaking, size=size))["choices"][0]["message"] == {
         "role": "assistant",
         "content": "It is",
     }
-    said = built(heard(INNER, speaking, size=size))["choices"][0]["message"]
-    assert said == {"role": "assistant", "content": "Let me add.It is"}
+    joined = accumulate(client_stream(INNER, speaking, size=size))["choices"][0]["message"]
+    assert joined == {"role": "assistant", "content": "Let me add.It is"}
 
 
-# Turns that are the client's to go on with
+# Turns that the client continues
 
 
 GREP = {"id": "y", "type": "custom", "custom": {"name": "grep", "input": "x"}}
@@ -524,11 +533,11 @@ MIXED = {
     "offered first": (
         PICK_ADD
         + call("c1", 1, "own_a", '{"')
-        + more("c1", 1, '"}')
-        + more("c1", 0, " ")
+        + more_arguments("c1", 1, '"}')
+        + more_arguments("c1", 0, " ")
         + call("c1", 2, SEEK.id)
         + call("c1", 3, "own_b"),
-        call("c1", 0, "own_a", '{"') + more("c1", 0, '"}') + call("c1", 1, "own_b"),
+        call("c1", 0, "own_a", '{"') + more_arguments("c1", 0, '"}') + call("c1", 1, "own_b"),
     ),
     "own first": (
         call("c1", 0, "own_a") + call("c1", 1, ADD.id) + call("c1", 2, "own_b"),
@@ -543,8 +552,8 @@ MIXED = {
         call("c1", 1, "own_a") + call("c1", 2, "own_b"),
     ),
     "all in one": (
-        chunk("c1", {"tool_calls": [piece(0, ADD.id), piece(1, "own_a")]}),
-        chunk("c1", {"tool_calls": [piece(0, "own_a")]}),
+        chunk("c1", {"tool_calls": [tool_call(0, ADD.id), tool_call(1, "own_a")]}),
+        chunk("c1", {"tool_calls": [tool_call(0, "own_a")]}),
     ),
     "a custom tool": (
         PICK_ADD + chunk("c1", {"tool_calls": [{"index": 1, **GREP}]}),
@@ -558,17 +567,20 @@ MIXED = {
 
 
 @SIZES
-@pytest.mark.parametrize(("said", "seen"), MIXED.values(), ids=MIXED)
-def test_a_mixed_turn_is_finished_for_the_client(said: bytes, seen: bytes, size: int) -> None:
+@pytest.mark.parametrize(("calls", "seen"), MIXED.values(), ids=MIXED)
+def test_a_mixed_turn_is_finished_for_the_client(calls: bytes, seen: bytes, size: int) -> None:
     end = chunk("c1", {}, "tool_calls") + usage("c1", 9, 4) + DONE
-    assert heard(role("c1") + said + end, size=size) == role("c1") + seen + end
+    assert client_stream(role("c1") + calls + end, size=size) == role("c1") + seen + end
 
 
 @SIZES
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_a_call_that_was_cut_is_not_run(reason: str, size: int) -> None:
     end = chunk("c1", {}, reason) + usage("c1", 9, 4) + DONE
-    assert heard(text("c1", "So") + call("c1", 0, ADD.id, '{"a') + end, size=size) == text("c1", "So") + end
+    assert (
+        client_stream(text("c1", "So") + call("c1", 0, ADD.id, '{"a') + end, size=size)
+        == text("c1", "So") + end
+    )
 
 
 NAMELESS = chunk("c1", {"tool_calls": [{"index": 1, "id": "x", "function": {}}]})
@@ -585,19 +597,19 @@ BROKEN = {
 @SIZES
 @pytest.mark.parametrize("end", BROKEN.values(), ids=BROKEN)
 def test_a_call_of_an_answer_that_broke_off_is_not_run(end: bytes, size: int) -> None:
-    assert heard(text("c1", "So") + PICK_ADD + end, size=size) == text("c1", "So") + end
+    assert client_stream(text("c1", "So") + PICK_ADD + end, size=size) == text("c1", "So") + end
 
 
 def test_an_error_does_not_wait() -> None:
-    fold = CHAT.splice(offered(), FACTS)
+    fold = CHAT.splice(offer_tools(), FACTS)
     end, error = chunk("c1", {}, "stop"), event(error={"message": "no"})
     assert fold.feed(text("c1", "Hi") + end) == text("c1", "Hi")
     assert fold.feed(error) == end + error
 
 
-def test_an_end_among_several_choices_is_not_seen() -> None:
-    """Each event by itself is plain, or not; a run of both is neither."""
-    fold = CHAT.splice(offered(), FACTS)
+def test_an_end_among_several_choices_is_held_back() -> None:
+    """An event of two choices passes; the end next to it in the same data does not."""
+    fold = CHAT.splice(offer_tools(), FACTS)
     two = event(
         id="c1", choices=[{"index": n, "delta": {"content": "x"}, "finish_reason": None} for n in (0, 1)]
     )
@@ -607,24 +619,24 @@ def test_an_end_among_several_choices_is_not_seen() -> None:
     assert fold.awaits_tools
 
 
-# What the upstream is told next
+# The next request
 
 
 def follow_up(answer: bytes, result: ToolResult = THREE, body: bytes = ASK) -> bytes:
-    fold = CHAT.splice(offered(body), FACTS)
-    fed(fold, answer, 0)
-    return told(fold, result)
+    fold = CHAT.splice(offer_tools(body), FACTS)
+    feed(fold, answer, 0)
+    return follow_up_body(fold, result)
 
 
-def test_the_next_request_is_the_first_one_and_what_was_said() -> None:
-    first, next = offered().body, follow_up(INNER)
-    begin = first.index(b' ],"stream"')
-    said = (
+def test_the_next_request_is_the_first_one_and_the_turn() -> None:
+    first, next = offer_tools().body, follow_up(INNER)
+    end = first.index(b' ],"stream"')
+    turn = (
         b',{"role":"assistant","content":"Let me add.","tool_calls":[{"id":"call__add","type":"function",'
         b'"function":{"name":"bmcp_sum_add","arguments":"{\\"a\\":1}"}}]},'
         b'{"role":"tool","tool_call_id":"call__add","content":"3"}'
     )
-    assert next == first[:begin] + b" " + said + first[begin + 1 :]
+    assert next == first[:end] + b" " + turn + first[end + 1 :]
 
 
 OWN = b',"tools":[{"type":"function","function":{"name":"own_a"}}]'
@@ -640,82 +652,87 @@ OWN = b',"tools":[{"type":"function","function":{"name":"own_a"}}]'
         (b',"tool_choice":"required"', OWN, "required"),
     ],
 )
-def test_who_must_call_a_tool_and_has_called_ours_is_free_if_there_is_no_other(
+def test_a_required_tool_choice_becomes_auto_after_the_offered_call_if_there_is_no_other_tool(
     choice: bytes, own: bytes, later: str | None
 ) -> None:
     body = ASK[:-1] + choice + own + b"}"
-    assert json.loads(offered(body).body).get("tool_choice") == json.loads(body).get("tool_choice")
+    assert json.loads(offer_tools(body).body).get("tool_choice") == json.loads(body).get("tool_choice")
     assert json.loads(follow_up(INNER, body=body)).get("tool_choice") == later
 
 
-def said(next: bytes) -> tuple[dict[str, object], list[dict[str, object]]]:
-    _, assistant, *back = json.loads(next)["messages"]
-    return assistant, back
+def turn_of(next: bytes) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The assistant's message in the next request, and the messages of results."""
+    _, assistant, *results = json.loads(next)["messages"]
+    return assistant, results
 
 
 def test_rounds_follow_each_other_in_the_next_request() -> None:
-    fold = CHAT.splice(offered(), FACTS)
-    fed(fold, INNER, 0)
-    told(fold)
-    fed(fold, INNER.replace(b"c1", b"c2"), 0)
-    messages = json.loads(told(fold, ToolResult(is_error=True, error="it broke")))["messages"]
-    assert [one["role"] for one in messages] == ["user", "assistant", "tool", "assistant", "tool"]
-    assert [one["content"] for one in messages[2::2]] == ["3", "Error: it broke"]
+    fold = CHAT.splice(offer_tools(), FACTS)
+    feed(fold, INNER, 0)
+    follow_up_body(fold)
+    feed(fold, INNER.replace(b"c1", b"c2"), 0)
+    messages = json.loads(follow_up_body(fold, ToolResult(is_error=True, error="it broke")))["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant", "tool"]
+    assert [message["content"] for message in messages[2::2]] == ["3", "Error: it broke"]
 
 
 def test_several_calls_have_their_results_in_order() -> None:
     calls = call("c1", 0, SEEK.id, "") + call("c1", 1, ADD.id, '{"a": 1.0}')
-    assistant, back = said(follow_up(calls + chunk("c1", {}, "tool_calls") + DONE))
+    assistant, results = turn_of(follow_up(calls + chunk("c1", {}, "tool_calls") + DONE))
     assert assistant["content"] is None
-    assert [one["function"] for one in assistant["tool_calls"]] == [
+    assert [call["function"] for call in assistant["tool_calls"]] == [
         {"name": SEEK.id, "arguments": "{}"},
         {"name": ADD.id, "arguments": '{"a": 1.0}'},
     ]
-    assert [one["tool_call_id"] for one in back] == ["call_seek", "call__add"]
+    assert [message["tool_call_id"] for message in results] == ["call_seek", "call__add"]
 
 
-def test_thoughts_and_marks_go_back_as_they_came() -> None:
+def test_thoughts_and_signatures_go_back_as_they_came() -> None:
     thought = b'data: {"id":"c1","choices":[{"index":0,"delta":{"reasoning_text":"h\\u00e9 \\ud83d"}}]}\n\n'
     rest = b'data: {"id":"c1","choices":[{"index":0,"delta":{"reasoning_text":"\\ude00","reasoning_opaque":"s/+="}}]}\n\n'
-    sign = {"google": {"thought_signature": "c2ln"}}
+    signature = {"google": {"thought_signature": "c2ln"}}
     answer = (
         thought
         + rest
-        + call("c1", 0, ADD.id, "{}", extra_content=sign)
+        + call("c1", 0, ADD.id, "{}", extra_content=signature)
         + chunk("c1", {"refusal": None}, "stop")
         + DONE
     )
     next = follow_up(answer)
     assert b'"reasoning_text":"h\\u00e9 \\ud83d\\ude00","reasoning_opaque":"s/+="' in next
-    assistant, _ = said(next)
+    assistant, _ = turn_of(next)
     assert set(assistant) == {"role", "content", "reasoning_text", "reasoning_opaque", "tool_calls"}
-    assert assistant["tool_calls"][0]["extra_content"] == sign
+    assert assistant["tool_calls"][0]["extra_content"] == signature
 
 
 def test_an_answer_split_over_choices_goes_back_as_one() -> None:
-    assistant, _ = said(follow_up(HIDDEN["two choices"][0]))
+    assistant, _ = turn_of(follow_up(HIDDEN["two choices"][0]))
     assert assistant["content"] == "Now"
-    assert [one["id"] for one in assistant["tool_calls"]] == ["call__add"]
+    assert [call["id"] for call in assistant["tool_calls"]] == ["call__add"]
 
 
-@pytest.mark.parametrize("answer", [one for one, _ in HIDDEN.values()], ids=HIDDEN)
+@pytest.mark.parametrize("answer", [answer for answer, _ in HIDDEN.values()], ids=HIDDEN)
 def test_each_call_has_a_result(answer: bytes) -> None:
-    assistant, back = said(follow_up(answer))
-    assert [one["id"] for one in assistant["tool_calls"]] == [one["tool_call_id"] for one in back] != []
-    assert all(json.loads(one["function"]["arguments"]) == {} for one in assistant["tool_calls"])
+    assistant, results = turn_of(follow_up(answer))
+    assert (
+        [call["id"] for call in assistant["tool_calls"]]
+        == [message["tool_call_id"] for message in results]
+        != []
+    )
+    assert all(json.loads(call["function"]["arguments"]) == {} for call in assistant["tool_calls"])
 
 
-# JSON answers
+# Blocking answers
 
 
-def answered(*answers: bytes, size: int = 0) -> bytes:
-    fold = CHAT.blocking_splice(offered(), FACTS)
+def client_answer(*answers: bytes, size: int = 0) -> bytes:
+    fold = CHAT.blocking_splice(offer_tools(), FACTS)
     out = b""
     for number, answer in enumerate(answers):
         if number:
-            told(fold)
+            follow_up_body(fold)
             assert out == b""
-        out += fed(fold, answer, size)
+        out += feed(fold, answer, size)
     assert not fold.awaits_tools
     return out
 
@@ -734,16 +751,16 @@ ANSWERS = {
 
 @pytest.mark.parametrize("size", [0, 1])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_a_json_answer_with_nothing_to_hide_passes_byte_for_byte(answer: bytes, size: int) -> None:
-    assert answered(answer, size=size) == answer
+def test_a_blocking_answer_with_nothing_to_hide_passes_byte_for_byte(answer: bytes, size: int) -> None:
+    assert client_answer(answer, size=size) == answer
 
 
-def test_a_json_answer_holds_what_was_said_in_all_rounds() -> None:
+def test_a_blocking_answer_holds_the_texts_of_all_rounds() -> None:
     inner = completion("c1", message("Let me add.", PICK, reasoning_content="Hm. "))
-    last = completion("c2", message("It is 3.", reasoning_content="Ah."), taken=20, given=6)
-    said = message("Let me add.It is 3.", reasoning_content="Hm. Ah.")
-    all = {**completion("c1", said), "usage": summed(29, 10, 2)}
-    assert json.loads(answered(whole(inner), whole(last))) == all
+    last = completion("c2", message("It is 3.", reasoning_content="Ah."), input_tokens=20, output_tokens=6)
+    joined = message("Let me add.It is 3.", reasoning_content="Hm. Ah.")
+    all = {**completion("c1", joined), "usage": token_counts(29, 10, 2)}
+    assert json.loads(client_answer(whole(inner), whole(last))) == all
 
 
 ROUNDS = {
@@ -758,71 +775,71 @@ ROUNDS = {
 
 
 @pytest.mark.parametrize("rounds", ROUNDS.values(), ids=ROUNDS)
-def test_a_json_answer_holds_what_the_stream_builds(rounds: list[dict[str, object]]) -> None:
-    answers = [completion(f"c{place}", one) for place, one in enumerate(rounds)]
-    found = json.loads(answered(*map(whole, answers)))
-    streamed = built(heard(*map(stream, answers)))
-    for one in streamed["choices"][0]["message"].get("tool_calls", []):
-        del one["index"]
+def test_a_blocking_answer_holds_what_the_stream_builds(rounds: list[dict[str, object]]) -> None:
+    answers = [completion(f"c{number}", message) for number, message in enumerate(rounds)]
+    blocking = json.loads(client_answer(*map(whole, answers)))
+    streamed = accumulate(client_stream(*map(stream, answers)))
+    for built_call in streamed["choices"][0]["message"].get("tool_calls", []):
+        del built_call["index"]
     streamed["choices"][0]["message"]["content"] = streamed["choices"][0]["message"]["content"] or None
-    assert found == streamed
-    assert "bmcp_" not in json.dumps(found)
+    assert blocking == streamed
+    assert "bmcp_" not in json.dumps(blocking)
 
 
 @pytest.mark.parametrize(("before", "content"), [(None, None), ("", None), ("Now. ", "Now. ")])
-def test_what_is_null_stays_so_where_nothing_was_said(before: str | None, content: str | None) -> None:
+def test_a_content_without_text_is_null(before: str | None, content: str | None) -> None:
     inner, last = completion("c1", message(before, PICK)), completion("c2", message(None, OWN_PICK))
-    assert json.loads(answered(whole(inner), whole(last)))["choices"][0]["message"] == message(
+    assert json.loads(client_answer(whole(inner), whole(last)))["choices"][0]["message"] == message(
         content, OWN_PICK
     )
 
 
-def test_a_json_answer_split_over_choices_is_one() -> None:
-    fold = CHAT.blocking_splice(offered(), FACTS)
-    assert fed(fold, whole(completion("c1", message("Let me add."), message(None, PICK))), 0) == b""
-    assistant, back = said(told(fold))
+def test_a_blocking_answer_split_over_choices_is_one() -> None:
+    fold = CHAT.blocking_splice(offer_tools(), FACTS)
+    assert feed(fold, whole(completion("c1", message("Let me add."), message(None, PICK))), 0) == b""
+    assistant, results = turn_of(follow_up_body(fold))
     assert assistant == message("Let me add.", PICK)
-    assert [one["tool_call_id"] for one in back] == ["a"]
+    assert [message["tool_call_id"] for message in results] == ["a"]
     last = completion("c2", message("3"), message("!"))
     last["choices"][1]["index"] = 0
-    out = json.loads(fed(fold, whole(last), 0))
+    out = json.loads(feed(fold, whole(last), 0))
     assert [choice["message"] for choice in out["choices"]] == [message("Let me add.3"), message("!")]
 
 
 @pytest.mark.parametrize("last", [b'["x"]', b"<html>", b""])
 def test_a_later_answer_that_is_no_completion_passes(last: bytes) -> None:
-    assert answered(whole(completion("c1", message("So", PICK))), last) == last
+    assert client_answer(whole(completion("c1", message("So", PICK))), last) == last
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-def test_a_call_that_was_cut_is_not_run_in_json_either(finish: str) -> None:
-    found = json.loads(answered(whole(completion("c1", message("So", PICK), finish=finish))))
-    assert found == completion("c1", message("So"), finish=finish)
+def test_a_call_that_was_cut_is_not_run_in_a_blocking_answer_either(finish: str) -> None:
+    answer = json.loads(client_answer(whole(completion("c1", message("So", PICK), finish=finish))))
+    assert answer == completion("c1", message("So"), finish=finish)
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded exchanges are not at hand")
+@pytest.mark.skipif(not RECORDED.exists(), reason="there are no recorded exchanges")
 @pytest.mark.parametrize("name", ["single_injected_tool", "streaming_injected_tool_no_preamble"])
 @SIZES
 def test_recorded_rounds_become_one_answer(name: str, size: int) -> None:
-    inner, last = _recorded(name, "streaming"), _recorded(name, "streaming/tool-call")
+    inner, last = recorded_answer(name, "streaming"), recorded_answer(name, "streaming/tool-call")
     tool = Tool("bmcp_coder_coder_list_workspaces", "coder", "http://x", "list", "", {})
-    fold = CHAT.splice(offered(tools=(tool,)), FACTS)
-    out = fed(fold, inner, size)
-    assert tool.id in told(fold).decode()
-    out += fed(fold, last, size)
+    fold = CHAT.splice(offer_tools(tools=(tool,)), FACTS)
+    out = feed(fold, inner, size)
+    assert tool.id in follow_up_body(fold).decode()
+    out += feed(fold, last, size)
     assert b"bmcp_" not in out
     assert b'"tool_calls"' not in out
     assert out.count(b"[DONE]") == 1
     assert out.count(b'"finish_reason":"') == 1
-    one, other, all = built(inner), built(last), built(out)
-    assert all["id"] == one["id"]
-    before = one["choices"][0]["message"].get("content", "")
-    assert all["choices"][0]["message"]["content"] == before + other["choices"][0]["message"]["content"]
+    first, second, all = accumulate(inner), accumulate(last), accumulate(out)
+    assert all["id"] == first["id"]
+    before = first["choices"][0]["message"].get("content", "")
+    assert all["choices"][0]["message"]["content"] == before + second["choices"][0]["message"]["content"]
     assert all["choices"][0]["finish_reason"] == "stop"
     for key in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        assert all["usage"][key] == one["usage"][key] + other["usage"][key]
+        assert all["usage"][key] == first["usage"][key] + second["usage"][key]
 
 
-def _recorded(name: str, section: str) -> bytes:
+def recorded_answer(name: str, section: str) -> bytes:
     data = (RECORDED / "openai" / "chatcompletions" / f"{name}.txtar").read_bytes()
     return data.split(f"-- {section} --\n".encode())[1].split(b"\n-- ")[0].rstrip() + b"\n\n"

@@ -1,4 +1,4 @@
-"""Responses with offered tools: bytes of all answers in, bytes of one answer out."""
+"""The splice of Responses: several answers become one, byte for byte."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from aibridge_flask.formats import responses
 from aibridge_flask.model import RequestFacts, Tool, ToolCall, ToolResult
 from aibridge_flask.protocols import Splice
 from tests.support.exchanges import ALL
-from tests.support.responses import Json, call, dumps, event, events, response, stream, text, thought, told
+from tests.support.responses import Json, call, dumps, event, events, response, stream, text, thought
+from tests.support.sse import read_events
 
 FACTS = RequestFacts("gpt-5.2", streaming=True)
 ADD = Tool("bmcp_docs_add", "docs", "http://docs.example/mcp", "add", "Adds.", {"type": "object"})
 FIND = replace(ADD, id="bmcp_docs_find", name="find")
 TOOLS = (ADD, FIND)
-ASKED = b'{"model":"gpt-5.2","input":"hi","stream":true}'
+REQUEST = b'{"model":"gpt-5.2","input":"hi","stream":true}'
 THREE = ToolResult(content=({"type": "text", "text": "3"},))
 SIZES = pytest.mark.parametrize("size", [0, 1, 7, 1000])
 
-OURS = call("a", ADD.id, '{"n": 1}')
-OWN = call("own", "weigh", '{"item":"tin"}')
+OFFERED_CALL = call("a", ADD.id, '{"n": 1}')
+CLIENT_CALL = call("own", "weigh", '{"item":"tin"}')
 SEARCH: Json = {
     "id": "ws_1",
     "type": "web_search_call",
@@ -43,10 +44,10 @@ SUM: Json = {
 }
 
 
-def splice(asked: bytes = ASKED, whole: bool = False) -> Splice:
-    made = responses.offer(asked, FACTS, TOOLS)
-    assert made.tools == TOOLS
-    return (responses.blocking_splice if whole else responses.splice)(made, FACTS)
+def splice(request_body: bytes = REQUEST, is_blocking: bool = False) -> Splice:
+    offer = responses.offer(request_body, FACTS, TOOLS)
+    assert offer.tools == TOOLS
+    return (responses.blocking_splice if is_blocking else responses.splice)(offer, FACTS)
 
 
 def feed(fold: Splice, data: bytes, size: int = 0) -> bytes:
@@ -55,38 +56,38 @@ def feed(fold: Splice, data: bytes, size: int = 0) -> bytes:
     return b"".join([fold.feed(piece) for piece in pieces]) + fold.end()
 
 
-def ran(fold: Splice, result: ToolResult = THREE) -> Json:
-    """The next request's body, once the tools have run."""
+def follow_up(fold: Splice, result: ToolResult = THREE) -> Json:
+    """Returns the next request; every call has the same result."""
     assert fold.awaits_tools
     assert not fold.complete
-    calls = [one for one in fold.turn().tool_calls if one.name in (ADD.id, FIND.id)]
-    return json.loads(fold.follow_up([(one, result) for one in calls]))
+    calls = [call for call in fold.turn().tool_calls if call.name in (ADD.id, FIND.id)]
+    return json.loads(fold.follow_up([(call, result) for call in calls]))
 
 
-def streamed(
-    *said: Json, size: int = 0, asked: bytes = ASKED, way: Callable[[bytes], bytes] = bytes
+def client_stream(
+    *answers: Json, size: int = 0, request_body: bytes = REQUEST, layout: Callable[[bytes], bytes] = bytes
 ) -> bytes:
-    """What the client gets of such answers, the last of which wants nothing more."""
-    fold, out = splice(asked), b""
-    for one in said[:-1]:
-        out += feed(fold, way(stream(one)), size)
-        ran(fold)
-    out += feed(fold, way(stream(said[-1])), size)
+    """What the client gets of these answers; the bridge does not continue after the last."""
+    fold, out = splice(request_body), b""
+    for answer in answers[:-1]:
+        out += feed(fold, layout(stream(answer)), size)
+        follow_up(fold)
+    out += feed(fold, layout(stream(answers[-1])), size)
     assert (fold.awaits_tools, fold.complete, fold.exact) == (False, True, False)
     return out
 
 
-def blocking(*said: Json, asked: bytes = ASKED) -> bytes:
-    fold = splice(asked, whole=True)
-    for one in said[:-1]:
-        assert feed(fold, dumps(one), 50) == b""
-        ran(fold)
-    out = feed(fold, dumps(said[-1]), 50)
+def blocking_answer(*answers: Json, request_body: bytes = REQUEST) -> bytes:
+    fold = splice(request_body, is_blocking=True)
+    for answer in answers[:-1]:
+        assert feed(fold, dumps(answer), 50) == b""
+        follow_up(fold)
+    out = feed(fold, dumps(answers[-1]), 50)
     assert (fold.awaits_tools, fold.complete) == (False, True)
     return out
 
 
-# The body
+# The first request
 
 
 @pytest.mark.parametrize(
@@ -109,17 +110,17 @@ def blocking(*said: Json, asked: bytes = ASKED) -> bytes:
         ),
     ],
 )
-def test_tools_stand_after_the_clients_own(own: bytes, wanted: bytes) -> None:
-    """Every other value stays byte for byte, and its members where they were."""
-    listed = b",".join(
+def test_tools_come_after_the_clients_own(own: bytes, wanted: bytes) -> None:
+    """All other members stay byte for byte, in their order."""
+    tools = b",".join(
         b'{"type":"function","name":"%s","description":"Adds.",'
         b'"parameters":{"type":"object","properties":{}},"strict":false}' % tool.id.encode()
         for tool in TOOLS
     )
     head = b'{"model":"gpt-5.2","input":[{"role":"user","content":"\\u00e9 1e5"}],"n":1.50E+2'
-    made = responses.offer(head + own + b"}", FACTS, TOOLS)
-    assert made.body == head + wanted % listed + b"}"
-    assert (made.tools, made.strips_encrypted) == (TOOLS, False)
+    offer = responses.offer(head + own + b"}", FACTS, TOOLS)
+    assert offer.body == head + wanted % tools + b"}"
+    assert (offer.tools, offer.strips_encrypted) == (TOOLS, False)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +131,15 @@ def test_tools_stand_after_the_clients_own(own: bytes, wanted: bytes) -> None:
         {"$ref": "#/$defs/it", "$defs": {"it": {"type": "object"}}},
     ],
 )
-def test_schemas_are_whole(schema: Json) -> None:
-    made = responses.offer(ASKED, FACTS, (replace(ADD, input_schema=schema),))
-    (tool,) = json.loads(made.body)["tools"]
+def test_schemas_are_sent_whole(schema: Json) -> None:
+    offer = responses.offer(REQUEST, FACTS, (replace(ADD, input_schema=schema),))
+    (tool,) = json.loads(offer.body)["tools"]
     assert tool["parameters"] == {"type": "object", "properties": {}, **schema}
     assert tool["strict"] is False
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "request_body",
     [
         b'{"model":"m","input":"hi","tool_choice":"none"}',
         b'{"model":"m","input":"hi","tool_choice":"n\\u006fne"}',
@@ -155,20 +156,20 @@ def test_schemas_are_whole(schema: Json) -> None:
         b"{",
     ],
 )
-def test_bodies_that_go_on_as_they_came(asked: bytes) -> None:
-    made = responses.offer(asked, FACTS, TOOLS)
-    assert (made.body, made.tools, made.strips_encrypted) == (asked, (), False)
+def test_bodies_that_stay_as_they_are(request_body: bytes) -> None:
+    offer = responses.offer(request_body, FACTS, TOOLS)
+    assert (offer.body, offer.tools, offer.strips_encrypted) == (request_body, (), False)
 
 
-def test_a_tool_that_the_client_has_by_that_name_is_the_clients() -> None:
-    asked = ASKED[:-1] + b',"tools":[{"type":"function","name":"bmcp_docs_add"}]}'
-    made = responses.offer(asked, FACTS, TOOLS)
-    assert made.tools == (FIND,)
-    assert [tool["name"] for tool in json.loads(made.body)["tools"]] == [ADD.id, FIND.id]
+def test_a_tool_with_the_name_of_a_client_tool_is_left_out() -> None:
+    request_body = REQUEST[:-1] + b',"tools":[{"type":"function","name":"bmcp_docs_add"}]}'
+    offer = responses.offer(request_body, FACTS, TOOLS)
+    assert offer.tools == (FIND,)
+    assert [tool["name"] for tool in json.loads(offer.body)["tools"]] == [ADD.id, FIND.id]
 
 
 @pytest.mark.parametrize(
-    ("said", "include"),
+    ("members", "include"),
     [
         (b'"store":false', ["reasoning.encrypted_content"]),
         (b'"store":false,"include":null', ["reasoning.encrypted_content"]),
@@ -180,34 +181,34 @@ def test_a_tool_that_the_client_has_by_that_name_is_the_clients() -> None:
         (b'"x":1', None),
     ],
 )
-def test_encrypted_thoughts_are_asked_for(said: bytes, include: list[str] | None) -> None:
-    """Without them what is not stored could not be sent back."""
-    asked = ASKED[:-1] + b"," + said + b"}"
-    made = responses.offer(asked, FACTS, TOOLS)
-    assert made.strips_encrypted is (include is not None)
-    assert json.loads(made.body).get("include") == (include or json.loads(asked).get("include"))
+def test_encrypted_thoughts_are_asked_for(members: bytes, include: list[str] | None) -> None:
+    """Without them a response that is not stored could not be sent back."""
+    request_body = REQUEST[:-1] + b"," + members + b"}"
+    offer = responses.offer(request_body, FACTS, TOOLS)
+    assert offer.strips_encrypted is (include is not None)
+    assert json.loads(offer.body).get("include") == (include or json.loads(request_body).get("include"))
 
 
 @pytest.mark.parametrize("model", ["gpt-4.1", "gpt-4o-mini", "chatgpt-4o-latest", "gpt-3.5-turbo"])
 def test_a_model_without_thoughts_is_not_asked_for_them(model: str) -> None:
-    asked = b'{"model":"%s","input":"hi","store":false}' % model.encode()
-    made = responses.offer(asked, responses.read(asked), TOOLS)
-    assert made.tools == TOOLS
-    assert "include" not in json.loads(made.body)
+    request_body = b'{"model":"%s","input":"hi","store":false}' % model.encode()
+    offer = responses.offer(request_body, responses.read(request_body), TOOLS)
+    assert offer.tools == TOOLS
+    assert "include" not in json.loads(offer.body)
 
 
-# No offered tool is called
+# Answers without a call of an offered tool
 
 
-def _lines(data: bytes) -> bytes:
+def indent_json(data: bytes) -> bytes:
     """JSON over several lines."""
-    found = [sse.parse(one) for one in sse.split(data)]
+    events = [sse.parse(block) for block in sse.split(data)]
     return b"".join(
-        sse.encode(name.decode(), json.dumps(json.loads(data), indent=1).encode()) for name, data in found
+        sse.encode(name.decode(), json.dumps(json.loads(data), indent=1).encode()) for name, data in events
     )
 
 
-WAYS: dict[str, Callable[[bytes], bytes]] = {
+LAYOUTS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
     "CR": lambda data: data.replace(b"\n", b"\r"),
@@ -215,41 +216,44 @@ WAYS: dict[str, Callable[[bytes], bytes]] = {
     "no names": lambda data: re.sub(rb"(?m)^event: .*\n", b"", data),
     "no blanks": lambda data: re.sub(rb"(?m)^(event|data): ", rb"\1:", data),
     "names last": lambda data: re.sub(rb"(?m)^(event: .*)\n(data: .*)\n", rb"\2\n\1\n", data),
-    "lines": _lines,
+    "lines": indent_json,
     "DONE": lambda data: data + b"data: [DONE]\n\n",
     "no last line": lambda data: data[:-2],
     "no numbers": lambda data: re.sub(rb',"sequence_number":\d+', b"", data),
 }
-EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-STREAMS = [one for one in ALL if one.streaming and one.route.endswith("/responses") and not one.is_message]
-ANSWERS = [
-    one for one in ALL if not one.streaming and one.route.endswith("/responses") and not one.is_message
+EACH_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+EXCHANGES = [
+    exchange for exchange in ALL if exchange.route.endswith("/responses") and not exchange.is_message
 ]
+STREAMS = [exchange for exchange in EXCHANGES if exchange.streaming]
+ANSWERS = [exchange for exchange in EXCHANGES if not exchange.streaming]
 
 
 @SIZES
-@pytest.mark.parametrize("exchange", STREAMS, ids=lambda one: one.name)
-def test_a_stream_without_offered_calls_is_the_upstreams(exchange: object, size: int) -> None:
+@pytest.mark.parametrize("exchange", STREAMS, ids=lambda exchange: exchange.name)
+def test_a_stream_without_offered_calls_passes_byte_for_byte(exchange: object, size: int) -> None:
     fold = splice()
     assert feed(fold, exchange.answer, size) == exchange.answer
     assert not fold.awaits_tools
 
 
-@pytest.mark.parametrize("exchange", ANSWERS, ids=lambda one: one.name)
-def test_an_answer_without_offered_calls_is_the_upstreams(exchange: object) -> None:
-    fold = splice(whole=True)
+@pytest.mark.parametrize("exchange", ANSWERS, ids=lambda exchange: exchange.name)
+def test_an_answer_without_offered_calls_passes_byte_for_byte(exchange: object) -> None:
+    fold = splice(is_blocking=True)
     assert feed(fold, exchange.answer, 100) == exchange.answer
     assert (fold.awaits_tools, fold.complete) == (False, True)
 
 
-PLAIN = response("resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is", 'an "ore"'), SEARCH, OWN, PATCH)
+PLAIN = response(
+    "resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is", 'an "ore"'), SEARCH, CLIENT_CALL, PATCH
+)
 
 
 @SIZES
-@EACH_WAY
-def test_every_way_of_writing_passes(way: Callable[[bytes], bytes], size: int) -> None:
-    fold, said = splice(), way(stream(PLAIN))
-    assert feed(fold, said, size) == said
+@EACH_LAYOUT
+def test_every_layout_passes(layout: Callable[[bytes], bytes], size: int) -> None:
+    fold, data = splice(), layout(stream(PLAIN))
+    assert feed(fold, data, size) == data
     assert (fold.awaits_tools, fold.complete) == (False, True)
 
 
@@ -270,38 +274,40 @@ def test_every_way_of_writing_passes(way: Callable[[bytes], bytes], size: int) -
     ],
 )
 @pytest.mark.parametrize("size", [0, 1000])
-def test_what_cannot_be_made_out_passes(data: bytes, size: int) -> None:
-    for said in (data, stream(PLAIN) + data, data + stream(PLAIN)):
+def test_malformed_events_pass(data: bytes, size: int) -> None:
+    for answer in (data, stream(PLAIN) + data, data + stream(PLAIN)):
         fold = splice()
-        assert feed(fold, said, size) == said
+        assert feed(fold, answer, size) == answer
         assert not fold.awaits_tools
 
 
-def test_text_is_given_as_it_comes() -> None:
+def test_text_passes_as_it_comes() -> None:
     """What comes before an item for the client is held back; from then on each event passes at once."""
-    fold, shown = splice(), False
-    held: list[bytes] = []
-    for one in events(response("resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is"))):
-        shown = shown or one.get("item", {}).get("type") == "message"
-        held.append(event(one))
-        assert fold.feed(held[-1]) == (b"".join(held) if shown else b"")
-        held = [] if shown else held
-    assert shown
+    fold, is_shown = splice(), False
+    buffered: list[bytes] = []
+    for members in events(response("resp_1", thought("rs_1", "Hm."), text("msg_1", "Tin is"))):
+        is_shown = is_shown or members.get("item", {}).get("type") == "message"
+        buffered.append(event(members))
+        assert fold.feed(buffered[-1]) == (b"".join(buffered) if is_shown else b"")
+        buffered = [] if is_shown else buffered
+    assert is_shown
 
 
-# Rounds that the client never sees
+# Rounds that the client does not see
 
 
 @SIZES
-@EACH_WAY
-def test_a_round_of_thoughts_and_offered_calls_is_not_shown(way: Callable[[bytes], bytes], size: int) -> None:
-    """The client sees the last response with its own ids and numbers; its usage alone is another."""
+@EACH_LAYOUT
+def test_a_round_of_thoughts_and_offered_calls_is_not_shown(
+    layout: Callable[[bytes], bytes], size: int
+) -> None:
+    """The client sees the last response with its ids and numbers; only the usage is changed."""
     rounds = [
-        response("resp_1", thought("rs_1", "Hm."), OURS),
+        response("resp_1", thought("rs_1", "Hm."), OFFERED_CALL),
         response("resp_2", call("b", FIND.id)),
         response("resp_3", text("msg_1", "3 it is")),
     ]
-    out = streamed(*rounds, size=size, way=way)
+    out = client_stream(*rounds, size=size, layout=layout)
     total = {
         "input_tokens": 60,
         "input_tokens_details": {"cached_tokens": 15},
@@ -309,19 +315,19 @@ def test_a_round_of_thoughts_and_offered_calls_is_not_shown(way: Callable[[bytes
         "output_tokens_details": {"reasoning_tokens": 6},
         "total_tokens": 81,
     }
-    assert told(out) == told(way(stream({**rounds[2], "usage": total})))
-    assert told(out)[-1]["response"]["usage"] == total
+    assert read_events(out) == read_events(layout(stream({**rounds[2], "usage": total})))
+    assert read_events(out)[-1]["response"]["usage"] == total
     last = b'"type":"response.completed"'
-    if way is bytes:
+    if layout is bytes:
         assert out.partition(last)[0] == stream(rounds[2]).partition(last)[0]
 
 
-def test_all_of_the_last_answer_but_its_usage_stays_as_it_stands() -> None:
+def test_all_of_the_last_answer_but_its_usage_stays_byte_for_byte() -> None:
     odd = b'{"id":"resp_2", "x":1.50e1,"output":[ {"type":"message","id":"m", "a":"\\u00e9"} ],"usage":null}'
     event = b'event: response.completed\ndata: {"type":"response.completed", "response":%s}\n\n'
     fold = splice()
-    assert feed(fold, stream(response("resp_1", OURS, usage={"input_tokens": 2}))) == b""
-    ran(fold)
+    assert feed(fold, stream(response("resp_1", OFFERED_CALL, usage={"input_tokens": 2}))) == b""
+    follow_up(fold)
     changed = (
         odd.replace(b'"resp_2", ', b'"resp_2",')
         .replace(b"null", b'{"input_tokens":2}')
@@ -330,42 +336,51 @@ def test_all_of_the_last_answer_but_its_usage_stays_as_it_stands() -> None:
     assert feed(fold, event % odd) == event.replace(b'", "', b'","') % changed
 
 
-def test_nothing_comes_of_an_answer_that_is_not_shown() -> None:
-    """Nor of what follows its last event."""
+def test_a_hidden_answer_yields_no_bytes() -> None:
+    """Nor does what follows its last event."""
     fold = splice()
-    for one in events(response("resp_1", thought("rs_1", "Hm."), OURS)):
-        assert fold.feed(event(one)) == b""
+    for members in events(response("resp_1", thought("rs_1", "Hm."), OFFERED_CALL)):
+        assert fold.feed(event(members)) == b""
     assert fold.awaits_tools
     assert fold.feed(b": here\n\ndata: [DONE]\n\n") == b""
     assert fold.end() == b""
     assert fold.awaits_tools
 
 
-# Rounds of which something was shown
+# Rounds that the client sees in part
 
-SAID = text("msg_1", "I add.", phase="commentary")
+COMMENTARY = text("msg_1", "I add.", phase="commentary")
 ROUNDS = {
     "text first": [
-        response("resp_1", thought("rs_1", "Hm."), SAID, OURS),
+        response("resp_1", thought("rs_1", "Hm."), COMMENTARY, OFFERED_CALL),
         response("resp_2", thought("rs_2", "So."), text("msg_2", "3 it is")),
     ],
     "text between": [
-        response("resp_1", OURS),
-        response("resp_2", SAID, call("b", FIND.id)),
+        response("resp_1", OFFERED_CALL),
+        response("resp_2", COMMENTARY, call("b", FIND.id)),
         response("resp_3", thought("rs_3"), call("c", ADD.id)),
         response("resp_4", text("msg_4", "3 it is")),
     ],
-    "offered first": [response("resp_1", call("a", ADD.id), SAID), response("resp_2", text("msg_2", "3"))],
-    "hosted first": [response("resp_1", SEARCH, OURS), response("resp_2", text("msg_2", "3"))],
-    "two at once": [
-        response("resp_1", SAID, OURS, call("b", FIND.id)),
+    "offered first": [
+        response("resp_1", call("a", ADD.id), COMMENTARY),
         response("resp_2", text("msg_2", "3")),
     ],
-    "then own": [response("resp_1", SAID, OURS), response("resp_2", thought("rs_2"), OWN)],
-    "mixed": [response("resp_1", thought("rs_1"), OURS, OWN, call("b", FIND.id), PATCH)],
-    "mixed later": [response("resp_1", SAID, OURS), response("resp_2", call("b", ADD.id), OWN)],
+    "hosted first": [response("resp_1", SEARCH, OFFERED_CALL), response("resp_2", text("msg_2", "3"))],
+    "two at once": [
+        response("resp_1", COMMENTARY, OFFERED_CALL, call("b", FIND.id)),
+        response("resp_2", text("msg_2", "3")),
+    ],
+    "then own": [
+        response("resp_1", COMMENTARY, OFFERED_CALL),
+        response("resp_2", thought("rs_2"), CLIENT_CALL),
+    ],
+    "mixed": [response("resp_1", thought("rs_1"), OFFERED_CALL, CLIENT_CALL, call("b", FIND.id), PATCH)],
+    "mixed later": [
+        response("resp_1", COMMENTARY, OFFERED_CALL),
+        response("resp_2", call("b", ADD.id), CLIENT_CALL),
+    ],
 }
-EACH = pytest.mark.parametrize("rounds", ROUNDS.values(), ids=ROUNDS)
+EACH_DIALOGUE = pytest.mark.parametrize("rounds", ROUNDS.values(), ids=ROUNDS)
 
 
 def is_offered(item: Json) -> bool:
@@ -373,156 +388,160 @@ def is_offered(item: Json) -> bool:
 
 
 def shown(rounds: list[Json]) -> list[Json]:
-    """What the client should see, told plainly: the items of rounds that hold anything for it."""
-    seen = [[item for item in one["output"] if not is_offered(item)] for one in rounds]
-    for_client = [any(item["type"] != "reasoning" for item in items) for items in seen]
-    return [item for items, some in zip(seen, for_client, strict=True) if some for item in items]
+    """The items that the client should see: those of rounds that hold anything for it."""
+    seen = [[item for item in answer["output"] if not is_offered(item)] for answer in rounds]
+    are_shown = [any(item["type"] != "reasoning" for item in items) for items in seen]
+    return [item for items, is_shown in zip(seen, are_shown, strict=True) if is_shown for item in items]
 
 
 def expected(rounds: list[Json]) -> list[Json]:
-    """The events that the client should see: those of one response of all that it sees."""
-    first = next(one for one in rounds if shown([one]))
+    """The events that the client should see: those of one response with all items that it sees."""
+    first = next(answer for answer in rounds if shown([answer]))
     items = shown(rounds)
     seen = [*events(first)[:2], *events(response("", *items))[2:]]
     seen[-1]["response"] = {**rounds[-1], "output": items, "usage": total(rounds)}
     return seen
 
 
+def without(name: str, events: list[Json]) -> list[Json]:
+    return [{key: value for key, value in event.items() if key != name} for event in events]
+
+
 def total(rounds: list[Json]) -> Json:
-    """Every one of them has used the same."""
+    """The usage of all rounds; each has used the same."""
     return json.loads(
-        re.sub(r"\d+", lambda count: str(int(count[0]) * len(rounds)), json.dumps(rounds[0]["usage"]))
+        re.sub(r"\d+", lambda match: str(int(match[0]) * len(rounds)), json.dumps(rounds[0]["usage"]))
     )
 
 
 @SIZES
-@EACH
+@EACH_DIALOGUE
 def test_the_client_sees_one_response(rounds: list[Json], size: int) -> None:
-    """Indexes and numbers go on without gaps; one beginning, and one end: the last response's."""
-    assert told(streamed(*rounds, size=size)) == expected(rounds)
+    """Indexes and numbers have no gaps; there is one beginning and one end, the last response's."""
+    assert read_events(client_stream(*rounds, size=size)) == expected(rounds)
 
 
-@EACH_WAY
-@EACH
-def test_the_client_sees_one_response_each_way(rounds: list[Json], way: Callable[[bytes], bytes]) -> None:
-    found = told(streamed(*rounds, way=way))
+@EACH_LAYOUT
+@EACH_DIALOGUE
+def test_the_client_sees_one_response_in_each_layout(
+    rounds: list[Json], layout: Callable[[bytes], bytes]
+) -> None:
+    seen = read_events(client_stream(*rounds, layout=layout))
     wanted = expected(rounds)
-    if not any("sequence_number" in one for one in found):
-        wanted = [{key: one[key] for key in one if key != "sequence_number"} for one in wanted]
-    assert found == wanted
+    if not any("sequence_number" in event for event in seen):
+        wanted = without("sequence_number", wanted)
+    assert seen == wanted
 
 
-@EACH
+@EACH_DIALOGUE
 def test_a_blocking_answer_holds_what_the_stream_would(rounds: list[Json]) -> None:
-    found = json.loads(blocking(*rounds))
-    assert found == {**rounds[-1], "output": shown(rounds), "usage": total(rounds)}
-    assert found == told(streamed(*rounds))[-1]["response"]
+    answer = json.loads(blocking_answer(*rounds))
+    assert answer == {**rounds[-1], "output": shown(rounds), "usage": total(rounds)}
+    assert answer == read_events(client_stream(*rounds))[-1]["response"]
 
 
-def test_one_round_with_something_hidden_keeps_its_usage_as_it_stands() -> None:
+def test_a_single_round_keeps_its_usage_byte_for_byte() -> None:
     rounds = ROUNDS["mixed"]
     data = dumps(rounds[0]).replace(b'"input_tokens":20', b'"input_tokens": 2E1')
-    fold = splice(whole=True)
+    fold = splice(is_blocking=True)
     assert b'"input_tokens": 2E1' in feed(fold, data)
 
 
-def scripted(seed: int) -> list[Json]:
-    """Rounds of any items, the last of which is for the client."""
-    chance, rounds = random.Random(seed), []
-    for number in range(chance.randint(1, 4)):
+def random_rounds(seed: int) -> list[Json]:
+    """Rounds of random items; the last one is for the client."""
+    generator, rounds = random.Random(seed), []
+    for number in range(generator.randint(1, 4)):
         kinds: list[Callable[[str], Json]] = [
-            lambda it: thought(f"rs_{it}", "Hm."),
-            lambda it: text(f"msg_{it}", "one two"),
-            lambda it: {**SEARCH, "id": f"ws_{it}"},
-            lambda it: call(it, chance.choice(TOOLS).id),
+            lambda suffix: thought(f"rs_{suffix}", "Hm."),
+            lambda suffix: text(f"msg_{suffix}", "one two"),
+            lambda suffix: {**SEARCH, "id": f"ws_{suffix}"},
+            lambda suffix: call(suffix, generator.choice(TOOLS).id),
         ]
-        items = [chance.choice(kinds)(f"{number}_{place}") for place in range(chance.randint(0, 5))]
+        items = [generator.choice(kinds)(f"{number}_{index}") for index in range(generator.randint(0, 5))]
         rounds.append(response(f"resp_{number}", *items, call(f"{number}", ADD.id)))
-    last = chance.choice([text("msg_end", "done"), call("end", "weigh")])
+    last = generator.choice([text("msg_end", "done"), call("end", "weigh")])
     return [*rounds, response("resp_end", thought("rs_end"), last)]
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_rounds_make_one_response(seed: int) -> None:
-    rounds = scripted(seed)
-    assert told(streamed(*rounds, size=seed)) == expected(rounds)
-    assert json.loads(blocking(*rounds)) == expected(rounds)[-1]["response"]
+    rounds = random_rounds(seed)
+    assert read_events(client_stream(*rounds, size=seed)) == expected(rounds)
+    assert json.loads(blocking_answer(*rounds)) == expected(rounds)[-1]["response"]
 
 
-def test_events_of_items_that_are_told_by_id_alone() -> None:
-    """An upstream that leaves the indexes out."""
+def test_events_without_indexes_belong_to_items_by_id() -> None:
     rounds = ROUNDS["text first"]
     out, fold = b"", splice()
-    for one in rounds:
-        out += feed(fold, re.sub(rb',"output_index":\d+', b"", stream(one)))
-        if one is not rounds[-1]:
-            ran(fold)
-    wanted = [{key: one[key] for key in one if key != "output_index"} for one in expected(rounds)]
-    assert told(out) == wanted
+    for answer in rounds:
+        out += feed(fold, re.sub(rb',"output_index":\d+', b"", stream(answer)))
+        if answer is not rounds[-1]:
+            follow_up(fold)
+    assert read_events(out) == without("output_index", expected(rounds))
 
 
 def test_items_whose_ids_change_from_event_to_event() -> None:
-    """They are known by their index; each call is told once."""
-    said = re.sub(
+    """They are matched by index; each call is read once."""
+    data = re.sub(
         rb'"(id|item_id)":"(fc|rs|msg)_\w+"',
-        lambda found: b'"%s":"x%d"' % (found[1], found.start()),
+        lambda match: b'"%s":"x%d"' % (match[1], match.start()),
         stream(ROUNDS["text first"][0]),
     )
     fold = splice()
-    out = feed(fold, said)
-    assert [one.get("output_index") for one in told(out)] == [None, None, *[0] * 6, *[1] * 7]
-    assert [one.id for one in fold.turn().tool_calls] == ["call_a"]
+    out = feed(fold, data)
+    assert [event.get("output_index") for event in read_events(out)] == [None, None, *[0] * 6, *[1] * 7]
+    assert [call.id for call in fold.turn().tool_calls] == ["call_a"]
     assert fold.awaits_tools
 
 
-def test_an_upstream_that_tells_items_at_the_end_alone() -> None:
-    whole = response("resp_1", OURS)
-    said = [one for one in events(whole) if "item" not in one and "item_id" not in one]
+def test_items_may_come_in_the_last_event_alone() -> None:
+    answer = response("resp_1", OFFERED_CALL)
+    without_items = [event for event in events(answer) if "item" not in event and "item_id" not in event]
     fold = splice()
-    assert feed(fold, b"".join(map(event, said))) == b""
+    assert feed(fold, b"".join(map(event, without_items))) == b""
     assert fold.awaits_tools
 
 
-# Who is to go on
+# Which turns the bridge continues
 
 
 @pytest.mark.parametrize(
-    ("items", "wants"),
+    ("items", "continues"),
     [
-        ([OURS], True),
-        ([OURS, call("b", FIND.id)], True),
-        ([SAID, OURS], True),
-        ([OURS, SAID], True),
-        ([SEARCH, OURS], True),
-        ([{"type": "mcp_list_tools", "id": "mcpl_1", "tools": []}, OURS], True),
-        ([{"type": "mcp_call", "id": "mcp_1", "name": "add", "output": "3"}, OURS], True),
+        ([OFFERED_CALL], True),
+        ([OFFERED_CALL, call("b", FIND.id)], True),
+        ([COMMENTARY, OFFERED_CALL], True),
+        ([OFFERED_CALL, COMMENTARY], True),
+        ([SEARCH, OFFERED_CALL], True),
+        ([{"type": "mcp_list_tools", "id": "mcpl_1", "tools": []}, OFFERED_CALL], True),
+        ([{"type": "mcp_call", "id": "mcp_1", "name": "add", "output": "3"}, OFFERED_CALL], True),
         (
             [
                 {"type": "shell_call", "id": "sh_1", "call_id": "call_s"},
                 {"type": "shell_call_output", "id": "sho_1", "call_id": "call_s"},
-                OURS,
+                OFFERED_CALL,
             ],
             True,
         ),
-        ([OWN], False),
-        ([OWN, OURS], False),
-        ([OURS, OWN], False),
-        ([OURS, PATCH], False),
-        ([{"type": "shell_call", "id": "sh_1", "call_id": "call_s"}, OURS], False),
-        ([{"type": "computer_call", "id": "cu_1", "call_id": "call_c"}, OURS], False),
-        ([{"type": "mcp_approval_request", "id": "mcpr_1", "name": "add"}, OURS], False),
-        ([{"type": "call_of_tomorrow_call", "id": "x_1", "call_id": "call_x"}, OURS], False),
-        ([SAID], False),
+        ([CLIENT_CALL], False),
+        ([CLIENT_CALL, OFFERED_CALL], False),
+        ([OFFERED_CALL, CLIENT_CALL], False),
+        ([OFFERED_CALL, PATCH], False),
+        ([{"type": "shell_call", "id": "sh_1", "call_id": "call_s"}, OFFERED_CALL], False),
+        ([{"type": "computer_call", "id": "cu_1", "call_id": "call_c"}, OFFERED_CALL], False),
+        ([{"type": "mcp_approval_request", "id": "mcpr_1", "name": "add"}, OFFERED_CALL], False),
+        ([{"type": "call_of_tomorrow_call", "id": "x_1", "call_id": "call_x"}, OFFERED_CALL], False),
+        ([COMMENTARY], False),
         ([thought("rs_1", "Hm.")], False),
         ([], False),
     ],
 )
-def test_the_bridge_goes_on_for_offered_calls_alone(items: list[Json], wants: bool) -> None:
-    """What the API has run itself waits for nobody; what the client must answer ends the turn."""
-    for whole, data in ((True, dumps(response("r", *items))), (False, stream(response("r", *items)))):
-        fold = splice(whole=whole)
+def test_the_bridge_continues_turns_of_offered_calls_only(items: list[Json], continues: bool) -> None:
+    """Tools that the API ran itself do not count; a call that the client must answer ends the turn."""
+    for is_blocking, data in ((True, dumps(response("r", *items))), (False, stream(response("r", *items)))):
+        fold = splice(is_blocking=is_blocking)
         out = feed(fold, data)
-        assert fold.awaits_tools is wants
+        assert fold.awaits_tools is continues
         assert ADD.id.encode() not in out
 
 
@@ -530,110 +549,120 @@ CUT = {"status": "incomplete", "incomplete_details": {"reason": "max_output_toke
 FAILED = {"status": "failed", "error": {"code": "server_error", "message": "oh"}}
 
 
-@pytest.mark.parametrize("items", [[OURS], [SAID, OURS], [thought("rs_1", "Hm."), OURS]])
-@pytest.mark.parametrize("bad", [CUT, FAILED])
+@pytest.mark.parametrize(
+    "items", [[OFFERED_CALL], [COMMENTARY, OFFERED_CALL], [thought("rs_1", "Hm."), OFFERED_CALL]]
+)
+@pytest.mark.parametrize("failure", [CUT, FAILED])
 @pytest.mark.parametrize("before", [0, 1, 2])
-def test_an_answer_that_went_wrong_is_the_last(items: list[Json], bad: Json, before: int) -> None:
-    """Nothing is run, and what was held back is shown; the offered call is not."""
-    rounds = [response("resp_1", OURS), response("resp_2", SAID, OURS)][:before]
-    last = response("resp_9", *items, usage=None, **bad)
-    found = told(streamed(*rounds, last))
+def test_a_failed_answer_is_the_last(items: list[Json], failure: Json, before: int) -> None:
+    """No tool is run. The items still buffered are shown, except the offered call."""
+    rounds = [response("resp_1", OFFERED_CALL), response("resp_2", COMMENTARY, OFFERED_CALL)][:before]
+    last = response("resp_9", *items, usage=None, **failure)
+    seen = read_events(client_stream(*rounds, last))
     items = shown(rounds) + [item for item in items if not is_offered(item)]
-    assert found[-1]["type"] == f"response.{bad['status']}"
-    used = total(rounds) if rounds else None
-    assert found[-1]["response"] == {**last, "output": items, "usage": used}
-    assert [one["item"] for one in found if one["type"].endswith("item.done")] == items
-    assert [one["sequence_number"] for one in found] == list(range(len(found)))
-    assert found[-1]["response"] == json.loads(blocking(*rounds, last))
+    assert seen[-1]["type"] == f"response.{failure['status']}"
+    usage = total(rounds) if rounds else None
+    assert seen[-1]["response"] == {**last, "output": items, "usage": usage}
+    assert [event["item"] for event in seen if event["type"].endswith("item.done")] == items
+    assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+    assert seen[-1]["response"] == json.loads(blocking_answer(*rounds, last))
 
 
-@pytest.mark.parametrize("after", [b"", stream(response("resp_1", OURS))[-900:]])
+@pytest.mark.parametrize("after", [b"", stream(response("resp_1", OFFERED_CALL))[-900:]])
 def test_an_error_event_is_the_end(after: bytes) -> None:
-    begun = events(response("resp_1", OURS))[:3]
+    begun = events(response("resp_1", OFFERED_CALL))[:3]
     error = {"type": "error", "code": "server_error", "message": "oh", "param": None, "sequence_number": 3}
-    last = event(events(response("resp_1", OURS))[-1]) if after else b""
+    last = event(events(response("resp_1", OFFERED_CALL))[-1]) if after else b""
     fold = splice()
-    out = told(feed(fold, b"".join(map(event, [*begun, error])) + last))
-    assert [one["type"] for one in out][:3] == ["response.created", "response.in_progress", "error"]
-    assert [one["sequence_number"] for one in out] == list(range(len(out)))
+    out = read_events(feed(fold, b"".join(map(event, [*begun, error])) + last))
+    assert [event["type"] for event in out][:3] == ["response.created", "response.in_progress", "error"]
+    assert [event["sequence_number"] for event in out] == list(range(len(out)))
     assert not fold.awaits_tools
     assert fold.turn().failure.type == "server_error"
 
 
-def test_a_stream_that_just_ends_gives_what_was_held_back() -> None:
-    """But for the offered call, which is not run."""
-    said = events(response("resp_1", thought("rs_1", "Hm."), OURS))[:-1]
+def test_a_stream_that_just_ends_flushes_the_buffered_events() -> None:
+    """Except the offered call, which is not run."""
+    begun = events(response("resp_1", thought("rs_1", "Hm."), OFFERED_CALL))[:-1]
     fold = splice()
-    out = feed(fold, b"".join(map(event, said)))
-    assert out == b"".join(event(one) for one in said if one.get("output_index") != 1)
+    out = feed(fold, b"".join(map(event, begun)))
+    assert out == b"".join(event(members) for members in begun if members.get("output_index") != 1)
     assert (fold.awaits_tools, fold.complete) == (False, False)
     assert fold.end() == b""
 
 
-@pytest.mark.parametrize(("kept", "last"), [(5, "one"), (7, " three")])
+@pytest.mark.parametrize(("count", "last"), [(5, "one"), (7, " three")])
 @SIZES
-def test_a_text_that_is_cut_has_its_numbers(kept: int, last: str, size: int) -> None:
+def test_events_of_a_text_that_breaks_off_are_numbered(count: int, last: str, size: int) -> None:
     """Its last event came without its blank line."""
-    fold, first = splice(), response("resp_1", SAID, OURS)
+    fold, first = splice(), response("resp_1", COMMENTARY, OFFERED_CALL)
     out = feed(fold, stream(first))
-    ran(fold)
-    begun = [event(one) for one in events(response("resp_2", text("msg_2", "one two three")))]
-    out += feed(fold, b"".join(begun[:kept])[:-2], size)
+    follow_up(fold)
+    begun = [event(members) for members in events(response("resp_2", text("msg_2", "one two three")))]
+    out += feed(fold, b"".join(begun[:count])[:-2], size)
     wanted = expected([first, response("resp_2", text("msg_2", "one two three"))])
-    assert told(out) == wanted[: len(told(out))]
-    assert told(out)[-1]["delta"] == last
+    assert read_events(out) == wanted[: len(read_events(out))]
+    assert read_events(out)[-1]["delta"] == last
     assert (fold.awaits_tools, fold.complete) == (False, False)
 
 
 # Encrypted thoughts
 
-SECRET = thought("rs_1", "Hm.", encrypted="gAAA+/=")
-CONCEALED = ASKED[:-1] + b',"store":false}'
-REVEALED = ASKED[:-1] + b',"store":false,"include":["reasoning.encrypted_content"]}'
+ENCRYPTED = thought("rs_1", "Hm.", encrypted="gAAA+/=")
+WITHOUT_INCLUDE = REQUEST[:-1] + b',"store":false}'
+WITH_INCLUDE = REQUEST[:-1] + b',"store":false,"include":["reasoning.encrypted_content"]}'
 
 
-def without_secrets(found: object) -> object:
-    if isinstance(found, list):
-        return [without_secrets(one) for one in found]
-    if isinstance(found, dict):
-        return {key: without_secrets(value) for key, value in found.items() if key != "encrypted_content"}
-    return found
+def without_encrypted(tree: object) -> object:
+    if isinstance(tree, list):
+        return [without_encrypted(value) for value in tree]
+    if isinstance(tree, dict):
+        return {key: without_encrypted(value) for key, value in tree.items() if key != "encrypted_content"}
+    return tree
 
 
 @pytest.mark.parametrize(
     "rounds",
     [
-        [response("resp_1", SECRET, text("msg_1", "Tin"))],
-        [response("resp_1", SECRET, SAID, OURS), response("resp_2", {**SECRET, "id": "rs_2"}, OWN)],
-        [response("resp_1", SECRET, **CUT)],
+        [response("resp_1", ENCRYPTED, text("msg_1", "Tin"))],
+        [
+            response("resp_1", ENCRYPTED, COMMENTARY, OFFERED_CALL),
+            response("resp_2", {**ENCRYPTED, "id": "rs_2"}, CLIENT_CALL),
+        ],
+        [response("resp_1", ENCRYPTED, **CUT)],
     ],
     ids=["one", "two", "cut"],
 )
-@EACH_WAY
-def test_secrets_are_shown_to_who_asked_for_them(rounds: list[Json], way: Callable[[bytes], bytes]) -> None:
-    revealed = streamed(*rounds, way=way, asked=REVEALED)
-    concealed = streamed(*rounds, way=way, asked=CONCEALED)
+@EACH_LAYOUT
+def test_encrypted_thoughts_are_shown_if_asked_for(
+    rounds: list[Json], layout: Callable[[bytes], bytes]
+) -> None:
+    revealed = client_stream(*rounds, layout=layout, request_body=WITH_INCLUDE)
+    concealed = client_stream(*rounds, layout=layout, request_body=WITHOUT_INCLUDE)
     assert b"gAAA" in revealed
     assert b"encrypted_content" not in concealed
-    assert told(concealed) == without_secrets(told(revealed))
-    revealed, concealed = blocking(*rounds, asked=REVEALED), blocking(*rounds, asked=CONCEALED)
+    assert read_events(concealed) == without_encrypted(read_events(revealed))
+    revealed, concealed = (
+        blocking_answer(*rounds, request_body=WITH_INCLUDE),
+        blocking_answer(*rounds, request_body=WITHOUT_INCLUDE),
+    )
     assert b"gAAA" in revealed
-    assert json.loads(concealed) == without_secrets(json.loads(revealed))
+    assert json.loads(concealed) == without_encrypted(json.loads(revealed))
 
 
-def test_other_secrets_are_none_of_ours() -> None:
-    """A compaction's content is the client's to send back."""
+def test_encrypted_content_of_other_items_stays() -> None:
+    """The client has to send a compaction's content back."""
     item = {"id": "cmp_1", "type": "compaction", "encrypted_content": "gAAA+/="}
-    said = stream(response("resp_1", item, text("msg_1", 'no "encrypted_content" here')))
-    assert feed(splice(CONCEALED), said) == said
+    data = stream(response("resp_1", item, text("msg_1", 'no "encrypted_content" here')))
+    assert feed(splice(WITHOUT_INCLUDE), data) == data
 
 
-# What the upstream is asked next
+# The next request
 
 
-def test_the_next_request_holds_all_that_was_said() -> None:
-    """Items as they stood, byte for byte, hidden ones too, and the results after them."""
-    asked = (
+def test_the_next_request_holds_all_items() -> None:
+    """Byte for byte, hidden ones too, and the results after them."""
+    request_body = (
         b'{"model":"gpt-5.2","instructions":"\\u00e9","previous_response_id":"resp_0","store":false,'
         b'"input":[ {"role":"user","content":"hi", "x":1.0} ],"stream":true}'
     )
@@ -646,26 +675,26 @@ def test_the_next_request_holds_all_that_was_said() -> None:
     end = b'data: {"type":"response.completed","response":{"output":[%s]}}\n\n' % b",".join(items)
     output = b'{"type":"function_call_output","call_id":"call_1","output":"3"}'
     wanted = b'"input":[ {"role":"user","content":"hi", "x":1.0} ,%s]' % b",".join([*items, output])
-    for whole in (False, True):
-        fold = splice(asked, whole)
-        first = responses.offer(asked, FACTS, TOOLS).body
-        said = b"".join(done % (index, item) for index, item in enumerate(items)) + end
-        feed(fold, b'{"output":[%s]}' % b", ".join(items) if whole else said, 100)
-        calls = [(one, THREE) for one in fold.turn().tool_calls]
+    for is_blocking in (False, True):
+        fold = splice(request_body, is_blocking)
+        first = responses.offer(request_body, FACTS, TOOLS).body
+        data = b"".join(done % (index, item) for index, item in enumerate(items)) + end
+        feed(fold, b'{"output":[%s]}' % b", ".join(items) if is_blocking else data, 100)
+        calls = [(call, THREE) for call in fold.turn().tool_calls]
         body = fold.follow_up(calls)
         assert body == first.replace(b'"input":[ {"role":"user","content":"hi", "x":1.0} ]', wanted)
 
 
-def given(*rounds: Json, asked: bytes) -> list[object]:
-    """The inputs of the requests after such answers."""
-    fold, found = splice(asked), []
-    for one in rounds:
-        feed(fold, stream(one))
-        found.append(ran(fold)["input"])
-    return found
+def later_inputs(*rounds: Json, request_body: bytes) -> list[object]:
+    """The inputs of the requests after these answers."""
+    fold, inputs = splice(request_body), []
+    for answer in rounds:
+        feed(fold, stream(answer))
+        inputs.append(follow_up(fold)["input"])
+    return inputs
 
 
-TWO = (response("resp_1", thought("rs_1"), OURS), response("resp_2", SAID, call("b", FIND.id)))
+TWO = (response("resp_1", thought("rs_1"), OFFERED_CALL), response("resp_2", COMMENTARY, call("b", FIND.id)))
 
 
 def output(id: str) -> Json:
@@ -676,7 +705,7 @@ HI = {"type": "message", "role": "user", "content": "hi"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "first"),
+    ("request_body", "first"),
     [
         ({"input": "hi"}, [HI]),
         ({"input": [HI, HI]}, [HI, HI]),
@@ -686,17 +715,17 @@ HI = {"type": "message", "role": "user", "content": "hi"}
         ({"input": "hi", "conversation": None}, [HI]),
     ],
 )
-def test_rounds_are_put_after_the_input(asked: Json, first: list[Json]) -> None:
+def test_rounds_are_appended_to_the_input(request_body: Json, first: list[Json]) -> None:
     second = [*first, *TWO[0]["output"], output("a")]
     third = [*second, *TWO[1]["output"], output("b")]
-    assert given(*TWO, asked=dumps(asked)) == [second, third]
+    assert later_inputs(*TWO, request_body=dumps(request_body)) == [second, third]
 
 
 @pytest.mark.parametrize("conversation", ["conv_1", {"id": "conv_1"}])
-@pytest.mark.parametrize("asked", [{"input": "hi"}, {}])
-def test_a_conversation_is_given_the_new_items_alone(conversation: object, asked: Json) -> None:
-    asked = {**asked, "conversation": conversation}
-    assert given(*TWO, asked=dumps(asked)) == [[output("a")], [output("b")]]
+@pytest.mark.parametrize("request_body", [{"input": "hi"}, {}])
+def test_a_conversation_is_sent_the_results_alone(conversation: object, request_body: Json) -> None:
+    request_body = {**request_body, "conversation": conversation}
+    assert later_inputs(*TWO, request_body=dumps(request_body)) == [[output("a")], [output("b")]]
 
 
 PICTURE = {"type": "image", "data": "aGk=", "mimeType": "image/png"}
@@ -704,7 +733,7 @@ IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,aGk="}
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "text"),
     [
         (THREE, "3"),
         (ToolResult(content=({"type": "text", "text": "a"}, {"type": "text", "text": "b"})), "a\nb"),
@@ -721,17 +750,17 @@ IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,aGk="}
         (ToolResult(content=(PICTURE,), is_error=True), [{"type": "input_text", "text": "Error:"}, IMAGE]),
     ],
 )  # fmt: skip
-def test_results_in_the_apis_form(result: ToolResult, said: object) -> None:
+def test_results_have_the_form_of_the_api(result: ToolResult, text: object) -> None:
     fold = splice()
-    feed(fold, stream(response("resp_1", OURS)))
-    assert ran(fold, result)["input"][-1] == {**output("a"), "output": said}
+    feed(fold, stream(response("resp_1", OFFERED_CALL)))
+    assert follow_up(fold, result)["input"][-1] == {**output("a"), "output": text}
 
 
 def test_several_calls_have_a_result_each() -> None:
-    fold = splice(whole=True)
-    feed(fold, dumps(response("resp_1", OURS, call("b", FIND.id))))
-    assert [one.name for one in fold.turn().tool_calls] == [ADD.id, FIND.id]
-    assert ran(fold)["input"][-2:] == [output("a"), output("b")]
+    fold = splice(is_blocking=True)
+    feed(fold, dumps(response("resp_1", OFFERED_CALL, call("b", FIND.id))))
+    assert [call.name for call in fold.turn().tool_calls] == [ADD.id, FIND.id]
+    assert follow_up(fold)["input"][-2:] == [output("a"), output("b")]
 
 
 def test_each_round_is_a_turn_of_its_own() -> None:
@@ -740,10 +769,10 @@ def test_each_round_is_a_turn_of_its_own() -> None:
     turn = fold.turn()
     assert (turn.response_id, turn.usage.output_tokens) == ("resp_1", 7)
     assert turn.tool_calls == (ToolCall("call_a", ADD.id, '{"n": 1}', "fc_a"),)
-    ran(fold)
+    follow_up(fold)
     assert fold.turn().response_id == ""
     feed(fold, stream(TWO[1]))
     turn = fold.turn()
     assert (turn.response_id, turn.usage.output_tokens) == ("resp_2", 7)
-    assert [one.id for one in turn.tool_calls] == ["call_b"]
-    assert [one.content for one in turn.thoughts] == ["I add."]
+    assert [call.id for call in turn.tool_calls] == ["call_b"]
+    assert [thought.content for thought in turn.thoughts] == ["I add."]

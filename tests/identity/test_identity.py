@@ -16,7 +16,7 @@ from aibridge_flask.cli import aibridge
 from aibridge_flask.headers import mask_secret
 from tests.conftest import MakeApp
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Upstream, http_response
 
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
 ASK = b'{"model":"m","messages":[]}'
@@ -40,7 +40,7 @@ def client(make_app: MakeApp) -> FlaskClient:
 def test_a_direct_loopback_caller_is_local(
     client: FlaskClient, upstream: Upstream, peer: str, headers: dict[str, str]
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     response = client.post(
         MESSAGES, data=ASK, buffered=True, headers=headers, environ_base={"REMOTE_ADDR": peer}
     )
@@ -80,7 +80,7 @@ def test_anybody_else_is_refused(
     )
     assert response.status_code == 403
     assert "auth.mode" in response.get_data(as_text=True)
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("path", ["healthz", "readyz"])
@@ -99,7 +99,7 @@ def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstr
 
     client = app.test_client()
     for name in ("alice", "bob"):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         sent = client.post(
             MESSAGES,
             data=ASK,
@@ -124,7 +124,7 @@ def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstr
 
 
 def ask(client: FlaskClient, upstream: Upstream, peer: str = "10.0.0.1", **headers: str) -> TestResponse:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post(MESSAGES, data=ASK, headers=named, environ_base={"REMOTE_ADDR": peer}, buffered=True)
 
@@ -158,7 +158,7 @@ def test_a_token_in_any_header_tells_the_actor(
     app = make_app(auth={"mode": "token"})
     value = f"Bearer {token}" if header == "Authorization" else token
     assert ask(app.test_client(), upstream, **{header: value}).status_code == 200
-    heard = upstream.heard[0]
+    heard = upstream.requests[0]
     assert heard.header("x-api-key") == "sk-ant-central-0123456789"
     assert token not in str(heard)
     seen = app.test_client().get(f"{PREFIX}/interceptions", headers={header: value}).get_json()
@@ -170,11 +170,11 @@ def test_the_users_own_key_stands_beside_the_token(make_app: MakeApp, upstream: 
     client = make_app(auth={"mode": "token"}).test_client()
     ask(client, upstream, X_Api_Key=token, Authorization="Bearer users-own")
     ask(client, upstream, X_AIBridge_Token=token, X_Api_Key="users-key")
-    assert (upstream.heard[0].header("authorization"), upstream.heard[0].header("x-api-key")) == (
+    assert (upstream.requests[0].header("authorization"), upstream.requests[0].header("x-api-key")) == (
         "Bearer users-own",
         None,
     )
-    assert upstream.heard[1].header("x-api-key") == "users-key"
+    assert upstream.requests[1].header("x-api-key") == "users-key"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_missing_or_bad_token_is_401_before_the_body_is_read(
     assert refused.status_code == 401
     assert refused.get_json()["error"]["type"] == "authentication_error"
     assert refused.headers["x-should-retry"] == "false"
-    assert upstream.heard == []
+    assert upstream.requests == []
     assert client.get(f"{PREFIX}/interceptions").status_code == 401
 
 
@@ -249,7 +249,7 @@ def test_known_tokens_are_believed_while_the_database_is_away(
     app = make_app(auth={"mode": "token"})
     client = app.test_client()
     models = f"{PREFIX}/anthropic/v1/models"  # a passthrough: it needs the token and no record
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
 
     def status(value: str) -> int:
         return client.get(models, headers={"X-Api-Key": value}, buffered=True).status_code
@@ -301,7 +301,7 @@ def test_a_trusted_proxy_names_the_user(make_app: MakeApp, upstream: Upstream) -
     assert (
         ask(client, upstream, "10.1.2.3", X_User="ren\xc3\xa9", X_Forwarded_For="1.2.3.4").status_code == 200
     )
-    assert "x-user" not in upstream.heard[0].names()
+    assert "x-user" not in upstream.requests[0].names()
     assert ask(client, upstream, "::ffff:10.1.2.3", X_User="root").status_code == 200
     seen = client.get(
         f"{PREFIX}/interceptions", headers={"X-User": "root"}, environ_base={"REMOTE_ADDR": "::1"}
@@ -310,7 +310,7 @@ def test_a_trusted_proxy_names_the_user(make_app: MakeApp, upstream: Upstream) -
     assert ask(client, upstream, "10.1.2.3").status_code == 401
     for stranger in ("10.2.0.1", "127.0.0.1", ""):
         assert ask(client, upstream, stranger, X_User="root").status_code == 403
-    assert len(upstream.heard) == 2
+    assert len(upstream.requests) == 2
 
 
 def test_a_unix_sockets_peer_can_be_trusted(make_app: MakeApp, upstream: Upstream) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeApp, Start
-from tests.support.server import PREFIX, Server, until
-from tests.support.upstream import CLOSE, Upstream, answer, streamed
+from tests.support.server import PREFIX, Server, wait_until
+from tests.support.upstream import CLOSE, Upstream, event_stream, http_response
 
 MESSAGES = "/anthropic/v1/messages"
 WHOLE = b'{"id":"msg_1","model":"claude-x","content":[{"type":"tool_use","id":"t1","name":"Read","input":{}},{"type":"thinking","thinking":"hm"}],"usage":{"input_tokens":3,"output_tokens":5}}'
@@ -41,7 +41,7 @@ def lines(server: Server, count: int) -> list[dict[str, Any]]:
         told = [json.loads(text) for text in texts if text.startswith("{")]
         return [line for line in told if line.get("logger") == "aibridge.requests"]
 
-    until(lambda: len(found()) >= count)
+    wait_until(lambda: len(found()) >= count)
     return found()
 
 
@@ -51,14 +51,14 @@ def talking(start: Start, upstream: Upstream) -> Server:
 
 
 def test_each_request_is_one_json_line(talking: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     first = ask(talking, User_Agent="claude-cli/2.1")
-    upstream.say(*streamed(EVENTS))
+    upstream.enqueue(*event_stream(EVENTS))
     second = ask(talking, body=ASK[:-1] + b',"stream":true}')
-    upstream.say(b"junk\r\n\r\n", CLOSE)
+    upstream.enqueue(b"junk\r\n\r\n", CLOSE)
     third = ask(talking)
     fourth = ask(talking, body=b"[")
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     ask(talking, "/anthropic/v1/models/m", b"", "GET")
     ask(talking, "/anthropic/v1/files", b"", "GET")
     told = lines(talking, 6)
@@ -84,7 +84,7 @@ def test_each_request_is_one_json_line(talking: Server, upstream: Upstream) -> N
 
 
 def test_the_records_are_lines_for_a_siem(talking: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     id = ask(talking)
     lines(talking, 1)
     texts = [text for text in talking.log.read_text().splitlines() if text.startswith('{"event"')]
@@ -105,9 +105,9 @@ def test_what_is_not_recorded_is_not_told(start: Start, upstream: Upstream) -> N
     server = start(
         logs={"records": True}, records={"prompts": False, "tool_inputs": False, "thoughts": False}
     )
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     ask(server)
-    until(lambda: "interception_end" in server.log.read_text())
+    wait_until(lambda: "interception_end" in server.log.read_text())
     log = server.log.read_text()
     assert "secret plan" not in log
     assert "hm" not in [json.loads(text).get("content") for text in log.splitlines() if text.startswith("{")]
@@ -116,11 +116,11 @@ def test_what_is_not_recorded_is_not_told(start: Start, upstream: Upstream) -> N
 @pytest.mark.parametrize("format", ["plain", "json"])
 def test_a_line_stays_one_line(start: Start, upstream: Upstream, format: str) -> None:
     server = start(logs={"format": format})
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     before = len(server.log.read_text().splitlines())
     ask(server, body=json.dumps({"model": ODD}).encode())
     ask(server, "/anthropic/%0a[2026]%20[INFO]%20fake", b"", "GET")
-    until(lambda: len(server.log.read_text().split("\n")) - 1 >= before + 2)
+    wait_until(lambda: len(server.log.read_text().split("\n")) - 1 >= before + 2)
     told = server.log.read_text().splitlines()[before:]
     assert len(told) == 2
     if format == "json":
@@ -134,7 +134,7 @@ def test_a_line_stays_one_line(start: Start, upstream: Upstream, format: str) ->
 
 def test_a_higher_level_tells_less(start: Start, upstream: Upstream) -> None:
     server = start(logs={"level": "warning"})
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     ask(server)
     ask(server, "/anthropic/v1/files", b"", "GET")
     assert "interception" not in server.log.read_text()
@@ -144,7 +144,7 @@ def test_a_hosts_own_logging_is_left_alone(
     make_app: MakeApp, upstream: Upstream, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "aibridge")
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     make_app().test_client().post(PREFIX + MESSAGES, data=ASK, buffered=True)
     (record,) = [one for one in caplog.records if one.name == "aibridge.requests"]
     assert record.getMessage().startswith("interception id=")

@@ -32,9 +32,17 @@ from aibridge_flask.records.recorder import Recorder
 from tests.conftest import MakeApp, providers
 from tests.support.clock import Clock
 from tests.support.exchanges import ALL, Exchange
-from tests.support.scrape import Page, page_of
-from tests.support.server import PREFIX, ROOT, until
-from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
+from tests.support.scrape import Page, scrape_app
+from tests.support.server import PREFIX, ROOT, wait_until
+from tests.support.upstream import (
+    CLOSE,
+    LAST_CHUNK,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
 
 ON = {"enabled": True}
@@ -76,71 +84,73 @@ def ask(app: Flask, model: str = MODEL) -> int:
 
 def test_the_readme_lists_what_is_on_the_page(app: Flask) -> None:
     assert "\n".join(metrics_table()) in (ROOT / "README.md").read_text()
-    assert page_of(app).types() == {name: one.type for name, one in METRICS.items()}
+    assert scrape_app(app).types() == {name: one.type for name, one in METRICS.items()}
 
 
 def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     assert post(app, MESSAGES, ASK_WHOLE, User_Agent="claude-cli/2.0") == 200
-    page = page_of(app)
+    page = scrape_app(app)
     place = {"provider": "anthropic", "model": MODEL}
     who = {"initiator_id": "local", "client": "Claude Code"}
     route = {"route": "/v1/messages"}
-    assert page.only("interceptions_total", **place, **who, **route, status="completed", method="POST") == 1
-    assert page.only("interceptions_inflight", **place, **route) == 0
-    assert page.only("interceptions_duration_seconds_count", **place) == 1
-    assert page.only("time_to_first_byte_seconds_count") == 1
-    assert page.only("overhead_seconds_count", provider="anthropic", **route) == 1
+    assert page.value("interceptions_total", **place, **who, **route, status="completed", method="POST") == 1
+    assert page.value("interceptions_inflight", **place, **route) == 0
+    assert page.value("interceptions_duration_seconds_count", **place) == 1
+    assert page.value("time_to_first_byte_seconds_count") == 1
+    assert page.value("overhead_seconds_count", provider="anthropic", **route) == 1
     assert 0 < page.sum("overhead_seconds_sum") <= page.sum("time_to_first_byte_seconds_sum")
-    assert page.only("prompts_total", **place, **who) == 1
-    assert page.by("tokens_total", "type", **place, **who) == {
+    assert page.value("prompts_total", **place, **who) == 1
+    assert page.by_label("tokens_total", "type", **place, **who) == {
         "input": 5, "output": 7, "cache_read_input_tokens": 11, "cache_write_input_tokens": 13,
         "web_search_requests": 2,
     }  # fmt: skip
-    assert page.only("non_injected_tool_selections_total", **place, name="Read") == 1
+    assert page.value("non_injected_tool_selections_total", **place, name="Read") == 1
     assert page.samples("injected_tool_invocations_total") == page.samples("passthrough_total") == []
-    assert page.only("key_pool_failover_attempts_sum", provider="anthropic") == 1
-    assert (page.only("records_spooled"), page.only("records_lost_total")) == (0, 0)
+    assert page.value("key_pool_failover_attempts_sum", provider="anthropic") == 1
+    assert (page.value("records_spooled"), page.value("records_lost_total")) == (0, 0)
 
 
 @pytest.mark.parametrize("exchange", ALL, ids=lambda exchange: exchange.name)
 def test_metrics_and_records_say_the_same(app: Flask, upstream: Upstream, exchange: Exchange) -> None:
     status, body = exchange.status_and_body()
-    upstream.say(*(streamed(body) if exchange.streaming and status == 200 else [answer(status, body)]))
+    upstream.enqueue(
+        *(event_stream(body) if exchange.streaming and status == 200 else [http_response(status, body)])
+    )
     assert post(app, exchange.route, exchange.request) == status
     app.extensions["aibridge"].close(app)  # what came after the last event is written too
     (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
-    page = page_of(app)
+    page = scrape_app(app)
     ended = "failed" if record["error_type"] else "completed"
-    assert page.by("interceptions_total", "status") == {ended: 1}
+    assert page.by_label("interceptions_total", "status") == {ended: 1}
     assert page.sum("interceptions_inflight") == 0
     assert page.sum("prompts_total") == len(record["user_prompts"])
     picked = Counter(one["tool"] for one in record["tool_usages"])
-    assert page.by("non_injected_tool_selections_total", "name") == picked
+    assert page.by_label("non_injected_tool_selections_total", "name") == picked
     tokens: Counter[str] = Counter()
     for used in record["token_usages"]:
         tokens.update({"input": used["input_tokens"], "output": used["output_tokens"], **used["metadata"]})
         tokens.update({name: used[name] for name in ("cache_read_input_tokens", "cache_write_input_tokens")})
-    assert page.by("tokens_total", "type") == +tokens
+    assert page.by_label("tokens_total", "type") == +tokens
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        [answer(500, b"{}")], [answer(400, b"{}")], [CLOSE], [stream_head(), chunk(START + BLOCK), CLOSE],
+        [http_response(500, b"{}")], [http_response(400, b"{}")], [CLOSE], [stream_head(), chunk(START + BLOCK), CLOSE],
         [stream_head(), chunk(START), LAST_CHUNK],
     ],
 )  # fmt: skip
 def test_what_failed_is_counted_as_failed(app: Flask, upstream: Upstream, script: list[object]) -> None:
-    upstream.say(*script)
+    upstream.enqueue(*script)
     response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
     try:
         response.get_data()
     except OSError:
         assert CLOSE in script
     response.close()
-    page = page_of(app)
-    assert page.by("interceptions_total", "status") == {"failed": 1}
+    page = scrape_app(app)
+    assert page.by_label("interceptions_total", "status") == {"failed": 1}
     assert page.sum("interceptions_inflight") == 0
 
 
@@ -150,30 +160,32 @@ def test_what_failed_is_counted_as_failed(app: Flask, upstream: Upstream, script
 )
 def test_what_the_bridge_refuses_by_itself_is_no_interception(app: Flask, path: str, body: bytes) -> None:
     assert post(app, path, body) >= 400
-    page = page_of(app)
+    page = scrape_app(app)
     assert page.samples("interceptions_total") == page.samples("interceptions_inflight") == []
 
 
 def test_what_runs_is_seen_running(app: Flask, upstream: Upstream) -> None:
-    upstream.say(stream_head(), chunk(START + BLOCK), chunk(END), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK), chunk(END), LAST_CHUNK)
     response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
     assert (
-        page_of(app).only("interceptions_inflight", provider="anthropic", model=MODEL, route="/v1/messages")
+        scrape_app(app).value(
+            "interceptions_inflight", provider="anthropic", model=MODEL, route="/v1/messages"
+        )
         == 1
     )
     assert response.get_data() == START + BLOCK + END
-    page = page_of(app)
+    page = scrape_app(app)
     assert page.sum("interceptions_inflight") == 0
-    assert page.by("tokens_total", "type") == {"input": 3, "output": 7}
+    assert page.by_label("tokens_total", "type") == {"input": 3, "output": 7}
 
 
 def test_passthrough_counts_by_the_white_lists_entry(app: Flask, upstream: Upstream) -> None:
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     client = app.test_client()
     for path in ("/v1/models/a", "/v1/models/b", "/v1/models", "/v1/else", "/v1/models/..%2f"):
         client.get(f"{PREFIX}/anthropic{path}", buffered=True)
     client.delete(f"{PREFIX}/second/v1/models/a", headers={"X-Api-Key": "own-0123456789"}, buffered=True)
-    found = page_of(app).samples("passthrough_total")
+    found = scrape_app(app).samples("passthrough_total")
     assert [(tuple(labels.values()), count) for labels, count in found] == [
         (("GET", "anthropic", "/v1/models/*"), 2), (("GET", "anthropic", "/v1/models"), 1),
         (("DELETE", "second", "/v1/models/*"), 1),
@@ -189,25 +201,25 @@ def test_a_breaker_shows_its_state_its_trips_and_whom_it_rejects(
     place = {"provider": "anthropic", "endpoint": "/v1/messages", "model": "m"}
 
     def asked(reply: bytes) -> tuple[float, float, float]:
-        upstream.say(reply)
+        upstream.enqueue(reply)
         ask(app, "m")
-        page = page_of(app)
+        page = scrape_app(app)
         for name in ("state", "trips_total", "rejects_total"):
             assert all(labels == place for labels, _ in page.samples(f"circuit_breaker_{name}"))
         return tuple(
             page.sum(f"circuit_breaker_{name}") for name in ("state", "trips_total", "rejects_total")
         )
 
-    down, fine = answer(503, b"{}"), answer(200, b"{}")
+    down, fine = http_response(503, b"{}"), http_response(200, b"{}")
     assert asked(down) == (0, 0, 0)
     assert asked(down) == (1, 1, 0)
     assert asked(down) == (1, 1, 1)
     upstream.reset()
-    clock.pass_by(31)
+    clock.advance(31)
     assert asked(down) == (1, 2, 1)
-    clock.pass_by(31)
+    clock.advance(31)
     assert asked(fine) == (0, 2, 1)
-    assert page_of(app).by("interceptions_total", "status") == {"failed": 4, "completed": 1}
+    assert scrape_app(app).by_label("interceptions_total", "status") == {"failed": 4, "completed": 1}
 
 
 def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
@@ -216,49 +228,52 @@ def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: 
     app = make_app(metrics=ON, providers=[{**one, "keys": keys}])
 
     def states() -> tuple[float, ...]:
-        found = page_of(app).by("key_pool_state", "state", provider="anthropic")
+        found = scrape_app(app).by_label("key_pool_state", "state", provider="anthropic")
         return tuple(found[state] for state in ("valid", "temporary", "unauthorized"))
 
     assert states() == (3, 0, 0)
-    limited, refused = answer(429, b"{}", "Retry-After: 20"), answer(401, b"{}")
-    for reply in (limited, refused, answer(200, b"{}")):
-        upstream.say(reply)
+    limited, refused = http_response(429, b"{}", "Retry-After: 20"), http_response(401, b"{}")
+    for reply in (limited, refused, http_response(200, b"{}")):
+        upstream.enqueue(reply)
     assert ask(app) == 200
     assert states() == (1, 1, 1)
-    upstream.say(answer(429, b"{}", "Retry-After: 5"))
+    upstream.enqueue(http_response(429, b"{}", "Retry-After: 5"))
     assert [ask(app), ask(app)] == [429, 429]
     assert states() == (0, 2, 1)
-    page = page_of(app)
-    assert page.by("key_pool_state_transitions_total", "reason") == {"rate_limited": 2, "unauthorized": 1}
-    assert page.only("key_pool_exhaustions_total", provider="anthropic", outcome="rate_limited") == 2
-    assert page.only("key_pool_failover_attempts_sum", provider="anthropic") == 4
-    assert page.by("key_pool_failover_attempts_bucket", "le")["1.0"] == 2
+    page = scrape_app(app)
+    assert page.by_label("key_pool_state_transitions_total", "reason") == {
+        "rate_limited": 2,
+        "unauthorized": 1,
+    }
+    assert page.value("key_pool_exhaustions_total", provider="anthropic", outcome="rate_limited") == 2
+    assert page.value("key_pool_failover_attempts_sum", provider="anthropic") == 4
+    assert page.by_label("key_pool_failover_attempts_bucket", "le")["1.0"] == 2
     for seconds, expected in ((6, (1, 1, 1)), (15, (2, 0, 1)), (40, (3, 0, 0))):
-        clock.pass_by(seconds)
+        clock.advance(seconds)
         assert states() == expected
     assert "key_rests_until" not in page.text
     assert not any(letter in page.text for letter in ("sk-ant", "0123456789"))
 
 
 def test_keys_that_clients_bring_are_no_pool(app: Flask, upstream: Upstream) -> None:
-    upstream.say(answer(401, b"{}"))
+    upstream.enqueue(http_response(401, b"{}"))
     assert post(app, MESSAGES, ASK_WHOLE, X_Api_Key="sk-ant-own-0123456789") == 401
-    page = page_of(app)
+    page = scrape_app(app)
     assert page.samples("key_pool_failover_attempts_count") == []
     assert {labels["provider"] for labels, _ in page.samples("key_pool_state")} == {"anthropic", "openai"}
 
 
 def test_all_keys_refused(app: Flask, upstream: Upstream) -> None:
-    upstream.say(answer(401, b"{}"))
+    upstream.enqueue(http_response(401, b"{}"))
     assert ask(app) == 502
-    page = page_of(app)
-    assert page.only("key_pool_exhaustions_total", provider="anthropic", outcome="unauthorized") == 1
+    page = scrape_app(app)
+    assert page.value("key_pool_exhaustions_total", provider="anthropic", outcome="unauthorized") == 1
     assert page.samples("key_pool_state_transitions_total") == []
-    assert page.by("interceptions_total", "status") == {"failed": 1}
+    assert page.by_label("interceptions_total", "status") == {"failed": 1}
 
 
 def test_providers_are_listed(app: Flask) -> None:
-    found = {tuple(labels.values()): count for labels, count in page_of(app).samples("provider_info")}
+    found = {tuple(labels.values()): count for labels, count in scrape_app(app).samples("provider_info")}
     assert found == {
         ("anthropic", "anthropic", "enabled"): 1, ("openai", "openai", "enabled"): 1,
         ("copilot", "copilot", "enabled"): 1, ("second", "anthropic", "enabled"): 1,
@@ -285,13 +300,13 @@ def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metr
         hooks.emit(InterceptionEnded(started, Ended(started.id, now(), usage=usage)))
     hooks.emit(InterceptionStarted(Started(new_id(), "one-more", now(), model="m5")))
     page = Page(metrics.page("")[0].decode())
-    found = page.by("interceptions_duration_seconds_count", "model")
+    found = page.by_label("interceptions_duration_seconds_count", "model")
     assert (len(found), found["m99"], found["other"]) == (101, 1, 900)
-    assert len(page.by("non_injected_tool_selections_total", "name")) == 201
+    assert len(page.by_label("non_injected_tool_selections_total", "name")) == 201
     assert page.sum("tokens_total") == 2000
     assert len({labels["type"] for labels, _ in page.samples("tokens_total")}) == 51
     assert len({labels["initiator_id"] for labels, _ in page.samples("interceptions_total")}) == 1000
-    assert page.by("interceptions_inflight", "model", provider="")["m5"] == 1
+    assert page.by_label("interceptions_inflight", "model", provider="")["m5"] == 1
     assert page.sum("interceptions_inflight") == 1
 
 
@@ -302,7 +317,7 @@ def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
     hooks.emit(EventRecorded(started, ToolUsage(*place, injected=True, server_url="http://docs/mcp")))
     page = Page(metrics.page("")[0].decode())
     labels = {"provider": "anthropic", "model": "m", "server": "http://docs/mcp", "name": "search"}
-    assert page.only("injected_tool_invocations_total", **labels) == 1
+    assert page.value("injected_tool_invocations_total", **labels) == 1
     assert page.samples("non_injected_tool_selections_total") == []
 
 
@@ -313,9 +328,9 @@ def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
 def test_any_model_makes_a_label_that_can_be_read(
     app: Flask, upstream: Upstream, model: str, label: str
 ) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert ask(app, model) == 200
-    assert page_of(app).by("interceptions_total", "model") == {label: 1}
+    assert scrape_app(app).by_label("interceptions_total", "model") == {label: 1}
 
 
 @pytest.mark.parametrize(
@@ -346,7 +361,7 @@ def test_off_it_is_a_path_like_any_unknown_one(make_app: MakeApp) -> None:
 def test_it_needs_no_identity(make_app: MakeApp) -> None:
     app = make_app(metrics=ON, auth={"mode": "token"})
     assert ask(app) == 401
-    assert page_of(app).samples("interceptions_total") == []
+    assert scrape_app(app).samples("interceptions_total") == []
 
 
 def test_two_applications_of_one_bridge_count_apart(tmp_path: Path, upstream: Upstream) -> None:
@@ -359,9 +374,9 @@ def test_two_applications_of_one_bridge_count_apart(tmp_path: Path, upstream: Up
         app.config["AIBRIDGE"] = {"database_url": url, "providers": providers(upstream.url), "metrics": ON}
         bridge.init_app(app)
         apps.append(app)
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert [ask(apps[0]), ask(apps[0]), ask(apps[1])] == [200] * 3
-    assert [page_of(app).sum("interceptions_total") for app in apps] == [2, 1]
+    assert [scrape_app(app).sum("interceptions_total") for app in apps] == [2, 1]
     assert len(heard) == 3
     for app in apps:
         bridge.close(app)
@@ -374,7 +389,7 @@ def run(code: str, folder: Path, **settings: object) -> subprocess.CompletedProc
 
 
 def test_off_nothing_of_it_is_loaded(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     asked = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_WHOLE!r}).get_data()"
     code = f"print({asked} == {WHOLE!r}, 'prometheus_client' in sys.modules)"
     assert run(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
@@ -384,17 +399,17 @@ def test_records_that_wait_are_shown_until_they_are_written(
     make_app: MakeApp, upstream: Upstream, database_url: str
 ) -> None:
     app = make_app(metrics=ON)
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
         seen = []
         for _ in range(3):
             assert ask(app) == 200
-            seen.append(page_of(app).only("records_spooled"))
+            seen.append(scrape_app(app).value("records_spooled"))
         assert seen == [4, 8, 12]  # Started, TokenUse, ToolUse, Ended
         lock.execute("ROLLBACK")
-    until(lambda: page_of(app).only("records_spooled") == 0)
-    assert page_of(app).only("records_lost_total") == 0
+    wait_until(lambda: scrape_app(app).value("records_spooled") == 0)
+    assert scrape_app(app).value("records_lost_total") == 0
     lock.close()
 
 
@@ -402,9 +417,9 @@ def test_what_the_database_refuses_is_lost(app: Flask, upstream: Upstream, datab
     with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
         rows.execute("CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END")
     rows.close()
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     assert ask(app) == 200
-    assert page_of(app).only("records_lost_total") == 1
+    assert scrape_app(app).value("records_lost_total") == 1
     (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
     assert (record["tool_usages"], len(record["token_usages"])) == ([], 1)
 
@@ -423,9 +438,9 @@ def test_what_a_spool_does_not_tell_any_more_is_lost(make_app: MakeApp, tmp_path
     )
     dead_worker(tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut')
     app = make_app(metrics=ON)
-    until(lambda: page_of(app).only("records_lost_total") > 0)
-    assert page_of(app).only("records_lost_total") == 3
-    assert page_of(app).only("records_spooled") == 0
+    wait_until(lambda: scrape_app(app).value("records_lost_total") > 0)
+    assert scrape_app(app).value("records_lost_total") == 3
+    assert scrape_app(app).value("records_spooled") == 0
 
 
 @pytest.mark.parametrize("refuses", ["spool", "refuse"])
@@ -449,5 +464,5 @@ def test_what_could_be_written_nowhere_until_the_end_is_lost(
         recorder.close()
     lock.close()
     page = Page(metrics.page("")[0].decode())
-    lost, spooled = page.only("records_lost_total"), page.only("records_spooled")
+    lost, spooled = page.value("records_lost_total"), page.value("records_spooled")
     assert (lost, spooled) == ((0, 2) if refuses == "spool" else (2, 0))

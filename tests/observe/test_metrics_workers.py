@@ -18,8 +18,8 @@ from tests.conftest import Start, providers
 from tests.observe.test_metrics import WHOLE, dead_worker
 from tests.serving.test_lifecycle import Stream, ended, streams
 from tests.support.scrape import Page, scrape
-from tests.support.server import PATIENCE, Server, until
-from tests.support.upstream import Upstream, answer
+from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
+from tests.support.upstream import Upstream, http_response
 from tests.test_relay import ASK_WHOLE, MESSAGES
 
 ON = {"enabled": True}
@@ -48,13 +48,13 @@ def total(page: Page) -> tuple[float, ...]:
 def reload(server: Server) -> None:
     old = set(server.workers())
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: len(server.workers()) == len(old) and not old & set(server.workers()))
+    wait_until(lambda: len(server.workers()) == len(old) and not old & set(server.workers()))
 
 
 def busy(server: Server, upstream: Upstream, go: threading.Event) -> list[Stream]:
     """Streams under way on both workers."""
     found = streams(server, upstream, 30, go)
-    until(lambda: scrape(server).sum("interceptions_inflight") == 30)
+    wait_until(lambda: scrape(server).sum("interceptions_inflight") == 30)
     return found
 
 
@@ -62,7 +62,7 @@ def busy(server: Server, upstream: Upstream, go: threading.Event) -> list[Stream
 def test_two_hundred_requests_to_two_workers_add_up(
     start: Start, upstream: Upstream, tmp_path: Path, kind: str, own: bool
 ) -> None:
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     (tmp_path / "temp").mkdir()
     folder = tmp_path / "common"
     named = {"TMPDIR": str(tmp_path / "temp")}
@@ -85,11 +85,11 @@ def test_two_hundred_requests_to_two_workers_add_up(
     found = [] if own else list(folder.glob("counter_*.db"))
     assert on_all(server, total) == {(200, 200, 200)}
     page = scrape(server)
-    assert page.by("tokens_total", "type")["input"] == 1000
+    assert page.by_label("tokens_total", "type")["input"] == 1000
     assert page.sum("non_injected_tool_selections_total") == 200
     assert page.sum("interceptions_inflight") == 0
-    assert page.only("key_pool_failover_attempts_count", provider="anthropic") == 200
-    assert page.only("records_lost_total") == 0
+    assert page.value("key_pool_failover_attempts_count", provider="anthropic") == 200
+    assert page.value("records_lost_total") == 0
     assert "pid=" not in page.text
     assert own or len(found) == 2
     server.stop()
@@ -101,22 +101,22 @@ def test_a_killed_workers_counts_stay_and_what_it_had_under_way_goes(
     start: Start, upstream: Upstream
 ) -> None:
     server = start("--workers=2", metrics=ON)
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert [ask(server) for _ in range(40)] == [200] * 40
     go = threading.Event()
     found = busy(server, upstream, go)
     victim, *_ = server.workers()
     os.kill(victim, signal.SIGKILL)
-    until(lambda: victim not in server.workers() and len(server.workers()) == 2)
-    until(lambda: any(not one.is_alive() for one in found))
-    until(lambda: scrape(server).sum("interceptions_inflight") == sum(one.is_alive() for one in found))
+    wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2)
+    wait_until(lambda: any(not one.is_alive() for one in found))
+    wait_until(lambda: scrape(server).sum("interceptions_inflight") == sum(one.is_alive() for one in found))
     assert {count for count, *_ in on_all(server, total)} == {40}
     go.set()
     for one in found:
-        one.join(PATIENCE)
+        one.join(TIMEOUT_SECONDS)
     whole = sum(one.whole for one in found)
     assert 0 < whole < 30
-    until(lambda: on_all(server, total) == {(40 + whole, 40 + whole, 40 + 30)})
+    wait_until(lambda: on_all(server, total) == {(40 + whole, 40 + whole, 40 + 30)})
     assert scrape(server).sum("interceptions_inflight") == 0
 
 
@@ -134,13 +134,13 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
     old = set(server.workers())
     server.configure(metrics=ON, providers=providers(upstream.url)[:1])
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: len(set(server.workers()) - old) == 2)
-    until(lambda: server.log.read_text().count("Booting worker") == 4)
+    wait_until(lambda: len(set(server.workers()) - old) == 2)
+    wait_until(lambda: server.log.read_text().count("Booting worker") == 4)
     assert scrape(server).sum("interceptions_inflight") == 30
     go.set()
     ended(found)
-    until(lambda: not old & set(server.workers()))
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    wait_until(lambda: not old & set(server.workers()))
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     for count in range(31, 33):
         assert ask(server) == 200
         assert on_all(server, total) == {(count, count, count)}
@@ -148,8 +148,8 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
         assert on_all(server, total) == {(count, count, count)}
     page = scrape(server)
     assert page.sum("interceptions_inflight") == 0
-    assert page.by("provider_info", "provider_name") == {"anthropic": 1}
-    until(lambda: len(list(folder.glob("counter_*.db"))) == 3)  # of two workers, and of all the dead
+    assert page.by_label("provider_info", "provider_name") == {"anthropic": 1}
+    wait_until(lambda: len(list(folder.glob("counter_*.db"))) == 3)  # of two workers, and of all the dead
     assert (folder / "somebodys_records.db").read_text() == "no counts"
 
 
@@ -161,7 +161,7 @@ def test_metrics_can_be_turned_on_by_a_reload(start: Start, upstream: Upstream) 
     caught.value.close()
     server.configure(metrics=ON)
     reload(server)
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert [ask(server) for _ in range(10)] == [200] * 10
     assert on_all(server, total) == {(10, 10, 10)}
 
@@ -170,10 +170,10 @@ def test_a_new_master_counts_for_itself(start: Start, upstream: Upstream, tmp_pa
     (tmp_path / "temp").mkdir()
     environ = {"TMPDIR": str(tmp_path / "temp")}
     server = start("--pid", str(tmp_path / "pid"), metrics=ON, environ=environ)
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert ask(server) == 200
     server.process.send_signal(signal.SIGUSR2)
-    until(lambda: server.log.read_text().count("Booting worker") == 2)
+    wait_until(lambda: server.log.read_text().count("Booting worker") == 2)
     successor = int((tmp_path / "pid.2").read_text())
     try:
         server.stop()
@@ -182,7 +182,7 @@ def test_a_new_master_counts_for_itself(start: Start, upstream: Upstream, tmp_pa
         assert scrape(server).sum("interceptions_total") == 1
     finally:
         os.kill(successor, signal.SIGTERM)
-    until(lambda: not list((tmp_path / "temp").iterdir()))
+    wait_until(lambda: not list((tmp_path / "temp").iterdir()))
 
 
 def test_a_key_that_rests_for_one_worker_rests_on_every_page_until_its_time_is_over(
@@ -193,15 +193,15 @@ def test_a_key_that_rests_for_one_worker_rests_on_every_page_until_its_time_is_o
     server = start("--workers=2", metrics=ON, providers=[{**one, "keys": keys}])
 
     def states(page: Page) -> tuple[float, ...]:
-        found = page.by("key_pool_state", "state")
+        found = page.by_label("key_pool_state", "state")
         return found["valid"], found["temporary"], found["unauthorized"]
 
     assert on_all(server, states) == {(2, 0, 0)}
-    upstream.say(answer(429, b"{}", "Retry-After: 4"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(429, b"{}", "Retry-After: 4"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert ask(server) == 200
     assert on_all(server, states) == {(1, 1, 0)}
-    until(lambda: states(scrape(server)) == (2, 0, 0))
+    wait_until(lambda: states(scrape(server)) == (2, 0, 0))
     assert on_all(server, states) == {(2, 0, 0)}
     assert on_all(server, lambda page: page.sum("key_pool_state_transitions_total")) == {1}
 
@@ -210,7 +210,7 @@ def test_a_breaker_that_one_worker_opened_shows_as_open(start: Start, upstream: 
     (one, *_) = providers(upstream.url)
     limits = {"failure_threshold": 1, "timeout": 300.0}
     server = start("--workers=2", metrics=ON, providers=[{**one, "circuit_breaker": limits}])
-    upstream.handler = lambda heard: [answer(503, b"{}")]
+    upstream.handler = lambda heard: [http_response(503, b"{}")]
     assert ask(server) == 503
     names = ("circuit_breaker_state", "circuit_breaker_trips_total")
     assert on_all(server, lambda page: tuple(page.sum(name) for name in names)) == {(1, 1)}
@@ -218,24 +218,24 @@ def test_a_breaker_that_one_worker_opened_shows_as_open(start: Start, upstream: 
 
 def test_a_locked_database_shows_on_every_page(start: Start, upstream: Upstream) -> None:
     server = start("--workers=2", metrics=ON)
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     lock = sqlite3.connect(server.folder / "records.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     for _ in range(10):
         assert ask(server) == 200
-    assert on_all(server, lambda page: page.only("records_spooled")) == {40}
+    assert on_all(server, lambda page: page.value("records_spooled")) == {40}
     os.kill(server.workers()[0], signal.SIGKILL)
-    until(lambda: len(server.workers()) == 2)
-    assert on_all(server, lambda page: page.only("records_spooled")) == {40}
+    wait_until(lambda: len(server.workers()) == 2)
+    assert on_all(server, lambda page: page.value("records_spooled")) == {40}
     lock.execute("ROLLBACK")
     lock.close()
     for pid in server.workers():
         os.kill(pid, signal.SIGTERM)  # those that follow bury the dead at once
-    until(lambda: scrape(server).only("records_spooled") == 0)
-    assert scrape(server).only("records_lost_total") == 0
+    wait_until(lambda: scrape(server).value("records_spooled") == 0)
+    assert scrape(server).value("records_lost_total") == 0
 
 
 def test_the_writers_thread_tells_of_losses_under_gevent(start: Start, tmp_path: Path) -> None:
     dead_worker(tmp_path / "spool", b"junk\n", b"junk\n")
     server = start("--workers=2", metrics=ON, spool_dir=str(tmp_path / "spool"))
-    until(lambda: on_all(server, lambda page: page.only("records_lost_total")) == {2})
+    wait_until(lambda: on_all(server, lambda page: page.value("records_lost_total")) == {2})

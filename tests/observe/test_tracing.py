@@ -25,8 +25,16 @@ from tests.conftest import MakeApp, Start, providers
 from tests.support import claude
 from tests.support.collector import Collector
 from tests.support.mcp import ScriptedMcp
-from tests.support.server import PREFIX, ROOT, Server, free_port, until
-from tests.support.upstream import CLOSE, GONE, Upstream, answer, chunk, stream_head, streamed
+from tests.support.server import PREFIX, ROOT, Server, free_port, wait_until
+from tests.support.upstream import (
+    CLOSE,
+    WAIT_FOR_CLOSE,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
 
 TRACE, PLACE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -67,7 +75,7 @@ def test_a_bridged_request_is_a_root_and_a_call(
     start: Start, upstream: Upstream, collector: Collector, kind: str
 ) -> None:
     server = start(kind=kind, tracing=collector.settings)
-    upstream.say(*streamed(START + BLOCK + END, 40))
+    upstream.enqueue(*event_stream(START + BLOCK + END, 40))
     before = time.time_ns()
     id = ask(server, ASK, traceparent=PARENT, tracestate="a=1", User_Agent="claude-cli/2.1")
     root, call = collector.spans(2)
@@ -81,8 +89,8 @@ def test_a_bridged_request_is_a_root_and_a_call(
     assert (call.name, call.kind, call.trace, call.parent) == (CALL, "CLIENT", TRACE, root.id)
     assert before < root.began < call.began < call.ended <= root.ended < time.time_ns()
     assert (root.failed, call.failed, root.service) == (False, False, "aibridge")
-    assert 0 < root.facts.pop("aibridge.time_to_first_byte") < (root.ended - root.began) / 1e9
-    assert root.facts == {
+    assert 0 < root.attributes.pop("aibridge.time_to_first_byte") < (root.ended - root.began) / 1e9
+    assert root.attributes == {
         "aibridge.interception.id": id,
         "aibridge.actor": "local",
         "aibridge.provider": "anthropic",
@@ -102,7 +110,7 @@ def test_a_bridged_request_is_a_root_and_a_call(
         "http.route": "/v1/messages",
         "user_agent.original": "claude-cli/2.1",
     }
-    assert call.facts == {
+    assert call.attributes == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "anthropic",
         "gen_ai.request.model": "claude-sonnet-4-5",
@@ -124,13 +132,13 @@ def test_cached_tokens_are_input_by_the_convention(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
     server = make_app(tracing=collector.settings)
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     pose(server)
     root, call = collector.spans(2)
     names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_creation.input_tokens")
-    assert [call.facts[f"gen_ai.usage.{name}"] for name in names] == [113, 5, 10, 100]
+    assert [call.attributes[f"gen_ai.usage.{name}"] for name in names] == [113, 5, 10, 100]
     kinds = ("input", "output", "cache_read", "cache_write")
-    assert [root.facts[f"aibridge.tokens.{kind}"] for kind in kinds] == [3, 5, 10, 100]
+    assert [root.attributes[f"aibridge.tokens.{kind}"] for kind in kinds] == [3, 5, 10, 100]
 
 
 def test_each_attempt_is_a_span_of_its_own(
@@ -139,23 +147,23 @@ def test_each_attempt_is_a_span_of_its_own(
     (one, *_) = providers(upstream.url)
     keys = [{"value": "sk-ant-first-0123456789"}, {"value": "sk-oth-later-0123456780"}]
     server = make_app(tracing=collector.settings, providers=[{**one, "keys": keys, "max_retries": 1}])
-    upstream.say(answer(429, b"{}"))
-    upstream.say(answer(503, b"{}", "Retry-After: 0"))
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(429, b"{}"))
+    upstream.enqueue(http_response(503, b"{}", "Retry-After: 0"))
+    upstream.enqueue(http_response(200, WHOLE))
     pose(server)
     root, *calls = collector.spans(4)
     assert [(span.name, span.parent) for span in calls] == [(CALL, root.id)] * 3
-    assert [span.facts["http.response.status_code"] for span in calls] == [429, 503, 200]
-    assert [(span.failed, span.facts.get("error.type")) for span in calls] == [
+    assert [span.attributes["http.response.status_code"] for span in calls] == [429, 503, 200]
+    assert [(span.failed, span.attributes.get("error.type")) for span in calls] == [
         (True, "429"),
         (True, "503"),
         (False, None),
     ]
-    assert ["gen_ai.usage.input_tokens" in span.facts for span in calls] == [False, False, True]
+    assert ["gen_ai.usage.input_tokens" in span.attributes for span in calls] == [False, False, True]
     assert all(one.ended <= later.began for one, later in itertools.pairwise(calls))
-    assert root.facts["aibridge.credential.hint"] == "sk-o...6780"
+    assert root.attributes["aibridge.credential.hint"] == "sk-o...6780"
     assert (root.failed, root.parent) == (False, "")
-    for heard in collector.wire.heard:
+    for heard in collector.wire.requests:
         assert b"first-0" not in heard.body
         assert b"later-0" not in heard.body
 
@@ -164,7 +172,7 @@ def test_each_attempt_is_a_span_of_its_own(
     ("steps", "call_error", "root_error", "status"),
     [
         ((b"junk\r\n\r\n", CLOSE), "server_error", "server_error", 502),
-        ((answer(529, b'{"type":"error","error":{"type":"overloaded_error"}}'),), "529", "overloaded", 529),
+        ((http_response(529, b'{"type":"error","error":{"type":"overloaded_error"}}'),), "529", "overloaded", 529),
         ((stream_head(), chunk(START), CLOSE), "server_error", "server_error", 200),
     ],
     ids=["junk", "refused", "cut"],
@@ -174,55 +182,58 @@ def test_failures_show(
     steps: tuple[object, ...], call_error: str, root_error: str, status: int,
 ) -> None:  # fmt: skip
     server = start(tracing=collector.settings)
-    upstream.say(*steps)
+    upstream.enqueue(*steps)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, found = client.head()
     client.body(found)
     root, call = collector.spans(2)
-    assert (call.failed, call.facts["error.type"]) == (True, call_error)
-    assert (root.failed, root.facts["error.type"]) == (True, root_error)
-    assert root.facts["http.response.status_code"] == status
+    assert (call.failed, call.attributes["error.type"]) == (True, call_error)
+    assert (root.failed, root.attributes["error.type"]) == (True, root_error)
+    assert root.attributes["http.response.status_code"] == status
 
 
 def test_a_client_that_leaves_ends_both(start: Start, upstream: Upstream, collector: Collector) -> None:
     server = start(tracing=collector.settings)
-    upstream.say(stream_head(), chunk(START), GONE)
+    upstream.enqueue(stream_head(), chunk(START), WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
     client.chunk()
     client.close()
-    assert [span.facts["error.type"] for span in collector.spans(2)] == ["client_closed"] * 2
+    assert [span.attributes["error.type"] for span in collector.spans(2)] == ["client_closed"] * 2
 
 
 def test_what_never_left_has_no_call(make_app: MakeApp, upstream: Upstream, collector: Collector) -> None:
     (one, *_) = providers(upstream.url)
     keys = [{"value": f"sk-ant-{letter}-0123456789"} for letter in "ab"]
     server = make_app(tracing=collector.settings, providers=[{**one, "keys": keys}])
-    upstream.handler = lambda heard: [answer(429, b"{}", "Retry-After: 60")]
+    upstream.handler = lambda heard: [http_response(429, b"{}", "Retry-After: 60")]
     pose(server)
     pose(server, traceparent=PARENT)
     pose(server, b"[", traceparent=PARENT)  # refused: no interception
     *_, last = collector.spans(4)
     assert (last.name, last.parent, last.trace) == ("Intercept", PLACE, TRACE)
-    assert (last.facts["error.type"], last.facts["http.response.status_code"]) == ("rate_limited", 429)
+    assert (last.attributes["error.type"], last.attributes["http.response.status_code"]) == (
+        "rate_limited",
+        429,
+    )
 
 
 def test_a_passed_request_is_one_span(make_app: MakeApp, upstream: Upstream, collector: Collector) -> None:
     server = make_app(tracing=collector.settings)
-    upstream.say(*streamed(b"data: 1\n\n"))
+    upstream.enqueue(*event_stream(b"data: 1\n\n"))
     pose(server, b"", "/anthropic/v1/models/secret?x=y", "GET", traceparent=PARENT)
-    upstream.say(answer(404, b"{}"))
+    upstream.enqueue(http_response(404, b"{}"))
     pose(server, b"", "/anthropic/v1/models", "GET")
-    upstream.say(b"junk\r\n\r\n", CLOSE)
+    upstream.enqueue(b"junk\r\n\r\n", CLOSE)
     pose(server, b"", "/anthropic/v1/models", "GET")
     spans = collector.spans(3)
     assert {(span.name, span.kind) for span in spans} == {("Passthrough", "SERVER")}
     assert [span.parent for span in spans] == [PLACE, "", ""]
-    assert [span.facts.get("error.type") for span in spans] == [None, "404", "502"]
-    assert [span.facts["http.response.status_code"] for span in spans] == [200, 404, 502]
-    facts = spans[0].facts
+    assert [span.attributes.get("error.type") for span in spans] == [None, "404", "502"]
+    assert [span.attributes["http.response.status_code"] for span in spans] == [200, 404, 502]
+    facts = spans[0].attributes
     assert len(facts.pop("aibridge.interception.id")) == 36
     assert facts == {
         "aibridge.actor": "local",
@@ -244,10 +255,10 @@ def test_our_place_in_the_trace_goes_to_the_upstream(
     path: str, sent: dict[str, str], trace: str, state: str | None,
 ) -> None:  # fmt: skip
     server = make_app(tracing={**collector.settings, "propagate": True})
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     pose(server, path=path, **sent)
     spans = collector.spans(2 if path == MESSAGES else 1)
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     assert heard.header("traceparent")[:-1] == f"00-{spans[-1].trace}-{spans[-1].id}-0"
     assert heard.header("tracestate") == state
     assert trace in ("", spans[0].trace)
@@ -257,11 +268,11 @@ def test_without_propagation_the_clients_own_headers_pass(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
     server = make_app(tracing=collector.settings)
-    upstream.say(answer(200, WHOLE))
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     pose(server, traceparent=PARENT, tracestate="a=1")
     pose(server)
-    first, second = upstream.heard
+    first, second = upstream.requests
     assert [first.header("traceparent"), first.header("tracestate")] == [PARENT, "a=1"]
     assert "traceparent" not in second.names()
 
@@ -272,13 +283,13 @@ def test_prompts_are_told_only_if_wanted(
 ) -> None:
     server = make_app(tracing={**collector.settings, "prompts": shown})
     said = "a secret plan \ud800 \0 ü" + "x" * 20_000
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     pose(server, json.dumps({"model": "m\ud800", "messages": [{"role": "user", "content": said}]}).encode())
     root, call = collector.spans(2)
-    assert call.facts["gen_ai.request.model"] == root.facts["aibridge.model"] == "m?"
-    assert any(b"secret plan" in heard.body for heard in collector.wire.heard) == shown
+    assert call.attributes["gen_ai.request.model"] == root.attributes["aibridge.model"] == "m?"
+    assert any(b"secret plan" in heard.body for heard in collector.wire.requests) == shown
     if shown:
-        (message,) = json.loads(call.facts["gen_ai.input.messages"])
+        (message,) = json.loads(call.attributes["gen_ai.input.messages"])
         assert message["role"] == "user"
         (part,) = message["parts"]
         assert part["type"] == "text"
@@ -293,15 +304,15 @@ def test_each_turn_and_each_call_of_a_tool_is_a_span(
     server.wait_ready("/readyz")
     picks = claude.message("msg_1", claude.use("toolu_1", "bmcp_docs_add", a=1), stop="tool_use")
     for one in (picks, claude.message("msg_2", claude.text("3"), input_tokens=20)):
-        upstream.say(*claude.step(one, True))
+        upstream.enqueue(*claude.steps(one, True))
     ask(server, ASK)
     root, first, tool, second = collector.spans(4)
     assert [span.name for span in (root, first, tool, second)] == ["Intercept", CALL, TOOL, CALL]
     assert {span.parent for span in (first, tool, second)} == {root.id}
     assert first.ended <= tool.began <= tool.ended <= second.began <= second.ended <= root.ended
-    assert (tool.facts["gen_ai.tool.name"], tool.facts["aibridge.tool.server"]) == ("add", "docs")
-    assert [span.facts["gen_ai.response.id"] for span in (first, second)] == ["msg_1", "msg_2"]
-    assert [span.facts["gen_ai.usage.input_tokens"] for span in (first, second)] == [10, 20]
+    assert (tool.attributes["gen_ai.tool.name"], tool.attributes["aibridge.tool.server"]) == ("add", "docs")
+    assert [span.attributes["gen_ai.response.id"] for span in (first, second)] == ["msg_1", "msg_2"]
+    assert [span.attributes["gen_ai.usage.input_tokens"] for span in (first, second)] == [10, 20]
 
 
 def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) -> None:
@@ -319,8 +330,8 @@ def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) ->
     root = next(span for span in spans if span.name == "Intercept")
     tools = [span for span in spans if span.name == "Intercept.ProcessRequest.ToolCall"]
     assert [(span.parent, span.began, span.ended) for span in tools] == [(root.id, now, now + 5)] * 2
-    assert sorted(span.facts.get("error.type", "") for span in tools) == ["", "timeout"]
-    assert tools[0].facts.items() >= {
+    assert sorted(span.attributes.get("error.type", "") for span in tools) == ["", "timeout"]
+    assert tools[0].attributes.items() >= {
         ("gen_ai.operation.name", "execute_tool"),
         ("gen_ai.tool.name", "look"),
         ("gen_ai.tool.call.id", "call_1"),
@@ -333,7 +344,7 @@ def test_a_hosts_own_tracing_is_left_alone(
 ) -> None:
     before = trace.get_tracer_provider()
     app = make_app(tracing=collector.settings)
-    upstream.say(answer(200, WHOLE))
+    upstream.enqueue(http_response(200, WHOLE))
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))):
         app.test_client().post(PREFIX + MESSAGES, data=ASK_WHOLE, buffered=True)
     app.extensions["aibridge"].close(app)
@@ -346,7 +357,7 @@ def test_every_worker_sends_and_nothing_is_lost_at_the_end(
     start: Start, upstream: Upstream, collector: Collector
 ) -> None:
     server = start("--workers=2", tracing=collector.settings, environ={"OTEL_SERVICE_NAME": "mine"})
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     for _ in range(30):
         ask(server)
     assert "Traceback" not in server.stop()
@@ -356,16 +367,16 @@ def test_every_worker_sends_and_nothing_is_lost_at_the_end(
 def test_a_collector_that_is_away_harms_nothing(
     start: Start, upstream: Upstream, collector: Collector
 ) -> None:
-    collector.wire.handler = lambda heard: [answer(400, b"no")]
+    collector.wire.handler = lambda heard: [http_response(400, b"no")]
     server = start(tracing=collector.settings)
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     for count in range(1, 4):
         assert ask(server)
-        collector.wire.wait_heard(count)
+        collector.wire.wait_for_requests(count)
     warning = f"traces cannot be sent to {collector.wire.url}/v1/traces and are dropped"
-    until(lambda: warning in server.log.read_text())
-    collector.wire.heard.clear()
-    collector.wire.handler = lambda heard: [answer(200, b"")]
+    wait_until(lambda: warning in server.log.read_text())
+    collector.wire.requests.clear()
+    collector.wire.handler = lambda heard: [http_response(200, b"")]
     ask(server)
     collector.spans(2)
     log = server.stop()
@@ -378,10 +389,10 @@ def test_a_collector_that_is_away_harms_nothing(
 def test_a_collector_that_does_not_answer_holds_nobody_up(
     start: Start, upstream: Upstream, collector: Collector, silent: bool
 ) -> None:
-    collector.wire.handler = lambda heard: [GONE]
+    collector.wire.handler = lambda heard: [WAIT_FOR_CLOSE]
     endpoint = collector.wire.url if silent else f"http://127.0.0.1:{free_port()}"
     server = start(tracing={"endpoint": endpoint})
-    upstream.handler = lambda heard: [answer(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, WHOLE)]
     assert all(ask(server) for _ in range(20))
     assert "Traceback" not in server.stop()
 

@@ -1,4 +1,4 @@
-"""What requests to Bedrock are signed with, and that it is done as AWS does."""
+"""The credentials that sign requests to Bedrock, and the signatures."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from aibridge_flask.providers.bedrock.signature import AwsKeys, Signer
 from tests.conftest import MakeApp, Start
 from tests.providers.test_bedrock import ASK, MESSAGES, WHOLE, ask, record
 from tests.support import bedrock
-from tests.support.bedrock import ACCESS_KEY, REGION, SECRET_KEY, signed_by
-from tests.support.server import PREFIX, until
-from tests.support.upstream import Heard, Upstream, answer
+from tests.support.bedrock import ACCESS_KEY, REGION, SECRET_KEY, signer
+from tests.support.server import PREFIX, wait_until
+from tests.support.upstream import ReceivedRequest, Upstream, http_response
 
 ROLE = "arn:aws:iam::123456789012:role/bridge"
 ROLE_KEY, ROLE_SECRET, TOKEN = "ASIAROLE0123456789", "role/secret+0123456789", "the/session+token=="
@@ -44,32 +44,34 @@ def _no_aws_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 class Aws:
-    """STS and Bedrock at one address: roles are given away, requests answered."""
+    """STS and Bedrock at one address: hands out role credentials and answers requests."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self.upstream, self.seconds, self.up = upstream, 3600, True
-        self.wait = threading.Event()
-        self.wait.set()
+        self.upstream, self.seconds, self.is_up = upstream, 3600, True
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         upstream.handler = self._answer
 
-    def _answer(self, heard: Heard) -> Iterable[object]:
-        if heard.target != "/":
-            return [answer(200, WHOLE)]
-        if not self.up:
-            return [answer(403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>")]
-        return [self.wait, answer(200, self._role(), kind="text/xml")]
+    def _answer(self, received: ReceivedRequest) -> Iterable[object]:
+        if received.target != "/":
+            return [http_response(200, WHOLE)]
+        if not self.is_up:
+            return [
+                http_response(403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>")
+            ]
+        return [self.may_answer, http_response(200, self._role(), kind="text/xml")]
 
     def _role(self) -> bytes:
-        until = datetime.now(UTC) + timedelta(seconds=self.seconds)
+        expires_at = datetime.now(UTC) + timedelta(seconds=self.seconds)
         return (
             "<AssumeRoleResponse><AssumeRoleResult><Credentials>"
             f"<AccessKeyId>{ROLE_KEY}</AccessKeyId><SecretAccessKey>{ROLE_SECRET}</SecretAccessKey>"
-            f"<SessionToken>{TOKEN}</SessionToken><Expiration>{until:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
+            f"<SessionToken>{TOKEN}</SessionToken><Expiration>{expires_at:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
             "</Credentials></AssumeRoleResult></AssumeRoleResponse>"
         ).encode()
 
-    def heard(self, sts: bool) -> list[Heard]:
-        return [one for one in self.upstream.heard if (one.target == "/") is sts]
+    def requests(self, sts: bool) -> list[ReceivedRequest]:
+        return [received for received in self.upstream.requests if (received.target == "/") is sts]
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def assuming(make_app: MakeApp, upstream: Upstream) -> Flask:
+def app_with_role(make_app: MakeApp, upstream: Upstream) -> Flask:
     provider = bedrock.settings(upstream.url, role_arn=ROLE, external_id="ours")
     return make_app(providers=[provider])
 
@@ -103,83 +105,83 @@ def assuming(make_app: MakeApp, upstream: Upstream) -> Flask:
 def test_signatures_are_those_that_aws_publishes(
     monkeypatch: pytest.MonkeyPatch, method: str, target: str, kind: str, body: bytes, signature: str
 ) -> None:
-    moment = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
-    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: moment)
+    signed_at = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signed_at)
     headers = [("Host", "example.amazonaws.com"), *([("Content-Type", kind)] if kind else [])]
-    outgoing = UpstreamRequest(method, f"https://example.amazonaws.com{target}", tuple(headers), body)
-    signed = dict(Signer("us-east-1", "service").sign(outgoing, PUBLISHED).headers)
+    request = UpstreamRequest(method, f"https://example.amazonaws.com{target}", tuple(headers), body)
+    headers_sent = dict(Signer("us-east-1", "service").sign(request, PUBLISHED).headers)
     names = "content-type;host;x-amz-date" if kind else "host;x-amz-date"
-    assert signed["X-Amz-Date"] == "20150830T123600Z"
-    assert signed["Authorization"] == (
+    assert headers_sent["X-Amz-Date"] == "20150830T123600Z"
+    assert headers_sent["Authorization"] == (
         "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
         f"SignedHeaders={names}, Signature={signature}"
     )
 
 
-def test_a_role_is_assumed_with_the_external_id(assuming: Flask, aws: Aws) -> None:
-    client = assuming.test_client()
+def test_a_role_is_assumed_with_the_external_id(app_with_role: Flask, aws: Aws) -> None:
+    client = app_with_role.test_client()
     for _ in range(2):
         assert ask(client, ASK).data == WHOLE
-    (asked,) = aws.heard(sts=True)
-    wanted = {"RoleArn": [ROLE], "ExternalId": ["ours"], "RoleSessionName": ["aibridge"]}
-    assert wanted.items() <= parse_qs(asked.body.decode()).items()
-    assert f"Credential={ACCESS_KEY}/" in str(asked.header("authorization"))
-    assert f"/{REGION}/sts/aws4_request" in str(asked.header("authorization"))
-    for heard in aws.heard(sts=False):
-        assert signed_by(heard, ROLE_SECRET, TOKEN) == ROLE_KEY
+    (assume_role,) = aws.requests(sts=True)
+    parameters = {"RoleArn": [ROLE], "ExternalId": ["ours"], "RoleSessionName": ["aibridge"]}
+    assert parameters.items() <= parse_qs(assume_role.body.decode()).items()
+    assert f"Credential={ACCESS_KEY}/" in str(assume_role.header("authorization"))
+    assert f"/{REGION}/sts/aws4_request" in str(assume_role.header("authorization"))
+    for received in aws.requests(sts=False):
+        assert signer(received, ROLE_SECRET, TOKEN) == ROLE_KEY
     assert record(client)["credential_hint"] == "..."
 
 
-def together(count: int, call: Callable[[], int]) -> list[int]:
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(call())) for _ in range(count)]
+def run_in_threads(count: int, call: Callable[[], int]) -> list[int]:
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(call())) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return results
 
 
-@pytest.mark.parametrize(("up", "status"), [(True, 200), (False, 502)])
-def test_requests_side_by_side_share_one_request_for_a_role(
-    assuming: Flask, aws: Aws, clock: list[float], up: bool, status: int
+@pytest.mark.parametrize(("is_up", "status"), [(True, 200), (False, 502)])
+def test_parallel_requests_share_one_request_for_a_role(
+    app_with_role: Flask, aws: Aws, clock: list[float], is_up: bool, status: int
 ) -> None:
-    aws.up = up
-    assert together(8, lambda: ask(assuming.test_client(), ASK).status_code) == [status] * 8
-    assert len(aws.heard(sts=True)) == 1
+    aws.is_up = is_up
+    assert run_in_threads(8, lambda: ask(app_with_role.test_client(), ASK).status_code) == [status] * 8
+    assert len(aws.requests(sts=True)) == 1
 
 
-def test_credentials_are_renewed_before_they_end(assuming: Flask, aws: Aws, clock: list[float]) -> None:
-    client = assuming.test_client()
+def test_credentials_are_renewed_before_they_end(app_with_role: Flask, aws: Aws, clock: list[float]) -> None:
+    client = app_with_role.test_client()
     assert ask(client, ASK).status_code == 200
     clock[0] += 3600 - 310
     assert ask(client, ASK).status_code == 200
-    assert len(aws.heard(sts=True)) == 1
+    assert len(aws.requests(sts=True)) == 1
     clock[0] += 20
-    aws.up = False
+    aws.is_up = False
     assert ask(client, ASK).status_code == 200
-    assert len(aws.heard(sts=True)) == 2
+    assert len(aws.requests(sts=True)) == 2
     clock[0] += 300
     assert ask(client, ASK).status_code == 502
     clock[0] += 5
-    aws.up = True
+    aws.is_up = True
     assert ask(client, ASK).status_code == 200
-    assert len(aws.heard(sts=False)) == 4
+    assert len(aws.requests(sts=False)) == 4
 
 
-def test_a_role_that_cannot_be_had_is_told_without_secrets(
-    assuming: Flask, aws: Aws, caplog: pytest.LogCaptureFixture
+def test_a_refused_role_is_an_error_without_secrets(
+    app_with_role: Flask, aws: Aws, caplog: pytest.LogCaptureFixture
 ) -> None:
-    aws.up = False
-    client = assuming.test_client()
+    aws.is_up = False
+    client = app_with_role.test_client()
     response = ask(client, ASK)
     assert (response.status_code, response.get_json()["error"]) == (
         502,
         {"type": "api_error", "message": UNAVAILABLE},
     )
-    assert aws.heard(sts=False) == []
-    found = record(client)
-    assert (found["error_type"], found["error_message"], found["status_code"]) == (
+    assert aws.requests(sts=False) == []
+    recorded = record(client)
+    assert (recorded["error_type"], recorded["error_message"], recorded["status_code"]) == (
         "unauthorized",
         UNAVAILABLE,
         502,
@@ -188,16 +190,16 @@ def test_a_role_that_cannot_be_had_is_told_without_secrets(
 
 
 def test_not_even_a_debug_log_shows_a_secret(
-    assuming: Flask, aws: Aws, caplog: pytest.LogCaptureFixture
+    app_with_role: Flask, aws: Aws, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        assert ask(assuming.test_client(), ASK).status_code == 200
+        assert ask(app_with_role.test_client(), ASK).status_code == 200
     for secret in (SECRET_KEY, ROLE_SECRET, TOKEN):
         assert secret not in caplog.text
     assert ROLE_SECRET not in repr(AwsKeys(ROLE_KEY, ROLE_SECRET, TOKEN))
 
 
-def test_the_default_chain_finds_the_environments_keys(
+def test_the_default_chain_uses_the_environments_keys(
     make_app: MakeApp, aws: Aws, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider = bedrock.settings(aws.upstream.url, access_key=None, secret_key=None)
@@ -212,12 +214,12 @@ def test_the_default_chain_finds_the_environments_keys(
         monkeypatch.setenv(f"AWS_{name}", value)
     clock[0] += 2
     assert ask(client, ASK).status_code == 200
-    assert signed_by(aws.heard(sts=False)[0], ROLE_SECRET, TOKEN) == ROLE_KEY
+    assert signer(aws.requests(sts=False)[0], ROLE_SECRET, TOKEN) == ROLE_KEY
 
 
-def test_a_slow_role_stalls_nobody_else(start: Start, aws: Aws) -> None:
-    """Under gevent: while the role is waited for, others are served; then all who waited are, by one request."""
-    aws.wait.clear()
+def test_a_slow_role_blocks_no_other_requests(start: Start, aws: Aws) -> None:
+    """Under gevent: other requests are served meanwhile; one request for the role serves all that waited."""
+    aws.may_answer.clear()
     providers = [
         bedrock.settings(aws.upstream.url, role_arn=ROLE),
         {"type": "anthropic", "base_url": aws.upstream.url, "keys": [{"value": "sk-ant-0123456789"}]},
@@ -228,19 +230,19 @@ def test_a_slow_role_stalls_nobody_else(start: Start, aws: Aws) -> None:
     waiting = [server.connect() for _ in range(3)]
     for client in waiting:
         client.send("POST", MESSAGES, body)
-    until(lambda: len(aws.heard(sts=True)) == 1)
+    wait_until(lambda: len(aws.requests(sts=True)) == 1)
     other = server.connect()
     other.send("POST", "/anthropic/v1/messages", body)
     assert other.body(other.head()[1]) == (WHOLE, True)
-    aws.wait.set()
+    aws.may_answer.set()
     for client in waiting:
         assert client.body(client.head()[1]) == (WHOLE, True)
-    assert len(aws.heard(sts=True)) == 1
+    assert len(aws.requests(sts=True)) == 1
 
 
-@pytest.mark.parametrize(("enabled", "loaded"), [(True, True), (False, False)])
-def test_botocore_is_loaded_only_where_a_provider_wants_it(
-    tmp_path: Path, enabled: bool, loaded: bool
+@pytest.mark.parametrize(("enabled", "is_loaded"), [(True, True), (False, False)])
+def test_botocore_is_loaded_only_for_enabled_providers(
+    tmp_path: Path, enabled: bool, is_loaded: bool
 ) -> None:
     provider = {**bedrock.settings("http://127.0.0.1:1"), "enabled": enabled}
     tree = {
@@ -249,8 +251,8 @@ def test_botocore_is_loaded_only_where_a_provider_wants_it(
         "providers": [{"type": "anthropic"}, provider],
     }
     code = f"import sys\nfrom aibridge_flask import create_app\ncreate_app({tree!r})\nprint('botocore' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(loaded)]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == [str(is_loaded)]
 
 
 def test_a_provider_without_its_library_stops_the_start(
@@ -265,6 +267,6 @@ def test_a_provider_without_its_library_stops_the_start(
         create_app(tree)
 
 
-def test_one_that_is_switched_off_is_503(make_app: MakeApp, upstream: Upstream) -> None:
+def test_a_disabled_provider_answers_503(make_app: MakeApp, upstream: Upstream) -> None:
     client = make_app(providers=[{**bedrock.settings(upstream.url), "enabled": False}]).test_client()
     assert ask(client, ASK).status_code == client.get(f"{PREFIX}/bedrock/v1/models").status_code == 503

@@ -1,4 +1,4 @@
-"""Where requests go, and which headers and credentials go with them."""
+"""The targets of requests, and the headers and credentials sent with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from aibridge_flask import Actor
 from tests.conftest import MakeApp
 from tests.support.server import PREFIX, Server
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import Upstream, event_stream, http_response
 
 ASK = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 MESSAGES = "/anthropic/v1/messages"
@@ -25,7 +25,7 @@ def client(make_app: MakeApp) -> FlaskClient:
 def ask(
     client: FlaskClient, upstream: Upstream, path: str, method: str = "POST", **headers: str
 ) -> TestResponse:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = ASK if method == "POST" else None
     response = client.open(PREFIX + path, method=method, data=body, headers=named)
@@ -49,7 +49,7 @@ def ask(
 def test_bridged_paths_are_mapped(client: FlaskClient, upstream: Upstream, path: str, target: str) -> None:
     response = ask(client, upstream, path, Authorization="Bearer own-0123456789")
     assert response.status_code == 200
-    assert upstream.heard[0].target == target
+    assert upstream.requests[0].target == target
     assert response.headers["X-AIBridge-Interception-Id"]
 
 
@@ -73,13 +73,13 @@ def test_bridged_paths_are_mapped(client: FlaskClient, upstream: Upstream, path:
         ("GET", "/copilot/.well-known/oauth", "/.well-known/oauth"),
     ],
 )
-def test_the_white_list_passes(
+def test_listed_routes_pass(
     client: FlaskClient, upstream: Upstream, method: str, path: str, target: str
 ) -> None:
     response = ask(client, upstream, path, method, Authorization="Bearer own-0123456789")
     assert response.status_code == 200
-    assert (upstream.heard[0].method, upstream.heard[0].target) == (method, target)
-    assert upstream.heard[0].body == (ASK if method == "POST" else b"")
+    assert (upstream.requests[0].method, upstream.requests[0].target) == (method, target)
+    assert upstream.requests[0].body == (ASK if method == "POST" else b"")
     assert "X-AIBridge-Interception-Id" not in response.headers
     assert client.get(f"{PREFIX}/interceptions").get_json()["count"] == 0
 
@@ -96,21 +96,21 @@ def test_the_white_list_passes(
         "/openai/../anthropic/v1/models", "/openai/v1/modelsx", "/anthropic/v1/models/%ZZ/..",
     ],
 )  # fmt: skip
-def test_nothing_widens_the_white_list(server: Server, upstream: Upstream, path: str) -> None:
+def test_no_other_route_passes(server: Server, upstream: Upstream, path: str) -> None:
     client = server.connect()
     client.send("GET", path, Authorization="Bearer own-0123456789")
     status, headers = client.head()
     assert status == 404, headers
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
-def test_an_absolute_target_is_read_as_its_path(server: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+def test_an_absolute_target_counts_as_its_path(server: Server, upstream: Upstream) -> None:
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     target = f"http://127.0.0.1{PREFIX}/anthropic/v1/models?a=b"
     client.sock.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     assert client.head()[0] == 200
-    assert upstream.heard[0].target == "/v1/models?a=b"
+    assert upstream.requests[0].target == "/v1/models?a=b"
 
 
 def test_the_clients_headers_pass(client: FlaskClient, upstream: Upstream) -> None:
@@ -125,10 +125,10 @@ def test_the_clients_headers_pass(client: FlaskClient, upstream: Upstream) -> No
     }
     ask(client, upstream, MESSAGES, **passing)
     for name, value in passing.items():
-        assert upstream.heard[0].header(name) == value
+        assert upstream.requests[0].header(name) == value
 
 
-def test_the_gateways_own_headers_end_here(client: FlaskClient, upstream: Upstream) -> None:
+def test_headers_for_the_gateway_are_not_passed_on(client: FlaskClient, upstream: Upstream) -> None:
     ask(
         client, upstream, MESSAGES,
         Connection="keep-alive, X-Private", X_Private="1", Keep_Alive="5", TE="trailers", Trailer="x",
@@ -136,26 +136,26 @@ def test_the_gateways_own_headers_end_here(client: FlaskClient, upstream: Upstre
         X_Coder_AI_Governance_Token="aib_secret", X_AI_Bridge_Actor_ID="root",
         X_AI_Bridge_Actor_Metadata_Team="root", Accept_Encoding="br",
     )  # fmt: skip
-    assert upstream.heard[0].names() == {
+    assert upstream.requests[0].names() == {
         "host",
         "x-api-key",
         "accept-encoding",
         "content-length",
         "user-agent",
     }
-    assert upstream.heard[0].header("Host") == f"127.0.0.1:{upstream.port}"
-    assert upstream.heard[0].header("Accept-Encoding") == "identity"
+    assert upstream.requests[0].header("Host") == f"127.0.0.1:{upstream.port}"
+    assert upstream.requests[0].header("Accept-Encoding") == "identity"
 
 
 def test_a_passthrough_keeps_accept_encoding(client: FlaskClient, upstream: Upstream) -> None:
     ask(client, upstream, "/anthropic/v1/models", "GET", Accept_Encoding="br, gzip")
-    assert upstream.heard[0].header("Accept-Encoding") == "br, gzip"
-    assert upstream.heard[0].header("Content-Length") is None
+    assert upstream.requests[0].header("Accept-Encoding") == "br, gzip"
+    assert upstream.requests[0].header("Content-Length") is None
 
 
 def test_the_upstreams_headers_pass(server: Server, upstream: Upstream) -> None:
-    upstream.say(
-        answer(
+    upstream.enqueue(
+        http_response(
             429, b'{"error":{"message":"slow down"}}',
             "Retry-After: 7", "request-id: req_9", "X-Two: a", "X-Two: b", "Set-Cookie: s=1", "Server: their", "Date: never",
             "Connection: X-Gone, keep-alive", "X-Gone: 1", "Keep-Alive: 5", "anthropic-ratelimit-requests-remaining: 0",
@@ -205,8 +205,8 @@ def test_the_credential_is_the_users_or_a_central_one(
     hint: str,
 ) -> None:
     ask(client, upstream, path, **{name.replace("-", "_"): value for name, value in sent.items()})
-    found = {name: upstream.heard[0].header(name) for name in ("x-api-key", "authorization")}
-    assert {name: value for name, value in found.items() if value} == expected
+    received = {name: upstream.requests[0].header(name) for name in ("x-api-key", "authorization")}
+    assert {name: value for name, value in received.items() if value} == expected
     (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
     assert (record["credential_kind"], record["credential_hint"]) == (kind, hint)
 
@@ -214,51 +214,51 @@ def test_the_credential_is_the_users_or_a_central_one(
 def test_own_keys_can_be_ignored(make_app: MakeApp, upstream: Upstream) -> None:
     client = make_app(auth={"byok": "ignore"}).test_client()
     ask(client, upstream, MESSAGES, X_Api_Key="users-own")
-    assert upstream.heard[0].header("x-api-key") == "sk-ant-central-0123456789"
+    assert upstream.requests[0].header("x-api-key") == "sk-ant-central-0123456789"
     ask(client, upstream, "/copilot/responses", Authorization="Bearer users-own")
-    assert upstream.heard[1].header("authorization") == "Bearer users-own"
+    assert upstream.requests[1].header("authorization") == "Bearer users-own"
 
 
-def test_actor_headers_tell_who_asks(make_app: MakeApp, upstream: Upstream) -> None:
+def test_actor_headers_name_the_actor(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app()
     bridge = app.extensions["aibridge"]
     bridge.actor_loader(lambda request: Actor("ad\u00e9le\r\nX: y", {"team name": "r&d"}))
     ask(app.test_client(), upstream, "/second/v1/messages", X_Api_Key="own", X_AI_Bridge_Actor_ID="spoofed")
-    heard = upstream.heard[0]
-    assert heard.header("X-AI-Bridge-Actor-ID") == "ad%C3%A9le%0D%0AX: y"
-    assert heard.header("X-AI-Bridge-Actor-Metadata-team-name") == "r&d"
+    received = upstream.requests[0]
+    assert received.header("X-AI-Bridge-Actor-ID") == "ad%C3%A9le%0D%0AX: y"
+    assert received.header("X-AI-Bridge-Actor-Metadata-team-name") == "r&d"
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"),
+    ("members", "is_added"),
     [("", True), (',"stream_options":{"x":1}', True), (',"stream_options":{"include_usage":true}', False)],
 )
-def test_a_chat_streams_usage_is_asked_for_and_kept_back(
-    server: Server, upstream: Upstream, asked: str, sent: bool
+def test_a_chat_streams_usage_is_requested_and_hidden(
+    server: Server, upstream: Upstream, members: str, is_added: bool
 ) -> None:
     chunk = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"\\"usage\\""}}],"usage":null}\n\n'
     usage = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
     done = b"data: [DONE]\n\n"
-    upstream.say(*streamed(chunk + usage + done, 11))
-    body = b'{ "stream" : true, "temperature":1e5,"big":12345678901234567890%s }' % asked.encode()
+    upstream.enqueue(*event_stream(chunk + usage + done, 11))
+    body = b'{ "stream" : true, "temperature":1e5,"big":12345678901234567890%s }' % members.encode()
     client = server.connect()
     client.send("POST", "/openai/v1/chat/completions", body)
     _, headers = client.head()
     received, whole = client.body(headers)
     assert whole
-    assert received == (chunk + done if sent else chunk + usage + done)
-    heard = upstream.heard[0].body
-    assert json.loads(heard)["stream_options"]["include_usage"] is True
-    assert b"1e5" in heard
-    assert (heard != body) is sent
+    assert received == (chunk + done if is_added else chunk + usage + done)
+    sent_body = upstream.requests[0].body
+    assert json.loads(sent_body)["stream_options"]["include_usage"] is True
+    assert b"1e5" in sent_body
+    assert (sent_body != body) is is_added
     record = server.record(headers["x-aibridge-interception-id"])
     assert (record["token_usages"][0]["input_tokens"], record["token_usages"][0]["output_tokens"]) == (5, 2)
-    assert record["wire_exact"] is not sent
+    assert record["wire_exact"] is not is_added
 
 
-def test_head_has_the_headers_and_no_body(server: Server, upstream: Upstream) -> None:
-    upstream.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1234\r\n\r\n")
-    upstream.say(answer(200, b"{}"))
+def test_a_head_response_has_headers_and_no_body(server: Server, upstream: Upstream) -> None:
+    upstream.enqueue(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1234\r\n\r\n")
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("HEAD", "/anthropic/v1/models")
     status, headers = client.head()

@@ -14,7 +14,7 @@ from aibridge_flask import Actor
 from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.exchanges import RECORDED, load
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import Upstream, event_stream, http_response
 
 pytestmark = BOTH_DATABASES
 MESSAGES = "/anthropic/v1/messages"
@@ -28,7 +28,7 @@ def exchange(
     client: FlaskClient, upstream: Upstream, path: str, ask: object, *said: object, **headers: str
 ) -> str:
     """One interception; gives its id."""
-    upstream.say(*said)
+    upstream.enqueue(*said)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = ask if isinstance(ask, bytes) else json.dumps(ask).encode()
     response = client.post(PREFIX + path, data=body, headers=named, buffered=True)
@@ -72,7 +72,7 @@ def test_an_interception_holds_who_asked_what_and_how_it_went(
         upstream,
         MESSAGES,
         ask,
-        answer(200, message({"type": "text", "text": "two"})),
+        http_response(200, message({"type": "text", "text": "two"})),
         User_Agent="claude-cli/2.1",
         X_Claude_Code_Session_Id=" s-1 ",
     )
@@ -145,7 +145,7 @@ PROMPTS = [
 def test_the_prompt_is_the_users_own_last_words(
     client: FlaskClient, upstream: Upstream, messages: list[object], prompt: str
 ) -> None:
-    exchange(client, upstream, MESSAGES, {"model": "m", "messages": messages}, answer(200, message()))
+    exchange(client, upstream, MESSAGES, {"model": "m", "messages": messages}, http_response(200, message()))
     (record,) = records(client)
     assert [one["prompt"] for one in record["user_prompts"]] == ([prompt] if prompt else [])
 
@@ -190,7 +190,9 @@ RESPONSES_INPUTS = [
 def test_responses_inputs_are_read(
     client: FlaskClient, upstream: Upstream, given: object, prompt: str, call: str
 ) -> None:
-    exchange(client, upstream, "/openai/v1/responses", {"model": "m", "input": given}, answer(200, b"{}"))
+    exchange(
+        client, upstream, "/openai/v1/responses", {"model": "m", "input": given}, http_response(200, b"{}")
+    )
     (record,) = records(client)
     assert [one["prompt"] for one in record["user_prompts"]] == ([prompt] if prompt else [])
     assert record["correlating_tool_call_id"] == call
@@ -198,7 +200,7 @@ def test_responses_inputs_are_read(
 
 def test_a_failed_requests_prompt_has_no_response_id(client: FlaskClient, upstream: Upstream) -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    exchange(client, upstream, MESSAGES, {"model": "m", "messages": [user("hi")]}, answer(529, body))
+    exchange(client, upstream, MESSAGES, {"model": "m", "messages": [user("hi")]}, http_response(529, body))
     (record,) = records(client)
     assert (record["status_code"], record["error_type"], record["error_message"]) == (
         529,
@@ -223,7 +225,7 @@ def test_an_upstreams_error_has_its_type(
         upstream,
         MESSAGES,
         {"model": "m", "messages": []},
-        answer(status, b"<html>", "Location: /x"),
+        http_response(status, b"<html>", "Location: /x"),
         X_Api_Key="sk-ant-own-0123456789",
     )
     (record,) = records(client)
@@ -238,7 +240,7 @@ def test_threads_follow_tool_calls(client: FlaskClient, upstream: Upstream) -> N
             upstream,
             MESSAGES,
             {"model": "m", "messages": [user(*content)]},
-            answer(200, message(call)),
+            http_response(200, message(call)),
         )
 
     first = turn(1, "go")
@@ -266,7 +268,11 @@ def test_what_is_switched_off_is_not_stored(make_app: MakeApp, upstream: Upstrea
         {"type": "tool_use", "id": "t", "name": "Read", "input": {"path": "x"}},
     ]
     exchange(
-        client, upstream, MESSAGES, {"model": "m", "messages": [user("hi")]}, answer(200, message(*content))
+        client,
+        upstream,
+        MESSAGES,
+        {"model": "m", "messages": [user("hi")]},
+        http_response(200, message(*content)),
     )
     (record,) = records(client)
     stored = {
@@ -279,7 +285,7 @@ def test_what_is_switched_off_is_not_stored(make_app: MakeApp, upstream: Upstrea
 
 def test_text_that_no_database_takes_is_mended(client: FlaskClient, upstream: Upstream) -> None:
     ask = b'{"model":"m","messages":[{"role":"user","content":"a\\ud800b\\u0000c"}]}'
-    exchange(client, upstream, MESSAGES, ask, answer(200, message()))
+    exchange(client, upstream, MESSAGES, ask, http_response(200, message()))
     (record,) = records(client)
     assert record["user_prompts"][0]["prompt"] == "a?b\ufffdc"
 
@@ -293,7 +299,13 @@ def test_own_prices_win(make_app: MakeApp, upstream: Upstream) -> None:
         "cache_read_input_tokens": 100,
         "cache_creation_input_tokens": 1000,
     }
-    exchange(client, upstream, MESSAGES, {"model": "mine", "messages": []}, answer(200, message(usage=usage)))
+    exchange(
+        client,
+        upstream,
+        MESSAGES,
+        {"model": "mine", "messages": []},
+        http_response(200, message(usage=usage)),
+    )
     assert records(client)[0]["cost_micros"] == 2 + 30 + 50 + 5000
 
 
@@ -320,11 +332,11 @@ def test_coded_bodies_pass_as_they_are_and_are_read(
         upstream,
         MESSAGES,
         ask,
-        answer(200, told, f"Content-Encoding: {coding}"),
+        http_response(200, told, f"Content-Encoding: {coding}"),
         Content_Encoding=coding,
     )
-    assert upstream.heard[0].body == ask
-    assert upstream.heard[0].header("Content-Encoding") == coding
+    assert upstream.requests[0].body == ask
+    assert upstream.requests[0].header("Content-Encoding") == coding
     (record,) = records(client)
     assert record["user_prompts"][0]["prompt"] == "packed"
     assert record["model_thoughts"][0]["content"] == "hmm"
@@ -336,7 +348,7 @@ def test_several_frames_are_one_body(client: FlaskClient, upstream: Upstream) ->
 
     halves = b'{"model":"m","mess', b'ages":[{"role":"user","content":"hi"}]}'
     ask = b"".join(map(zstandard.compress, halves))
-    exchange(client, upstream, MESSAGES, ask, answer(200, message()), Content_Encoding="zstd")
+    exchange(client, upstream, MESSAGES, ask, http_response(200, message()), Content_Encoding="zstd")
     assert records(client)[0]["user_prompts"][0]["prompt"] == "hi"
 
 
@@ -367,9 +379,9 @@ def test_odd_answers_pass_and_are_recorded(
     client: FlaskClient, upstream: Upstream, path: str, told: object, streaming: bool
 ) -> None:
     body = json.dumps(told).encode()
-    said = streamed(b"data: " + body + b"\n\n") if streaming else [answer(200, body)]
+    said = event_stream(b"data: " + body + b"\n\n") if streaming else [http_response(200, body)]
     ask = {"model": "claude-sonnet-4-5", "messages": [], "input": "", "stream": streaming}
-    upstream.say(*said)
+    upstream.enqueue(*said)
     response = client.post(PREFIX + path, data=json.dumps(ask), buffered=True)
     assert response.get_data() == (b"data: " + body + b"\n\n" if streaming else body)
     (record,) = records(client)
@@ -381,8 +393,15 @@ def test_an_actors_id_may_be_a_number(make_app: MakeApp, upstream: Upstream) -> 
     app = make_app()
     app.extensions["aibridge"].actor_loader(lambda request: Actor(5, {"team": 7}, admin=True))
     client = app.test_client()
-    exchange(client, upstream, "/second/v1/messages", {"model": "m"}, answer(200, message()), X_Api_Key="own")
-    assert upstream.heard[0].header("X-AI-Bridge-Actor-ID") == "5"
+    exchange(
+        client,
+        upstream,
+        "/second/v1/messages",
+        {"model": "m"},
+        http_response(200, message()),
+        X_Api_Key="own",
+    )
+    assert upstream.requests[0].header("X-AI-Bridge-Actor-ID") == "5"
     assert (records(client)[0]["initiator_id"], records(client)[0]["metadata"]) == ("5", {"team": "7"})
 
 
@@ -393,7 +412,7 @@ def test_a_bomb_is_413(make_app: MakeApp, upstream: Upstream) -> None:
     bomb = gzip.compress(b"\0" * (8 << 20))
     response = client.post(PREFIX + MESSAGES, data=bomb, headers={"Content-Encoding": "gzip"})
     assert response.status_code == 413
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_records_are_searched_and_paged(client: FlaskClient, upstream: Upstream) -> None:
@@ -403,7 +422,7 @@ def test_records_are_searched_and_paged(client: FlaskClient, upstream: Upstream)
             upstream,
             MESSAGES,
             {"model": f"model {n % 2}", "messages": []},
-            answer(200, message()),
+            http_response(200, message()),
             User_Agent="codex_exec/1" if n == 3 else "x",
             Session_Id="s 3",
         )
@@ -492,7 +511,9 @@ FACTS = {
 @pytest.mark.parametrize("size", [0, 3])
 def test_facts_of_recorded_answers(client: FlaskClient, upstream: Upstream, name: str, size: int) -> None:
     recorded = RECORDED_BY_NAME[name]
-    said = streamed(recorded.answer, size) if recorded.streaming else [answer(200, recorded.answer)]
+    said = (
+        event_stream(recorded.answer, size) if recorded.streaming else [http_response(200, recorded.answer)]
+    )
     exchange(client, upstream, recorded.route, recorded.request, *said)
     (record,) = records(client)
     (usage,) = record["token_usages"]
@@ -517,7 +538,7 @@ def test_facts_of_recorded_answers(client: FlaskClient, upstream: Upstream, name
 def test_errors_of_recorded_answers(client: FlaskClient, upstream: Upstream, name: str, type: str) -> None:
     recorded = RECORDED_BY_NAME[name]
     status, body = recorded.status_and_body()
-    said = streamed(body) if recorded.streaming and status == 200 else [answer(status, body)]
+    said = event_stream(body) if recorded.streaming and status == 200 else [http_response(status, body)]
     exchange(client, upstream, recorded.route, recorded.request, *said)
     (record,) = records(client)
     assert record["error_type"] == type

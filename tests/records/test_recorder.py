@@ -22,7 +22,7 @@ from aibridge_flask.records import tables
 from aibridge_flask.records.events import Ended, Started, TokenUsage, ToolUsage, now
 from aibridge_flask.records.recorder import Recorder, spool_folder
 from tests.conftest import BOTH_DATABASES
-from tests.support.server import ROOT, until
+from tests.support.server import ROOT, wait_until
 
 pytestmark = BOTH_DATABASES
 
@@ -132,7 +132,7 @@ def test_a_locked_database_sends_records_through_the_spool(recorder: Recorder, u
         )
         assert recorder.healthy
         assert [row["status_code"] for row in rows(recorder, tables.interceptions)] == [None]
-    until(lambda: len(rows(recorder, tables.interceptions)) == 3)
+    wait_until(lambda: len(rows(recorder, tables.interceptions)) == 3)
     found = {row["id"]: (row["status_code"], row["model"]) for row in rows(recorder, tables.interceptions)}
     assert found == {ids[0]: (200, ""), ids[1]: (None, ""), ids[2]: (None, "a?\ufffdb")}
     assert [row["metadata"] for row in rows(recorder, tables.interceptions) if row["id"] == ids[2]] == [
@@ -147,7 +147,7 @@ def test_threads_are_found_in_the_spool_too(recorder: Recorder, url: str) -> Non
         for number, id in enumerate(ids):
             recorder.write(started(id, correlating_tool_call_id=f"call_{number - 1}"), must_keep=False)
             recorder.write(ToolUsage(id, 0, 0, "r", f"call_{number}", "", "Read", "", now()), must_keep=True)
-    until(lambda: len(rows(recorder, tables.tool_usages)) == 3)
+    wait_until(lambda: len(rows(recorder, tables.tool_usages)) == 3)
     found = {
         row["id"]: (row["thread_parent_id"], row["thread_root_id"])
         for row in rows(recorder, tables.interceptions)
@@ -167,8 +167,8 @@ def test_without_a_spool_what_is_dear_waits_and_the_rest_is_refused(
         with pytest.raises(RecordingFailed):
             recorder.write(Ended(id, now(), status_code=200), must_keep=True)
         assert not recorder.healthy
-    until(lambda: recorder.healthy)
-    until(lambda: rows(recorder, tables.interceptions)[0]["status_code"] == 200)
+    wait_until(lambda: recorder.healthy)
+    wait_until(lambda: rows(recorder, tables.interceptions)[0]["status_code"] == 200)
     assert [row["id"] for row in rows(recorder, tables.interceptions)] == [id]
 
 
@@ -179,7 +179,7 @@ def test_a_server_that_is_not_ready_finds_out_by_itself_that_it_is_again(
         with pytest.raises(RecordingFailed):
             recorder_that_refuses.write(started(new_id()), must_keep=False)
         assert not recorder_that_refuses.healthy
-    until(lambda: recorder_that_refuses.healthy)
+    wait_until(lambda: recorder_that_refuses.healthy)
 
 
 def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder, url: str) -> None:
@@ -196,8 +196,8 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_taken(recorder: Recorder
             assert not recorder.healthy
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    until(lambda: [row["status_code"] for row in rows(recorder, tables.interceptions)] == [200])
-    until(lambda: recorder.healthy)
+    wait_until(lambda: [row["status_code"] for row in rows(recorder, tables.interceptions)] == [200])
+    wait_until(lambda: recorder.healthy)
 
 
 def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_a_closed_recorder_left_in_its_spool_is_written_by_another(url: str
         first.write(started(id), Ended(id, now(), status_code=200), must_keep=True)
         first.close()
     second = make(url)
-    until(lambda: [row["status_code"] for row in rows(second, tables.interceptions)] == [200])
+    wait_until(lambda: [row["status_code"] for row in rows(second, tables.interceptions)] == [200])
     second.close()
     assert list((tmp_path / "spool").iterdir()) == []
 

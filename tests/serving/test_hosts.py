@@ -12,16 +12,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Start, providers
-from tests.support.server import COMMANDS, KEEPALIVE, PATIENCE, Server, until
+from tests.support.server import COMMANDS, KEEPALIVE_SECONDS, TIMEOUT_SECONDS, Server, wait_until
 from tests.support.upstream import (
     CLOSE,
-    GONE,
     LAST_CHUNK,
     RESET,
+    WAIT_FOR_CLOSE,
     Upstream,
-    answer,
     chunk,
     head,
+    http_response,
     stream_head,
 )
 from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
@@ -36,7 +36,7 @@ def deaf() -> Iterator[socket.socket]:
     """An upstream that takes connections and reads nothing by itself."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT_SECONDS)
         yield listener
 
 
@@ -68,7 +68,7 @@ def shared_host(
             {"type": "anthropic", "name": "absent", "base_url": absent, "keys": key},
         ],
         "connect_timeout": 3600.0,
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "max_body_bytes": LIMIT,
         "drain_delay": 0,
     }
@@ -95,13 +95,13 @@ def test_a_json_answer_passes_byte_for_byte(host: Server, upstream: Upstream) ->
         b' {"model" : "m\\u00e9", "n":1e5,\n"messages":[{"role":"user","content":"hi \xf0\x9f\xa6\x8a"}]}\n'
     )
     told = b'{"id":"msg_1",  "usage":{"input_tokens":3,"output_tokens":7e0},"\\u0041":[1.50]}\n'
-    upstream.say(answer(200, told, "request-id: req_7", "X-Twice: 1", "X-Twice: 2"))
+    upstream.enqueue(http_response(200, told, "request-id: req_7", "X-Twice: 1", "X-Twice: 2"))
     client = host.connect()
     client.send("POST", MESSAGES + "?beta=true", asked, anthropic_beta="a,b")
     status, headers = client.head()
     assert (status, headers["request-id"]) == (200, "req_7")
     assert client.body(headers) == (told, True)
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     assert (heard.target, heard.body) == ("/v1/messages?beta=true", asked)
     assert heard.header("anthropic-beta") == "a,b"
     record = host.record(headers[ID])
@@ -115,7 +115,7 @@ def test_each_event_comes_at_once(host: Server, upstream: Upstream) -> None:
     events = (START, BLOCK, DELTA, DELTA, END)
     gates = [threading.Event() for _ in events]
     steps = [step for gate, event in zip(gates, events, strict=True) for step in (gate, chunk(event))]
-    upstream.say(stream_head(), *steps, LAST_CHUNK)
+    upstream.enqueue(stream_head(), *steps, LAST_CHUNK)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
     gates[0].set()  # some servers send the head with the first event
@@ -139,7 +139,7 @@ def test_a_silent_stream_gets_pings(
 ) -> None:
     go = threading.Event()
     last = END if route == MESSAGES else b"data: [DONE]\n\n"
-    upstream.say(stream_head(), go, chunk(last), LAST_CHUNK)
+    upstream.enqueue(stream_head(), go, chunk(last), LAST_CHUNK)
     client = host.connect()
     client.send("POST", route, ask)
     client.head()
@@ -161,15 +161,15 @@ SILENT = {
 def test_a_client_that_leaves_is_noticed_where_no_ping_could_be_written(
     host: Server, upstream: Upstream, begun: tuple[bytes, ...]
 ) -> None:
-    upstream.say(*begun, GONE)
+    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     if begun:
         client.head()
         client.stream.read(1)
     client.close()
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
     assert record["error_type"] == "client_closed"
     assert record["status_code"] == (200 if begun else None)
@@ -182,7 +182,7 @@ def test_a_client_that_leaves_while_its_body_is_sent_on_is_noticed(host: Server,
     client.send("POST", "/deaf/v1/messages", body)
     upstream, _ = deaf.accept()
     with upstream:
-        upstream.settimeout(PATIENCE)
+        upstream.settimeout(TIMEOUT_SECONDS)
         upstream.recv(1, socket.MSG_PEEK)
         client.close()
         record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
@@ -200,7 +200,7 @@ def test_a_client_that_leaves_while_the_upstream_is_connected_to_is_noticed(host
     before = host.get("/interceptions?limit=1000")["count"]
     client = host.connect()
     client.send("POST", "/absent/v1/messages", ASK)
-    until(lambda: host.get("/interceptions?limit=1000")["count"] > before)
+    wait_until(lambda: host.get("/interceptions?limit=1000")["count"] > before)
     client.close()
     record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
     assert (record["provider_name"], record["error_type"]) == ("absent", "client_closed")
@@ -208,13 +208,13 @@ def test_a_client_that_leaves_while_the_upstream_is_connected_to_is_noticed(host
 
 def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstream: Upstream) -> None:
     """Servers that do not give its socket notice it by the pings."""
-    upstream.say(stream_head(), chunk(START + BLOCK), GONE)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK), WAIT_FOR_CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
     assert client.chunk() == START + BLOCK
     client.close()
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     record = host.record(headers[ID])
     assert record["error_type"] == "client_closed"
     assert [one["input_tokens"] for one in record["token_usages"]] == [3]
@@ -223,7 +223,7 @@ def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstrea
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
 def test_a_cut_stream_is_never_a_clean_end(host: Server, upstream: Upstream, cut: object) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -242,7 +242,7 @@ def test_a_cut_stream_is_never_a_clean_end(host: Server, upstream: Upstream, cut
 
 def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START[:40]), go, CLOSE)
+    upstream.enqueue(stream_head(), chunk(START[:40]), go, CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
@@ -252,7 +252,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -
 
 
 def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
-    upstream.say(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
+    upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     _, headers = client.head()
@@ -264,7 +264,7 @@ def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
 @on(["gthread", "sync"])
 def test_http_1_0_sees_a_reset_instead_of_an_end(host: Server, upstream: Upstream) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START[:30]), go, CLOSE)
+    upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK, version="1.0")
     client.head()
@@ -279,8 +279,8 @@ def test_a_connection_serves_many_requests(host: Server, upstream: Upstream) -> 
     client = host.connect()
     for count in range(3):
         told = b'{"n":%d}' % count
-        upstream.say(answer(200, told))
-        upstream.say(answer(529, b"overloaded"))
+        upstream.enqueue(http_response(200, told))
+        upstream.enqueue(http_response(529, b"overloaded"))
         client.send("POST", MESSAGES, ASK_WHOLE)
         assert client.body(client.head()[1]) == (told, True)
         client.send("GET", "/anthropic/v1/nowhere")
@@ -296,7 +296,7 @@ def test_a_connection_serves_many_streams(host: Server, upstream: Upstream) -> N
     """waitress ends it after each answer without a length."""
     client = host.connect()
     for _ in range(3):
-        upstream.say(stream_head(), chunk(START + END), LAST_CHUNK)
+        upstream.enqueue(stream_head(), chunk(START + END), LAST_CHUNK)
         client.send("POST", MESSAGES, ASK)
         assert client.body(client.head()[1]) == (START + END, True)
 
@@ -314,7 +314,7 @@ def test_a_large_body_is_413(host: Server, upstream: Upstream, framing: str) -> 
     status, headers = client.head()
     assert status == 413
     assert json.loads(client.body(headers)[0])["error"]["type"] == "request_too_large"
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(
@@ -340,31 +340,31 @@ def test_no_trick_with_a_path_reaches_the_upstream(host: Server, upstream: Upstr
         client = host.connect()
         client.send(method, path)
         assert client.head()[0] == 404
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 def test_an_encoded_path_that_is_allowed_stays_encoded(host: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = host.connect()
     client.send("GET", "/anthropic/v1/models/a%2Fb?x=%2F")
     status, headers = client.head()
     assert (status, client.body(headers)) == (200, (b"{}", True))
-    assert upstream.heard[0].target == "/v1/models/a%2Fb?x=%2F"
+    assert upstream.requests[0].target == "/v1/models/a%2Fb?x=%2F"
 
 
 @pytest.mark.parametrize("kind", ["gthread", "sync"])
 def test_sigterm_lets_a_running_request_finish(start: Start, upstream: Upstream, kind: str) -> None:
     server = start(kind=kind)
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
     assert client.chunk() == START + BLOCK
     server.process.send_signal(signal.SIGTERM)
-    until(lambda: "Handling signal: term" in server.log.read_text())
+    wait_until(lambda: "Handling signal: term" in server.log.read_text())
     go.set()
     assert client.chunks() == (END, True)
     client.close()
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT_SECONDS) == 0
     assert "Traceback" not in server.log.read_text()

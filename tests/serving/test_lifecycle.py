@@ -16,8 +16,8 @@ import pytest
 
 from tests.conftest import Start
 from tests.support.postgres import Postgres
-from tests.support.server import PATIENCE, Client, Server, until
-from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.support.server import TIMEOUT_SECONDS, Client, Server, wait_until
+from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, START
 
 
@@ -37,12 +37,12 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
 ) -> None:
     server = start()
     go = threading.Event()
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     idle = server.connect()
     idle.send("POST", MESSAGES, ASK_WHOLE)
     idle.body(idle.head()[1])
     unused = server.connect()
-    upstream.say(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()
@@ -52,13 +52,13 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
     assert unused.stream.read() == b""
     go.set()
     assert client.chunks() == (END, True)
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT_SECONDS) == 0
     assert "Traceback" not in server.log.read_text()
 
 
 def test_records_come_home_into_the_database_s_own_file(server: Server, upstream: Upstream) -> None:
     """They are brought there beside, so that no request waits for the disk."""
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK_WHOLE)
     id = client.head()[1]["x-aibridge-interception-id"]
@@ -73,24 +73,24 @@ def test_records_come_home_into_the_database_s_own_file(server: Server, upstream
             found = alone.execute("SELECT status_code FROM interceptions WHERE id = ?", (id,)).fetchall()
         return found == [(200,)]
 
-    until(home)
+    wait_until(home)
 
 
 def test_it_is_not_ready_while_it_drains(start: Start) -> None:
     server = start(drain_delay=2)
     assert status(server, "/readyz") == 200
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: status(server, "/readyz") == 503)
-    until(lambda: status(server, "/readyz") == 200)
+    wait_until(lambda: status(server, "/readyz") == 503)
+    wait_until(lambda: status(server, "/readyz") == 200)
 
 
 def test_a_reload_takes_the_new_configuration(start: Start, upstream: Upstream) -> None:
     server = start()
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     assert status(server, "/anthropic/v1/models") == 200
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: status(server, "/anthropic/v1/models") == 503)
+    wait_until(lambda: status(server, "/anthropic/v1/models") == 503)
 
 
 BROKEN = ["nonsense = 1\n", "this is no TOML", 'providers = [{type = "openai", keys = [{file = "/gone"}]}]\n']
@@ -101,28 +101,28 @@ def test_a_reload_with_a_broken_configuration_changes_nothing(
     start: Start, upstream: Upstream, broken: str
 ) -> None:
     server = start()
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     server.config.write_text(broken)
     before = server.log.read_text().count("Booting worker")
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: server.log.read_text().count("Booting worker") > before)
-    until(lambda: server.log.read_text().count("Worker exiting") >= before)
+    wait_until(lambda: server.log.read_text().count("Booting worker") > before)
+    wait_until(lambda: server.log.read_text().count("Worker exiting") >= before)
     assert status(server, "/anthropic/v1/models") == 200
     assert server.log.read_text().count("the configuration is wrong, the old one stays") == 1
     assert "Traceback" not in server.log.read_text()
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: status(server, "/anthropic/v1/models") == 503)
+    wait_until(lambda: status(server, "/anthropic/v1/models") == 503)
 
 
 def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upstream: Upstream) -> None:
     server = start()
-    upstream.handler = lambda heard: [answer(200, b"{}")]
+    upstream.handler = lambda heard: [http_response(200, b"{}")]
     server.config.unlink()
     (first,) = server.workers()
     os.kill(first, signal.SIGKILL)
-    until(lambda: server.workers() not in ([], [first]))
-    until(lambda: status(server, "/anthropic/v1/models") == 200)
+    wait_until(lambda: server.workers() not in ([], [first]))
+    wait_until(lambda: status(server, "/anthropic/v1/models") == 200)
 
 
 def test_a_master_that_takes_over_reads_the_configuration_anew(
@@ -131,7 +131,7 @@ def test_a_master_that_takes_over_reads_the_configuration_anew(
     server = start("--pid", str(tmp_path / "pid"))
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGUSR2)
-    until(lambda: server.log.read_text().count("Booting worker") == 2)
+    wait_until(lambda: server.log.read_text().count("Booting worker") == 2)
     successor = int((tmp_path / "pid.2").read_text())
     try:
         server.stop()
@@ -181,7 +181,7 @@ def streams(server: Server, upstream: Upstream, count: int, go: threading.Event)
 def ended(found: list[Stream]) -> None:
     """All of them have their whole answer."""
     for one in found:
-        one.join(PATIENCE)
+        one.join(TIMEOUT_SECONDS)
     expected = (START + BLOCK + DELTA + END, True)
     assert [(one.first + one.received, one.whole) for one in found] == [expected] * len(found)
 
@@ -204,15 +204,15 @@ def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
     server = start("--workers", "2")
     go = threading.Event()
     found = streams(server, upstream, 50, go)
-    until(lambda: [len(one["token_usages"]) for one in records(server).values()] == [1] * 50)
+    wait_until(lambda: [len(one["token_usages"]) for one in records(server).values()] == [1] * 50)
     os.kill(server.workers()[0], signal.SIGKILL)
-    until(lambda: any(not one.is_alive() for one in found))
+    wait_until(lambda: any(not one.is_alive() for one in found))
     go.set()
     for one in found:
-        one.join(PATIENCE)
+        one.join(TIMEOUT_SECONDS)
     whole = {one.id for one in found if one.whole}
     cut = {one.id for one in found} - whole
-    until(lambda: all_ended(server, whole | cut))
+    wait_until(lambda: all_ended(server, whole | cut))
     after = records(server)
     assert {id for id in after if after[id]["error_type"] == "interrupted"} == cut
     assert cut
@@ -233,7 +233,7 @@ def test_a_locked_database_pauses_nobody(start: Start, upstream: Upstream) -> No
         ended(found)
         assert time.monotonic() - begun < 4
         lock.execute("COMMIT")
-    until(lambda: all_ended(server, {one.id for one in found}))
+    wait_until(lambda: all_ended(server, {one.id for one in found}))
     assert {one["error_type"] for one in records(server).values()} == {""}
 
 
@@ -253,7 +253,7 @@ def test_postgresql_can_go_and_come_back(
     finally:
         postgres.resume()
     ids = {one.id for one in found}
-    until(lambda: status(server, "/interceptions") == 200 and all_ended(server, ids))
+    wait_until(lambda: status(server, "/interceptions") == 200 and all_ended(server, ids))
     after = records(server)
     assert set(after) == ids
     assert {one["error_type"] for one in after.values()} == {""}
@@ -263,7 +263,7 @@ def test_postgresql_can_go_and_come_back(
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, workers: str) -> None:
     server = start("--workers", workers)
-    upstream.handler = lambda heard: [answer(200, b'{"id":"msg_1"}')]
+    upstream.handler = lambda heard: [http_response(200, b'{"id":"msg_1"}')]
     ids: list[str] = []
     wrong: list[object] = []
     stop = threading.Event()
@@ -285,10 +285,10 @@ def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, 
     for count in (1, 2):
         server.process.send_signal(signal.SIGHUP)
         expected = count * int(workers)
-        until(lambda wanted=expected: server.log.read_text().count("Worker exiting") >= wanted)
+        wait_until(lambda wanted=expected: server.log.read_text().count("Worker exiting") >= wanted)
     stop.set()
     for client in clients:
-        client.join(PATIENCE)
+        client.join(TIMEOUT_SECONDS)
     assert wrong == []
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         rows = database.execute(
@@ -300,7 +300,7 @@ def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, 
 def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Upstream) -> None:
     server = start("--preload", "--workers=2")
     for _ in range(4):
-        upstream.say(answer(200, b'{"id":"msg_1"}'))
+        upstream.enqueue(http_response(200, b'{"id":"msg_1"}'))
         client = server.connect()
         client.send("POST", MESSAGES, ASK_WHOLE)
         status, headers = client.head()
@@ -315,7 +315,7 @@ def test_sigterm_under_load_writes_all_records(start: Start, upstream: Upstream)
     server.process.send_signal(signal.SIGTERM)
     go.set()
     ended(found)
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT_SECONDS) == 0
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         rows = database.execute(
             "SELECT status_code, error_type FROM interceptions WHERE ended_at IS NOT NULL"
@@ -330,7 +330,7 @@ def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upst
     go.set()
     found = streams(server, upstream, 10, go)
     ended(found)
-    until(lambda: all_ended(server, {one.id for one in found}))
+    wait_until(lambda: all_ended(server, {one.id for one in found}))
     assert "error" not in server.log.read_text().lower()
 
 
@@ -339,7 +339,7 @@ def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upst
 )
 def test_a_database_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path, url: str) -> None:
     server = Server(tmp_path, {"database_url": url})
-    assert server.process.wait(PATIENCE) == 1
+    assert server.process.wait(TIMEOUT_SECONDS) == 1
     told = [line for line in server.log.read_text().splitlines() if not line.startswith("[")]
     assert len(told) == 1
     assert told[0].startswith("aibridge: database_url: ")

@@ -13,16 +13,16 @@ import pytest
 
 from tests.conftest import Start, providers
 from tests.support.nginx import Nginx
-from tests.support.server import KEEPALIVE, PATIENCE, PREFIX, ROOT, Client, Server
+from tests.support.server import KEEPALIVE_SECONDS, PREFIX, ROOT, TIMEOUT_SECONDS, Client, Server
 from tests.support.upstream import (
     CLOSE,
-    GONE,
     LAST_CHUNK,
     RESET,
+    WAIT_FOR_CLOSE,
     Upstream,
-    answer,
     chunk,
     head,
+    http_response,
     stream_head,
 )
 from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, PING, START
@@ -69,7 +69,7 @@ def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
     settings = {
         "auth": {"mode": "header", "trusted_proxies": ["127.0.0.1/32"], "admin_actors": ["root"]},
         "providers": providers(shared_upstream.url),
-        "keepalive_interval": KEEPALIVE,
+        "keepalive_interval": KEEPALIVE_SECONDS,
         "max_body_bytes": LIMIT,
         "drain_delay": 0,
     }
@@ -103,7 +103,7 @@ def check_each_event_comes_at_once(client: Client, upstream: Upstream, **headers
     events = (START, BLOCK, DELTA, END)
     gates = [threading.Event() for _ in events]
     steps = [step for gate, event in zip(gates, events, strict=True) for step in (gate, chunk(event))]
-    upstream.say(stream_head(), *steps, LAST_CHUNK)
+    upstream.enqueue(stream_head(), *steps, LAST_CHUNK)
     client.send("POST", MESSAGES, ASK, **headers)
     assert client.head()[0] == 200
     for gate, event in zip(gates, events, strict=True):
@@ -118,7 +118,7 @@ def test_each_event_and_each_ping_comes_at_once(nginx: Nginx, upstream: Upstream
     client = nginx.connect()
     check_each_event_comes_at_once(client, upstream, **ANN)
     go = threading.Event()
-    upstream.say(stream_head(), go, chunk(END), LAST_CHUNK)
+    upstream.enqueue(stream_head(), go, chunk(END), LAST_CHUNK)
     client.send("POST", MESSAGES, ASK, **ANN)
     client.head()
     assert [client.chunk(), client.chunk()] == [PING, PING]
@@ -130,18 +130,18 @@ def test_each_event_and_each_ping_comes_at_once(nginx: Nginx, upstream: Upstream
 def test_bytes_and_targets_pass_as_they_are(nginx: Nginx, upstream: Upstream) -> None:
     client = nginx.connect()
     for path in ("/v1/messages?beta=true&x=%2F", "/v1/models/a%2Fb"):
-        upstream.say(answer(200, b'{"a": 1.0}\n', "request-id: req_7"))
+        upstream.enqueue(http_response(200, b'{"a": 1.0}\n', "request-id: req_7"))
         client.send("POST", "/anthropic" + path, ASK_WHOLE + b"\n ", **ANN)
         status, headers = client.head()
         assert (status, headers["request-id"]) == (200, "req_7")
         assert client.body(headers) == (b'{"a": 1.0}\n', True)
-        assert (upstream.heard[-1].target, upstream.heard[-1].body) == (path, ASK_WHOLE + b"\n ")
-    assert upstream.heard[0].header("x-api-key") == "sk-ant-central-0123456789"
-    assert not upstream.heard[0].names() & {"authorization", "x-remote-user", "x-forwarded-for"}
+        assert (upstream.requests[-1].target, upstream.requests[-1].body) == (path, ASK_WHOLE + b"\n ")
+    assert upstream.requests[0].header("x-api-key") == "sk-ant-central-0123456789"
+    assert not upstream.requests[0].names() & {"authorization", "x-remote-user", "x-forwarded-for"}
 
 
 def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
     _, headers = client.head()
@@ -153,7 +153,7 @@ def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -
     metrics = nginx.connect()
     metrics.send("GET", "/metrics", **ANN)
     assert metrics.head()[0] == 403
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 SILENT = {
@@ -167,15 +167,15 @@ SILENT = {
 def test_a_client_that_leaves_closes_the_upstream(
     nginx: Nginx, bridge: Server, upstream: Upstream, begun: tuple[bytes, ...]
 ) -> None:
-    upstream.say(*begun, GONE)
+    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK, **ANN)
-    upstream.wait_heard(1)
+    upstream.wait_for_requests(1)
     if begun:
         client.head()
         client.stream.read(1)
     client.close()
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     record = bridge.record(bridge.get("/interceptions?limit=1")["results"][0]["id"])
     assert record["error_type"] == "client_closed"
 
@@ -183,7 +183,7 @@ def test_a_client_that_leaves_closes_the_upstream(
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
 def test_a_cut_stays_cut(nginx: Nginx, upstream: Upstream, cut: object) -> None:
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK), go, cut)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK), go, cut)
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK, **ANN)
     client.head()
@@ -192,7 +192,7 @@ def test_a_cut_stays_cut(nginx: Nginx, upstream: Upstream, cut: object) -> None:
     event, whole = client.chunks()
     assert not whole
     assert event.replace(PING, b"").startswith(b"event: error\n")
-    upstream.say(head(200, "Content-Length: 100"), b'{"id":', cut)
+    upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', cut)
     short = nginx.connect()
     short.send("POST", MESSAGES, ASK_WHOLE, **ANN)
     assert short.body(short.head()[1])[1] is False
@@ -201,8 +201,8 @@ def test_a_cut_stays_cut(nginx: Nginx, upstream: Upstream, cut: object) -> None:
 def test_a_connection_serves_many_requests(nginx: Nginx, upstream: Upstream) -> None:
     client = nginx.connect()
     for _ in range(5):
-        upstream.say(stream_head(), chunk(START + END), LAST_CHUNK)
-        upstream.say(answer(529, b"{}"))
+        upstream.enqueue(stream_head(), chunk(START + END), LAST_CHUNK)
+        upstream.enqueue(http_response(529, b"{}"))
         client.send("POST", MESSAGES, ASK, **ANN)
         assert client.body(client.head()[1]) == (START + END, True)
         client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
@@ -216,12 +216,12 @@ def test_nginx_keeps_its_connections_to_the_bridge(
     """The scripted upstream stands where the bridge would."""
     nginx = make_nginx(deployed(tmp_path, upstream.port))
     for _ in range(3):
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         client = nginx.connect()
         client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
         assert client.body(client.head()[1]) == (b"{}", True)
     assert upstream.connections == 1
-    heard = upstream.heard[-1]
+    heard = upstream.requests[-1]
     assert (heard.header("x-remote-user"), heard.header("x-forwarded-for")) == ("ann", "127.0.0.1")
     assert heard.target == PREFIX + MESSAGES
 
@@ -233,7 +233,7 @@ def test_a_large_body_gets_the_bridges_answer(nginx: Nginx, upstream: Upstream) 
     status, headers = client.head()
     assert status == 413
     assert json.loads(client.body(headers)[0])["error"]["type"] == "request_too_large"
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_no_trick_with_a_path_reaches_the_upstream(nginx: Nginx, upstream: Upstr
     client = nginx.connect()
     client.send("POST", path, ASK_WHOLE, **ANN)
     assert client.head()[0] == 404
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 BARE = "server {{ listen 127.0.0.1:{{port}}; location {location} {{ proxy_pass http://127.0.0.1:{port}{path}; {more} }} }}"
@@ -264,7 +264,7 @@ def test_nginx_as_it_comes_speaks_http_1_0_and_a_cut_stays_cut_all_the_same(
     nginx = make_nginx(BARE.format(location="/", port=server.port, path="", more=""))
     check_each_event_comes_at_once(nginx.connect(), upstream)
     go = threading.Event()
-    upstream.say(stream_head(), chunk(START + BLOCK[:20]), go, CLOSE)
+    upstream.enqueue(stream_head(), chunk(START + BLOCK[:20]), go, CLOSE)
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK)
     client.head()

@@ -1,4 +1,4 @@
-"""Bedrock's side of the wire: frames of its event streams, and who signed a request."""
+"""Bedrock's side of the wire: frames of its event streams, and the signatures of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import requests
 from requests_aws4auth import AWS4Auth
 
-from tests.support.upstream import LAST_CHUNK, Heard, answer, chunk, head
+from tests.support.upstream import LAST_CHUNK, ReceivedRequest, chunk, head, http_response
 
 REGION = "eu-central-1"
 ACCESS_KEY, SECRET_KEY = "AKIDBRIDGE0123456789", "bridge/secret+0123456789abcdefghijklmnopq"
@@ -25,25 +25,25 @@ def settings(url: str, **aws: object) -> dict[str, object]:
     """A provider at the scripted upstream."""
     keys = {"access_key": {"value": ACCESS_KEY}, "secret_key": {"value": SECRET_KEY}}
     tree = {"region": REGION, "model": MODEL, "small_fast_model": SMALL, **keys, **aws}
-    chosen = {name: value for name, value in tree.items() if value}
-    return {"type": "bedrock", "base_url": url, "aws": chosen}
+    configured = {name: value for name, value in tree.items() if value}
+    return {"type": "bedrock", "base_url": url, "aws": configured}
 
 
 def frame(payload: bytes, **headers: str) -> bytes:
     """A message of AWS's event streams, with its two checksums."""
-    told = b""
+    fields = b""
     for name, value in headers.items():
-        key, said = f":{name.replace('_', '-')}".encode(), value.encode()
-        told += struct.pack("!B", len(key)) + key + struct.pack("!BH", 7, len(said)) + said
-    prelude = struct.pack("!II", len(told) + len(payload) + 16, len(told))
-    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + told + payload
+        key, text = f":{name.replace('_', '-')}".encode(), value.encode()
+        fields += struct.pack("!B", len(key)) + key + struct.pack("!BH", 7, len(text)) + text
+    prelude = struct.pack("!II", len(fields) + len(payload) + 16, len(fields))
+    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + fields + payload
     return message + struct.pack("!I", zlib.crc32(message))
 
 
 def event(data: bytes) -> bytes:
     """A frame with one of the model's events."""
-    part = {"bytes": base64.b64encode(data).decode(), "p": "abcdefgh"}
-    payload = json.dumps(part).encode()
+    members = {"bytes": base64.b64encode(data).decode(), "p": "abcdefgh"}
+    payload = json.dumps(members).encode()
     return frame(payload, event_type="chunk", content_type="application/json", message_type="event")
 
 
@@ -61,7 +61,7 @@ def stream_head() -> bytes:
     return head(200, "Transfer-Encoding: chunked", "x-amzn-RequestId: aws-1", kind=kind)
 
 
-def streamed(data: bytes, size: int = 0) -> list[bytes]:
+def event_stream(data: bytes, size: int = 0) -> list[bytes]:
     """A whole stream, in chunks of `size` bytes (0: one)."""
     size = size or len(data)
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
@@ -69,25 +69,29 @@ def streamed(data: bytes, size: int = 0) -> list[bytes]:
 
 
 def refusal(status: int, name: str, message: str) -> bytes:
-    """An error as Bedrock's front end words it."""
-    told = json.dumps({"message": message}).encode()
-    said = f"x-amzn-ErrorType: {name}:http://internal.amazon.com/coral/com.amazon.bedrock/"
-    return answer(status, told, said, "x-amzn-RequestId: aws-1")
+    """An error in the words of Bedrock's front end."""
+    body = json.dumps({"message": message}).encode()
+    error_type = f"x-amzn-ErrorType: {name}:http://internal.amazon.com/coral/com.amazon.bedrock/"
+    return http_response(status, body, error_type, "x-amzn-RequestId: aws-1")
 
 
-def signed_by(heard: Heard, secret_key: str = SECRET_KEY, token: str = "", region: str = REGION) -> str:
-    """Whose signature a request bears: the access key; raises AssertionError where it is not right. It
-    is worked out by another library than the bridge's."""
-    told = heard.header("authorization")
-    matched = _AUTHORIZATION.fullmatch(told or "")
-    assert matched, told
-    scope, names = matched[1].split("/"), matched[2].split(";")
+def signer(
+    received: ReceivedRequest, secret_key: str = SECRET_KEY, token: str = "", region: str = REGION
+) -> str:
+    """Returns the access key that signed a request. Raises AssertionError if the signature is wrong.
+
+    Another library than the bridge's computes it.
+    """
+    authorization = received.header("authorization")
+    match = _AUTHORIZATION.fullmatch(authorization or "")
+    assert match, authorization
+    scope, names = match[1].split("/"), match[2].split(";")
     assert scope[2:] == [region, "bedrock", "aws4_request"]
     assert {"host", "content-type", "x-amz-date"} <= set(names)
-    assert heard.header("x-amz-security-token") == (token or None)
-    headers = {name: str(heard.header(name)) for name in names}
-    url = f"http://{heard.header('host')}{heard.target}"
-    request = requests.Request(heard.method, url, headers=headers, data=heard.body).prepare()
+    assert received.header("x-amz-security-token") == (token or None)
+    headers = {name: str(received.header(name)) for name in names}
+    url = f"http://{received.header('host')}{received.target}"
+    request = requests.Request(received.method, url, headers=headers, data=received.body).prepare()
     AWS4Auth(scope[0], secret_key, region, "bedrock", include_hdrs=names)(request)
-    assert request.headers["Authorization"].replace(",", ", ").replace(",  ", ", ") == told
+    assert request.headers["Authorization"].replace(",", ", ").replace(",  ", ", ") == authorization
     return scope[0]

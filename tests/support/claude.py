@@ -1,4 +1,4 @@
-"""Anthropic's answers, made of the message that they carry: as JSON, or as the events of a stream."""
+"""Anthropic's messages: blocks, and messages as JSON or as the events of a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.upstream import Step, answer, streamed
+from tests.support.upstream import Step, event_stream, http_response
 
 Block = dict[str, Any]
 MODEL = "claude-test-1"  # made up: no list of models that end will ever hold it
@@ -14,12 +14,12 @@ PRICES = {MODEL: {"input": 5.0, "output": 25.0}}  # nor has it others' prices, w
 _SIZE = 7
 
 
-def text(said: str) -> Block:
-    return {"type": "text", "text": said}
+def text(text: str) -> Block:
+    return {"type": "text", "text": text}
 
 
-def thought(said: str, signature: str) -> Block:
-    return {"type": "thinking", "thinking": said, "signature": signature}
+def thought(text: str, signature: str) -> Block:
+    return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def use(id: str, name: str, **input: object) -> Block:
@@ -27,7 +27,7 @@ def use(id: str, name: str, **input: object) -> Block:
 
 
 def message(id: str, *content: Block, stop: str = "end_turn", **usage: object) -> dict[str, Any]:
-    """A message of 10 input and 5 output tokens, unless told otherwise."""
+    """A message of 10 input and 5 output tokens by default."""
     return {
         "id": id,
         "type": "message",
@@ -40,44 +40,44 @@ def message(id: str, *content: Block, stop: str = "end_turn", **usage: object) -
     }
 
 
-def whole(found: dict[str, Any]) -> bytes:
-    return json.dumps(found, ensure_ascii=False).encode()
+def whole(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=False).encode()
 
 
-def stream(found: dict[str, Any]) -> bytes:
-    return b"".join(_event(one) for one in _events(found))
+def stream(message: dict[str, Any]) -> bytes:
+    return b"".join(map(_event, _events(message)))
 
 
-def step(found: dict[str, Any], streaming: bool, size: int = 0, *headers: str) -> list[Step]:
-    """The upstream's answer; a stream in pieces of `size` bytes, whole by default."""
+def steps(message: dict[str, Any], streaming: bool, size: int = 0, *headers: str) -> list[Step]:
+    """The upstream's response; a stream comes in pieces of `size` bytes (0: one)."""
     if streaming:
-        data = stream(found)
-        return streamed(data, size or len(data), *headers)
-    return [answer(200, whole(found), "Content-Type: application/json", *headers)]
+        data = stream(message)
+        return event_stream(data, size or len(data), *headers)
+    return [http_response(200, whole(message), "Content-Type: application/json", *headers)]
 
 
-def _event(one: dict[str, Any]) -> bytes:
-    data = json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode()
-    return b"event: " + one["type"].encode() + b"\ndata: " + data + b"\n\n"
+def _event(members: dict[str, Any]) -> bytes:
+    data = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"event: " + members["type"].encode() + b"\ndata: " + data + b"\n\n"
 
 
-def _events(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    usage = {**found["usage"], "output_tokens": 1}
-    begun = {**found, "content": [], "stop_reason": None, "usage": usage}
+def _events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    usage = {**message["usage"], "output_tokens": 1}
+    begun = {**message, "content": [], "stop_reason": None, "usage": usage}
     yield {"type": "message_start", "message": begun}
-    for index, block in enumerate(found["content"]):
-        start, deltas = _taken_apart(block)
+    for index, block in enumerate(message["content"]):
+        start, deltas = _split_block(block)
         yield {"type": "content_block_start", "index": index, "content_block": start}
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
-    told = {"stop_reason": found["stop_reason"], "stop_sequence": None}
-    counts = {"output_tokens": found["usage"]["output_tokens"]}
-    yield {"type": "message_delta", "delta": told, "usage": counts}
+    delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    counts = {"output_tokens": message["usage"]["output_tokens"]}
+    yield {"type": "message_delta", "delta": delta, "usage": counts}
     yield {"type": "message_stop"}
 
 
-def _taken_apart(block: Block) -> tuple[Block, list[Block]]:
+def _split_block(block: Block) -> tuple[Block, list[Block]]:
     if block["type"] == "text":
         pieces = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
         return {**block, "text": ""}, pieces
@@ -93,5 +93,5 @@ def _taken_apart(block: Block) -> tuple[Block, list[Block]]:
     return block, []
 
 
-def _pieces(said: str) -> list[str]:
-    return [said[place : place + _SIZE] for place in range(0, len(said), _SIZE)]
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + _SIZE] for start in range(0, len(text), _SIZE)]

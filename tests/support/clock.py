@@ -1,4 +1,4 @@
-"""A clock that tests set, in place of the one that keys and breakers look at."""
+"""A clock that tests set, in place of the one that keys and breakers read."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class Clock:
         for name in MODULES:
             patch.setattr(f"aibridge_flask.upstream.{name}.time", lambda: self.now)
 
-    def pass_by(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds

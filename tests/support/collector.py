@@ -1,4 +1,4 @@
-"""An OTLP collector on loopback: the scripted upstream, with what it heard decoded."""
+"""An OTLP collector on loopback: the scripted upstream, which decodes the spans it receives."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.support.server import until
-from tests.support.upstream import Upstream, answer
+from tests.support.server import wait_until
+from tests.support.upstream import Upstream, http_response
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A span as the collector has it; ids are hexadecimal, `parent` is empty at a root."""
+class ReceivedSpan:
+    """A span as the collector received it; ids are hexadecimal, `parent` is empty for a root."""
 
     name: str
     kind: str
@@ -26,38 +26,38 @@ class Seen:
     began: int
     ended: int
     failed: bool
-    facts: dict[str, Any]
+    attributes: dict[str, Any]
     service: str
 
 
 class Collector:
     def __init__(self) -> None:
         self.wire = Upstream()
-        self.wire.handler = lambda heard: [answer(200, b"", kind="application/x-protobuf")]
+        self.wire.handler = lambda received: [http_response(200, b"", kind="application/x-protobuf")]
         self.settings = {"endpoint": self.wire.url}
 
-    def spans(self, count: int) -> list[Seen]:
-        """All spans, once there are so many, in the order in which they began."""
-        until(lambda: len(list(self._seen())) >= count)
-        found = sorted(self._seen(), key=lambda span: (span.began, span.parent))
-        assert len(found) == count, [span.name for span in found]
-        return found
+    def spans(self, count: int) -> list[ReceivedSpan]:
+        """Waits for `count` spans; returns all in the order in which they began."""
+        wait_until(lambda: len(list(self._received_spans())) >= count)
+        spans = sorted(self._received_spans(), key=lambda span: (span.began, span.parent))
+        assert len(spans) == count, [span.name for span in spans]
+        return spans
 
-    def _seen(self) -> Iterator[Seen]:
-        for heard in list(self.wire.heard):
-            assert (heard.method, heard.target) == ("POST", "/v1/traces")
-            request = ExportTraceServiceRequest.FromString(heard.body)
+    def _received_spans(self) -> Iterator[ReceivedSpan]:
+        for received in list(self.wire.requests):
+            assert (received.method, received.target) == ("POST", "/v1/traces")
+            request = ExportTraceServiceRequest.FromString(received.body)
             for resource in request.resource_spans:
-                service = _facts(resource.resource.attributes)["service.name"]
+                service = _attributes(resource.resource.attributes)["service.name"]
                 for scope in resource.scope_spans:
-                    yield from (_seen(span, service) for span in scope.spans)
+                    yield from (_decode(span, service) for span in scope.spans)
 
     def close(self) -> None:
         self.wire.close()
 
 
-def _seen(span: Any, service: str) -> Seen:
-    return Seen(
+def _decode(span: Any, service: str) -> ReceivedSpan:
+    return ReceivedSpan(
         name=span.name,
         kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
         trace=span.trace_id.hex(),
@@ -67,10 +67,10 @@ def _seen(span: Any, service: str) -> Seen:
         began=span.start_time_unix_nano,
         ended=span.end_time_unix_nano,
         failed=span.status.code == Status.STATUS_CODE_ERROR,
-        facts=_facts(span.attributes),
+        attributes=_attributes(span.attributes),
         service=service,
     )
 
 
-def _facts(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+def _attributes(attributes: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in attributes}

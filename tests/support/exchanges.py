@@ -1,4 +1,4 @@
-"""Exchanges to replay: the project's own, and the recorded ones where they are at hand."""
+"""Exchanges to replay: the project's own, and the recorded ones if the folder exists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROUTES = {"chatcompletions": "/openai/v1/chat/completions", "responses": "/open
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request's body, and the upstream's answer; an answer may be an HTTP message of its own."""
+    """A request's body and the upstream's answer, which may be a whole HTTP message."""
 
     name: str
     route: str
@@ -28,9 +28,9 @@ class Exchange:
 
     @property
     def includes_usage(self) -> bool:
-        """The request stays as it is: only a stream of Chat Completions is asked for its usage."""
-        chat = self.route.endswith("/chat/completions") and self.streaming
-        return not chat or b'"include_usage": true' in self.request
+        """False if the bridge adds a request for the usage; it does so in streams of chat completions."""
+        is_chat_stream = self.route.endswith("/chat/completions") and self.streaming
+        return not is_chat_stream or b'"include_usage": true' in self.request
 
     def status_and_body(self) -> tuple[int, bytes]:
         if not self.is_message:
@@ -40,15 +40,15 @@ class Exchange:
 
 
 def load(folder: Path) -> list[Exchange]:
-    """Every answer of every file, but the second answers of injected tools' loops."""
-    found = []
+    """Every answer of every file, except the later answers of dialogues on tools."""
+    exchanges = []
     for path in sorted(folder.rglob("*.txtar")):
         parts = _SECTION.split(path.read_bytes())
         sections = dict(zip(parts[1::2], parts[2::2], strict=True))
         for kind in (b"streaming", b"non-streaming"):
             if b"request" in sections and kind in sections:
-                found.append(_exchange(path, kind.decode(), sections[b"request"], sections[kind]))
-    return found
+                exchanges.append(_exchange(path, kind.decode(), sections[b"request"], sections[kind]))
+    return exchanges
 
 
 def _exchange(path: Path, kind: str, request: bytes, answer: bytes) -> Exchange:

@@ -1,5 +1,7 @@
-"""A scripted MCP server on the scripted upstream: it answers as a plain one would, but for the
-methods that a test has given answers of its own."""
+"""A scripted MCP server on the scripted upstream.
+
+It answers as a plain server does, except for the methods for which a test has queued answers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.support.upstream import Heard, Step, Upstream, answer, streamed
+from tests.support.upstream import ReceivedRequest, Step, Upstream, event_stream, http_response
 
 Message = dict[str, Any]
 SECRET = "token-0123456789abcdef"
@@ -16,33 +18,35 @@ SESSION = "session-1"
 ADD = {"name": "add", "description": "Adds.", "inputSchema": {"type": "object", "properties": {}}}
 
 
-def message(heard: Heard) -> Message:
-    return json.loads(heard.body) if heard.body else {}
+def message(received: ReceivedRequest) -> Message:
+    return json.loads(received.body) if received.body else {}
 
 
-def method(heard: Heard) -> str:
-    """The JSON-RPC method; `reply` for a response of ours; HTTP's own where there is no body."""
-    return message(heard).get("method", "reply") if heard.body else heard.method
+def method(received: ReceivedRequest) -> str:
+    """The JSON-RPC method; `reply` for a response of the client; HTTP's method if there is no body."""
+    return message(received).get("method", "reply") if received.body else received.method
 
 
-def text(found: object) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", **found} if isinstance(found, dict) else found).encode()
+def to_json(value: object) -> bytes:
+    """A JSON-RPC message of an object's members; any other value as it is."""
+    return json.dumps({"jsonrpc": "2.0", **value} if isinstance(value, dict) else value).encode()
 
 
-def result(asked: Message, given: object, *headers: str) -> bytes:
-    return answer(200, text({"id": asked.get("id"), "result": given}), *headers)
+def result(request: Message, value: object, *headers: str) -> bytes:
+    """The HTTP response to a JSON-RPC request, with its result."""
+    return http_response(200, to_json({"id": request.get("id"), "result": value}), *headers)
 
 
-def event(found: object) -> bytes:
-    return b"event: message\ndata: " + text(found) + b"\n\n"
+def event(value: object) -> bytes:
+    return b"event: message\ndata: " + to_json(value) + b"\n\n"
 
 
-def events(*found: object) -> list[bytes]:
-    return streamed(b"".join(map(event, found)))
+def events(*values: object) -> list[bytes]:
+    return event_stream(b"".join(map(event, values)))
 
 
 class ScriptedMcp:
-    """`on[method]` holds answers that come first, each made of what was asked."""
+    """`on[method]` holds the next answers to a method: functions of the JSON-RPC request."""
 
     def __init__(self, upstream: Upstream, *tools: Message, session: str = SESSION) -> None:
         self.upstream, self.tools, self.session = upstream, list(tools or (ADD,)), session
@@ -51,29 +55,30 @@ class ScriptedMcp:
         self.on: dict[str, deque[Callable[[Message], Iterable[Step]]]] = defaultdict(deque)
         upstream.handler = self._answer
 
-    def asked(self, wanted: str) -> list[Heard]:
-        return [heard for heard in list(self.upstream.heard) if method(heard) == wanted]
+    def requests(self, name: str) -> list[ReceivedRequest]:
+        """The requests of a method, so far."""
+        return [received for received in list(self.upstream.requests) if method(received) == name]
 
-    def say(self, wanted: str, *steps: Step) -> None:
-        """The next answer to a method, whatever was asked."""
-        self.on[wanted].append(lambda asked: steps)
+    def enqueue(self, name: str, *steps: Step) -> None:
+        """The next answer to a method, whatever the request."""
+        self.on[name].append(lambda request: steps)
 
-    def _answer(self, heard: Heard) -> Iterable[Step]:
-        asked, name = message(heard), method(heard)
+    def _answer(self, received: ReceivedRequest) -> Iterable[Step]:
+        request, name = message(received), method(received)
         if self.on[name]:
-            return self.on[name].popleft()(asked)
-        return [self._plain(name, asked)]
+            return self.on[name].popleft()(request)
+        return [self.default_answer(name, request)]
 
-    def _plain(self, name: str, asked: Message) -> bytes:
+    def default_answer(self, name: str, request: Message) -> bytes:
         if name == "initialize":
-            version = self.version or asked["params"]["protocolVersion"]
+            version = self.version or request["params"]["protocolVersion"]
             headers = [f"Mcp-Session-Id: {self.session}"] if self.session else []
-            can = {"tools": {"listChanged": True}}
-            return result(asked, {"protocolVersion": version, "capabilities": can}, *headers)
+            capabilities = {"tools": {"listChanged": True}}
+            return result(request, {"protocolVersion": version, "capabilities": capabilities}, *headers)
         if name == "tools/list":
-            return result(asked, {"tools": self.tools})
+            return result(request, {"tools": self.tools})
         if name == "tools/call":
-            return result(asked, {"content": [{"type": "text", "text": "3"}]})
+            return result(request, {"content": [{"type": "text", "text": "3"}]})
         if name in ("GET", "DELETE"):
-            return answer(405, b"")
-        return answer(202, b"")
+            return http_response(405, b"")
+        return http_response(202, b"")

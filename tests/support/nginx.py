@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import PREFIX, Client, free_port, until
+from tests.support.server import PREFIX, Client, free_port, wait_until
 
-_WHERE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-_FRAME = """\
+_SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+_CONFIGURATION = """\
 daemon off;
 master_process off;
 pid {folder}/pid;
@@ -30,27 +30,27 @@ http {{
 """
 
 
-def program() -> str:
-    """Where nginx is; a machine without it skips the test, unless it is there to run all of them."""
-    found = shutil.which("nginx", path=_WHERE)
-    if not found and os.environ.get("CI") == "true":
+def find_nginx() -> str:
+    """The path of nginx. A machine without it skips the test; CI, which runs all tests, fails."""
+    path = shutil.which("nginx", path=_SEARCH_PATH)
+    if not path and os.environ.get("CI") == "true":
         pytest.fail("nginx is missing: apt-get install nginx")
-    return found or pytest.skip("nginx is missing: apt-get install nginx (or brew install nginx)")
+    return path or pytest.skip("nginx is missing: apt-get install nginx (or brew install nginx)")
 
 
 class Nginx:
-    """Serves `site`, what stands inside `http { }`, with `{port}` in it replaced."""
+    """Serves `site`: the text inside `http { }`; `{port}` in it is replaced."""
 
     def __init__(self, folder: Path, site: str) -> None:
         self.port, self._clients = free_port(), list[Client]()
         self.log = folder / "log"
         (folder / "site.conf").write_text(site.replace("{port}", str(self.port)))
-        (folder / "nginx.conf").write_text(_FRAME.format(folder=folder))
-        command = [program(), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(self.log)]
+        (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder))
+        command = [find_nginx(), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(self.log)]
         self._process = subprocess.Popen(command)
-        until(self._answers)
+        wait_until(self._accepts_connections)
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
             Client(self.port).close()

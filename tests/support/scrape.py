@@ -1,4 +1,4 @@
-"""What a metrics page says."""
+"""The metrics page, parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.server import PATIENCE, PREFIX, Server
+from tests.support.server import PREFIX, TIMEOUT_SECONDS, Server
 
 _NAMESPACE = "aibridge_"
 
@@ -18,40 +18,40 @@ class Page:
     text: str
 
     def types(self) -> dict[str, str]:
-        """Names as they stand in queries, without what belongs to histograms."""
-        found = {one.name: one.type for one in text_string_to_metric_families(self.text)}
-        ends = {"counter": "_total"}
-        return {name.removeprefix(_NAMESPACE) + ends.get(type, ""): type for name, type in found.items()}
+        """The types of metrics by their names in queries; the samples of histograms are left out."""
+        types = {family.name: family.type for family in text_string_to_metric_families(self.text)}
+        suffixes = {"counter": "_total"}
+        return {name.removeprefix(_NAMESPACE) + suffixes.get(type, ""): type for name, type in types.items()}
 
     def samples(self, name: str, /, **labels: str) -> list[tuple[dict[str, str], float]]:
         return [
-            (one.labels, one.value)
+            (sample.labels, sample.value)
             for family in text_string_to_metric_families(self.text)
-            for one in family.samples
-            if one.name == _NAMESPACE + name and labels.items() <= one.labels.items()
+            for sample in family.samples
+            if sample.name == _NAMESPACE + name and labels.items() <= sample.labels.items()
         ]
 
     def sum(self, name: str, /, **labels: str) -> float:
-        """Of all that has these labels; 0 where there is none."""
+        """The sum of the samples with these labels; 0 without any."""
         return sum(value for _, value in self.samples(name, **labels))
 
-    def only(self, name: str, /, **labels: str) -> float:
-        """Of the one sample, whose labels are these and no others."""
-        ((found, value),) = self.samples(name)
-        assert found == labels
+    def value(self, name: str, /, **labels: str) -> float:
+        """The value of the only sample, which has these labels and no others."""
+        ((sample_labels, value),) = self.samples(name)
+        assert sample_labels == labels
         return value
 
-    def by(self, name: str, label: str, /, **labels: str) -> dict[str, float]:
-        return {found[label]: value for found, value in self.samples(name, **labels)}
+    def by_label(self, name: str, label: str, /, **labels: str) -> dict[str, float]:
+        return {sample[label]: value for sample, value in self.samples(name, **labels)}
 
 
-def page_of(app: Flask) -> Page:
+def scrape_app(app: Flask) -> Page:
     response = app.test_client().get(f"{PREFIX}/metrics")
     assert response.status_code == 200
     return Page(response.get_data(as_text=True))
 
 
 def scrape(server: Server) -> Page:
-    """On a connection of its own: any worker may answer."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=PATIENCE) as answer:
-        return Page(answer.read().decode())
+    """Uses a connection of its own: any worker may answer."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=TIMEOUT_SECONDS) as response:
+        return Page(response.read().decode())

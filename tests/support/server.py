@@ -1,4 +1,4 @@
-"""A real gunicorn in a process of its own, and a client that shows every byte."""
+"""A real gunicorn in its own process, and a client that shows every byte."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/api/v2/aibridge"
-PATIENCE = 20.0
-KEEPALIVE = 0.25
+TIMEOUT_SECONDS = 20.0
+KEEPALIVE_SECONDS = 0.25
 
-_GUNICORN = (str(Path(sys.executable).with_name("gunicorn")),)  # at USR2 it starts itself by this name
+_GUNICORN = (str(Path(sys.executable).with_name("gunicorn")),)  # on USR2 it starts itself by this name
 _PLAIN = (*_GUNICORN, "-c", os.devnull, "--no-control-socket", "--bind={bind}")
 COMMANDS = {
     "gevent": (*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py")),
@@ -37,10 +37,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Asks again and again, until it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Polls until the condition is true; fails after TIMEOUT_SECONDS."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
         assert time.monotonic() < deadline
 
 
@@ -74,33 +74,33 @@ class Server:
         self.config = folder / "aibridge.toml"
         spool = str(folder / "records.db-spool")
         self._settings = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": spool, **settings}
-        self._ends_at = signal.SIGINT if kind == "waitress" else signal.SIGTERM
+        self._stop_signal = signal.SIGINT if kind == "waitress" else signal.SIGTERM
         self.configure()
         bind = f"127.0.0.1:{self.port}"
         inherited = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
-        own = {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": bind, "PYTHONPATH": str(ROOT)}
+        variables = {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": bind, "PYTHONPATH": str(ROOT)}
         command = [part.format(bind=bind) for part in COMMANDS[kind]]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *options, "wsgi:app"],
                 cwd=folder,
-                env={**inherited, **own, **environ},
+                env={**inherited, **variables, **environ},
                 stdout=log,
                 stderr=log,
             )
 
     def configure(self, **settings: object) -> None:
-        """Writes the configuration file, with changes."""
+        """Writes the configuration file, with these changes."""
         tree = {**self._settings, **settings}
         self.config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in tree.items()))
 
     def workers(self) -> list[int]:
-        """The workers' processes."""
+        """The process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
     def wait_ready(self, path: str = "/healthz") -> Server:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             try:
                 self.get(path)
@@ -111,41 +111,41 @@ class Server:
                 time.sleep(0.05)
 
     def get(self, path: str) -> dict[str, object]:
-        """A JSON answer of the bridge's own."""
+        """GETs JSON from the bridge itself."""
         request = urllib.request.Request(self.url + path, headers=self.headers)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            return json.load(response)
 
     def connect(self) -> Client:
         self.clients.append(Client(self.port, self.prefix))
         return self.clients[-1]
 
-    def asked(self, path: str, body: bytes, **headers: str) -> tuple[int, bytes, bool, str]:
-        """The answer to a POST: status, body, whether it ended properly, and the interception."""
+    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, bytes, bool, str]:
+        """POSTs on a new connection; returns status, body, whether the body is whole, and the interception's id."""
         client = self.connect()
         client.send("POST", path, body, **headers)
-        status, told = client.head()
-        return status, *client.body(told), told["x-aibridge-interception-id"]
+        status, response_headers = client.head()
+        return status, *client.body(response_headers), response_headers["x-aibridge-interception-id"]
 
     def disconnect(self) -> None:
         while self.clients:
             self.clients.pop().close()
 
     def record(self, id: str) -> dict[str, object]:
-        """The record of an interception that has ended."""
-        deadline = time.monotonic() + PATIENCE
+        """Waits until an interception has ended; returns its record."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         limits = itertools.chain([5, 5, 50], itertools.repeat(1000))
         while True:
             results = self.get(f"/interceptions?limit={next(limits)}")["results"]
-            found = [one for one in results if one["id"] == id]
-            if found and found[0]["ended_at"]:
-                return found[0]
+            records = [record for record in results if record["id"] == id]
+            if records and records[0]["ended_at"]:
+                return records[0]
             assert time.monotonic() < deadline, f"no ended record of {id}"
 
     def stop(self) -> str:
-        """Ends it in good order; gives its log."""
-        self.process.send_signal(self._ends_at)
-        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        """Stops it gracefully; returns its log."""
+        self.process.send_signal(self._stop_signal)
+        assert self.process.wait(TIMEOUT_SECONDS) == 0, self.log.read_text()
         return self.log.read_text()
 
 
@@ -154,7 +154,7 @@ class Client:
 
     def __init__(self, port: int, prefix: str = PREFIX) -> None:
         self.prefix = prefix
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
         self.stream = self.sock.makefile("rb")
 
     def send(self, method: str, path: str, body: bytes = b"", version: str = "1.1", **headers: str) -> None:
@@ -173,7 +173,7 @@ class Client:
         return status, headers
 
     def chunk(self) -> bytes:
-        """The next chunk; b"" is the last one. Raises EOFError where the connection ends."""
+        """The next chunk; b"" is the last one. Raises EOFError if the connection ends."""
         line = self.stream.readline()
         if not line:
             raise EOFError
@@ -183,22 +183,22 @@ class Client:
         return data
 
     def chunks(self) -> tuple[bytes, bool]:
-        """All that comes, and whether it ended properly."""
-        found = []
+        """All further chunks, and whether the last one came."""
+        pieces = []
         try:
             while piece := self.chunk():
-                found.append(piece)
+                pieces.append(piece)
         except (EOFError, ConnectionError):
-            return b"".join(found), False
-        return b"".join(found), True
+            return b"".join(pieces), False
+        return b"".join(pieces), True
 
     def body(self, headers: dict[str, str]) -> tuple[bytes, bool]:
-        """The body by its framing, and whether it is whole."""
+        """The body, read by its framing, and whether it is whole."""
         if "chunked" in headers.get("transfer-encoding", ""):
             return self.chunks()
         size = int(headers["content-length"])
-        found = self.stream.read(size)
-        return found, len(found) == size
+        data = self.stream.read(size)
+        return data, len(data) == size
 
     def close(self) -> None:
         self.stream.close()

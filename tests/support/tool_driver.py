@@ -1,7 +1,7 @@
-"""Uses the toolbox in a process of its own: `python -m tests.support.tool_driver WAY SETTINGS NOTES`,
-the way being `gevent` or `threads`, NOTES telling where the servers write theirs.
+"""Uses the toolbox in its own process: `python -m tests.support.tool_driver MODE SETTINGS NOTES`.
 
-Prints as JSON what came of it.
+MODE is `gevent` or `threads`, NOTES maps the servers' names to the files of their notes. Prints a report as
+JSON.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from aibridge_flask.errors import ClientDisconnected
 from aibridge_flask.model import ToolResult
 from aibridge_flask.tools import ToolBox
 from aibridge_flask.waiting import UNWATCHED, under_gevent, watch
-from tests.support.server import PATIENCE
+from tests.support.server import TIMEOUT_SECONDS
 
 
-def plain(result: ToolResult) -> list[object]:
+def to_list(result: ToolResult) -> list[object]:
     return [result.content, dict(result.structured), result.is_error, result.error]
 
 
 def meet(box: ToolBox, server: str) -> list[str]:
-    met: list[str] = []
+    results: list[str] = []
 
     def call() -> None:
-        met.append(box.call(f"bmcp_{server}_meet", "", UNWATCHED).content[0]["text"])
+        results.append(box.call(f"bmcp_{server}_meet", "", UNWATCHED).content[0]["text"])
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    return met
+    return results
 
 
-def wait(holds: Callable[[], bool]) -> None:
-    """As `until`, and others run meanwhile."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
+def wait(condition: Callable[[], bool]) -> None:
+    """As `wait_until`, but lets other threads and greenlets run."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def leave(box: ToolBox, server: str, notes: Path) -> bool:
-    """A client leaves while its tool runs; whether the call ended with it."""
-    ours, theirs = socket.socketpair()
+def disconnect(box: ToolBox, server: str, notes: Path) -> bool:
+    """Closes a client's connection while its tool runs; returns whether that ended the call."""
+    server_end, client_end = socket.socketpair()
 
     def go() -> None:
         wait(lambda: notes.read_text() != "")
-        theirs.close()
+        client_end.close()
 
     threading.Thread(target=go).start()
-    with ours:
-        client = watch(ours)
+    with server_end:
+        client = watch(server_end)
         try:
             box.call(f"bmcp_{server}_wait", "", client)
         except ClientDisconnected:
@@ -78,7 +78,7 @@ def use(box: ToolBox, server: str, notes: Path) -> dict[str, object]:
     tools = {tool.name: tool for tool in box.tools if tool.server == server}
 
     def call(name: str, input: str) -> list[object]:
-        return plain(box.call(tools[name].id, input, UNWATCHED))
+        return to_list(box.call(tools[name].id, input, UNWATCHED))
 
     return {
         "names": sorted(tools),
@@ -87,7 +87,7 @@ def use(box: ToolBox, server: str, notes: Path) -> dict[str, object]:
         "wrong": call("add", '{"a": 1, "b": "x"}'),
         "fail": call("fail", ""),
         "met": meet(box, server),
-        "gone": leave(box, server, notes),
+        "disconnected": disconnect(box, server, notes),
     }
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     report: dict[str, object] = {"patched": under_gevent()}
     for name, path in notes.items():
         report[name] = use(box, name, path)
-        if name != "stateless":  # such a server cannot tell what is to be cancelled
+        if name != "stateless":  # such a server cannot know which call is cancelled
             wait(lambda path=path: path.read_text() == "waiting\ncancelled\n")
     box.close()
     sys.stdout.write(json.dumps(report))

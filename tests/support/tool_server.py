@@ -1,10 +1,10 @@
-"""A real MCP server in a process of its own: `python -m tests.support.tool_server KIND PORT NOTES`.
+"""A real MCP server in its own process: `python -m tests.support.tool_server KIND PORT NOTES`.
 
-Kinds are made with the official package (`mcp`, which streams, `json`, `stateless`) and with
-`fastmcp`. What its tools live through is written to the file NOTES.
+KIND is `mcp` (the official package, streaming), `json` or `stateless` (the same, with that option), or
+`fastmcp`. Tools write what happens to them to the file NOTES.
 """
 
-# No postponed annotations: the packages look at those of functions that stand in a function.
+# No postponed annotations: the packages evaluate those of functions inside a function.
 import asyncio
 import sys
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 
-def made(kind: str, port: int) -> tuple[Any, Any, type[Exception], Callable[[], None]]:
-    """The server, its packages' context and error, and what runs it."""
+def make_server(kind: str, port: int) -> tuple[Any, Any, type[Exception], Callable[[], None]]:
+    """Returns the server, its package's context and error classes, and the function that runs it."""
     options: dict[str, Any] = {"host": "127.0.0.1", "port": port}
     if kind == "fastmcp":
         from fastmcp import Context, FastMCP
@@ -26,12 +26,12 @@ def made(kind: str, port: int) -> tuple[Any, Any, type[Exception], Callable[[], 
     from mcp.server.mcpserver.exceptions import ToolError
 
     server = MCPServer("real")
-    more = {"json": {"json_response": True}, "stateless": {"stateless_http": True}}.get(kind, {})
-    return server, Context, ToolError, partial(server.run, "streamable-http", **options, **more)
+    kind_options = {"json": {"json_response": True}, "stateless": {"stateless_http": True}}.get(kind, {})
+    return server, Context, ToolError, partial(server.run, "streamable-http", **options, **kind_options)
 
 
 def main(kind: str, port: int, notes: Path) -> None:
-    server, Context, ToolError, run = made(kind, port)
+    server, Context, ToolError, run = make_server(kind, port)
     waiting: list[bool] = []
 
     def note(word: str) -> None:
@@ -45,12 +45,12 @@ def main(kind: str, port: int, notes: Path) -> None:
 
     @server.tool()
     def fail() -> str:
-        """Never goes well."""
+        """Always fails."""
         raise ToolError("it went wrong")
 
     @server.tool()
     async def meet(ctx: Context) -> str:
-        """Returns once four of its calls run at once, telling of its progress meanwhile."""
+        """Returns once four calls of it run in parallel; reports progress meanwhile."""
         waiting.append(True)
         together = -(-len(waiting) // 4) * 4
         while len(waiting) < together:
@@ -71,19 +71,19 @@ def main(kind: str, port: int, notes: Path) -> None:
 
     @server.tool()
     async def grow(ctx: Context) -> str:
-        """There is one tool more afterwards."""
+        """Adds a tool."""
         name = f"grown{len(await server.list_tools())}"
 
-        def grown() -> str:
+        def added() -> str:
             return name
 
         if kind == "fastmcp":
             from mcp.types import ToolListChangedNotification
 
-            server.tool(grown, name=name)
+            server.tool(added, name=name)
             await ctx.send_notification(ToolListChangedNotification())
         else:
-            server.add_tool(grown, name=name)
+            server.add_tool(added, name=name)
             await ctx.session.send_tool_list_changed()
         return name
 

@@ -1,8 +1,8 @@
-"""A scripted upstream on loopback: each request takes the next script, and is remembered.
+"""A scripted upstream on loopback: it keeps each request and answers with the next script.
 
-A script is a list of steps: bytes are sent as they stand; an Event is awaited; a function is called
-with the socket; CLOSE ends the connection, RESET ends it with a reset, GONE waits until the other
-side has ended it.
+A script is a list of steps: bytes are sent as they are; an Event is waited for; a function is called
+with the socket; CLOSE closes the connection, RESET resets it, WAIT_FOR_CLOSE waits until the peer has
+closed it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 Step = object
-CLOSE, RESET, GONE = object(), object(), object()
-PATIENCE = 20.0
+CLOSE, RESET, WAIT_FOR_CLOSE = object(), object(), object()
+TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A request as it stood on the wire."""
+class ReceivedRequest:
+    """A request as it was on the wire."""
 
     method: str
     target: str
@@ -31,51 +31,54 @@ class Heard:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        found = [value for key, value in self.headers if key.lower() == name.lower()]
-        assert len(found) < 2, f"{name} came twice"
-        return found[0] if found else None
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(values) < 2, f"{name} came twice"
+        return values[0] if values else None
 
     def names(self) -> set[str]:
         return {name.lower() for name, _ in self.headers}
 
 
 class Upstream:
-    """Serves until `close`. `handler` answers requests for which nothing was scripted; `takeover`
-    takes new connections as they are, before anything is read."""
+    """Serves until `close`.
+
+    `handler` answers requests without a script; `takeover` gets new connections before anything is read.
+    `peer_closed` is set once WAIT_FOR_CLOSE was reached and the peer has closed the connection.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        self.heard: list[Heard] = []
+        self.requests: list[ReceivedRequest] = []
         self.connections = 0
-        self.gone = threading.Event()
+        self.peer_closed = threading.Event()
         self.takeover: Callable[[socket.socket], None] | None = None
-        self.handler: Callable[[Heard], Iterable[Step]] = _unscripted
+        self.handler: Callable[[ReceivedRequest], Iterable[Step]] = _unscripted
         self._scripts: deque[Iterable[Step]] = deque()
         self._open: set[socket.socket] = set()
         self._arrived = threading.Condition()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def say(self, *steps: Step) -> None:
-        """The next request's answer."""
+    def enqueue(self, *steps: Step) -> None:
+        """Adds the script of a response: requests take the scripts in order."""
         self._scripts.append(steps)
 
-    def wait_heard(self, count: int) -> list[Heard]:
+    def wait_for_requests(self, count: int) -> list[ReceivedRequest]:
         with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.heard) >= count, PATIENCE)
-            return list(self.heard)
+            assert self._arrived.wait_for(lambda: len(self.requests) >= count, TIMEOUT_SECONDS)
+            return list(self.requests)
 
     def open_connections(self) -> int:
         return len(self._open)
 
     def reset(self) -> None:
-        """Forgets what was heard and scripted, and ends idle connections."""
+        """Drops all requests and scripts, and closes idle connections."""
         self.handler = _unscripted
         self._scripts.clear()
-        self.heard.clear()
-        self.gone.clear()
+        self.requests.clear()
+        self.peer_closed.clear()
         self.takeover, self.handler = None, _unscripted
         self.connections = 0
         for sock in list(self._open):
@@ -107,29 +110,29 @@ class Upstream:
             takeover = self.takeover
             if takeover is not None:
                 takeover(sock)
-            while takeover is None and (heard := _read_request(stream)):
+            while takeover is None and (received := _read_request(stream)):
                 with self._arrived:
-                    self.heard.append(heard)
+                    self.requests.append(received)
                     self._arrived.notify_all()
-                if not self._play(sock, heard):
+                if not self._play(sock, received):
                     break
         self._open.discard(sock)
 
-    def _play(self, sock: socket.socket, heard: Heard) -> bool:
-        steps = self._scripts.popleft() if self._scripts else self.handler(heard)
+    def _play(self, sock: socket.socket, received: ReceivedRequest) -> bool:
+        steps = self._scripts.popleft() if self._scripts else self.handler(received)
         for step in steps:
             if isinstance(step, bytes):
                 sock.sendall(step)
             elif isinstance(step, threading.Event):
-                assert step.wait(PATIENCE)
+                assert step.wait(TIMEOUT_SECONDS)
             elif step is RESET:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
-            elif step is GONE:
-                sock.settimeout(PATIENCE)
+            elif step is WAIT_FOR_CLOSE:
+                sock.settimeout(TIMEOUT_SECONDS)
                 with contextlib.suppress(ConnectionError):
                     assert sock.recv(1) == b""
-                self.gone.set()
+                self.peer_closed.set()
                 return False
             elif step is CLOSE:
                 return False
@@ -138,11 +141,11 @@ class Upstream:
         return True
 
 
-def _unscripted(heard: Heard) -> Iterable[Step]:
-    return [answer(500, b'{"error":{"message":"unscripted"}}')]
+def _unscripted(received: ReceivedRequest) -> Iterable[Step]:
+    return [http_response(500, b'{"error":{"message":"unscripted"}}')]
 
 
-def _read_request(stream: object) -> Heard | None:
+def _read_request(stream: object) -> ReceivedRequest | None:
     line = stream.readline().decode("latin-1")
     if not line:
         return None
@@ -152,7 +155,7 @@ def _read_request(stream: object) -> Heard | None:
         name, _, value = raw.partition(":")
         headers.append((name, value.strip()))
     length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-    return Heard(method, target, tuple(headers), stream.read(length))
+    return ReceivedRequest(method, target, tuple(headers), stream.read(length))
 
 
 def head(status: int = 200, *headers: str, kind: str = "application/json") -> bytes:
@@ -160,8 +163,8 @@ def head(status: int = 200, *headers: str, kind: str = "application/json") -> by
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
 
-def answer(status: int, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
-    """A whole answer with its length."""
+def http_response(status: int, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
+    """A whole response with its length."""
     return head(status, f"Content-Length: {len(body)}", *headers, kind=kind) + body
 
 
@@ -178,7 +181,7 @@ def chunk(data: bytes) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def streamed(events: bytes, size: int = 0, *headers: str) -> list[bytes]:
+def event_stream(events: bytes, size: int = 0, *headers: str) -> list[bytes]:
     """A whole event stream, in chunks of `size` bytes (0: one)."""
     size = size or len(events) or 1
     pieces = [events[i : i + size] for i in range(0, len(events), size)]

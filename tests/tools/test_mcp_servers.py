@@ -1,4 +1,4 @@
-"""The toolbox against real servers, made with the official package and with fastmcp."""
+"""The toolbox against real servers of the official package and of fastmcp."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aibridge_flask.waiting import UNWATCHED
 from tests.conftest import Start
 from tests.serving.test_lifecycle import status
 from tests.support import claude
-from tests.support.server import ROOT, free_port, until
+from tests.support.server import ROOT, free_port, wait_until
 from tests.support.upstream import Upstream
 
 KINDS = ("mcp", "json", "stateless", "fastmcp")
@@ -47,7 +47,7 @@ class RealServer:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
     def wait(self) -> RealServer:
-        until(self._listens)
+        wait_until(self._listens)
         return self
 
     def _listens(self) -> bool:
@@ -76,51 +76,53 @@ def settings(servers: list[RealServer], **mcp: object) -> dict[str, object]:
     return {"mcp_servers": named, "mcp": mcp}
 
 
-@pytest.mark.parametrize("way", ["threads", "gevent"])
-def test_tools_of_all_kinds_of_servers(real_servers: dict[str, RealServer], tmp_path: Path, way: str) -> None:
-    """In a process of its own, which gevent has patched or not."""
+@pytest.mark.parametrize("mode", ["threads", "gevent"])
+def test_tools_of_all_kinds_of_servers(
+    real_servers: dict[str, RealServer], tmp_path: Path, mode: str
+) -> None:
+    """In a process that gevent has patched, and in one that it has not."""
     for server in real_servers.values():
         server.notes.write_text("")
     tree = settings(list(real_servers.values()))
     notes = {kind: str(server.notes) for kind, server in real_servers.items()}
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.support.tool_driver", way, json.dumps(tree), json.dumps(notes)],
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.support.tool_driver", mode, json.dumps(tree), json.dumps(notes)],
         cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    report = json.loads(ran.stdout)
-    assert report["patched"] is (way == "gevent")
-    assert "Traceback" not in ran.stderr
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["patched"] is (mode == "gevent")
+    assert "Traceback" not in process.stderr
     for kind in KINDS:
-        told = report[kind]
-        assert set(told["names"]) >= NAMES
-        assert told["schema"]["required"] == ["a", "b"]
-        assert told["add"] == [[{"type": "text", "text": "3"}], {"result": 3}, False, ""]
-        assert told["wrong"][2] is True
-        assert told["fail"][2:] == [True, ""]
-        assert "it went wrong" in told["fail"][0][0]["text"]
-        assert told["met"] == ["met"] * 4
-        assert told["gone"] is True
+        results = report[kind]
+        assert set(results["names"]) >= NAMES
+        assert results["schema"]["required"] == ["a", "b"]
+        assert results["add"] == [[{"type": "text", "text": "3"}], {"result": 3}, False, ""]
+        assert results["wrong"][2] is True
+        assert results["fail"][2:] == [True, ""]
+        assert "it went wrong" in results["fail"][0][0]["text"]
+        assert results["met"] == ["met"] * 4
+        assert results["disconnected"] is True
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_model_uses_them_and_the_client_sees_one_message(
+def test_a_model_uses_the_tools_and_the_client_sees_one_message(
     real_servers: dict[str, RealServer], start: Start, upstream: Upstream, streaming: bool
 ) -> None:
     server = start(**settings([real_servers["mcp"], real_servers["fastmcp"]]))
     server.wait_ready("/readyz")
     calls = [claude.use("a", "bmcp_mcp_add", a=1, b=2), claude.use("b", "bmcp_fastmcp_fail")]
-    upstream.say(*claude.step(claude.message("msg_1", *calls, stop="tool_use"), streaming))
-    upstream.say(*claude.step(claude.message("msg_2", claude.text("It is 3.")), streaming))
+    upstream.enqueue(*claude.steps(claude.message("msg_1", *calls, stop="tool_use"), streaming))
+    upstream.enqueue(*claude.steps(claude.message("msg_2", claude.text("It is 3.")), streaming))
     ask = {"model": claude.MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "1 + 2?"}]}
     with anthropic.Anthropic(base_url=f"{server.url}/anthropic", api_key="aib_0123456789") as client:
         if streaming:
             with client.messages.stream(**ask) as stream:
-                found = stream.get_final_message()
+                message = stream.get_final_message()
         else:
-            found = client.messages.create(**ask)
-    assert [block.text for block in found.content] == ["It is 3."]
-    first, second = (json.loads(heard.body) for heard in upstream.heard)
+            message = client.messages.create(**ask)
+    assert [block.text for block in message.content] == ["It is 3."]
+    first, second = (json.loads(received.body) for received in upstream.requests)
     names = {tool["name"] for tool in first["tools"]}
     assert names >= {f"bmcp_{kind}_{name}" for kind in ("mcp", "fastmcp") for name in NAMES}
     added, failed = second["messages"][-1]["content"]
@@ -130,13 +132,13 @@ def test_a_model_uses_them_and_the_client_sees_one_message(
 
 
 @pytest.mark.parametrize("kind", ["mcp", "fastmcp"])
-def test_a_server_that_has_more_tools_says_so(real_servers: dict[str, RealServer], kind: str) -> None:
+def test_a_server_announces_new_tools(real_servers: dict[str, RealServer], kind: str) -> None:
     box = ToolBox(config.load(settings([real_servers[kind]])))
-    until(lambda: box.ready)
+    wait_until(lambda: box.ready)
     for _ in range(2):
         before = box.tools
         name = box.call(f"bmcp_{kind}_grow", "{}", UNWATCHED).content[0]["text"]
-        until(lambda before=before: box.tools != before)
+        wait_until(lambda before=before: box.tools != before)
         assert box.call(f"bmcp_{kind}_{name}", "", UNWATCHED).content[0]["text"] == name
     box.close()
 
@@ -154,23 +156,23 @@ def test_a_server_comes_back_after_a_restart(
     own_server: RealServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = ToolBox(config.load(settings([own_server])))
-    until(lambda: box.ready)
+    wait_until(lambda: box.ready)
     assert len(box.tools) == len(NAMES)
     own_server.kill()
     result = box.call("bmcp_mcp_add", '{"a":1,"b":2}', UNWATCHED)
     assert (result.is_error, result.error) == (True, "the MCP server could not be reached")
-    until(lambda: box.tools == ())
+    wait_until(lambda: box.tools == ())
     own_server.start()
-    until(lambda: len(box.tools) == len(NAMES))
+    wait_until(lambda: len(box.tools) == len(NAMES))
     assert box.call("bmcp_mcp_add", '{"a":1,"b":2}', UNWATCHED).structured == {"result": 3}
-    told = [one for one in caplog.records if one.name == "aibridge.tools"]
-    assert [one.levelname for one in told if one.levelname != "INFO"] == ["WARNING"]
+    levels = [record.levelname for record in caplog.records if record.name == "aibridge.tools"]
+    assert [level for level in levels if level != "INFO"] == ["WARNING"]
     box.close()
 
 
-def test_under_gunicorn(start: Start, own_server: RealServer) -> None:
+def test_the_toolbox_works_under_gunicorn(start: Start, own_server: RealServer) -> None:
     server = start(mcp_servers=[{"name": "docs", "url": own_server.url}])
-    until(lambda: status(server, "/readyz") == 200)
+    wait_until(lambda: status(server, "/readyz") == 200)
     assert "session" in own_server.log.read_text()
     assert "Traceback" not in server.stop()
-    until(lambda: '"DELETE /mcp HTTP/1.1" 200' in own_server.log.read_text())
+    wait_until(lambda: '"DELETE /mcp HTTP/1.1" 200' in own_server.log.read_text())

@@ -16,12 +16,12 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import MakeApp, Start
 from tests.support.clock import Clock
-from tests.support.server import PREFIX, Server, until
-from tests.support.upstream import CLOSE, PATIENCE, RESET, Upstream, answer, streamed
+from tests.support.server import PREFIX, Server, wait_until
+from tests.support.upstream import CLOSE, RESET, TIMEOUT_SECONDS, Upstream, event_stream, http_response
 
 MESSAGES, CHAT = "/anthropic/v1/messages", "/openai/v1/chat/completions"
-OK = answer(200, b"{}")
-DOWN = answer(503, b'{"its":"own"}')
+OK = http_response(200, b"{}")
+DOWN = http_response(503, b'{"its":"own"}')
 LIMITS = {"failure_threshold": 3, "interval": 10.0, "timeout": 30.0, "max_requests": 2}
 
 
@@ -51,32 +51,32 @@ def asks(app: Flask, upstream: Upstream, *replies: object) -> list[int]:
     """One request after the other, each with one scripted answer."""
     found = []
     for reply in replies:
-        upstream.say(reply)
+        upstream.enqueue(reply)
         found.append(ask(app).status_code)
     return found
 
 
 def opened(app: Flask, upstream: Upstream) -> None:
     assert asks(app, upstream, DOWN, DOWN, DOWN) == [503] * 3
-    upstream.heard.clear()
+    upstream.requests.clear()
 
 
 def test_consecutive_failures_open_it(app: Flask, upstream: Upstream, clock: Clock) -> None:
     assert asks(app, upstream, DOWN, DOWN, OK, DOWN, DOWN) == [503, 503, 200, 503, 503]
     assert asks(app, upstream, DOWN) == [503]
-    upstream.heard.clear()
+    upstream.requests.clear()
     response = ask(app)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
     assert response.get_json()["error"] == {"type": "overloaded_error", "message": "circuit breaker is open"}
     assert response.headers["X-AIBridge-Interception-Id"]
-    assert upstream.heard == []
+    assert upstream.requests == []
     newest = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"][0]
     assert (newest["error_type"], newest["status_code"]) == ("overloaded", 503)
 
 
 def test_openai_says_it_in_its_words(app: Flask, upstream: Upstream, clock: Clock) -> None:
     for _ in range(3):
-        upstream.say(DOWN)
+        upstream.enqueue(DOWN)
         ask(app, CHAT)
     assert ask(app, CHAT).get_json()["error"] == {
         "message": "circuit breaker is open",
@@ -89,14 +89,14 @@ def test_openai_says_it_in_its_words(app: Flask, upstream: Upstream, clock: Cloc
 @pytest.mark.parametrize(
     ("path", "reply", "counts"),
     [
-        (MESSAGES, [answer(503, b"")], True),
-        (MESSAGES, [answer(504, b"")], True),
-        (MESSAGES, [answer(529, b"")], True),
-        (CHAT, [answer(529, b"")], False),
-        (CHAT, [answer(503, b"")], True),
-        (MESSAGES, [answer(500, b"")], False),
-        (MESSAGES, [answer(429, b"")], False),
-        (MESSAGES, [answer(400, b"")], False),
+        (MESSAGES, [http_response(503, b"")], True),
+        (MESSAGES, [http_response(504, b"")], True),
+        (MESSAGES, [http_response(529, b"")], True),
+        (CHAT, [http_response(529, b"")], False),
+        (CHAT, [http_response(503, b"")], True),
+        (MESSAGES, [http_response(500, b"")], False),
+        (MESSAGES, [http_response(429, b"")], False),
+        (MESSAGES, [http_response(400, b"")], False),
         (MESSAGES, [CLOSE], True),
         (MESSAGES, [RESET], True),
         (MESSAGES, [b"junk\r\n\r\n", CLOSE], True),
@@ -106,20 +106,20 @@ def test_what_counts_as_a_failure(
     app: Flask, upstream: Upstream, clock: Clock, path: str, reply: list[object], counts: bool
 ) -> None:
     for _ in range(3):
-        upstream.say(*reply)
+        upstream.enqueue(*reply)
         ask(app, path)
-    upstream.heard.clear()
-    upstream.say(OK)
+    upstream.requests.clear()
+    upstream.enqueue(OK)
     assert ask(app, path).status_code == (503 if counts else 200)
-    assert len(upstream.heard) == (0 if counts else 1)
+    assert len(upstream.requests) == (0 if counts else 1)
 
 
 def test_it_stands_for_one_endpoint_and_model(app: Flask, upstream: Upstream, clock: Clock) -> None:
     opened(app, upstream)
     for path, model in ((MESSAGES, "other"), (CHAT, "m"), ("/openai/v1/responses", "m")):
-        upstream.say(OK)
+        upstream.enqueue(OK)
         assert ask(app, path, model).status_code == 200
-    upstream.say(OK)
+    upstream.enqueue(OK)
     passed = app.test_client().get(f"{PREFIX}/anthropic/v1/models", buffered=True)
     assert passed.status_code == 200
     assert ask(app).status_code == 503
@@ -127,36 +127,36 @@ def test_it_stands_for_one_endpoint_and_model(app: Flask, upstream: Upstream, cl
 
 def test_failures_are_forgotten_after_the_interval(app: Flask, upstream: Upstream, clock: Clock) -> None:
     assert asks(app, upstream, DOWN, DOWN) == [503, 503]
-    clock.pass_by(11)
+    clock.advance(11)
     assert asks(app, upstream, DOWN, DOWN, OK) == [503, 503, 200]
 
 
 def test_trials_that_succeed_close_it(app: Flask, upstream: Upstream, clock: Clock) -> None:
     opened(app, upstream)
-    clock.pass_by(31)
+    clock.advance(31)
     assert asks(app, upstream, OK, OK, DOWN, DOWN, OK) == [200, 200, 503, 503, 200]
 
 
 def test_a_trial_that_fails_opens_it_again(app: Flask, upstream: Upstream, clock: Clock) -> None:
     opened(app, upstream)
-    clock.pass_by(31)
+    clock.advance(31)
     assert asks(app, upstream, OK, DOWN) == [200, 503]
-    upstream.heard.clear()
+    upstream.requests.clear()
     response = ask(app)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
-    assert upstream.heard == []
+    assert upstream.requests == []
 
 
 @contextlib.contextmanager
 def waiting(app: Flask, upstream: Upstream, count: int, reply: bytes = OK) -> Iterator[Callable[[], None]]:
     """`count` requests whose answers wait until what is given is called."""
-    go, heads = threading.Event(), len(upstream.heard)
+    go, heads = threading.Event(), len(upstream.requests)
     for _ in range(count):
-        upstream.say(go, reply)
+        upstream.enqueue(go, reply)
     threads = [threading.Thread(target=ask, args=(app,)) for _ in range(count)]
     for thread in threads:
         thread.start()
-    upstream.wait_heard(heads + count)
+    upstream.wait_for_requests(heads + count)
 
     def answer_all() -> None:
         go.set()
@@ -169,7 +169,7 @@ def waiting(app: Flask, upstream: Upstream, count: int, reply: bytes = OK) -> It
 
 def test_only_so_many_trials_at_once(app: Flask, upstream: Upstream, clock: Clock) -> None:
     opened(app, upstream)
-    clock.pass_by(31)
+    clock.advance(31)
     with waiting(app, upstream, 2) as answer_them:
         response = ask(app)
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
@@ -181,13 +181,13 @@ def test_late_answers_change_nothing(app: Flask, upstream: Upstream, clock: Cloc
     with waiting(app, upstream, 2) as answer_late:
         opened(app, upstream)
         answer_late()
-        upstream.heard.clear()
+        upstream.requests.clear()
         assert ask(app).status_code == 503
-        assert upstream.heard == []
-    clock.pass_by(31)
+        assert upstream.requests == []
+    clock.advance(31)
     with waiting(app, upstream, 1, DOWN) as answer_late:
         assert asks(app, upstream, DOWN) == [503]
-        clock.pass_by(31)
+        clock.advance(31)
         assert asks(app, upstream, OK, OK, OK) == [200, 200, 200]
         answer_late()
     assert asks(app, upstream, OK) == [200]
@@ -197,13 +197,13 @@ def test_a_trial_whose_client_leaves_gives_its_place_back(start: Start, upstream
     limits = {**LIMITS, "timeout": 0.05, "max_requests": 1}
     server = start(providers=providers(upstream.url, circuit_breaker=limits))
     upstream.handler = lambda heard: [DOWN]
-    until(lambda: status(server) == 503 and len(upstream.heard) >= 3)
+    wait_until(lambda: status(server) == 503 and len(upstream.requests) >= 3)
     gone = threading.Event()
     upstream.handler = lambda heard: [gone, OK]
-    until(lambda: leave(server, upstream))
+    wait_until(lambda: leave(server, upstream))
     gone.set()
     upstream.handler = lambda heard: [OK]
-    until(lambda: status(server) == 200)
+    wait_until(lambda: status(server) == 200)
 
 
 def status(server: Server) -> int:
@@ -217,12 +217,12 @@ def status(server: Server) -> int:
 
 def leave(server: Server, upstream: Upstream) -> bool:
     """True once a request was let through, and left."""
-    before = len(upstream.heard)
+    before = len(upstream.requests)
     client = server.connect()
     client.send("POST", MESSAGES, b'{"model":"m"}')
-    until(lambda: len(upstream.heard) > before or select.select([client.sock], [], [], 0)[0])
+    wait_until(lambda: len(upstream.requests) > before or select.select([client.sock], [], [], 0)[0])
     client.close()
-    return len(upstream.heard) > before
+    return len(upstream.requests) > before
 
 
 def test_changes_are_told_once(
@@ -231,7 +231,7 @@ def test_changes_are_told_once(
     caplog.set_level(logging.WARNING, "aibridge")
     with waiting(app, upstream, 5, DOWN) as answer_all:
         answer_all()
-    clock.pass_by(31)
+    clock.advance(31)
     asks(app, upstream, OK, OK)
     told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
     assert told == ["open", "half-open", "closed"]
@@ -241,38 +241,43 @@ def test_a_thousand_models_do_not_grow_it_without_end(app: Flask, upstream: Upst
     upstream.handler = lambda heard: [DOWN]
     for number in range(1100):
         ask(app, model=f"model-{number}")
-    upstream.heard.clear()
+    upstream.requests.clear()
     for _ in range(3):
         assert ask(app, model="model-1099").status_code == 503
-    assert len(upstream.heard) == 2
+    assert len(upstream.requests) == 2
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 529])
 def test_passing_failures_are_asked_again(make_app: MakeApp, upstream: Upstream, status: int) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=2))
-    upstream.say(answer(status, b"{}", "Retry-After: 0"))
-    upstream.say(answer(status, b"{}", "Retry-After: 0"))
+    upstream.enqueue(http_response(status, b"{}", "Retry-After: 0"))
+    upstream.enqueue(http_response(status, b"{}", "Retry-After: 0"))
     assert asks(app, upstream, OK) == [200]
-    assert len(upstream.heard) == 3
-    assert len({heard.body for heard in upstream.heard}) == 1
+    assert len(upstream.requests) == 3
+    assert len({heard.body for heard in upstream.requests}) == 1
 
 
 @pytest.mark.parametrize(
     "reply",
-    [answer(400, b"{}"), answer(429, b"{}"), answer(404, b"{}"), answer(500, b"{}", "x-should-retry: false")],
+    [
+        http_response(400, b"{}"),
+        http_response(429, b"{}"),
+        http_response(404, b"{}"),
+        http_response(500, b"{}", "x-should-retry: false"),
+    ],
 )
 def test_what_asking_again_cannot_mend_is_the_answer(
     make_app: MakeApp, upstream: Upstream, reply: bytes
 ) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=2))
     asks(app, upstream, reply)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 def test_the_last_answer_is_the_clients(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=1))
-    upstream.say(answer(503, b"first", "Retry-After: 0"))
-    upstream.say(answer(503, b"second", "Retry-After: 5"))
+    upstream.enqueue(http_response(503, b"first", "Retry-After: 0"))
+    upstream.enqueue(http_response(503, b"second", "Retry-After: 5"))
     response = ask(app)
     assert (response.get_data(), response.headers["Retry-After"]) == (b"second", "5")
 
@@ -283,18 +288,18 @@ def test_a_broken_connection_is_not_asked_again(
 ) -> None:
     """The upstream may have begun to work on it."""
     app = make_app(providers=providers(upstream.url, max_retries=3))
-    upstream.say(*reply)
+    upstream.enqueue(*reply)
     assert ask(app).status_code == 502
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 def test_a_time_out_is_not_asked_again(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=3), read_timeout=0.2)
     late = threading.Event()
-    upstream.say(late)
+    upstream.enqueue(late)
     assert ask(app).status_code == 504
     late.set()
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1
 
 
 def test_a_refused_connection_is_asked_again(make_app: MakeApp, upstream: Upstream) -> None:
@@ -306,9 +311,9 @@ def test_a_refused_connection_is_asked_again(make_app: MakeApp, upstream: Upstre
         found: list[int] = []
         thread = threading.Thread(target=lambda: found.append(ask(app).status_code))
         thread.start()
-        until(lambda: app.test_client().get(f"{PREFIX}/interceptions").get_json()["count"] == 1)
+        wait_until(lambda: app.test_client().get(f"{PREFIX}/interceptions").get_json()["count"] == 1)
         place.listen()
-        place.settimeout(PATIENCE)
+        place.settimeout(TIMEOUT_SECONDS)
         peer, _ = place.accept()
         with peer:
             peer.recv(65536)
@@ -319,7 +324,7 @@ def test_a_refused_connection_is_asked_again(make_app: MakeApp, upstream: Upstre
 
 def test_a_stream_is_never_asked_for_again(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=3))
-    upstream.say(*streamed(b"event: ping\ndata: {}\n\n")[:2], CLOSE)
+    upstream.enqueue(*event_stream(b"event: ping\ndata: {}\n\n")[:2], CLOSE)
     with contextlib.suppress(OSError):
         ask(app, stream=True)
-    assert len(upstream.heard) == 1
+    assert len(upstream.requests) == 1

@@ -15,8 +15,8 @@ from aibridge_flask import ConfigError, config
 from aibridge_flask.upstream.dump_file import DumpFile, sweep
 from aibridge_flask.upstream.dump_writer import DumpWriter
 from tests.conftest import MakeApp, Start
-from tests.support.server import PREFIX, Server, until
-from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, answer, chunk, stream_head
+from tests.support.server import PREFIX, Server, wait_until
+from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, chunk, http_response, stream_head
 from tests.test_relay import ASK, END, MESSAGES, START
 
 KEYS = ("sk-ant-first-0123456789", "sk-ant-later-0123456789")
@@ -35,7 +35,7 @@ def dumps(folder: Path, kind: str, count: int = 1) -> list[Path]:
     def found() -> list[Path]:
         return sorted(folder.glob(f"anthropic/*/*.{kind}.txt"), key=lambda path: path.name)
 
-    until(lambda: len(found()) >= count and all(path.stat().st_size for path in found()))
+    wait_until(lambda: len(found()) >= count and all(path.stat().st_size for path in found()))
     assert len(found()) == count
     return found()
 
@@ -51,7 +51,7 @@ def post(server: Server, body: bytes, path: str = MESSAGES, **headers: str) -> t
 
 
 def told(path: Path, wanted: bytes) -> bytes:
-    until(lambda: wanted in path.read_bytes())
+    wait_until(lambda: wanted in path.read_bytes())
     return path.read_bytes()
 
 
@@ -60,7 +60,7 @@ def test_a_dump_grows_with_the_stream(start: Start, upstream: Upstream, tmp_path
     folder = tmp_path / "new" / "dumps"
     server = start(kind=kind, providers=[provider(upstream, folder)])
     go = threading.Event()
-    upstream.say(stream_head("request-id: r1"), chunk(START), go, chunk(END), LAST_CHUNK)
+    upstream.enqueue(stream_head("request-id: r1"), chunk(START), go, chunk(END), LAST_CHUNK)
     client = server.connect()
     before = time.time_ns() // 1_000_000
     client.send("POST", MESSAGES, ASK, User_Agent="x/1")
@@ -75,7 +75,7 @@ def test_a_dump_grows_with_the_stream(start: Start, upstream: Upstream, tmp_path
         b"request-id: r1\r\n\r\n" + START + END
     )
     (request,) = dumps(folder, "req")
-    (heard,) = upstream.heard
+    (heard,) = upstream.requests
     wanted = [f"{name}: {HINT if value in KEYS else value}" for name, value in heard.headers]
     lines = ["POST /v1/messages HTTP/1.1", *wanted, "", ""]
     assert request.read_bytes() == "\r\n".join(lines).encode() + heard.body
@@ -91,9 +91,9 @@ def test_a_dump_grows_with_the_stream(start: Start, upstream: Upstream, tmp_path
 
 def test_each_attempt_has_its_own_files(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d", max_retries=1)])
-    upstream.say(answer(429, b'{"first":1}'))
-    upstream.say(answer(503, b'{"then":2}', "Retry-After: 0"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(429, b'{"first":1}'))
+    upstream.enqueue(http_response(503, b'{"then":2}', "Retry-After: 0"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert post(server, ASK.replace(b"claude", b"azure/claude"))[0] == 200
     requests, answers = dumps(tmp_path / "d", "req", 3), dumps(tmp_path / "d", "resp", 3)
     assert {path.parent.name for path in requests} == {"azure-claude-sonnet-4-5"}
@@ -105,7 +105,7 @@ def test_each_attempt_has_its_own_files(start: Start, upstream: Upstream, tmp_pa
 
 def test_no_answer_is_told_in_words(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
-    upstream.say(b"junk\r\n\r\n", CLOSE)
+    upstream.enqueue(b"junk\r\n\r\n", CLOSE)
     assert post(server, ASK)[0] == 502
     (error,) = dumps(tmp_path / "d", "req_error")
     top, _, words = told(error, b"reached").partition(b"\r\n\r\n")
@@ -117,7 +117,7 @@ def test_no_answer_is_told_in_words(start: Start, upstream: Upstream, tmp_path: 
 
 def test_passed_requests_stand_apart(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
-    upstream.say(answer(200, b'{"input_tokens":9}'))
+    upstream.enqueue(http_response(200, b'{"input_tokens":9}'))
     assert post(server, b'{"model":"m"}', "/anthropic/v1/messages/count_tokens?a=b")[0] == 200
     (request,) = dumps(tmp_path / "d", "req")
     assert request.parent == tmp_path / "d" / "anthropic" / "passthrough"
@@ -130,14 +130,14 @@ def test_no_credential_shows(start: Start, upstream: Upstream, tmp_path: Path) -
     server = start(providers=[provider(upstream, tmp_path / "d")])
     first, rest = OWN[:9].encode(), OWN[9:].encode()
     more = ("Set-Cookie: session=0123456789abcdefghijklmnop", f"X-Echo: <{OWN}>")
-    upstream.say(stream_head(*more), chunk(b"you said " + first), chunk(rest + b", " + first), CLOSE)
+    upstream.enqueue(stream_head(*more), chunk(b"you said " + first), chunk(rest + b", " + first), CLOSE)
     client = server.connect()
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": OWN}]}).encode()
     headers = {"Authorization": f"Bearer {OWN}", "X_Note": f"key={OWN}", "Api_Key": "anazurekey-0123456789"}
     client.send("POST", MESSAGES, body, **headers)
     client.head()
     client.chunks()
-    assert (heard := upstream.heard[0].header("authorization")) == f"Bearer {OWN}"
+    assert (heard := upstream.requests[0].header("authorization")) == f"Bearer {OWN}"
     (request,), (response,) = dumps(tmp_path / "d", "req"), dumps(tmp_path / "d", "resp")
     asked, answered = told(request, b'"content": "'), told(response, b", ...")
     for text in (asked, answered):
@@ -156,7 +156,7 @@ def test_a_short_word_for_a_key_leaves_the_body_readable(
     start: Start, upstream: Upstream, tmp_path: Path
 ) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
-    upstream.say(answer(200, b'{"x":1}'))
+    upstream.enqueue(http_response(200, b'{"x":1}'))
     post(server, ASK, X_Api_Key="o")
     (request,) = dumps(tmp_path / "d", "req")
     assert b"X-Api-Key: ...\r\n" in told(request, ASK)
@@ -171,7 +171,7 @@ def test_a_models_name_never_leaves_the_folder(
 ) -> None:
     folder = tmp_path / "here" / "dumps"
     app = make_app(providers=[provider(upstream, folder)])
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     app.test_client().post(PREFIX + MESSAGES, json={"model": model}, buffered=True)
     (request,) = dumps(folder, "req")
     assert request.parent.parent == folder / "anthropic"
@@ -185,10 +185,10 @@ def test_a_file_ends_at_its_limit_and_the_answer_does_not(
 ) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
     large = b'{"text":"' + b"x" * (40 << 20) + b'"}'
-    upstream.say(answer(200, large))
+    upstream.enqueue(http_response(200, large))
     assert post(server, ASK)[2] == large
     (response,) = dumps(tmp_path / "d", "resp")
-    until(lambda: response.read_bytes().endswith(b"x\n[cut: a file is 32 MiB at most]\n"))
+    wait_until(lambda: response.read_bytes().endswith(b"x\n[cut: a file is 32 MiB at most]\n"))
     assert (31 << 20) < response.stat().st_size <= 32 << 20
 
 
@@ -198,10 +198,10 @@ def test_a_folder_that_breaks_gives_one_warning_and_harms_nothing(
     server = start(providers=[provider(upstream, tmp_path / "d")])
     (tmp_path / "d").rmdir()
     (tmp_path / "d").write_text("in the way")
-    upstream.handler = lambda heard: [answer(200, b'{"id":"m"}')]
+    upstream.handler = lambda heard: [http_response(200, b'{"id":"m"}')]
     assert [post(server, ASK)[::2] for _ in range(5)] == [(200, b'{"id":"m"}')] * 5
     warning = f"dumps cannot be written to {tmp_path}/d: Not a directory"
-    until(lambda: warning in server.log.read_text())
+    wait_until(lambda: warning in server.log.read_text())
     (tmp_path / "d").unlink()
     post(server, ASK)
     told(dumps(tmp_path / "d", "resp")[0], b'{"id":"m"}')
@@ -274,14 +274,14 @@ def test_the_thread_sweeps(start: Start, upstream: Upstream, tmp_path: Path) -> 
     old.write_text("old")
     os.utime(old, (0, 0))
     server = start(providers=[provider(upstream, tmp_path / "d")])
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     post(server, ASK)
-    until(lambda: not old.exists())
+    wait_until(lambda: not old.exists())
 
 
 def test_what_was_dumped_before_the_end_is_written(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start("--workers=2", providers=[provider(upstream, tmp_path / "d")])
-    upstream.handler = lambda heard: [answer(200, b"the end")]
+    upstream.handler = lambda heard: [http_response(200, b"the end")]
     assert [post(server, ASK)[0] for _ in range(20)] == [200] * 20
     assert "Traceback" not in server.stop()
     assert [path.read_bytes()[-7:] for path in dumps(tmp_path / "d", "resp", 20)] == [b"the end"] * 20

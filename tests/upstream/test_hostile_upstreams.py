@@ -19,18 +19,18 @@ import pytest
 import zstandard
 
 from tests.conftest import MakeApp
-from tests.support.server import PREFIX, Server, until
+from tests.support.server import PREFIX, Server, wait_until
 from tests.support.upstream import (
     CLOSE,
     LAST_CHUNK,
-    PATIENCE,
     RESET,
+    TIMEOUT_SECONDS,
     Upstream,
-    answer,
     chunk,
+    event_stream,
     head,
+    http_response,
     stream_head,
-    streamed,
 )
 from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, CHAT, END, MESSAGES, START
 
@@ -68,7 +68,7 @@ def ask(server: Server, body: bytes = ASK_WHOLE, path: str = MESSAGES, method: s
 
 def serves_on(server: Server, upstream: Upstream) -> None:
     """The next request gets its own answer, whole."""
-    upstream.say(answer(200, b'{"next":1}'))
+    upstream.enqueue(http_response(200, b'{"next":1}'))
     got = ask(server)
     assert (got.status, got.body, got.whole) == (200, b'{"next":1}', True)
 
@@ -96,10 +96,10 @@ INTERIM = [
 def test_interim_answers_are_passed_over(
     server: Server, upstream: Upstream, interim: bytes, size: int
 ) -> None:
-    whole, events = answer(200, b'{"a":1}'), b"".join(streamed(EVENTS))
+    whole, events = http_response(200, b'{"a":1}'), b"".join(event_stream(EVENTS))
     for said, body, expected in ((whole, ASK_WHOLE, b'{"a":1}'), (events, ASK, EVENTS)):
         told = interim + said
-        upstream.say(*(told[i : i + size] for i in range(0, len(told), size)))
+        upstream.enqueue(*(told[i : i + size] for i in range(0, len(told), size)))
         got = ask(server, body)
         assert (got.status, got.body, got.whole) == (200, expected, True)
         assert "x-early" not in got.headers
@@ -107,7 +107,7 @@ def test_interim_answers_are_passed_over(
 
 
 def test_interim_answers_without_end_are_a_502(server: Server, upstream: Upstream) -> None:
-    upstream.say(INTERIM[0] * 10_000, CLOSE)
+    upstream.enqueue(INTERIM[0] * 10_000, CLOSE)
     assert ask(server).status == 502
     serves_on(server, upstream)
 
@@ -148,21 +148,21 @@ BAD_FIELDS = [
 )
 def test_what_is_no_http_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
     for body, path in ((ASK_WHOLE, MESSAGES), (ASK_CHAT, CHAT)):
-        upstream.say(said, CLOSE)
+        upstream.enqueue(said, CLOSE)
         got = ask(server, body, path)
         assert (got.status, got.whole) == (502, True)
         assert json.loads(got.body)["error"]["message"] == "the AI provider could not be reached"
         record = server.record(got.id)
         assert (record["status_code"], record["error_type"]) == (502, "server_error")
-    upstream.say(said, CLOSE)
+    upstream.enqueue(said, CLOSE)
     assert ask(server, path=MODELS, method="GET").status == 502
     serves_on(server, upstream)
 
 
-@pytest.mark.parametrize("said", [*streamed(EVENTS)[:1], head(200, "Content-Length: 2")])
+@pytest.mark.parametrize("said", [*event_stream(EVENTS)[:1], head(200, "Content-Length: 2")])
 def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
     for cut in range(1, len(said)):
-        upstream.say(said[:cut], CLOSE if cut % 2 else RESET)
+        upstream.enqueue(said[:cut], CLOSE if cut % 2 else RESET)
         assert ask(server, ASK).status == 502
     serves_on(server, upstream)
 
@@ -172,7 +172,7 @@ def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, sai
     ["X: caf\xe9\xff\x80", "X: a\tb", "X:", "X: " + "y" * 60_000, *(["X: y"] * 5)],
 )
 def test_odd_header_values_pass(server: Server, upstream: Upstream, line: str) -> None:
-    upstream.say(answer(200, b"{}", line))
+    upstream.enqueue(http_response(200, b"{}", line))
     got = ask(server)
     assert (got.status, got.body) == (200, b"{}")
     assert got.headers["x"] == line.partition(":")[2].strip()
@@ -181,7 +181,7 @@ def test_odd_header_values_pass(server: Server, upstream: Upstream, line: str) -
 
 @pytest.mark.parametrize("status", [201, 299, 304, 400, 404, 499, 529, 600, 999])
 def test_any_status_passes(server: Server, upstream: Upstream, status: int) -> None:
-    upstream.say(answer(status, b"" if status == 304 else b'{"a":1}'))
+    upstream.enqueue(http_response(status, b"" if status == 304 else b'{"a":1}'))
     got = ask(server)
     assert (got.status, got.whole) == (status, True)
     assert got.body == (b"" if status == 304 else b'{"a":1}')
@@ -197,7 +197,7 @@ def test_chunks_cut_at_any_byte_are_never_whole(server: Server, upstream: Upstre
     events = b"data: {}\n\n" * 3
     said = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
     for cut in range(len(stream_head()), len(said)):
-        upstream.say(said[:cut], CLOSE)
+        upstream.enqueue(said[:cut], CLOSE)
         got = ask(server, ASK_CHAT, CHAT)
         assert not got.whole
         passed, _, farewell = got.body.partition(b'data: {"error"')
@@ -211,7 +211,7 @@ def test_a_length_cut_at_any_byte_is_never_whole(server: Server, upstream: Upstr
     body = b'{"id":"msg_1","usage":{"input_tokens":1}}'
     said = head(200, f"Content-Length: {len(body)}")
     for cut in range(1, len(body)):
-        upstream.say(said, body[:cut], CLOSE)
+        upstream.enqueue(said, body[:cut], CLOSE)
         got = ask(server)
         assert (got.status, got.body, got.whole) == (200, body[:cut], False)
     assert server.record(got.id)["error_type"] == "server_error"
@@ -228,7 +228,7 @@ BAD_CHUNKS = [
 @pytest.mark.parametrize("bad", BAD_CHUNKS)
 def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) -> None:
     go = threading.Event()
-    upstream.say(stream_head() + chunk(START), go, bad, CLOSE)
+    upstream.enqueue(stream_head() + chunk(START), go, bad, CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
@@ -239,7 +239,7 @@ def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) ->
     assert b"hello".startswith(rest[:5]) or rest.startswith(b"event: error\n")
     record = server.record(headers["x-aibridge-interception-id"])
     assert (record["error_type"], len(record["token_usages"])) == ("server_error", 1)
-    upstream.say(stream_head() + chunk(START) + bad, CLOSE)
+    upstream.enqueue(stream_head() + chunk(START) + bad, CLOSE)
     assert not ask(server, ASK).body.endswith(LAST_CHUNK)
     serves_on(server, upstream)
 
@@ -249,7 +249,7 @@ def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) ->
     [b"0;a=b\r\n\r\n", b"00000\r\n\r\n", b"0\r\nX-Trailer: 1\r\nSet-Cookie: a=b\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 50_000 + b"\r\n"],
 )  # fmt: skip
 def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, last: bytes) -> None:
-    upstream.say(stream_head() + b"%x;a=b\r\n%s\r\n" % (len(EVENTS), EVENTS) + last)
+    upstream.enqueue(stream_head() + b"%x;a=b\r\n%s\r\n" % (len(EVENTS), EVENTS) + last)
     got = ask(server, ASK)
     assert (got.body, got.whole) == (EVENTS, True)
     assert "x-trailer" not in got.headers
@@ -268,18 +268,18 @@ def test_a_trailer_or_extension_without_end_is_a_cut(
             for _ in range(64):
                 sock.sendall(b"x" * MIB)
         except ConnectionError:
-            upstream.gone.set()
+            upstream.peer_closed.set()
 
-    upstream.say(stream_head() + chunk(START) + endless, flood, CLOSE)
+    upstream.enqueue(stream_head() + chunk(START) + endless, flood, CLOSE)
     got = ask(server, ASK)
     assert (got.body.startswith(START), got.whole) == (True, False)
-    assert upstream.gone.wait(PATIENCE)
+    assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     assert server.record(got.id)["error_type"] == "server_error"
     serves_on(server, upstream)
 
 
 def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstream: Upstream) -> None:
-    upstream.say(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + answer(200, b'{"stolen":1}'))
+    upstream.enqueue(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + http_response(200, b'{"stolen":1}'))
     got = ask(server)
     assert (got.body, got.whole) == (b'{"a":1}', True)
     serves_on(server, upstream)
@@ -288,15 +288,15 @@ def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstre
 
 # What is left over, and connections that died
 
-SECOND = answer(200, b'{"stolen":1}')
+SECOND = http_response(200, b'{"stolen":1}')
 
 
 @pytest.mark.parametrize(
     ("first", "body", "method"),
     [
-        (b"".join(streamed(EVENTS)), ASK, "POST"),
-        (answer(200, b"{}"), ASK_WHOLE, "POST"),
-        (answer(404, b"{}"), ASK_WHOLE, "POST"),
+        (b"".join(event_stream(EVENTS)), ASK, "POST"),
+        (http_response(200, b"{}"), ASK_WHOLE, "POST"),
+        (http_response(404, b"{}"), ASK_WHOLE, "POST"),
         (head(204), ASK_WHOLE, "POST"),
         (head(204, "Content-Length: 5"), ASK_WHOLE, "POST"),
         (head(204, "Transfer-Encoding: chunked"), ASK_WHOLE, "POST"),
@@ -312,12 +312,12 @@ def test_leftovers_never_reach_the_next_answer(
     """In one piece with the answer, or while the connection waits for its next request."""
     go, gone = threading.Event(), threading.Event()
     said = [first, go, rest] if late else [first + rest]
-    upstream.say(*said, lambda sock: gone.set())
+    upstream.enqueue(*said, lambda sock: gone.set())
     path = MESSAGES if method == "POST" else MODELS
     got = ask(server, body, path, method)
     assert got.whole
     go.set()
-    assert gone.wait(PATIENCE)
+    assert gone.wait(TIMEOUT_SECONDS)
     serves_on(server, upstream)
     assert upstream.connections == 2
 
@@ -327,9 +327,9 @@ def test_connections_that_died_while_idle_are_replaced(
     server: Server, upstream: Upstream, end: object
 ) -> None:
     for number in range(30):
-        upstream.say(answer(200, b'{"n":%d}' % number), end)
+        upstream.enqueue(http_response(200, b'{"n":%d}' % number), end)
         assert ask(server).body == b'{"n":%d}' % number
-    assert len(upstream.heard) == 30
+    assert len(upstream.requests) == 30
     serves_on(server, upstream)
 
 
@@ -339,7 +339,7 @@ def test_connections_that_died_while_idle_are_replaced(
 def test_an_event_of_five_megabytes_passes(server: Server, upstream: Upstream) -> None:
     large = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}\n\n'
     events = START + large % (b"x" * (5 * MIB)) + END
-    upstream.say(*streamed(events, 65_000))
+    upstream.enqueue(*event_stream(events, 65_000))
     got = ask(server, ASK)
     assert got.whole
     assert got.body == events
@@ -353,7 +353,7 @@ def test_a_hundred_thousand_tiny_events_pass(
     server: Server, upstream: Upstream, path: str, body: bytes, event: bytes
 ) -> None:
     events = event * 100_000
-    upstream.say(
+    upstream.enqueue(
         stream_head(), b"".join(chunk(events[n : n + 9000]) for n in range(0, len(events), 9000)), LAST_CHUNK
     )
     got = ask(server, body, path)
@@ -400,11 +400,11 @@ def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
     serves_on(server, upstream)
     before = memory(server)
     for said, body, path in (
-        ([answer(200, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
-        (streamed(bomb, 60_000, f"Content-Encoding: {coding}"), ASK, MESSAGES),
-        ([answer(500, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+        ([http_response(200, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+        (event_stream(bomb, 60_000, f"Content-Encoding: {coding}"), ASK, MESSAGES),
+        ([http_response(500, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
     ):
-        upstream.say(*said)
+        upstream.enqueue(*said)
         got = ask(server, body, path)
         assert got.whole
         assert got.body == bomb
@@ -415,7 +415,7 @@ def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
 
 def test_a_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream) -> None:
     """The usage chunk is kept from the client, so that decoded bytes are given out."""
-    upstream.say(*streamed(BOMBS["gzip"](), 60_000, "Content-Encoding: gzip"))
+    upstream.enqueue(*event_stream(BOMBS["gzip"](), 60_000, "Content-Encoding: gzip"))
     before = memory(server)
     got = ask(server, b'{"model":"gpt-5","stream":true,"messages":[]}', CHAT)
     assert (got.status, got.whole) == (200, False)
@@ -434,7 +434,7 @@ def test_a_coding_that_is_not_true_passes(
 ) -> None:
     said = EVENTS if body is ASK else b'{"id":"msg_1"}'
     field = f"Content-Encoding: {coding}"
-    upstream.say(*(streamed(said, 0, field) if body is ASK else [answer(200, said, field)]))
+    upstream.enqueue(*(event_stream(said, 0, field) if body is ASK else [http_response(200, said, field)]))
     got = ask(server, body)
     assert (got.body, got.whole) == (said, True)
     assert server.record(got.id)["ended_at"]
@@ -445,7 +445,7 @@ def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server,
     packer = zlib.compressobj(wbits=31)
     first = packer.compress(START) + packer.flush(zlib.Z_SYNC_FLUSH)
     rest = packer.compress(END) + packer.flush()
-    upstream.say(stream_head("Content-Encoding: gzip"), chunk(first), chunk(rest[:20]), CLOSE)
+    upstream.enqueue(stream_head("Content-Encoding: gzip"), chunk(first), chunk(rest[:20]), CLOSE)
     got = ask(server, ASK)
     assert (got.body[: len(first)], got.whole) == (first, False)
     record = server.record(got.id)
@@ -462,13 +462,15 @@ def test_redirects_and_cookies_end_here(
     server: Server, upstream: Upstream, status: int, path: str, method: str
 ) -> None:
     there = f"{upstream.url}/stolen"
-    upstream.say(answer(status, b"", f"Location: {there}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d"))
+    upstream.enqueue(
+        http_response(status, b"", f"Location: {there}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d")
+    )
     got = ask(server, path=path, method=method)
     assert (got.status, got.headers["location"]) == (status, there)
     assert not {"set-cookie", "set-cookie2"} & set(got.headers)
     serves_on(server, upstream)
-    assert len(upstream.heard) == 2
-    assert upstream.heard[1].header("cookie") is None
+    assert len(upstream.requests) == 2
+    assert upstream.requests[1].header("cookie") is None
 
 
 # Answers before the request is read
@@ -481,7 +483,7 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
         stream = sock.makefile("rb")
         while stream.readline() not in (b"\r\n", b""):
             pass
-        sock.sendall(answer(413, refusal, "Connection: close"))
+        sock.sendall(http_response(413, refusal, "Connection: close"))
         sock.shutdown(socket.SHUT_WR)
         while stream.read(MIB):
             pass
@@ -515,7 +517,7 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
 def test_any_type_of_content_passes(
     server: Server, upstream: Upstream, kind: str, said: bytes, body: bytes
 ) -> None:
-    upstream.say(head(200, f"Content-Length: {len(said)}", kind=kind) + said)
+    upstream.enqueue(head(200, f"Content-Length: {len(said)}", kind=kind) + said)
     got = ask(server, body)
     assert (got.status, got.body, got.whole) == (200, said, True)
     assert got.headers["content-type"] == kind
@@ -524,7 +526,7 @@ def test_any_type_of_content_passes(
 
 
 def test_a_success_without_a_type_passes(server: Server, upstream: Upstream) -> None:
-    upstream.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EVENTS) + EVENTS)
+    upstream.enqueue(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EVENTS) + EVENTS)
     got = ask(server, ASK)
     assert (got.body, got.whole) == (EVENTS, True)
     assert server.record(got.id)["token_usages"][0]["output_tokens"] == 7
@@ -564,7 +566,7 @@ def test_oddly_written_events_pass_and_are_read(
 ) -> None:
     written = WRITINGS[writing](events)
     for size in (0, 1, 6):
-        upstream.say(*streamed(written, size))
+        upstream.enqueue(*event_stream(written, size))
         got = ask(server, body, path)
         assert (got.body, got.whole) == (written, True)
         record = server.record(got.id)
@@ -631,7 +633,7 @@ def test_wrong_types_pass_and_the_record_ends(
             b"data: %s\n\n" % json.dumps(one).encode()
             for one in (events if isinstance(events, list) else [events])
         )
-        upstream.say(*streamed(told))
+        upstream.enqueue(*event_stream(told))
         client.send("POST", path, body)
         status, headers = client.head()
         assert (status, client.body(headers)) == (200, (told, True))
@@ -655,14 +657,16 @@ def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, 
         lock.execute("BEGIN IMMEDIATE")
         for usage in ({**counts, **more}, {"input_tokens": 3}):
             said = json.dumps({"id": "m", "usage": usage}).encode()
-            upstream.say(answer(200, said))
+            upstream.enqueue(http_response(200, said))
             assert client.post(PREFIX + MESSAGES, data=ASK_WHOLE).get_data() == said
         lock.execute("ROLLBACK")
 
     def results() -> list[Any]:
         return client.get(f"{PREFIX}/interceptions").get_json()["results"]
 
-    until(lambda: len(results()) == 2 and all(one["ended_at"] and one["token_usages"] for one in results()))
+    wait_until(
+        lambda: len(results()) == 2 and all(one["ended_at"] and one["token_usages"] for one in results())
+    )
     plain, odd = [one["token_usages"][0] for one in results()]
     assert plain["input_tokens"] == 3
     assert odd["input_tokens"] == odd["output_tokens"] == (1 << 53) - 1

@@ -14,14 +14,14 @@ from werkzeug.test import TestResponse
 from tests.conftest import MakeApp
 from tests.support.clock import Clock
 from tests.support.server import PREFIX
-from tests.support.upstream import LAST_CHUNK, Upstream, answer, chunk, stream_head, streamed
+from tests.support.upstream import LAST_CHUNK, Upstream, chunk, event_stream, http_response, stream_head
 
 KEYS = [f"sk-ant-{letter}-0123456789-{letter}{letter}{letter}{letter}" for letter in "abc"]
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
 MODELS = f"{PREFIX}/anthropic/v1/models"
-OK = answer(200, b'{"id":"msg_1","type":"message","content":[]}')
-LIMITED = answer(429, b'{"type":"error"}', "Retry-After: 7")
-REFUSED = answer(401, b'{"type":"error","error":{"type":"authentication_error","message":"x"}}')
+OK = http_response(200, b'{"id":"msg_1","type":"message","content":[]}')
+LIMITED = http_response(429, b'{"type":"error"}', "Retry-After: 7")
+REFUSED = http_response(401, b'{"type":"error","error":{"type":"authentication_error","message":"x"}}')
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def ask(client: FlaskClient, model: str = "m", **headers: str) -> TestResponse:
 
 def used(upstream: Upstream) -> str:
     """The letters of the keys, in the order in which the upstream heard them."""
-    return "".join(heard.header("x-api-key")[7] for heard in upstream.heard)
+    return "".join(heard.header("x-api-key")[7] for heard in upstream.requests)
 
 
 def newest(client: FlaskClient) -> dict[str, object]:
@@ -59,17 +59,17 @@ def newest(client: FlaskClient) -> dict[str, object]:
 def test_a_refused_key_gives_way_to_the_next_and_rests(
     client: FlaskClient, upstream: Upstream, clock: Clock, refusal: bytes
 ) -> None:
-    upstream.say(refusal)
-    upstream.say(OK)
+    upstream.enqueue(refusal)
+    upstream.enqueue(OK)
     assert ask(client).status_code == 200
     assert used(upstream) == "ab"
-    assert upstream.heard[0].body == upstream.heard[1].body
+    assert upstream.requests[0].body == upstream.requests[1].body
     assert newest(client)["credential_hint"] == "sk-a...bbbb"
-    upstream.say(OK)
+    upstream.enqueue(OK)
     assert ask(client).status_code == 200
     assert used(upstream) == "abb"
-    clock.pass_by(61)
-    upstream.say(OK)
+    clock.advance(61)
+    upstream.enqueue(OK)
     assert ask(client).status_code == 200
     assert used(upstream) == "abba"
     assert newest(client)["credential_hint"] == "sk-a...aaaa"
@@ -79,13 +79,13 @@ def test_a_rate_limit_rests_a_key_for_its_model_a_refusal_for_all(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, OK, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     ask(client, "opus")
     ask(client, "haiku")
     assert used(upstream) == "aba"
-    upstream.heard.clear()
+    upstream.requests.clear()
     for reply in (REFUSED, OK, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     ask(client, "haiku")
     ask(client, "sonnet")
     assert used(upstream) == "abb"
@@ -102,13 +102,13 @@ def test_a_key_rests_as_long_as_the_upstream_says(
     client: FlaskClient, upstream: Upstream, clock: Clock, told: str, rests: int
 ) -> None:
     date = datetime.fromtimestamp(clock.now, UTC).replace(microsecond=0) + timedelta(seconds=91)
-    upstream.say(answer(429, b"{}", told.replace("DATE", format_datetime(date, usegmt=True))))
-    upstream.say(OK)
+    upstream.enqueue(http_response(429, b"{}", told.replace("DATE", format_datetime(date, usegmt=True))))
+    upstream.enqueue(OK)
     ask(client)
     for seconds, key in ((rests - 2, "b"), (4, "a")):
-        clock.pass_by(seconds)
-        upstream.heard.clear()
-        upstream.say(OK)
+        clock.advance(seconds)
+        upstream.requests.clear()
+        upstream.enqueue(OK)
         ask(client)
         assert used(upstream) == key
 
@@ -117,7 +117,7 @@ def test_each_key_is_asked_once_and_the_shortest_rest_is_told(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for seconds in (30, 3, 20):
-        upstream.say(answer(429, b"{}", f"Retry-After: {seconds}"))
+        upstream.enqueue(http_response(429, b"{}", f"Retry-After: {seconds}"))
     response = ask(client)
     assert used(upstream) == "abc"
     assert (response.status_code, response.headers["Retry-After"]) == (429, "3")
@@ -129,8 +129,8 @@ def test_each_key_is_asked_once_and_the_shortest_rest_is_told(
     assert newest(client)["error_type"] == "rate_limited"
     assert ask(client).status_code == 429
     assert used(upstream) == "abc"
-    clock.pass_by(4)
-    upstream.say(OK)
+    clock.advance(4)
+    upstream.enqueue(OK)
     assert ask(client).status_code == 200
     assert used(upstream) == "abcb"
 
@@ -139,7 +139,7 @@ def test_without_any_rate_limit_the_administrator_is_to_be_asked(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for _ in KEYS:
-        upstream.say(REFUSED)
+        upstream.enqueue(REFUSED)
     for _ in range(2):
         response = ask(client)
         assert response.status_code == 502
@@ -156,13 +156,13 @@ def test_one_limited_key_among_refused_ones_makes_it_a_rate_limit(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (REFUSED, LIMITED, REFUSED):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     assert ask(client).headers["Retry-After"] == "7"
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503, 529])
 def test_any_other_status_is_the_answer(client: FlaskClient, upstream: Upstream, status: int) -> None:
-    upstream.say(answer(status, b'{"its":"own"}'))
+    upstream.enqueue(http_response(status, b'{"its":"own"}'))
     response = ask(client)
     assert (response.status_code, response.get_data()) == (status, b'{"its":"own"}')
     assert used(upstream) == "a"
@@ -171,7 +171,7 @@ def test_any_other_status_is_the_answer(client: FlaskClient, upstream: Upstream,
 def test_a_pool_of_one_never_rests(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
     client = with_keys(make_app, upstream, KEYS[0])
     for reply in (LIMITED, REFUSED, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     limited, refused, served = (ask(client) for _ in range(3))
     assert (limited.status_code, limited.headers["Retry-After"]) == (429, "7")
     assert limited.get_data() == b'{"type":"error"}'
@@ -183,7 +183,7 @@ def test_a_users_own_key_and_the_pool_know_nothing_of_each_other(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, REFUSED, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     own = [ask(client, X_Api_Key="sk-ant-own-0123456789").status_code for _ in range(2)]
     assert own == [429, 401]
     assert ask(client).status_code == 200
@@ -194,16 +194,16 @@ def test_passthrough_fails_over_and_rests_for_itself(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, OK, OK, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     assert client.get(MODELS, buffered=True).status_code == 200
     assert client.get(MODELS, buffered=True).status_code == 200
     assert ask(client).status_code == 200
     assert used(upstream) == "abba"
-    upstream.heard.clear()
+    upstream.requests.clear()
     for reply in (REFUSED, OK, OK):
-        upstream.say(reply)
+        upstream.enqueue(reply)
     client.post(f"{MESSAGES}/count_tokens", data=b"counted", buffered=True)
-    assert [heard.body for heard in upstream.heard] == [b"counted"] * 2
+    assert [heard.body for heard in upstream.requests] == [b"counted"] * 2
     assert ask(client).status_code == 200
     assert used(upstream) == "bca"  # `a` is limited for passthrough alone
 
@@ -212,8 +212,8 @@ def test_a_stream_fails_over_before_its_first_byte_and_never_after(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     event = b'event: error\ndata: {"type":"error","error":{"type":"rate_limit_error"}}\n\n'
-    upstream.say(LIMITED)
-    upstream.say(stream_head(), chunk(event), LAST_CHUNK)
+    upstream.enqueue(LIMITED)
+    upstream.enqueue(stream_head(), chunk(event), LAST_CHUNK)
     response = client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
     assert (response.status_code, response.get_data()) == (200, event)
     assert used(upstream) == "ab"
@@ -252,7 +252,7 @@ def test_a_hundred_that_meet_a_limit_at_once_mark_the_key_once(
 def test_a_streamed_answer_tells_which_key_served(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
-    upstream.say(REFUSED)
-    upstream.say(*streamed(b'event: message_stop\ndata: {"type":"message_stop"}\n\n'))
+    upstream.enqueue(REFUSED)
+    upstream.enqueue(*event_stream(b'event: message_stop\ndata: {"type":"message_stop"}\n\n'))
     client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
     assert (newest(client)["credential_hint"], newest(client)["status_code"]) == ("sk-a...bbbb", 200)

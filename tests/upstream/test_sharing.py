@@ -11,8 +11,8 @@ import redis as client_library
 
 from tests.conftest import Start
 from tests.support.redis import RedisServer
-from tests.support.server import Server, until
-from tests.support.upstream import Heard, Upstream, answer
+from tests.support.server import Server, wait_until
+from tests.support.upstream import ReceivedRequest, Upstream, http_response
 
 KEYS = ("sk-ant-a-0123456789aaaa", "sk-ant-b-0123456789bbbb")
 MESSAGES = "/anthropic/v1/messages"
@@ -47,14 +47,14 @@ def pair(start: Start, upstream: Upstream, redis: RedisServer, database_url: str
     return server("first"), server("second")
 
 
-def scripted(heard: Heard) -> list[bytes]:
+def scripted(heard: ReceivedRequest) -> list[bytes]:
     """To the first server: `limited` is for the second key alone, and `down` for nobody."""
     model, first = json.loads(heard.body)["model"], heard.target.startswith("/first")
     if first and model == "down":
-        return [answer(503, b"{}")]
+        return [http_response(503, b"{}")]
     if first and model == "limited" and heard.header("x-api-key") == KEYS[0]:
-        return [answer(429, b"{}", "Retry-After: 300")]
-    return [answer(200, b'{"id":"msg_1","usage":{"input_tokens":1,"output_tokens":1}}')]
+        return [http_response(429, b"{}", "Retry-After: 300")]
+    return [http_response(200, b'{"id":"msg_1","usage":{"input_tokens":1,"output_tokens":1}}')]
 
 
 def ask(server: Server, model: str) -> tuple[int, str]:
@@ -69,9 +69,9 @@ def ask(server: Server, model: str) -> tuple[int, str]:
 
 def asked(server: Server, upstream: Upstream, model: str) -> list[str]:
     """The keys with which one request reached the upstream."""
-    before = len(upstream.heard)
+    before = len(upstream.requests)
     ask(server, model)
-    return [str(heard.header("x-api-key")) for heard in upstream.heard[before:]]
+    return [str(heard.header("x-api-key")) for heard in upstream.requests[before:]]
 
 
 def test_a_breaker_that_opens_on_one_is_open_on_the_other(
@@ -81,7 +81,7 @@ def test_a_breaker_that_opens_on_one_is_open_on_the_other(
     assert asked(other, upstream, "down") == [KEYS[0]]
     assert [ask(one, "down")[0] for _ in range(3)] == [503] * 3
     assert asked(one, upstream, "down") == []
-    until(lambda: asked(other, upstream, "down") == [])
+    wait_until(lambda: asked(other, upstream, "down") == [])
     assert ask(other, "down")[0] == 503
     assert ask(other, "up")[0] == 200
 
@@ -91,14 +91,14 @@ def test_a_key_that_rests_on_one_rests_on_the_other(pair: tuple[Server, Server],
     assert asked(other, upstream, "limited") == [KEYS[0]]
     assert asked(one, upstream, "limited") == [*KEYS]
     assert asked(one, upstream, "limited") == [KEYS[1]]
-    until(lambda: asked(other, upstream, "limited") == [KEYS[1]])
+    wait_until(lambda: asked(other, upstream, "limited") == [KEYS[1]])
     assert asked(other, upstream, "else") == [KEYS[0]]
 
 
 def test_records_of_both_add_up(pair: tuple[Server, Server], upstream: Upstream) -> None:
     ids = {ask(server, "up")[1] for server in pair for _ in range(10)}
     for server in pair:
-        until(lambda server=server: all(one["ended_at"] for one in listed(server)))
+        wait_until(lambda server=server: all(one["ended_at"] for one in listed(server)))
         assert {one["id"] for one in listed(server)} == ids
 
 
@@ -116,11 +116,11 @@ def test_without_redis_each_goes_by_what_it_knows(
     redis.halt()
     assert [ask(one, "down")[0] for _ in range(2)] == [503] * 2
     assert asked(one, upstream, "down") == []
-    until(lambda: "Redis is away" in one.log.read_text())
+    wait_until(lambda: "Redis is away" in one.log.read_text())
     assert asked(other, upstream, "down") == [KEYS[0]]
     redis.resume()
-    until(lambda: "Redis is back" in one.log.read_text())
-    until(lambda: asked(other, upstream, "down") == [])
+    wait_until(lambda: "Redis is back" in one.log.read_text())
+    wait_until(lambda: asked(other, upstream, "down") == [])
     assert one.log.read_text().count("Redis is away") == 1
 
 
@@ -132,7 +132,7 @@ def test_what_stands_in_redis_gives_no_key_away_and_goes_when_it_is_over(
         client.hset("aibridge:board", '["key","anthropic","old","m"]', '["rate_limited",1.0,2.0]')
         client.hset("aibridge:board", "junk", "junk")
         ask(one, "limited")
-        until(lambda: any("limited" in name for name in client.hgetall("aibridge:board")))
-        until(lambda: not any("old" in name for name in client.hgetall("aibridge:board")))
+        wait_until(lambda: any("limited" in name for name in client.hgetall("aibridge:board")))
+        wait_until(lambda: not any("old" in name for name in client.hgetall("aibridge:board")))
         stored = json.dumps(client.hgetall("aibridge:board"))
     assert not any(part in stored for key in KEYS for part in (key, key[7:17]))

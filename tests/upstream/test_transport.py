@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import MakeApp
 from tests.support.server import PREFIX
-from tests.support.upstream import Upstream, answer, streamed
+from tests.support.upstream import Upstream, event_stream, http_response
 
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
 ASK = b'{"model":"m","messages":[]}'
@@ -60,12 +60,12 @@ def test_https_needs_the_upstreams_authority(
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     assert ask(make_app(**at(secure.url)).test_client()).status_code == 502
-    assert secure.heard == []
+    assert secure.requests == []
     for _ in range(2):
-        secure.say(answer(200, b"{}"))
+        secure.enqueue(http_response(200, b"{}"))
     client = make_app(**at(secure.url, ca_file=bundle)).test_client()
     assert [ask(client).get_data() for _ in range(2)] == [b"{}", b"{}"]
-    assert len({heard.header("host") for heard in secure.heard}) == 1
+    assert len({heard.header("host") for heard in secure.requests}) == 1
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
@@ -74,26 +74,28 @@ def test_the_environments_authority_counts(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv(variable, bundle)
-    secure.say(*streamed(b"data: 1\n\n", 3))
+    secure.enqueue(*event_stream(b"data: 1\n\n", 3))
     assert ask(make_app(**at(secure.url)).test_client()).get_data() == b"data: 1\n\n"
 
 
 def test_plain_http_through_a_proxy_names_the_whole_url(make_app: MakeApp, upstream: Upstream) -> None:
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     client = make_app(**at("http://provider.test/base", proxy=upstream.url)).test_client()
     assert ask(client).status_code == 200
-    assert upstream.heard[0].target == "http://provider.test/base/v1/messages"
-    assert upstream.heard[0].header("Host") == "provider.test"
+    assert upstream.requests[0].target == "http://provider.test/base/v1/messages"
+    assert upstream.requests[0].header("Host") == "provider.test"
 
 
 def test_a_plain_proxy_hears_its_password_and_the_upstream_does_not(
     make_app: MakeApp, upstream: Upstream
 ) -> None:
     proxy = upstream.url.replace("http://", "http://user:pass%20word@")
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     assert ask(make_app(**at("http://provider.test", proxy=proxy)).test_client()).status_code == 200
-    assert upstream.heard[0].header("proxy-authorization") == "Basic " + b64encode(b"user:pass word").decode()
-    assert upstream.heard[0].target == "http://provider.test/v1/messages"
+    assert (
+        upstream.requests[0].header("proxy-authorization") == "Basic " + b64encode(b"user:pass word").decode()
+    )
+    assert upstream.requests[0].target == "http://provider.test/v1/messages"
 
 
 def test_the_environments_proxy_counts_and_no_proxy_too(
@@ -101,11 +103,14 @@ def test_the_environments_proxy_counts_and_no_proxy_too(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", upstream.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    upstream.say(answer(200, b"{}"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     ask(make_app(**at("http://provider.test")).test_client())
     ask(make_app(**at(upstream.url)).test_client())
-    assert [heard.target for heard in upstream.heard] == ["http://provider.test/v1/messages", "/v1/messages"]
+    assert [heard.target for heard in upstream.requests] == [
+        "http://provider.test/v1/messages",
+        "/v1/messages",
+    ]
 
 
 class Tunnel:
@@ -158,11 +163,11 @@ def test_https_through_a_proxy_goes_through_a_tunnel(
     make_app: MakeApp, secure: Upstream, bundle: str, tunnel: Tunnel
 ) -> None:
     for _ in range(2):
-        secure.say(answer(200, b'{"tunnelled":1}'))
+        secure.enqueue(http_response(200, b'{"tunnelled":1}'))
     client = make_app(**at(secure.url, ca_file=bundle, proxy=tunnel.url)).test_client()
     assert [ask(client).get_data() for _ in range(2)] == [b'{"tunnelled":1}'] * 2
     assert [line.rsplit(" ", 1)[0] for line in tunnel.asked] == [f"CONNECT 127.0.0.1:{secure.port}"]
-    assert secure.heard[0].target == "/v1/messages"
+    assert secure.requests[0].target == "/v1/messages"
 
 
 def test_a_proxy_that_is_away_is_a_502(make_app: MakeApp) -> None:
@@ -171,14 +176,16 @@ def test_a_proxy_that_is_away_is_a_502(make_app: MakeApp) -> None:
 
 
 def test_redirects_and_cookies_are_not_followed(make_app: MakeApp, upstream: Upstream) -> None:
-    upstream.say(answer(307, b"", f"Location: {upstream.url}/elsewhere", "Set-Cookie: a=b; Path=/"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(
+        http_response(307, b"", f"Location: {upstream.url}/elsewhere", "Set-Cookie: a=b; Path=/")
+    )
+    upstream.enqueue(http_response(200, b"{}"))
     client = make_app().test_client()
     moved = ask(client)
     assert (moved.status_code, moved.headers["Location"]) == (307, f"{upstream.url}/elsewhere")
     assert "Set-Cookie" not in moved.headers
     ask(client)
-    assert [heard.header("Cookie") for heard in upstream.heard] == [None, None]
+    assert [heard.header("Cookie") for heard in upstream.requests] == [None, None]
 
 
 def test_a_netrc_cannot_replace_the_credential(
@@ -186,10 +193,10 @@ def test_a_netrc_cannot_replace_the_credential(
 ) -> None:
     (tmp_path / "netrc").write_text("default login thief password thief")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    upstream.say(answer(200, b"{}"))
+    upstream.enqueue(http_response(200, b"{}"))
     ask(make_app().test_client())
-    assert upstream.heard[0].header("authorization") is None
-    assert upstream.heard[0].header("x-api-key") == "sk-ant-central-0123456789"
+    assert upstream.requests[0].header("authorization") is None
+    assert upstream.requests[0].header("x-api-key") == "sk-ant-central-0123456789"
 
 
 def test_answers_can_be_faked_with_responses(make_app: MakeApp) -> None:
@@ -213,6 +220,6 @@ def test_a_stale_pooled_connection_is_not_reused(
     client = make_app().test_client()
     for gone_by, connections in ((0, 1), (29, 1), (31, 2)):
         clock[0] += gone_by
-        upstream.say(answer(200, b"{}"))
+        upstream.enqueue(http_response(200, b"{}"))
         assert ask(client).status_code == 200
         assert upstream.connections == connections
