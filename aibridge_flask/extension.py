@@ -43,13 +43,14 @@ class AIBridge:
     def __init__(self, app: Flask | None = None) -> None:
         self._loader: ActorLoader | None = None
         self._closers: WeakKeyDictionary[Flask, ExitStack] = WeakKeyDictionary()
+        self._starters: WeakKeyDictionary[Flask, tuple[Callable[[], None], ...]] = WeakKeyDictionary()
         self._draining: WeakSet[Flask] = WeakSet()
         self._hooks = Hooks()
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Registers the routes and starts the background threads.
+        """Registers the routes. Does no I/O but for reading the configuration.
 
         Raises ConfigError with the full path of a wrong setting, RuntimeError if the application already has
         a bridge.
@@ -66,9 +67,16 @@ class AIBridge:
         for part in (*parts.tracers, *parts.outbounds):
             closers.callback(part.close)
         self._register(app, parts)
-        parts.recorder.start()
-        parts.shared_state.start()
-        parts.toolbox.start()
+        self._starters[app] = (parts.recorder.start, parts.shared_state.start, parts.toolbox.start)
+
+    def start(self, app: Flask) -> None:
+        """Starts the background work of a worker process: records, shared state, MCP tools.
+
+        Without it they start with the first request that needs them. Raises ConfigError, OSError if the log
+        cannot be created.
+        """
+        for start in self._starters[app]:
+            start()
 
     def actor_loader(self, load: ActorLoader) -> ActorLoader:
         """Decorator: `load(request)` returns the actor, or None for 401. It replaces `auth.mode`."""

@@ -112,8 +112,20 @@ class RequestRejected(Struct, frozen=True):
     code: str
 
 
+class RecordsRejected(Struct, frozen=True):
+    """`count` more events were set aside, since the database rejects them."""
+
+    count: int
+
+
+class RecordsUnconfirmed(Struct, frozen=True):
+    """`count` more waits for a commit timed out; the events are in the log."""
+
+    count: int
+
+
 class RecordsLost(Struct, frozen=True):
-    """`count` more events could not be written, neither to the database nor to the spool."""
+    """`count` more events could not be written, neither to the log nor, at the end, to the database."""
 
     count: int
 

@@ -147,7 +147,7 @@ def test_the_bridge_does_not_mind_a_hosts_habits(
         assert unknown.status_code == 404
     assert client.get(f"{PREFIX}/nobody/v1").get_json()["error"]["code"] == "provider_not_found"
     assert client.get(f"{PREFIX}/healthz").get_data() == b'{"status":"ok"}'
-    assert client.get(f"{PREFIX}/readyz").get_data() == b'{"status":"ok"}'
+    assert client.get(f"{PREFIX}/readyz").get_data().startswith(b'{"status":"ok"')
     assert client.get(f"{PREFIX}/interceptions").get_json()["count"] == 2
     assert client.get(f"{PREFIX}/interceptions?limit=0").get_json()["validations"][0]["field"] == "limit"
 

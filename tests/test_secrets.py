@@ -20,6 +20,7 @@ from aibridge_flask.cli import aibridge
 from aibridge_flask.hooks import Hooks
 from aibridge_flask.model import ClientRequest
 from aibridge_flask.outbound import Outbound
+from aibridge_flask.records import recorder
 from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
 from tests.support.postgres import Postgres
@@ -269,7 +270,7 @@ def test_a_talkative_server_tells_no_secret(talkative: Talkative, upstream: Upst
         lock.execute("BEGIN IMMEDIATE")
         upstream.enqueue(http_response(200, b'{"id":"spooled"}'))
         assert b"spooled" in talkative.ask(f"X-Api-Key: {OWN}")
-        assert any(b"Started" in path.read_bytes() for path in (talkative.folder / "spool").glob("*.spool"))
+        assert any(b"spooled" in path.read_bytes() for path in (talkative.folder / "spool").rglob("*.log"))
         assert not any(shows(file, *talkative.secrets()) for file in talkative.files())
         lock.execute("ROLLBACK")
     shown = talkative.say(f"X-Api-Key: {talkative.tokens[1]}", method="GET", path="/interceptions?limit=1000")
@@ -421,12 +422,18 @@ WRONG_SETTINGS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+def start(tree: dict[str, Any]) -> None:
+    """As a server starts: the application is made, then log and database are checked."""
+    app = create_app(tree)
+    recorder.check(app.config["AIBRIDGE_SETTINGS"])
+
+
 @pytest.mark.parametrize("tree", WRONG_SETTINGS, ids=lambda tree: str(tree)[:60])
 def test_a_wrong_setting_shows_no_secret(tree: dict[str, Any], tmp_path: Path) -> None:
     full = {"database_url": f"sqlite:///{tmp_path}/r.db", "providers": [], **tree}
     with pytest.raises(ConfigError) as caught:
-        create_app(full)
-    assert not shows(str(caught.getrepr(style="short")).partition("create_app(full)")[2], WRONG)
+        start(full)
+    assert not shows(str(caught.getrepr(style="short")).partition("start(full)")[2], WRONG)
     assert not shows(str(caught.value), WRONG)
     assert str(caught.value).split(":")[0].split("[")[0].split(".")[0] == next(iter(tree))
 
@@ -435,7 +442,7 @@ class Written(Server):
     """A server whose configuration is a text."""
 
     def configure(self, **settings: object) -> None:
-        self.config.write_text(str(self._settings["text"]))
+        self.config.write_text(str(self.settings["text"]))
 
 
 @pytest.mark.parametrize(

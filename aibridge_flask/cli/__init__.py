@@ -6,6 +6,7 @@ import click
 
 from ..errors import ConfigError
 from ..web.index import version_name
+from .databases import db
 from .tokens import token
 
 
@@ -15,6 +16,7 @@ def aibridge() -> None:
     """AI Bridge: a gateway between AI coding tools and their providers."""
 
 
+aibridge.add_command(db)
 aibridge.add_command(token)
 
 

@@ -53,7 +53,8 @@ class RecordsSchema(_Frozen):
     tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
     thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
     retention_days = Count(load_default=60, metadata=_doc("days that records are kept; 0 keeps them for ever"))
-    on_database_down = Text(load_default="spool", validate=_one_of("spool", "refuse"), metadata=_doc("`spool`, or `refuse` (500 `recording_failed`)"))
+    on_database_down = Text(load_default="spool", validate=_one_of("spool", "refuse"), metadata=_doc("`spool`: records wait in the log; `refuse`: new interceptions get 500 `recording_failed`"))
+    durability = Text(load_default="log", validate=_one_of("log", "database"), metadata=_doc("what the start and the last event of an interception wait for: the append to the `log`, or the commit in the `database` (5 seconds at most)"))
 
 
 class LogsSchema(_Frozen):
@@ -169,7 +170,7 @@ class SettingsSchema(_Frozen):
     url_prefix = Text(load_default="/api/v2/aibridge", validate=checks.url_prefix, metadata=_doc("what all routes begin with"))
     database_url = Text(load_default="sqlite:///aibridge.db", validate=checks.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
     redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("shares breaker and key state among processes and hosts"))
-    spool_dir = Text(load_default="", metadata=_doc("where records wait while the database is away; default: beside the database, else the temp folder"))
+    spool_dir = Text(load_default="", metadata=_doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies: 413"))
     keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
     connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))

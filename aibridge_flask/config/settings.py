@@ -24,6 +24,7 @@ class RecordSettings:
     thoughts: bool
     retention_days: int
     on_database_down: str
+    durability: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from time import monotonic
 
 from flask import Request
@@ -14,13 +17,17 @@ from ..errors import IdentityUnavailable, Unauthorized
 from ..headers import TOKEN_HEADERS, TOKEN_PREFIX, bearer_token
 from ..model import Actor
 from ..records import tokens
+from ..records.deadlines import DEADLINES
 from ..records.events import GatewayTokenUsed, now
 from ..records.recorder import Recorder
-from ..waiting import run_in_pool
+from ..waiting import TOKENS
 
 _FRESH_SECONDS = 15.0  # afterwards one request looks the token up, while others use the cache
 _MAX_AGE = 25.0  # seconds; afterwards every request looks it up: a revocation takes effect within 30
 _MAX_AGE_IN_OUTAGE = 900.0  # seconds
+_LOOKUP_SECONDS = 1.0  # then the database counts as away
+_OUTAGE_PAUSE = 2.0  # seconds without lookups while it is away
+_QUERY_SECONDS = 5.0
 _CACHE_SIZE = 10_000
 
 
@@ -31,7 +38,6 @@ class _CachedToken:
     actor: Actor | None
     expires_at: tuple[datetime, ...]
     fetched_at: float
-    is_being_fetched: bool = False
 
     @property
     def age(self) -> float:
@@ -47,6 +53,9 @@ class TokenLoader:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._cache: OrderedDict[str, _CachedToken] = OrderedDict()
+        self._lookups: dict[str, Future[_CachedToken]] = {}
+        self._lock = threading.Lock()
+        self._away_until = 0.0
 
     def __call__(self, request: Request) -> Actor | None:
         """Returns the actor, or None if the token is not valid. Raises Unauthorized, IdentityUnavailable."""
@@ -55,30 +64,54 @@ class TokenLoader:
             raise Unauthorized
         key = tokens.digest(token)
         cached = self._cache.get(key)
-        if cached and (cached.age < _FRESH_SECONDS or (cached.is_being_fetched and cached.age < _MAX_AGE)):
+        is_refreshed = key in self._lookups
+        if cached and (cached.age < _FRESH_SECONDS or (is_refreshed and cached.age < _MAX_AGE)):
             return cached.current_actor()
         return self._fetch(key, cached)
 
     def _fetch(self, key: str, cached: _CachedToken | None) -> Actor | None:
-        if cached:
-            self._cache[key] = replace(cached, is_being_fetched=True)
+        """Looks the token up, or waits for a request that does so for the same token."""
+        if monotonic() < self._away_until:
+            return self._cached(cached)
+        with self._lock:
+            lookup = self._lookups.get(key)
+            is_first = lookup is None
+            lookup = self._lookups.setdefault(key, Future())
         try:
-            found = run_in_pool(lambda: list(tokens.find_by_digest(self._recorder.engine, key)))
-        except SQLAlchemyError:
-            return self._cached(key, cached)
+            if is_first:
+                self._look_up(key, lookup)
+            return lookup.result(_LOOKUP_SECONDS).current_actor()
+        except (SQLAlchemyError, TimeoutError):
+            return self._cached(cached)
+
+    def _look_up(self, key: str, lookup: Future[_CachedToken]) -> None:
+        try:
+            found = TOKENS.run(partial(self._query, key), _LOOKUP_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits for the result
+            self._away_until = monotonic() + _OUTAGE_PAUSE
+            lookup.set_exception(error)
+        else:
+            lookup.set_result(self._accept(key, found))
+        finally:
+            self._lookups.pop(key, None)
+
+    def _query(self, key: str) -> list[tokens.Token]:
+        with DEADLINES.limit(_QUERY_SECONDS):
+            return list(tokens.find_by_digest(self._recorder.engine, key))
+
+    def _accept(self, key: str, found: list[tokens.Token]) -> _CachedToken:
         valid = [token for token in found if token.is_valid]
         actor = Actor(valid[0].user, admin=valid[0].admin) if valid else None
-        expires_at = valid[0].expires_at if valid else ()
-        self._store(key, _CachedToken(actor, expires_at, monotonic()))
+        cached = _CachedToken(actor, valid[0].expires_at if valid else (), monotonic())
+        self._store(key, cached)
         if valid:
             self._recorder.record(GatewayTokenUsed(valid[0].id, now()))
-        return actor
+        return cached
 
-    def _cached(self, key: str, cached: _CachedToken | None) -> Actor | None:
-        """Returns the cached actor while the database is away."""
+    def _cached(self, cached: _CachedToken | None) -> Actor | None:
+        """Returns the cached actor while the database is away. Raises IdentityUnavailable."""
         if cached is None or cached.age > _MAX_AGE_IN_OUTAGE:
             raise IdentityUnavailable
-        self._cache[key] = replace(cached, is_being_fetched=False)
         return cached.current_actor()
 
     def _store(self, key: str, cached: _CachedToken) -> None:

@@ -67,7 +67,11 @@ _ALL = (
     _counter("key_pool_exhaustions_total", "provider outcome", "requests for which no key was left: `rate_limited` or `unauthorized`"),
     _histogram("key_pool_failover_attempts", "provider", _KEY_COUNTS, "keys tried for one request; 0: all rested"),
     _gauge("provider_info", "provider_name provider_type status", "1; `status` is `enabled` or `disabled`"),
-    _gauge("records_spooled", "", "events in the spools of this host, those of dead workers too"),
+    _gauge("records_spooled", "", "events in the logs of this host that are not in the database yet, those of dead workers too"),
+    _gauge("records_behind_seconds", "", "age of the oldest of these events"),
+    _gauge("records_behind_bytes", "", "their size in the logs"),
+    _counter("records_rejected_total", "", "events that the database rejects; they are set aside in the log's folder, in `rejected/`"),
+    _counter("records_unconfirmed_total", "", 'waits for a commit (`durability = "database"`) that took too long'),
     _counter("records_lost_total", "", "events that could be written nowhere; must stay 0"),
 )
 # fmt: on

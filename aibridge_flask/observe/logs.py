@@ -108,7 +108,7 @@ def _log_interception(value: InterceptionEnded) -> None:
             "error": ended.error_type,
             "input_tokens": ended.usage.input_tokens,
             "output_tokens": ended.usage.output_tokens,
-            "ms": _milliseconds((ended.ended_at - started.started_at).total_seconds()),
+            "ms": _milliseconds(value.duration),
             "first_byte_ms": _milliseconds(value.first_byte),
             "overhead_ms": _milliseconds(value.overhead),
         },

@@ -21,8 +21,11 @@ from ..hooks import (
     KeysTried,
     PassthroughServed,
     RecordsLost,
+    RecordsRejected,
+    RecordsUnconfirmed,
 )
 from ..model import Usage
+from ..records.backlog import Backlog
 from ..records.events import (
     EventRecorded,
     FirstByte,
@@ -34,11 +37,12 @@ from ..records.events import (
 from ..records.journal import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
-from ..waiting import run_in_pool
+from ..waiting import FILES
 from . import multiprocess
 from .instruments import COOLING, METRICS, PREFIX, Instruments
 
 _OPEN = 1.0
+_FILES_SECONDS = 30.0
 
 
 class Metrics:
@@ -62,14 +66,15 @@ class Metrics:
         from prometheus_client.exposition import choose_encoder
 
         encode, media_type = choose_encoder(accept)
-        spooled = run_in_pool(self._recorder.count_spooled)
+        backlog = FILES.run(self._recorder.backlog, _FILES_SECONDS)
         # the registry has gevent's locks, which no other thread may touch; files have none
         stored = (
-            run_in_pool(multiprocess.collect_families)
+            FILES.run(multiprocess.collect_families, _FILES_SECONDS)
             if self._is_multiprocess
             else list(self._registry.collect())
         )
-        return run_in_pool(lambda: encode(_Collector([*self._families(stored, spooled)]))), media_type
+        page = FILES.run(lambda: encode(_Collector([*self._families(stored, backlog)])), _FILES_SECONDS)
+        return page, media_type
 
     def _listeners(self) -> Mapping[type, Any]:
         return {
@@ -85,6 +90,8 @@ class Metrics:
             KeysTried: self._keys_tried,
             KeysExhausted: self._keys_exhausted,
             RecordsLost: self._records_lost,
+            RecordsRejected: self._records_rejected,
+            RecordsUnconfirmed: self._records_unconfirmed,
         }
 
     def _interception_started(self, event: InterceptionStarted) -> None:
@@ -116,8 +123,7 @@ class Metrics:
         status = "failed" if ended.error_type else "completed"
         self._instruments("interceptions_inflight", *labels, started.route).dec()
         self._instruments("interceptions_total", *labels, status, started.route, "POST", *user).inc()
-        seconds = (ended.ended_at - started.started_at).total_seconds()
-        self._instruments("interceptions_duration_seconds", *labels).observe(max(0.0, seconds))
+        self._instruments("interceptions_duration_seconds", *labels).observe(event.duration)
         for kind, count in _token_counts(ended.usage):
             if count > 0:
                 self._instruments("tokens_total", *labels, kind, *user).inc(count)
@@ -152,7 +158,13 @@ class Metrics:
     def _records_lost(self, event: RecordsLost) -> None:
         self._instruments("records_lost_total").inc(event.count)
 
-    def _families(self, stored: Sequence[Any], spooled: int) -> Iterator[Any]:
+    def _records_rejected(self, event: RecordsRejected) -> None:
+        self._instruments("records_rejected_total").inc(event.count)
+
+    def _records_unconfirmed(self, event: RecordsUnconfirmed) -> None:
+        self._instruments("records_unconfirmed_total").inc(event.count)
+
+    def _families(self, stored: Sequence[Any], backlog: Backlog) -> Iterator[Any]:
         cooling: list[KeyCooling] = []
         for family in stored:
             if family.name == PREFIX + COOLING:
@@ -161,7 +173,9 @@ class Metrics:
                 # the workers' files have no such samples
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                 yield family
-        yield _gauge_family("records_spooled", {(): spooled})
+        yield _gauge_family("records_spooled", {(): backlog.events})
+        yield _gauge_family("records_behind_seconds", {(): backlog.seconds})
+        yield _gauge_family("records_behind_bytes", {(): backlog.bytes})
         yield _gauge_family("provider_info", {_info_labels(provider): 1 for provider, _ in self._providers})
         yield _gauge_family("key_pool_state", self._key_states(cooling))
 
@@ -209,7 +223,7 @@ def _info_labels(provider: ProviderSettings) -> tuple[str, str, str]:
     return provider.name, provider.type, "enabled" if provider.enabled else "disabled"
 
 
-def _gauge_family(name: str, values: Mapping[tuple[str, ...], int]) -> Any:
+def _gauge_family(name: str, values: Mapping[tuple[str, ...], float]) -> Any:
     from prometheus_client.core import GaugeMetricFamily
 
     metric = METRICS[name]

@@ -16,15 +16,30 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import ConfigError
-from . import tables
+from ..model import new_id
+from . import additions, tables
+from .deadlines import DEADLINES
 
-HEAD = "0003"
+HEAD = "0003"  # of Alembic's migrations, which ended when changes became additive
+VERSION = 4  # of the tables; `schema_info` holds it
 _TIMEOUT_MS = 5000
 _CONNECT_TIMEOUT = 3  # seconds
 _MAX_WAL_PAGES = 4000  # a writer checkpoints a larger write-ahead log itself
 _RETRY_SECONDS = 0.05
 _PLAIN = re.compile(r"[\w.:-]*")
 _MIGRATION_LOCK_ID = 0x61694272  # of PostgreSQL's advisory lock: "aiBr"
+
+
+# No start-up options and no server-side prepared statements, which PgBouncer refuses. The kernel notices a
+# server that vanishes, `deadlines` one that is silent.
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": _CONNECT_TIMEOUT,
+    "prepare_threshold": None,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+}
 
 
 def connect(url: str, lock_timeout_ms: int = _TIMEOUT_MS) -> Engine:
@@ -40,12 +55,13 @@ def connect(url: str, lock_timeout_ms: int = _TIMEOUT_MS) -> Engine:
 
 def _engine(url: URL, lock_timeout_ms: int) -> Engine:
     if url.get_backend_name() != "sqlite":
-        limits = f"-c lock_timeout={lock_timeout_ms} -c statement_timeout={_TIMEOUT_MS}"
-        options = {"connect_timeout": _CONNECT_TIMEOUT, "options": limits}
-        return sa.create_engine(url, poolclass=NullPool, connect_args=options)
+        engine = sa.create_engine(url, poolclass=NullPool, connect_args=_POSTGRESQL_OPTIONS)
+        event.listen(engine, "connect", _attach_deadline, insert=True)
+        return engine
     engine = sa.create_engine(url, poolclass=NullPool)
 
     def prepare(connection: Any, record: Any) -> None:
+        DEADLINES.attach(connection)
         connection.isolation_level = None  # we send BEGIN ourselves
         connection.execute(f"PRAGMA busy_timeout={lock_timeout_ms}")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -57,29 +73,87 @@ def _engine(url: URL, lock_timeout_ms: int) -> Engine:
     return engine
 
 
+def _attach_deadline(connection: Any, record: Any) -> None:
+    DEADLINES.attach(connection)
+
+
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def migrate(engine: Engine) -> None:
+class SchemaTooNew(ConfigError):
+    """The tables are of a later version that this one cannot write to."""
+
+
+def migrate(engine: Engine, repair: bool = False) -> None:
     """Migrates the database to this version's tables. Processes that start together wait for each other.
 
-    Raises ConfigError if the database cannot be used or has a later version.
+    New indexes of existing tables are not created here, since that may take minutes (`additions`). `repair`
+    adds what is missing whatever version the tables claim to have. Raises ConfigError if the database
+    cannot be used, SchemaTooNew if it needs a later version.
     """
     try:
-        if _version(engine) != HEAD:
+        if repair or not _is_current(engine):
             _enable_wal(engine)
             with _migration_lock(engine) as connection:
-                version = _version_of(connection)
-                if not version:
-                    _create(connection)
-                elif version != HEAD:
-                    upgrade(connection)
+                _bring_up(connection, repair)
     except SQLAlchemyError as error:
         raise ConfigError(
             f"database_url: {_redacted_url(engine.url)} cannot be used: {type(error).__name__}"
         ) from None
+
+
+def check_version(connection: Connection) -> bool:
+    """Returns whether the tables are of this version, or of a later one that this version can write to.
+
+    Raises SchemaTooNew.
+    """
+    found = sa.inspect(connection)
+    if not found.has_table(tables.schema_info.name) or _alembic_version(connection) != HEAD:
+        return False
+    info = read_info(connection)
+    if int(info.get("min_code", "0")) > VERSION:
+        raise SchemaTooNew(
+            f"database_url: the database needs version {info['min_code']} of the bridge's tables,"
+            f" this one has {VERSION}"
+        )
+    return int(info.get("version", "0")) >= VERSION
+
+
+def read_info(connection: Connection) -> dict[str, str]:
+    """Returns the rows of `schema_info`: `database_id`, `version`, `min_code`."""
+    rows = connection.execute(sa.select(tables.schema_info.c.name, tables.schema_info.c.value))
+    return {str(name): str(value) for name, value in rows.all()}
+
+
+def _is_current(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return check_version(connection)
+
+
+def _bring_up(connection: Connection, repair: bool) -> None:
+    tables.use_partial_indexes(connection.dialect.name)
+    if not sa.inspect(connection).has_table(tables.interceptions.name):
+        _create(connection)
+    elif not repair and check_version(connection):
+        return
+    else:
+        if _alembic_version(connection) != HEAD:
+            upgrade(connection)
+        additions.add_missing(connection)
+    _write_info(connection)
+
+
+def _write_info(connection: Connection) -> None:
+    info = read_info(connection)
+    values = {"database_id": info.get("database_id", new_id()), "version": str(VERSION)}
+    for name, value in values.items():
+        if name in info:
+            update = sa.update(tables.schema_info).where(tables.schema_info.c.name == name)
+            connection.execute(update.values(value=value))
+        else:
+            connection.execute(sa.insert(tables.schema_info).values(name=name, value=value))
 
 
 def _redacted_url(url: URL) -> str:
@@ -90,12 +164,7 @@ def _redacted_url(url: URL) -> str:
     return f"{url.drivername}://{host}{port}/{name}" if is_safe else url.drivername
 
 
-def _version(engine: Engine) -> str:
-    with engine.connect() as connection:
-        return _version_of(connection)
-
-
-def _version_of(connection: Connection) -> str:
+def _alembic_version(connection: Connection) -> str:
     if not sa.inspect(connection).has_table("alembic_version"):
         return ""
     return str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")) or "")
@@ -131,10 +200,6 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
 
 def _create(connection: Connection) -> None:
     """Creates all tables in an empty database, without Alembic, which takes 8 MB and a sixth of a second."""
-    if sa.inspect(connection).has_table(tables.interceptions.name):
-        upgrade(connection)
-        return
-    tables.use_partial_indexes(connection.dialect.name)
     tables.metadata.create_all(connection)
     column = sa.Column("version_num", sa.String(32), primary_key=True)
     version = sa.Table("alembic_version", sa.MetaData(), column)

@@ -181,9 +181,13 @@ class FirstByte(Struct, frozen=True):
 
 
 class InterceptionEnded(Struct, frozen=True):
-    """Hook: an interception has ended. Seconds are as in `FirstByte`, 0 if no byte was sent."""
+    """Hook: an interception has ended. `first_byte` and `overhead` are as in `FirstByte`, 0 without a byte.
+
+    `duration` are the seconds from the request to the end, by the monotonic clock.
+    """
 
     started: Started
     ended: Ended
     first_byte: float = 0.0
     overhead: float = 0.0
+    duration: float = 0.0

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 
 from ..config.settings import RecordSettings
-from ..errors import RecordingFailed
 from ..hooks import Hooks
 from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage
 from .events import (
@@ -31,7 +29,6 @@ from .events import (
 )
 from .recorder import Recorder
 
-_log = logging.getLogger("aibridge.records")
 NOT_RUN = "not run: "
 _MIXED_CALLS = f"{NOT_RUN}mixed with client tool calls"
 _PENDING = "no result yet"
@@ -40,7 +37,10 @@ _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
 
 class Journal:
-    """Turns what happens to an interception into events. `begin` and the first `end` wait for the writer."""
+    """Turns what happens to an interception into events.
+
+    What is not recorded yet is appended to the log at once.
+    """
 
     def __init__(self, recorder: Recorder, keep: RecordSettings, hooks: Hooks, started: Started) -> None:
         """`keep` says which contents may be recorded."""
@@ -74,7 +74,7 @@ class Journal:
         self._has_prompt = bool(prompt) and self._keep.prompts
         if self._has_prompt:
             events.append(Prompt(self.id, prompt, self._started.started_at))
-        self._recorder.write(*events, must_keep=False)
+        self._recorder.begin(*events)
         self._hooks.emit(InterceptionStarted(self._started))
         self._emit_recorded(events[1:])
 
@@ -214,21 +214,18 @@ class Journal:
             usage=self._earlier_usage.plus(self._turn.usage) if self._turn_number else self._turn.usage,
             parts=(*self._earlier_parts, self._part),
         )
-        try:
-            if is_first:
-                self._recorder.write(ended, must_keep=True)
-            else:
-                self._recorder.record(ended)
-        except RecordingFailed:
-            _log.exception("the end of interception %s waits to be written", self.id)
         if is_first:
+            self._recorder.end(ended)
             self._emit_ended(ended)
+        else:
+            self._recorder.record(ended)
 
     def _emit_ended(self, ended: Ended) -> None:
         if self._first_byte_at is not EPOCH:
             self.first_byte_sent()
         first_byte = self._first_byte
-        self._hooks.emit(InterceptionEnded(self._started, ended, first_byte.seconds, first_byte.overhead))
+        times = (first_byte.seconds, first_byte.overhead, monotonic() - self._begun)
+        self._hooks.emit(InterceptionEnded(self._started, ended, *times))
 
 
 def _is_pending(event: Event) -> bool:

@@ -1,164 +1,219 @@
-"""Group commit: the events of all requests go through one queue to one real thread, which writes all that has
-arrived in one transaction. Nobody else waits for the database.
+"""Records interceptions: events are appended to this worker's log by the request itself, which waits for
+nothing else. The applier, a thread, brings them to the database.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
-import os
-import tempfile
 import threading
-from _queue import SimpleQueue  # the C type: gevent patches only the module `queue`
+import time
 from collections.abc import Callable
 from pathlib import Path
-
-from sqlalchemy import URL
+from time import monotonic
 
 from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..hooks import Hooks
 from ..model import new_id
-from ..waiting import after_fork, call_soon, fork_lock, one_shot_event, start_thread, under_gevent
-from . import database
+from ..waiting import after_fork, one_shot_event, start_thread, unpatched
+from . import backlog, database, log_folder
+from .applier import Applier
+from .backlog import Backlog
 from .checkpoint import WalCheckpointer
+from .counters import Counters
 from .events import Event
-from .losses import LossCounter
-from .spool import SUFFIX, Spool, count_spooled
+from .log import RecordLog
+from .rejects import Rejects
 from .store import Store
-from .workers import WorkerRegistry
-from .writer import PendingWrite, Writer
+from .takeover import Takeover
 
 _log = logging.getLogger("aibridge.records")
-_MAX_QUEUED = 100_000
-_WRITE_TIMEOUT = 30.0  # seconds
-_CLOSE_TIMEOUT = 10.0  # seconds
-_LOCK_TIMEOUT_MS = 250  # then the writer writes to the spool instead
+_CLOSE_SECONDS = 10.0
+_COMMIT_SECONDS = 5.0  # that `durability = "database"` waits
+_REFUSE_AFTER_SECONDS = 5.0
+_READ_AFTER_WRITE_SECONDS = 0.1
+_FIRST_CONNECTION_SECONDS = 5.0
+_LOCK_TIMEOUT_MS = 100
 
 
 class Recorder:
-    """One per application and process; it starts anew after a fork."""
+    """One per application and process. It starts with the first event, and anew after a fork."""
 
     def __init__(self, settings: Settings, hooks: Hooks = Hooks()) -> None:
-        """Migrates the database. Raises ConfigError if the database or the spool's folder cannot be used."""
+        """Does no I/O. Raises ConfigError if the database's URL or driver cannot be used."""
         self.engine, self._settings = database.connect(settings.database_url), settings
-        database.migrate(self.engine)
-        self._folder = spool_folder(settings.spool_dir, self.engine.url)
-        self._is_running = self._under_gevent = False
-        self._start_lock = threading.Lock()
-        self._queue: SimpleQueue[list[PendingWrite] | None] = SimpleQueue()
-        self._pending: list[PendingWrite] = []
-        self._join: Callable[[float], bool] = lambda timeout: True
-        self._writers: tuple[Writer, ...] = ()
-        self._checkpoints = WalCheckpointer(self.engine)
         self._hooks = hooks
-        self._losses = LossCounter(hooks)
+        self._refuses = settings.records.on_database_down == "refuse"
+        self._waits_for_commit = settings.records.durability == "database"
+        self._start_lock = threading.Lock()
+        self._running: tuple[_Running, ...] = ()
         after_fork(self, Recorder._reset_after_fork)
 
     @property
     def healthy(self) -> bool:
-        """Whether records are accepted, by the database or by the spool."""
-        return all(writer.healthy for writer in self._writers)
-
-    def count_spooled(self) -> int:
-        """Counts the events of this host that wait for the database. Reads files."""
-        return count_spooled(self._folder)
+        """Whether new interceptions are accepted."""
+        return all(not part.unwritten for part in self._running) and not self._must_refuse()
 
     def start(self) -> None:
-        """Starts this process's writer, unless it is running."""
-        if self._is_running:
+        """Creates this process's log and starts its applier, unless they are there.
+
+        Raises ConfigError, OSError.
+        """
+        if self._running:
             return
         with self._start_lock:
-            if not self._is_running:
-                self._start()
-                self._is_running = True
+            if not self._running:
+                self._running = (_Running(self._settings, self._hooks),)
+                atexit.register(self.close)
 
-    def _reset_after_fork(self) -> None:
-        self._is_running = False
-
-    def _start(self) -> None:
-        self._queue, self._pending, self._under_gevent = SimpleQueue(), [], under_gevent()
-        worker_id = new_id()
-        engine = database.connect(self._settings.database_url, _LOCK_TIMEOUT_MS)
-        store = Store(engine, worker_id, self._settings.prices)
-        self._losses = losses = LossCounter(self._hooks)
-        registry = WorkerRegistry(self._folder, worker_id, store, losses)
-        registry.register()
-        spool = Spool(self._folder / f"{worker_id}{SUFFIX}", losses)
-        refuses = self._settings.records.on_database_down == "refuse"
-        writer = Writer(self._queue, store, spool, registry, losses, refuses)
-        self._writers = (writer,)
-        fork_lock()
-        self._join = start_thread(writer.run)
-        self._checkpoints = WalCheckpointer(engine)
-        self._checkpoints.start()
-        atexit.register(self.close)
+    def begin(self, *events: Event) -> None:
+        """Records the start of an interception. Raises RecordingFailed; nothing was recorded then."""
+        try:
+            self.start()
+            (part,) = self._running
+            if part.unwritten or self._must_refuse():
+                raise RecordingFailed
+            end = part.log.append(events)
+        except (OSError, ConfigError) as error:
+            _log.error("records cannot be written: %s", error)
+            raise RecordingFailed from None
+        part.applier.notify()
+        self._wait_for_commit(part, end)
 
     def record(self, *events: Event) -> None:
-        """Queues events, which are written in this order."""
-        self._enqueue(PendingWrite(events))
+        """Records events.
 
-    def write(self, *events: Event, must_keep: bool) -> None:
-        """Queues events and waits until they are written.
-
-        Raises RecordingFailed if neither the database nor the spool accepts them now. Events that
-        `must_keep` names are then retried, others are dropped.
+        Never fails: what cannot be appended is kept in memory, and appended first when it can.
         """
-        if not must_keep and self._queue.qsize() > _MAX_QUEUED:
-            raise RecordingFailed
-        written = one_shot_event()
-        entry = PendingWrite(events, written, must_keep)
-        self._enqueue(entry)
-        if not written.wait(_WRITE_TIMEOUT) or entry.failed:
-            raise RecordingFailed
+        self._append(events)
+
+    def end(self, *events: Event) -> None:
+        """Records the end of an interception, as `record` does. Waits for the commit if so configured."""
+        part, end = self._append(events)
+        self._wait_for_commit(part, end)
+
+    def wait_until_applied(self) -> None:
+        """Waits up to 100 ms until the records of this host are in the database. For a thread of a pool.
+
+        The first time it waits for the connection, since a new database has no tables before.
+        """
+        self.start()
+        parts, sleep = self._running, unpatched("time", "sleep")
+        deadline = monotonic() + _FIRST_CONNECTION_SECONDS
+        while parts and not parts[0].applier.has_tried and monotonic() < deadline:
+            sleep(0.005)
+        deadline = monotonic() + _READ_AFTER_WRITE_SECONDS
+        while parts and not parts[0].is_applied() and monotonic() < deadline:
+            sleep(0.002)
+
+    def backlog(self) -> Backlog:
+        """Returns how far the database is behind, for all logs of this host. Reads files."""
+        folder = self._running[0].folder if self._running else Path()
+        return backlog.measure(folder) if self._running else Backlog()
 
     def close(self) -> None:
-        """Writes what is queued, for up to 10 seconds, and ends the thread."""
-        atexit.unregister(self.close)
-        if self._is_running:
-            self._flush_pending()
-            self._queue.put(None)
-            if not self._join(_CLOSE_TIMEOUT):
-                _log.error("records were still unwritten at the end: %d", self._queue.qsize())
-                self._losses.add(self._queue.qsize())
-            self._checkpoints.close(_CLOSE_TIMEOUT)
-            self._losses.emit()
-            self._is_running = False
+        """Applies all records, for up to 10 seconds, and ends the thread.
 
-    def _enqueue(self, entry: PendingWrite) -> None:
-        self.start()
-        if not self._under_gevent:
-            self._queue.put([entry])
-            return
-        self._pending.append(entry)
-        if len(self._pending) == 1:
-            call_soon(self._flush_pending)
-
-    def _flush_pending(self) -> None:
-        """Queues all that came in one round of the hub as one entry.
-
-        Each entry wakes the writer, which then takes the interpreter from the requests.
+        What is left, another worker applies.
         """
-        pending, self._pending = self._pending, []
-        if pending:
-            self._queue.put(pending)
+        atexit.unregister(self.close)
+        with self._start_lock:
+            parts, self._running = self._running, ()
+        for part in parts:
+            part.close()
+
+    def _append(self, events: tuple[Event, ...]) -> tuple[_Running, int]:
+        self.start()
+        (part,) = self._running
+        return part, part.append(events)
+
+    def _must_refuse(self) -> bool:
+        """In refuse mode: the last probe failed, or the oldest unapplied event is too old."""
+        if not self._refuses or not self._running:
+            return False
+        (part,) = self._running
+        return not part.applier.is_up or part.unapplied_seconds() > _REFUSE_AFTER_SECONDS
+
+    def _wait_for_commit(self, part: _Running, end: int) -> None:
+        if self._waits_for_commit and end:
+            applied = one_shot_event()
+            part.applier.wait_for(end, applied)
+            if not applied.wait(_COMMIT_SECONDS):
+                part.counters.add_unconfirmed()
+
+    def _reset_after_fork(self) -> None:
+        """The log, its lock and its thread are the parent's."""
+        self._start_lock = threading.Lock()
+        for part in self._running:
+            part.log.close()
+        self._running = ()
 
 
-def spool_folder(configured: str, url: URL) -> Path:
-    """Returns the spool's folder, and creates it for its owner alone. Raises ConfigError."""
-    folder = Path(configured) if configured else _default_folder(url)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError
-    except OSError as error:
-        raise ConfigError(f"spool_dir: {folder} cannot be used: {type(error).__name__}") from None
-    return folder.resolve()
+class _Running:
+    """The log of this process and what works on it."""
+
+    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+        engine = database.connect(settings.database_url, _LOCK_TIMEOUT_MS)
+        self.folder = log_folder.prepare(settings.spool_dir, engine.url)
+        self.counters = Counters(hooks)
+        self.unwritten: list[tuple[Event, ...]] = []
+        self.log = RecordLog(self.folder, new_id())
+        self._store = Store(engine, settings.prices)
+        rejects = Rejects(self.folder, self.log.id, self.counters)
+        takeover = Takeover(self._store, rejects, self.folder, self.log.id, settings.spool_dir, engine.url)
+        identity = log_folder.url_identity(engine.url)
+        self.applier = Applier(self.log, self._store, takeover, rejects, identity, self._retry_unwritten)
+        self._join: Callable[[float], bool] = start_thread(self.applier.run)
+        self._checkpoints = WalCheckpointer(engine)
+        self._checkpoints.start()
+
+    def append(self, events: tuple[Event, ...]) -> int:
+        """Returns the offset after the events, 0 if they are kept in memory."""
+        if not self.unwritten:
+            try:
+                end = self.log.append(events)
+            except OSError as error:
+                _log.error("the log cannot be written: %s", error.strerror)
+            else:
+                self.applier.notify()
+                return end
+        self.unwritten.append(events)
+        return 0
+
+    def is_applied(self) -> bool:
+        return self.applier.position >= self.log.end and backlog.is_applied(self.folder, self.log.path)
+
+    def unapplied_seconds(self) -> float:
+        """Returns the age of the oldest event that is not in the database."""
+        since = self.applier.behind_since
+        return time.time() - since if since else 0.0
+
+    def close(self) -> None:
+        self._retry_unwritten()
+        self.applier.stop()
+        if not self._join(_CLOSE_SECONDS):
+            _log.error("records are left for another worker: %d bytes", self.log.end - self.applier.position)
+        self._checkpoints.close(_CLOSE_SECONDS)
+        self.log.close()
+        lost = sum(map(len, self.unwritten))
+        if lost:
+            _log.error("records could be written nowhere: %d", lost)
+            self.counters.add_lost(lost)
+        self.counters.emit()
+
+    def _retry_unwritten(self) -> None:
+        """Appends what is kept in memory, in its order. Called each second, and at the end."""
+        try:
+            while self.unwritten:
+                self.log.append(self.unwritten[0])
+                self.unwritten.pop(0)
+        except OSError:
+            return
 
 
-def _default_folder(url: URL) -> Path:
-    if url.get_backend_name() == "sqlite":
-        return Path(f"{url.database}-spool")
-    name = hashlib.sha256(url.render_as_string().encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"aibridge-{os.getuid()}-{name}"
+def check(settings: Settings) -> None:
+    """For a server's start: prepares the log's folder and the database's tables. Raises ConfigError."""
+    engine = database.connect(settings.database_url)
+    log_folder.prepare(settings.spool_dir, engine.url)
+    database.migrate(engine)

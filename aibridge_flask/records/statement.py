@@ -45,7 +45,7 @@ class Statement:
         compiled = self._statement.compile(dialect=self._dialect, column_keys=list(row) if insert else None)
         self._defaults = compiled.params
         self._names = tuple(compiled.positiontup or compiled.params)
-        self._select = itemgetter(*self._names)  # returns a tuple: each statement has at least two parameters
+        self._select = _getter(self._names)
         converters = [
             (index, self._converter(compiled.binds[name].type)) for index, name in enumerate(self._names)
         ]
@@ -63,6 +63,12 @@ class Statement:
         for index, convert in self._converters:
             values[index] = convert(values[index])
         return values if self._is_positional else dict(zip(self._names, values, strict=True))
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) == 1:  # else itemgetter would return the value alone
+        return lambda row: (row[names[0]],)
+    return itemgetter(*names) if names else lambda row: ()
 
 
 def _to_json(value: Mapping[str, Any]) -> str:

@@ -1,233 +1,261 @@
-"""Writes events to the tables, one transaction per batch."""
+"""Applies events to the tables.
+
+Position and rows are written in one transaction, so a batch may be repeated.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Connection, Engine, Table
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..config.settings import Price
-from ..model import Usage
-from . import tables
-from .events import (
-    EVENTS,
-    CredentialUsed,
-    Ended,
-    Event,
-    GatewayTokenUsed,
-    ModelThought,
-    Prompt,
-    PromptAnswered,
-    Started,
-    TokenUsage,
-    ToolUsage,
-)
-from .prices import UNKNOWN, cost_micros
-from .rows import to_row
+from ..errors import ConfigError
+from ..waiting import fork_lock
+from . import additions, tables
+from .contributions import Step
+from .database import SchemaTooNew, check_version, migrate, read_info
+from .database_errors import describe, is_busy, is_row_fault
+from .deadlines import DEADLINES
+from .event_writer import EventWriter
+from .events import Event
 from .statement import Statement
 
-_log = logging.getLogger("aibridge.records")
-_ROW_ERRORS = ("IntegrityError", "DataError", "ProgrammingError", "NotSupportedError")
-_MAX_COST = 1 << 53
+_CALL_SECONDS = 5.0
+_MIGRATION_SECONDS = 600.0
 _INTERRUPTED = "the worker that served it died"
 
 
 class DatabaseDown(Exception):
-    """The database is away or locked. Nothing of the batch was written."""
+    """The database is away, locked, silent or without our tables. Nothing of the batch was written."""
+
+
+class TablesMissing(DatabaseDown):
+    """The database lacks this version's tables."""
+
+
+class DatabaseBusy(DatabaseDown):
+    """Somebody else holds a lock. Nothing of the batch was written; the connection stays."""
 
 
 class RowsRejected(Exception):
     """The database rejects a row of the batch. Nothing of the batch was written."""
 
 
+class PositionChanged(Exception):
+    """The database knows another position of the log: it was replaced, or has gone back in time."""
+
+
 class Store:
-    """Used by one thread; keeps one connection open."""
+    """Writes to the database, for one thread; keeps one connection open."""
 
-    def __init__(self, engine: Engine, worker_id: str, prices: Mapping[str, Price]) -> None:
-        self._engine, self._worker_id, self._prices = engine, worker_id, prices
+    def __init__(self, engine: Engine, prices: Mapping[str, Price], steps: Sequence[Step] = ()) -> None:
+        """`steps` run within each transaction."""
+        self._engine = engine
         self._connection: Connection | None = None
-        driver: Any = engine.dialect.dbapi
-        self._error = driver.Error
-        self._row_errors = tuple(getattr(driver, name) for name in _ROW_ERRORS)
-        self._begin = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else ""
-        insert = import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
-        statements: dict[Any, Any] = {
-            Started: insert(tables.interceptions).on_conflict_do_nothing(),
-            Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            PromptAnswered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
-            CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
-            TokenUsage: _upsert(insert, tables.token_usages),
-            ToolUsage: _upsert(insert, tables.tool_usages),
-            ModelThought: _upsert(insert, tables.model_thoughts),
-            Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END_COLUMNS}),
-            GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
-            _FIND_PARENT: _FIND_PARENT,
-            _SET_THREAD: _SET_THREAD,
-        }
-        self._renewal = _upsert(insert, tables.workers)
-        self._statements = {
-            key: Statement(statement, engine.dialect) for key, statement in statements.items()
-        }
+        self.database_id = ""
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._writer = EventWriter(engine, prices, steps)
+        self._move = Statement(_MOVE, engine.dialect)
+        # SQLite's locks in memory would stay locked in a process that is forked meanwhile
+        self._fork_guard: Any = fork_lock() if self._is_sqlite else contextlib.nullcontext()
 
-    def write(self, events: Iterable[Event]) -> None:
-        """Writes all events or none. Raises DatabaseDown, RowsRejected."""
-        rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
-        for event in events:
-            row = to_row(event)
-            if isinstance(event, Ended):
-                row["new_cost_micros"] = self._cost(event)
-            rows[type(event)].append(row)
-        with self._batch() as cursor:
-            self._write(cursor, rows)
+    def open(self) -> None:
+        """Connects, and reads the database's id. Raises DatabaseDown, TablesMissing, SchemaTooNew."""
+        with self._errors(), DEADLINES.limit(_CALL_SECONDS), self._engine.connect() as connection:
+            if not check_version(connection):
+                raise TablesMissing("it lacks this version's tables")
+            self.database_id = read_info(connection)["database_id"]
+        with self._errors(), DEADLINES.limit(_CALL_SECONDS):
+            self._connection = self._engine.connect().execution_options(writes=True)
 
-    def write_each(self, events: list[Event]) -> int:
-        """Writes events together, else one by one. Returns how many were rejected. Raises DatabaseDown."""
+    def migrate(self) -> None:
+        """Makes or upgrades the tables. Raises DatabaseDown, SchemaTooNew."""
+        with self._errors(), DEADLINES.limit(_MIGRATION_SECONDS):
+            migrate(self._engine)
+
+    def create_indexes(self) -> None:
+        """Creates missing indexes on a connection of its own. Raises SQLAlchemyError."""
+        additions.create_indexes(self._engine)
+
+    def file_inode(self) -> int:
+        """Returns the inode of SQLite's file, 0 if it is gone or the database has none."""
+        if not self._is_sqlite:
+            return 0
         try:
-            self.write(events)
-        except RowsRejected as error:
-            if len(events) > 1:
-                return sum(self.write_each([event]) for event in events)
-            _log.error("a record could not be written: %s", error)
-            return 1
-        return 0
+            return Path(str(self._engine.url.database)).stat().st_ino
+        except OSError:
+            return 0
 
-    def renew(self, worker_id: str, host: str, moment: datetime) -> None:
-        """Renews a worker's row. Raises DatabaseDown."""
-        row = {"id": worker_id, "host": host, "seen_at": moment}
-        with self._transaction() as connection:
-            connection.execute(self._renewal, row)
-
-    def expired_workers(self, since: datetime) -> list[str]:
-        """Returns the ids of workers that were last seen before `since`. Raises DatabaseDown."""
-        c = tables.workers.c
-        with self._transaction() as connection:
-            return list(connection.scalars(sa.select(c.id).where(c.seen_at < since)))
-
-    def interrupt_worker(self, worker_id: str, moment: datetime) -> int:
-        """Closes the open interceptions of a dead worker; returns how many. Raises DatabaseDown."""
-        c = tables.interceptions.c
-        closing = sa.update(tables.interceptions).where(c.worker_id == worker_id, c.ended_at.is_(None))
-        values = {"ended_at": moment, "error_type": "interrupted", "error_message": _INTERRUPTED}
-        with self._transaction() as connection:
-            count = connection.execute(closing.values(values)).rowcount
-            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
-        return count
-
-    def delete_worker(self, worker_id: str) -> None:
-        """Deletes the row of a worker that ends. Raises DatabaseDown."""
-        with self._transaction() as connection:
-            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
 
     def close(self) -> None:
-        """Closes the connection; the next write opens another."""
+        """Closes the connection."""
         if self._connection is not None:
-            with contextlib.suppress(SQLAlchemyError):
-                self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(Exception):
+                connection.invalidate()  # else a rollback would wait for a database that is silent
+                connection.close()
+
+    def position(self, log_id: str) -> int:
+        """Returns the position of a log, which is registered at 0 if it is new. Raises DatabaseDown."""
+        with self._transaction() as connection:
+            query = sa.select(tables.logs.c.position).where(tables.logs.c.id == log_id)
+            position = connection.scalar(query)
+            if position is None:
+                connection.execute(sa.insert(tables.logs).values(id=log_id, position=0))
+            return int(position or 0)
+
+    def positions(self) -> dict[str, int]:
+        """Returns the positions of all logs. Raises DatabaseDown."""
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(tables.logs.c.id, tables.logs.c.position))
+            return {id: int(position) for id, position in rows}
+
+    def delete_log(self, log_id: str) -> None:
+        """Deletes the position of a log whose file is gone. Raises DatabaseDown."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(tables.logs).where(tables.logs.c.id == log_id))
+
+    def apply(self, log_id: str, events: Iterable[Event], old: int, new: int) -> None:
+        """Applies the events between two positions of a log, all or none.
+
+        Raises DatabaseDown, RowsRejected, PositionChanged.
+        """
+        rows = self._writer.rows(log_id, events)
+        with self._batch() as cursor:
+            self._move.run(cursor, [{"log": log_id, "old": old, "new": new}])
+            if cursor.rowcount != 1:
+                raise PositionChanged
+            self._writer.write(cursor, rows)
+
+    def apply_legacy(self, worker_id: str, events: Iterable[Event]) -> None:
+        """Applies events that have no log: those of an earlier version's spool. Raises as `apply`."""
+        rows = self._writer.rows(worker_id, events)
+        with self._batch() as cursor:
+            self._writer.write(cursor, rows)
+
+    def interrupt_worker(self, worker_id: str) -> int:
+        """Closes the open interceptions of a dead worker; returns how many. Raises DatabaseDown."""
+        c, now = tables.interceptions.c, self._now()
+        is_open = (c.worker_id == worker_id, c.ended_at.is_(None))
+        values = {"ended_at": now, "error_type": "interrupted", "error_message": _INTERRUPTED}
+        with self._transaction() as connection:
+            ids = list(connection.scalars(sa.select(c.id).where(*is_open)))
+            if ids:
+                connection.execute(sa.update(tables.interceptions).where(*is_open).values(values))
+                driver: Any = connection.connection.dbapi_connection
+                self._writer.update_sums(driver.cursor(), ids)
+            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
+        return len(ids)
+
+    def renew(self, worker_id: str, host: str) -> None:
+        """Renews a worker's row, by the database's clock. Raises DatabaseDown."""
+        insert = import_module(f"sqlalchemy.dialects.{self._engine.dialect.name}").insert
+        values = {"id": worker_id, "host": host, "seen_at": self._now()}
+        renewal = insert(tables.workers).values(values)
+        with self._transaction() as connection:
+            connection.execute(
+                renewal.on_conflict_do_update(
+                    index_elements=["id"], set_={"host": host, "seen_at": self._now()}
+                )
+            )
+
+    def expired_workers(self, host: str, seconds: int) -> list[str]:
+        """Returns the workers of other hosts that were last seen `seconds` ago. Raises DatabaseDown."""
+        c = tables.workers.c
+        with self._transaction() as connection:
+            return list(
+                connection.scalars(sa.select(c.id).where(c.host != host, c.seen_at < self._now(seconds)))
+            )
+
+    def probe(self) -> None:
+        """Asks the database for nothing. Raises DatabaseDown."""
+        with self._transaction() as connection:
+            connection.execute(sa.select(sa.literal(1)))
+
+    def _now(self, seconds_ago: int = 0) -> Any:
+        if self._is_sqlite:
+            return sa.func.strftime("%Y-%m-%d %H:%M:%f", "now", f"-{seconds_ago} seconds")
+        return sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds_ago)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """One transaction. Raises DatabaseDown."""
-        try:
-            connection = self._open()
-            with connection.begin():
-                yield connection
-        except SQLAlchemyError as error:
-            self.close()
-            raise DatabaseDown(_driver_error(error)) from None
+        connection = self._opened()
+        with (
+            self._errors(),
+            self._fork_guard,
+            DEADLINES.limit(_CALL_SECONDS, connection.connection.dbapi_connection),
+            connection.begin(),
+        ):
+            yield connection
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[Any]:
         """One transaction on the driver's cursor. Raises DatabaseDown, RowsRejected."""
+        driver: Any = self._opened().connection.dbapi_connection
         try:
-            driver: Any = self._open().connection.dbapi_connection
-            cursor = driver.cursor()
-            if self._begin:
-                cursor.execute(self._begin)
-            yield cursor
-            driver.commit()
-        except self._row_errors as error:
-            self.close()
-            raise RowsRejected(type(error).__name__) from None
-        except (self._error, SQLAlchemyError) as error:
-            self.close()
-            raise DatabaseDown(_driver_error(error)) from None
+            with self._errors(), self._fork_guard, DEADLINES.limit(_CALL_SECONDS, driver):
+                cursor = driver.cursor()
+                if self._is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                driver.commit()
+        except (RowsRejected, PositionChanged):
+            self._rollback()
+            raise
 
-    def _cost(self, event: Ended) -> int | None:
-        parts = [part for part in event.parts if part[0] != Usage()]
+    def _rollback(self) -> None:
         try:
-            costs = [cost_micros(usage, models, self._prices) for usage, models in parts]
-        except (ArithmeticError, ValueError):  # absurd counts
-            return None
-        cost = sum(costs) if costs and UNKNOWN not in costs else UNKNOWN
-        return cost if UNKNOWN < cost < _MAX_COST else None
+            if self._connection is not None:
+                driver: Any = self._connection.connection.dbapi_connection
+                with DEADLINES.limit(_CALL_SECONDS, driver):
+                    driver.rollback()
+        except Exception:  # noqa: BLE001 - the next use of the connection fails
+            self.close()
 
-    def _open(self) -> Connection:
+    def _opened(self) -> Connection:
         if self._connection is None:
-            self._connection = self._engine.connect().execution_options(writes=True)
+            raise DatabaseDown("it is not connected")
         return self._connection
 
-    def _write(self, cursor: Any, rows: Mapping[type, list[dict[str, Any]]]) -> None:
-        for row in rows[Started]:
-            row["worker_id"] = self._worker_id
-        for kind in EVENTS:
-            if rows[kind]:
-                self._statements[kind].run(cursor, rows[kind])
-        for row in rows[Started]:
-            if row["correlating_tool_call_id"]:
-                self._link_to_thread(cursor, row)
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Translates errors by what they mean. After any but a row's fault the connection is closed."""
+        try:
+            yield
+        except (DatabaseDown, RowsRejected, PositionChanged, SchemaTooNew):
+            raise
+        except Exception as error:
+            if is_row_fault(error):
+                raise RowsRejected(describe(error)) from None
+            if is_busy(error):
+                self._rollback()
+                raise DatabaseBusy(describe(error)) from None
+            self.close()
+            if isinstance(error, ConfigError):
+                raise DatabaseDown(error.message) from None
+            if isinstance(error, SQLAlchemyError | self._driver_errors() | OSError):
+                raise DatabaseDown(describe(error)) from None
+            raise
 
-    def _link_to_thread(self, cursor: Any, row: Mapping[str, Any]) -> None:
-        """Links an interception to the one in which the model called the tool whose result it carries.
-
-        If a conversation was forked or replayed, the newest one is the parent.
-        """
-        thread = self._statements[_FIND_PARENT].first(cursor, row)
-        if thread:
-            parent, root = thread
-            links = {"which": row["id"], "parent": parent, "root": root or parent}
-            self._statements[_SET_THREAD].run(cursor, [links])
+    def _driver_errors(self) -> type[Exception]:
+        driver: Any = self._engine.dialect.dbapi
+        error: type[Exception] = driver.Error
+        return error
 
 
-def _driver_error(error: Exception) -> str:
-    """Returns the class name of the driver's error."""
-    return type(error.orig if isinstance(error, DBAPIError) else error).__name__
-
-
-_FIND_PARENT = (
-    sa.select(tables.interceptions.c.id, tables.interceptions.c.thread_root_id)
-    .join(tables.tool_usages)
-    .where(
-        tables.tool_usages.c.tool_call_id == sa.bindparam("correlating_tool_call_id"),
-        tables.interceptions.c.initiator_id == sa.bindparam("initiator_id"),
-        tables.interceptions.c.id != sa.bindparam("id"),
-        tables.interceptions.c.started_at <= sa.bindparam("started_at"),
-    )
-    .order_by(tables.interceptions.c.started_at.desc())
-    .limit(1)
+_MOVE = (
+    sa.update(tables.logs)
+    .where(tables.logs.c.id == sa.bindparam("log"), tables.logs.c.position == sa.bindparam("old"))
+    .values(position=sa.bindparam("new"))
 )
-
-
-def _upsert(insert: Any, table: Table) -> Any:
-    statement = insert(table)
-    keys = [column.name for column in table.primary_key]
-    new_values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=new_values)
-
-
-def _update(key: Column[Any], **parameters: str) -> Any:
-    """Returns an update of the row whose `key` is `which`. `parameters` maps columns to parameter names."""
-    values: dict[Any, Any] = {name: sa.bindparam(parameter) for name, parameter in parameters.items()}
-    return sa.update(key.table).where(key == sa.bindparam("which")).values(values)
-
-
-_SET_THREAD = _update(tables.interceptions.c.id, thread_parent_id="parent", thread_root_id="root")
-_END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
-        "wire_exact", "response_sha256", "cost_micros")  # fmt: skip

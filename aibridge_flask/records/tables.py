@@ -106,6 +106,8 @@ interceptions = Table(
     Column("worker_id", String(36), nullable=False, server_default=""),
     Index("ix_interceptions_started_at", "started_at", "id"),
     Index("ix_interceptions_initiator", "initiator_id", "started_at"),
+    Column("contributed", JSON),
+    _index("ix_interceptions_correlating", "correlating_tool_call_id", "correlating_tool_call_id <> ''"),
     _index("ix_interceptions_session", "client_session_id", "client_session_id <> ''"),
     _index("ix_interceptions_thread_root", "thread_root_id", "thread_root_id IS NOT NULL"),
     _index("ix_interceptions_worker", "worker_id", "ended_at IS NULL"),
@@ -184,4 +186,18 @@ workers = Table(
     Column("id", String(36), primary_key=True),
     _text("host"),
     _time("seen_at"),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+schema_info = Table(
+    "schema_info",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
 )

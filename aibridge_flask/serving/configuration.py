@@ -9,13 +9,16 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import sys
 from typing import Any
 
 from ..config import load, take_snapshot
 from ..errors import ConfigError
 from ..observe import multiprocess
-from ..records import database
+from ..records import recorder
 from .worker import DrainingWorker
+
+_SWITCH_SECONDS = 0.0005  # after which the applier's thread lets requests run
 
 
 def configure() -> dict[str, Any]:
@@ -60,7 +63,7 @@ def _hooks(error: str) -> dict[str, Any]:
         "when_ready": _log_base_urls,
         "child_exit": _keep_counts,
         "on_exit": _tear_down,
-        "post_worker_init": _tune_garbage_collection,
+        "post_worker_init": _start_worker,
     }
 
 
@@ -73,7 +76,7 @@ def _raise_file_limit() -> None:
 def _migrate(server: Any) -> None:
     """Reports a database error as one line, where a worker would stop with a traceback."""
     try:
-        database.migrate(database.connect(load({}).database_url))
+        recorder.check(load({}))
     except ConfigError as error:
         raise SystemExit(f"aibridge: {error.message}") from None
 
@@ -93,7 +96,11 @@ def _tear_down(server: Any) -> None:
     multiprocess.tear_down()
 
 
-def _tune_garbage_collection(worker: Any) -> None:
+def _start_worker(worker: Any) -> None:
+    bridge = getattr(worker.wsgi, "extensions", {}).get("aibridge")
+    if bridge is not None:
+        bridge.start(worker.wsgi)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # collections skip all objects that exist now
     gc.set_threshold(20_000, 20, 20)  # a request leaves almost no garbage

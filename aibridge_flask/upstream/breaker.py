@@ -11,9 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from time import time
-from typing import cast
+from time import monotonic, time
 
 from ..config.settings import BreakerSettings
 from ..errors import CircuitOpen, UpstreamTimeout, UpstreamUnreachable
@@ -139,7 +137,7 @@ class _Breaker:
         self._circuit = CircuitBreaker(state_storage=self._storage)
         self._lock = threading.Lock()
         self._generation = self._trials = 0
-        self._changed_at = self._interval_start = 0.0
+        self._changed_at = self._interval_start = self._half_open_at = 0.0
 
     def admit(self, flag: Flag | None) -> int:
         """Returns the generation to report with. `flag` is the shared state. Raises CircuitOpen."""
@@ -148,7 +146,7 @@ class _Breaker:
                 self._adopt(flag)
             state = self._circuit.current_state
             if state == STATE_OPEN:
-                remaining = self._opened_at + self._limits.timeout - time()
+                remaining = self._half_open_at - monotonic()
                 if remaining > 0:
                     raise CircuitOpen(remaining)
                 self._set_state(STATE_HALF_OPEN)
@@ -183,24 +181,20 @@ class _Breaker:
             self._set_state(STATE_CLOSED)
 
     def _count(self, ok: bool) -> None:
-        if ok or time() - self._interval_start > self._limits.interval:
+        if ok or monotonic() - self._interval_start > self._limits.interval:
             self._storage.reset_counter()
-            self._interval_start = time()
+            self._interval_start = monotonic()
         if not ok:
             self._storage.increment_counter()
             if self._circuit.fail_counter >= self._limits.failure_threshold:
                 self._set_state(STATE_OPEN)
 
-    @property
-    def _opened_at(self) -> float:
-        return cast(datetime, self._storage.opened_at).timestamp()
-
     def _set_state(self, state: str) -> None:
         """Changes the state, shares and logs it."""
-        self._change(state, time())
-        self._changed_at = time()
+        self._change(state, self._limits.timeout)
+        self._changed_at = max(time(), self._changed_at)
         if state != STATE_HALF_OPEN:  # each process makes its own trials
-            self._changed_at = self._shared_state.put(self._key, state, time() + self._share_seconds).at
+            self._changed_at = self._shared_state.put(self._key, state, self._share_seconds).at
         _, provider, endpoint, model = self._key
         _log.warning("circuit breaker of %s%s for %.100r: %s", provider, endpoint, model, state)
 
@@ -213,12 +207,13 @@ class _Breaker:
         """Takes over the state that another process shared."""
         self._changed_at = flag.at
         if flag.value != self._circuit.current_state and flag.value in (STATE_OPEN, STATE_CLOSED):
-            self._change(flag.value, flag.at, is_local=False)
+            elapsed = self._share_seconds - flag.seconds_left
+            self._change(flag.value, self._limits.timeout - elapsed, is_local=False)
 
-    def _change(self, state: str, moment: float, is_local: bool = True) -> None:
+    def _change(self, state: str, open_seconds: float, is_local: bool = True) -> None:
         self._generation += 1
         self._trials = 0
-        self._interval_start = time()
+        self._interval_start = monotonic()
         self._storage.reset_success_counter()
         change = {
             STATE_OPEN: self._circuit.open,
@@ -226,7 +221,6 @@ class _Breaker:
             STATE_CLOSED: self._circuit.close,
         }
         change[state]()
-        if state == STATE_OPEN:
-            self._storage.opened_at = datetime.fromtimestamp(moment, UTC)
+        self._half_open_at = monotonic() + open_seconds
         _, provider, endpoint, model = self._key
         self._hooks.emit(BreakerStateChanged(provider, endpoint, model, _LEVELS[state], is_local))

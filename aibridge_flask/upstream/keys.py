@@ -137,12 +137,12 @@ class KeyPool:
 
     def exhausted_error(self, scope: str) -> BridgeError:
         flags = [flag for credential in self._credentials for flag in self._cooldowns(credential, scope)]
-        limited_until = [flag.until for flag in flags if flag.value == RATE_LIMITED]
-        if not limited_until and (flags or len(self._credentials) == 1):
+        limited = [flag.seconds_left for flag in flags if flag.value == RATE_LIMITED]
+        if not limited and (flags or len(self._credentials) == 1):
             self._hooks.emit(KeysExhausted(self._provider, UNAUTHORIZED))
             return AllKeysRefused()
         self._hooks.emit(KeysExhausted(self._provider, RATE_LIMITED))
-        return AllKeysRateLimited(min(limited_until, default=0.0) - time())  # default: all have just ended
+        return AllKeysRateLimited(min(limited, default=0.0))  # default: all have just ended
 
     def states(self, elsewhere: Iterable[KeyCooling] = ()) -> Mapping[str, int]:
         """Counts the keys that are `valid`, `temporary` (cooling down for a model) and `unauthorized`.
@@ -160,14 +160,14 @@ class KeyPool:
 
     def _cool_down(self, credential: Credential, scope: str, reason: str, seconds: float) -> None:
         """Parallel requests that get the same response cool the key down once."""
-        key, until = self._state_key(credential, scope), time() + seconds
+        key = self._state_key(credential, scope)
         with self._lock:
             flag = self._shared_state.get(key)
-            previous_until = flag.until if flag is not None else 0.0
-            if previous_until < until - _BURST_SECONDS:
-                self._shared_state.put(key, reason, until)
-                self._hooks.emit(KeyCooling(self._provider, _digest(credential), reason, until))
-        if previous_until <= time():
+            previous = flag.seconds_left if flag is not None else 0.0
+            if previous < seconds - _BURST_SECONDS:
+                self._shared_state.put(key, reason, seconds)
+                self._hooks.emit(KeyCooling(self._provider, _digest(credential), reason, time() + seconds))
+        if previous <= 0:
             self._hooks.emit(KeyCooledDown(self._provider, reason))
 
     def _is_cooling(self, credential: Credential, scope: str) -> bool:

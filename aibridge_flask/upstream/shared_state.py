@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from ..errors import ConfigError
@@ -26,15 +26,25 @@ _EXCHANGE_SECONDS = 0.25
 _OUTAGE_PAUSE = 2.0  # seconds between attempts while Redis is away
 _MAX_FLAGS = 10_000
 _REDIS_TIMEOUT = 1.0  # seconds
+_MAX_SECONDS = 90_000.0  # that another process may ask for
+_TICK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A value that expires. `at` (when it was put) and `until` are seconds since 1970."""
+    """A value that expires.
+
+    `at`, when it was put, orders the flags of all processes (seconds since 1970, or just after the flag
+    before, if a clock was set back). `expires` is this process's monotonic time.
+    """
 
     value: str
     at: float
-    until: float
+    expires: float
+
+    @property
+    def seconds_left(self) -> float:
+        return self.expires - monotonic()
 
 
 _EXPIRED = Flag("", 0.0, 0.0)
@@ -69,12 +79,13 @@ class SharedState:
         if self._url and not self._is_running:
             self.start()
         flag = self._flags.get(key)
-        return flag if flag is not None and flag.until > time() else None
+        return flag if flag is not None and flag.seconds_left > 0 else None
 
-    def put(self, key: StateKey, value: str, until: float) -> Flag:
-        """Stores a flag until `until` (seconds since 1970). Other processes see it within a second."""
+    def put(self, key: StateKey, value: str, seconds: float) -> Flag:
+        """Stores a flag for so many seconds. Other processes see it within a second."""
         self._evict()
-        flag = self._flags[key] = Flag(value, time(), until)
+        at = max(time(), self._flags.get(key, _EXPIRED).at + _TICK)
+        flag = self._flags[key] = Flag(value, at, monotonic() + seconds)
         if self._url:
             self.start()
             self._changed.put(key)
@@ -82,16 +93,14 @@ class SharedState:
 
     def with_prefix(self, prefix: StateKey) -> Iterator[Flag]:
         """Yields the unexpired flags whose keys begin with `prefix`."""
-        now = time()
         for key, flag in list(self._flags.items()):
-            if flag.until > now and key[: len(prefix)] == prefix:
+            if flag.seconds_left > 0 and key[: len(prefix)] == prefix:
                 yield flag
 
     def _evict(self) -> None:
         """Drops expired flags, then the oldest: clients name models, so keys would grow without bound."""
         if len(self._flags) >= _MAX_FLAGS:
-            now = time()
-            current = {key: flag for key, flag in self._flags.items() if flag.until > now}
+            current = {key: flag for key, flag in self._flags.items() if flag.seconds_left > 0}
             self._flags = dict(list(current.items())[-_MAX_FLAGS // 2 :])
 
     def _reset(self) -> None:
@@ -146,14 +155,16 @@ class SharedState:
         for key in unsent:
             own = self._flags.get(key)
             if own is not None and own.at >= stored.get(key, _EXPIRED).at:
-                changes[json.dumps(key)] = json.dumps([own.value, own.at, own.until])
+                changes[json.dumps(key)] = json.dumps([own.value, own.at, time() + own.seconds_left])
         if changes:
             client.hset(_REDIS_KEY, mapping=changes)
         self._evict()
         for key, flag in stored.items():
-            if flag.until > time() and flag.at > self._flags.get(key, _EXPIRED).at:
+            if flag.seconds_left > 0 and flag.at > self._flags.get(key, _EXPIRED).at:
                 self._flags[key] = flag
-        expired = [name for name, (_, flag) in fields.items() if flag.until <= time() and name not in changes]
+        expired = [
+            name for name, (_, flag) in fields.items() if flag.seconds_left <= 0 and name not in changes
+        ]
         if expired:
             client.hdel(_REDIS_KEY, *expired)
 
@@ -162,6 +173,7 @@ def _parse(name: str, text: str) -> tuple[StateKey, Flag]:
     """Returns key and flag of a Redis field; an unreadable one counts as expired."""
     try:
         value, at, until = json.loads(text)
-        return tuple(map(str, json.loads(name))), Flag(str(value), float(at), float(until))
+        seconds = min(float(until) - time(), _MAX_SECONDS)
+        return tuple(map(str, json.loads(name))), Flag(str(value), float(at), monotonic() + seconds)
     except (ValueError, TypeError):
         return (name,), _EXPIRED

@@ -5,7 +5,8 @@ process is monkey-patched.
 """
 
 from .client import UNWATCHED, Client, readiness_probe, watch
-from .runtime import under_gevent
+from .pools import FILES, READERS, TOKENS, Pool
+from .runtime import under_gevent, unpatched
 from .task_group import ReplaceableClient, TaskGroup
 from .threads import (
     OneShotEvent,
@@ -20,9 +21,13 @@ from .threads import (
 )
 
 __all__ = [
+    "FILES",
+    "READERS",
+    "TOKENS",
     "UNWATCHED",
     "Client",
     "OneShotEvent",
+    "Pool",
     "ReplaceableClient",
     "TaskGroup",
     "after_fork",
@@ -35,5 +40,6 @@ __all__ = [
     "set_events",
     "start_thread",
     "under_gevent",
+    "unpatched",
     "watch",
 ]

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
+_FORK_WAIT_SECONDS = 0.02
 
 
 class OneShotEvent(Protocol):
@@ -161,12 +162,23 @@ def after_fork(target: T, reset: Callable[[T], None]) -> None:
 
 @cache
 def fork_lock() -> Any:
-    """Returns a real lock; the process does not fork while a thread holds it.
+    """Returns a real lock. While a thread holds it, a fork waits, but only for a moment: it may be in the
+    hub.
 
     Other locks that the thread holds, such as those of imports and libraries, would stay locked in the child.
     """
     lock = unpatched("_thread", "allocate_lock")()
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    acquired: list[bool] = []
+
+    def release() -> None:
+        if acquired.pop():
+            lock.release()
+
+    os.register_at_fork(
+        before=lambda: acquired.append(lock.acquire(timeout=_FORK_WAIT_SECONDS)),
+        after_in_parent=release,
+        after_in_child=release,
+    )
     return lock
 
 

@@ -9,6 +9,9 @@ from flask import Blueprint, Response
 from ..formats.body import dumps
 from ..records.recorder import Recorder
 from ..tools import ToolBox
+from ..waiting import FILES
+
+_FILES_SECONDS = 10.0
 
 
 def add_health(
@@ -23,13 +26,19 @@ def add_health(
         if draining():
             return _status("draining", 503)
         if not recorder.healthy:
-            return _status("records are not taken", 503)
-        return _status("ok", 200) if toolbox.ready else _status("tools are being loaded", 503)
+            return _ready("records are not taken", 503)
+        return _ready("ok", 200) if toolbox.ready else _ready("tools are being loaded", 503)
+
+    def _ready(status: str, code: int) -> Response:
+        behind = FILES.run(recorder.backlog, _FILES_SECONDS)
+        return _status(
+            status, code, records_behind_seconds=round(behind.seconds, 3), records_behind_bytes=behind.bytes
+        )
 
     blueprint.add_url_rule(f"{prefix}/healthz", view_func=healthz)
     blueprint.add_url_rule(f"{prefix}/readyz", view_func=readyz)
 
 
-def _status(status: str, code: int) -> Response:
+def _status(status: str, code: int, **facts: float) -> Response:
     """Does not use Flask's JSON provider, which a host may have replaced."""
-    return Response(dumps({"status": status}), code, mimetype="application/json")
+    return Response(dumps({"status": status, **facts}), code, mimetype="application/json")

@@ -13,8 +13,12 @@ from ..formats.body import dumps
 from ..identity import ActorLoader
 from ..reading import interceptions as interception_queries
 from ..reading import search
+from ..records.deadlines import DEADLINES
 from ..records.recorder import Recorder
-from ..waiting import run_in_pool
+from ..waiting import READERS
+
+_QUERY_SECONDS = 5.0
+_READ_SECONDS = 12.0  # with the wait for a thread and for the first connection
 
 
 class _PageSchema(Schema):
@@ -37,9 +41,13 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
             query = _PageSchema().load(request.args)
             conditions = search.parse(query.pop("q"))
             page = interception_queries.Page(**query)
-            results = run_in_pool(
-                lambda: interception_queries.interceptions(recorder.engine, actor, conditions, page)
-            )
+
+            def query() -> dict[str, Any]:
+                recorder.wait_until_applied()
+                with DEADLINES.limit(_QUERY_SECONDS):
+                    return interception_queries.interceptions(recorder.engine, actor, conditions, page)
+
+            results = READERS.run(query, _READ_SECONDS)
         except BridgeError as error:
             return _error_response(error.status, error.message, error.code)
         except ValidationError as error:
@@ -48,10 +56,10 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
             return _invalid({"q": [str(error)]})
         except LookupError:
             return _invalid({"after_id": ["there is no such interception"]})
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, TimeoutError) as error:
             # no traceback: it would show the statement and its values
             current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
-            return _error_response(500, "the records cannot be read", "the database is away")
+            return _error_response(503, "the records cannot be read", "the database is away")
         return _json_response(results, 200)
 
     blueprint.add_url_rule(f"{prefix}/interceptions", view_func=interceptions)

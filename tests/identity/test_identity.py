@@ -86,7 +86,7 @@ def test_anybody_else_is_refused(
 @pytest.mark.parametrize("path", ["healthz", "readyz"])
 def test_health_needs_no_identity(client: FlaskClient, path: str) -> None:
     response = client.get(f"{PREFIX}/{path}", environ_base={"REMOTE_ADDR": "10.0.0.1"})
-    assert response.get_json() == {"status": "ok"}
+    assert response.get_json()["status"] == "ok"
 
 
 def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstream) -> None:

@@ -108,7 +108,10 @@ def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
     assert page.value("non_injected_tool_selections_total", **place, name="Read") == 1
     assert page.samples("injected_tool_invocations_total") == page.samples("passthrough_total") == []
     assert page.value("key_pool_failover_attempts_sum", provider="anthropic") == 1
-    assert (page.value("records_spooled"), page.value("records_lost_total")) == (0, 0)
+    wait_until(
+        lambda: scrape_app(app).value("records_spooled") == scrape_app(app).value("records_behind_bytes") == 0
+    )
+    assert (page.value("records_rejected_total"), page.value("records_lost_total")) == (0, 0)
 
 
 @pytest.mark.parametrize("exchange", ALL, ids=lambda exchange: exchange.name)
@@ -413,13 +416,14 @@ def test_records_that_wait_are_shown_until_they_are_written(
     lock.close()
 
 
-def test_what_the_database_refuses_is_lost(app: Flask, upstream: Upstream, database_url: str) -> None:
+def test_what_the_database_rejects_is_counted(app: Flask, upstream: Upstream, database_url: str) -> None:
     with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
         rows.execute("CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END")
     rows.close()
     upstream.enqueue(http_response(200, WHOLE))
     assert ask(app) == 200
-    assert scrape_app(app).value("records_lost_total") == 1
+    wait_until(lambda: scrape_app(app).value("records_rejected_total") == 1)
+    assert scrape_app(app).value("records_lost_total") == 0
     (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
     assert (record["tool_usages"], len(record["token_usages"])) == ([], 1)
 
@@ -432,37 +436,38 @@ def dead_worker(folder: Path, *lines: bytes) -> None:
     (folder / f"{id}.spool").write_bytes(b"".join(lines))
 
 
-def test_what_a_spool_does_not_tell_any_more_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
+def test_what_cannot_be_read_of_a_spool_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
     nobodys = msgspec.json.encode(
         ["TokenUse", TokenUsage("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
     )
     dead_worker(tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut')
     app = make_app(metrics=ON)
-    wait_until(lambda: scrape_app(app).value("records_lost_total") > 0)
-    assert scrape_app(app).value("records_lost_total") == 3
+    app.extensions["aibridge"].start(app)
+    wait_until(lambda: scrape_app(app).value("records_rejected_total") == 1)
+    wait_until(lambda: scrape_app(app).value("records_lost_total") == 2)
     assert scrape_app(app).value("records_spooled") == 0
 
 
-@pytest.mark.parametrize("refuses", ["spool", "refuse"])
-def test_what_could_be_written_nowhere_until_the_end_is_lost(
-    database_url: str, tmp_path: Path, refuses: str
-) -> None:
-    tree = {
-        "database_url": database_url,
-        "spool_dir": str(tmp_path / "spool"),
-        "records": {"on_database_down": refuses},
-    }
+def test_what_is_left_at_the_end_waits_in_the_log(database_url: str, tmp_path: Path) -> None:
     hooks = Hooks()
-    recorder = Recorder(config.load(tree), hooks)
-    metrics = Metrics(hooks, recorder, ())
-    recorder.start()
-    id = new_id()
-    recorder.write(Started(id, "ann", now()), must_keep=False)
-    with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
+    tree = {"database_url": database_url, "spool_dir": str(tmp_path / "spool")}
+    first, id = Recorder(config.load(tree), hooks), new_id()
+    first.begin(Started(id, "ann", now()))
+    wait_until(lambda: first.backlog().events == 0)
+    with (
+        sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("aibridge_flask.records.recorder._CLOSE_SECONDS", 0.3)
         lock.execute("BEGIN IMMEDIATE")
-        recorder.record(TokenUsage(id, 0, "r", "m", Usage(), now()), Ended(id, now()))
-        recorder.close()
+        first.record(TokenUsage(id, 0, "r", "m", Usage(), now()), Ended(id, now()))
+        first.close()
+        second = Recorder(config.load(tree), hooks)
+        second.start()
+        page = Page(Metrics(hooks, second, ()).page("")[0].decode())
+        assert (page.value("records_lost_total"), page.value("records_spooled")) == (0, 2)
+        assert page.value("records_behind_bytes") > 0
+        lock.execute("ROLLBACK")
     lock.close()
-    page = Page(metrics.page("")[0].decode())
-    lost, spooled = page.value("records_lost_total"), page.value("records_spooled")
-    assert (lost, spooled) == ((0, 2) if refuses == "spool" else (2, 0))
+    wait_until(lambda: second.backlog().events == 0)
+    second.close()

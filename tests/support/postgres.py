@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -44,6 +47,23 @@ class Postgres:
 
     def resume(self) -> None:
         self._server.start()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Its processes are stopped: connections are accepted by the kernel, and nothing is ever answered."""
+        pids = [self._server.get_pid(), *self._children()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        pid = self._server.get_pid()
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def stop(self) -> None:
         self._server.cleanup()

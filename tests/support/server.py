@@ -73,7 +73,7 @@ class Server:
         self.log = folder / "log"
         self.config = folder / "aibridge.toml"
         spool = str(folder / "records.db-spool")
-        self._settings = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": spool, **settings}
+        self.settings = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": spool, **settings}
         self._stop_signal = signal.SIGINT if kind == "waitress" else signal.SIGTERM
         self.configure()
         bind = f"127.0.0.1:{self.port}"
@@ -91,7 +91,7 @@ class Server:
 
     def configure(self, **settings: object) -> None:
         """Writes the configuration file, with these changes."""
-        tree = {**self._settings, **settings}
+        tree = {**self.settings, **settings}
         self.config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in tree.items()))
 
     def workers(self) -> list[int]:
@@ -121,7 +121,9 @@ class Server:
         return self.clients[-1]
 
     def post(self, path: str, body: bytes, **headers: str) -> tuple[int, bytes, bool, str]:
-        """POSTs on a new connection; returns status, body, whether the body is whole, and the interception's id."""
+        """POSTs on a new connection; returns status, body, whether the body is whole, and the
+        interception's id.
+        """
         client = self.connect()
         client.send("POST", path, body, **headers)
         status, response_headers = client.head()

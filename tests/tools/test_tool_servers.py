@@ -1,4 +1,7 @@
-"""Central tools in all formats, under each server: workers that end, a database that is away, many at once."""
+"""Central tools in all formats, under each server.
+
+Workers that end, a database that is away, many at once.
+"""
 
 from __future__ import annotations
 

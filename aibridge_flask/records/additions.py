@@ -1,0 +1,87 @@
+"""Additive changes of the tables: what a database lacks of `tables` is added, and nothing else is changed.
+
+Code of the version before goes on beside them, so that upgrades and rollbacks need no pause.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, Index
+from sqlalchemy.schema import CreateColumn, CreateIndex
+
+from . import tables
+
+_INDEX_LOCK_ID = 0x61694273  # of PostgreSQL's advisory lock: "aiBs"
+
+
+def add_missing(connection: Connection) -> None:
+    """Creates missing tables, and adds missing columns, which are nullable or have a constant default."""
+    inspector = sa.inspect(connection)
+    existing = set(inspector.get_table_names())
+    for table in tables.metadata.sorted_tables:
+        if table.name not in existing:
+            table.create(connection)
+            continue
+        columns = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in columns:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def missing(engine: Engine) -> list[str]:
+    """Returns the names of tables, columns and indexes that the database lacks."""
+    with engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        existing = set(inspector.get_table_names())
+        names = [table.name for table in tables.metadata.sorted_tables if table.name not in existing]
+        for table in tables.metadata.sorted_tables:
+            if table.name in existing:
+                columns = {column["name"] for column in inspector.get_columns(table.name)}
+                names += [
+                    f"{table.name}.{column.name}" for column in table.columns if column.name not in columns
+                ]
+        return names + [str(index.name) for index in _missing_indexes(connection)]
+
+
+def create_indexes(engine: Engine) -> None:
+    """Creates missing indexes. PostgreSQL builds them beside the traffic, which may take minutes."""
+    if engine.dialect.name != "postgresql":
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            _create_missing(connection, "")
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_INDEX_LOCK_ID))):
+            _create_missing(connection, "CONCURRENTLY")  # else another process does it
+
+
+def _create_missing(connection: Connection, mode: str) -> None:
+    tables.use_partial_indexes(connection.dialect.name)
+    for index in _missing_indexes(connection):
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {index.name}"))  # what a failed build has left
+        statement = str(CreateIndex(index).compile(dialect=connection.dialect))
+        connection.execute(sa.text(statement.replace("CREATE INDEX", f"CREATE INDEX {mode}", 1)))
+
+
+def _missing_indexes(connection: Connection) -> list[Index]:
+    inspector = sa.inspect(connection)
+    invalid = _invalid_indexes(connection)
+    missing: list[Index] = []
+    existing = set(inspector.get_table_names())
+    for table in tables.metadata.sorted_tables:
+        if table.name not in existing:
+            continue
+        names = {index["name"] for index in inspector.get_indexes(table.name)} - invalid
+        missing += [index for index in table.indexes if index.name not in names]
+    return missing
+
+
+def _invalid_indexes(connection: Connection) -> set[str]:
+    """A build of PostgreSQL that failed leaves an index that is not used.
+
+    https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY
+    """
+    if connection.dialect.name != "postgresql":
+        return set()
+    query = "SELECT relname FROM pg_class JOIN pg_index ON indexrelid = pg_class.oid WHERE NOT indisvalid"
+    return set(connection.scalars(sa.text(query)))

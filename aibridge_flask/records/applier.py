@@ -1,0 +1,234 @@
+"""The thread that brings records to the database: its worker's log first, then the logs of dead workers.
+
+Normal work, an outage, catching up and taking over are one path: read frames from a position, apply them in
+slices, move the position in the same transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from ..waiting import OneShotEvent, set_events, start_thread, unpatched
+from . import log_folder, log_reader, prices
+from .application import SliceSize, apply_frames
+from .database import SchemaTooNew
+from .frames import Frame
+from .log import RecordLog
+from .rejects import Rejects
+from .store import DatabaseBusy, DatabaseDown, PositionChanged, Store, TablesMissing
+from .takeover import Takeover
+
+_log = logging.getLogger("aibridge.records")
+_LINGER_SECONDS = 0.01  # events of this time are committed together
+_TICK_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.5
+_RENEW_SECONDS = 10.0
+_MAX_BUSY_SECONDS = 5.0
+
+
+class Applier:
+    """Applies one worker's log. `position` is the offset up to which it is in the database."""
+
+    def __init__(
+        self,
+        log: RecordLog,
+        store: Store,
+        takeover: Takeover,
+        rejects: Rejects,
+        identity: str,
+        tick: Callable[[], None],
+    ) -> None:
+        """`identity` names the database as long as its id is unknown. `tick` is called each second."""
+        self._log, self._store, self._takeover, self._rejects = log, store, takeover, rejects
+        self._identity, self._tick = identity, tick
+        self.position = 0
+        self.is_up = True  # until the first attempt
+        self.has_tried = False
+        self.caught_up_at = time.time()
+        self._slice = SliceSize()
+        self._wakeups: SimpleQueue[bool] = SimpleQueue()
+        self._is_idle = False
+        self._waiters: deque[tuple[int, OneShotEvent]] = deque()
+        self._next_connect = self._next_tick = self._next_renewal = 0.0
+        self._last_reason = ""
+        self._busy_since = 0.0
+        self._inode = 0
+        self._has_checked_indexes = False
+
+    @property
+    def behind_since(self) -> float:
+        """The time (seconds since 1970) since which events are not in the database, 0 if all are."""
+        return self.caught_up_at if self.position < self._log.end else 0.0
+
+    def notify(self) -> None:
+        """Something was appended. Wakes the thread only if it is idle."""
+        if self._is_idle:
+            self._is_idle = False
+            self._wakeups.put(False)
+
+    def wait_for(self, position: int, applied: OneShotEvent) -> None:
+        """Sets `applied` once the log is applied up to `position`."""
+        self._waiters.append((position, applied))
+        self._wakeups.put(False)
+
+    def stop(self) -> None:
+        """Ends the thread once the log is applied, or the database is away."""
+        self._wakeups.put(True)
+
+    def run(self) -> None:
+        """The thread's function."""
+        log_folder.set_database(self._log.path, self._identity)
+        prices.load()
+        is_stopping = False
+        while not is_stopping:
+            is_stopping = self._wait()
+            self._run_safely(self._step)
+            self.has_tried = True
+        self._run_safely(self._finish)
+        self._store.close()
+
+    def _wait(self) -> bool:
+        """Waits for work; returns whether the thread is to end."""
+        has_backlog = self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
+        if has_backlog and not self._waiters:
+            unpatched("time", "sleep")(_LINGER_SECONDS if self.position < self._log.end else 0.0)
+        self._is_idle = not has_backlog
+        try:
+            return self._wakeups.get(
+                timeout=0.0 if has_backlog else max(0.001, self._next_tick - monotonic())
+            )
+        except Empty:
+            return False
+        finally:
+            self._is_idle = False
+
+    def _run_safely(self, work: Callable[[], None]) -> None:
+        """The thread survives any error."""
+        try:
+            work()
+            self._busy_since = 0.0
+        except DatabaseBusy:
+            self._was_busy()
+        except (DatabaseDown, SchemaTooNew) as error:
+            self._went_down(str(error))
+        except Exception:  # noqa: BLE001 - logged below
+            self._store.close()
+            self._next_connect = monotonic() + _RECONNECT_SECONDS
+            _log.exception("records could not be applied")
+
+    def _was_busy(self) -> None:
+        """Somebody else holds a lock: not an outage, unless it lasts."""
+        self._busy_since = self._busy_since or monotonic()
+        if monotonic() - self._busy_since > _MAX_BUSY_SECONDS:
+            self._went_down("it is locked")
+        unpatched("time", "sleep")(_LINGER_SECONDS)
+
+    def _step(self) -> None:
+        if monotonic() >= self._next_tick:
+            self._next_tick = monotonic() + _TICK_SECONDS
+            self._tick()
+            self._probe()
+        if not self._store.is_open:
+            if monotonic() < self._next_connect:
+                return
+            self._connect()
+        self._renew()
+        if self.position < self._log.end:
+            self._apply_own()
+        else:
+            self.caught_up_at = time.time()
+            self._takeover.advance()
+
+    def _connect(self) -> None:
+        self._next_connect = monotonic() + _RECONNECT_SECONDS
+        try:
+            self._store.open()
+        except TablesMissing:
+            self._store.migrate()
+            self._store.open()
+        log_folder.set_database(self._log.path, self._store.database_id)
+        self.position = min(self._store.position(self._log.id), self._log.end)
+        self._inode = self._store.file_inode()
+        self._next_renewal = 0.0
+        if not self._has_checked_indexes:
+            self._has_checked_indexes = True
+            start_thread(self._create_indexes)
+        if self._last_reason:
+            _log.warning("the database takes records again")
+        self.is_up, self._last_reason = True, ""
+
+    def _create_indexes(self) -> None:
+        """In a thread of its own, since it may take minutes."""
+        try:
+            self._store.create_indexes()
+        except Exception as error:  # noqa: BLE001 - logged; queries are slower without
+            _log.warning("indexes could not be created: %s", error)
+
+    def _probe(self) -> None:
+        """Notices a database that went away while nothing was to be written, and a file that was replaced."""
+        if not self._store.is_open:
+            return
+        if self._store.file_inode() != self._inode:
+            self._store.close()
+            _log.error("the database's file was replaced or deleted: records go on in the new one")
+        elif self.position >= self._log.end:
+            self._store.probe()
+
+    def _renew(self) -> None:
+        if monotonic() >= self._next_renewal:
+            self._next_renewal = monotonic() + _RENEW_SECONDS
+            self._takeover.renew()
+
+    def _went_down(self, reason: str) -> None:
+        self._store.close()
+        self._takeover.interrupt()
+        self.is_up = False
+        if reason != self._last_reason:
+            _log.error("the database takes no records: %s", reason)
+        self._last_reason = reason
+
+    def _apply_own(self) -> None:
+        """Applies one slice of this worker's log."""
+        frames: Sequence[Frame] = self._log.take(self.position, self._slice.frames)
+        if not frames:
+            chunk = log_reader.read(self._log.path, self.position, self._log.end)
+            frames = chunk.frames[: self._slice.frames]
+            self._rejects.report_damage(self._log.id, chunk.damaged)
+            if not frames:
+                self._skip(chunk.end)
+                return
+        begun = monotonic()
+        try:
+            self.position = apply_frames(self._store, self._rejects, self._log.id, self.position, frames)
+        except PositionChanged:
+            self.position = min(self._store.position(self._log.id), self._log.end)
+            _log.warning("the database knows another position: records are applied from there")
+            return
+        self._slice.adapt(len(frames), monotonic() - begun)
+        self._applied()
+
+    def _skip(self, position: int) -> None:
+        if position > self.position:
+            self._store.apply(self._log.id, (), self.position, position)
+            self.position = position
+
+    def _applied(self) -> None:
+        log_reader.note_position(self._log.path, self.position)
+        due = [waiter for waiter in self._waiters if waiter[0] <= self.position]
+        for waiter in due:
+            self._waiters.remove(waiter)
+        if due:
+            set_events([event for _, event in due])
+
+    def _finish(self) -> None:
+        """Applies the rest of the log, and closes what this worker leaves open."""
+        if not self._store.is_open:
+            self._connect()
+        while self.position < self._log.end:
+            self._apply_own()
+        self._store.interrupt_worker(self._log.id)

@@ -1,0 +1,121 @@
+"""The folder that holds the logs of all workers of a host, one folder each.
+
+A lock on a log's folder shows that its worker lives; the kernel frees it however the process dies. Log and
+lock are one inode, so neither can be there without the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from ..errors import ConfigError
+from ..model import new_id
+
+_DATABASE_FILE = "database"
+_HOST_FILE = "host-id"
+REJECTED = "rejected"
+
+
+def prepare(configured: str, url: URL) -> Path:
+    """Returns the folder, and creates it for its owner alone. Raises ConfigError if it cannot be written."""
+    folder = Path(configured) if configured else _default(url)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError
+    except OSError as error:
+        raise ConfigError(f"spool_dir: {folder} cannot be used: {type(error).__name__}") from None
+    return folder.resolve()
+
+
+def _default(url: URL) -> Path:
+    """Beside the SQLite file, else systemd's state directory, else in the working directory."""
+    if url.get_backend_name() == "sqlite":
+        return Path(f"{url.database}-spool")
+    state_directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(state_directory) if state_directory else Path("aibridge-spool")
+
+
+def host_id(folder: Path) -> str:
+    """Returns the id of this host's folder, which is created once. Raises OSError."""
+    file = folder / _HOST_FILE
+    with contextlib.suppress(FileNotFoundError):
+        if id := file.read_text("ascii").strip():
+            return id
+    temporary = folder / f"{_HOST_FILE}.{new_id()}"
+    temporary.write_text(new_id(), "ascii")
+    with contextlib.suppress(FileExistsError):
+        os.link(temporary, file)  # the first process wins
+    temporary.unlink()
+    return file.read_text("ascii").strip()
+
+
+def url_identity(url: URL) -> str:
+    """Identifies a database as long as its own id is unknown; without user and password."""
+    text = f"{url.get_backend_name()}://{url.host or ''}:{url.port or ''}/{url.database or ''}"
+    return "url:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def set_database(log: Path, identity: str) -> None:
+    """Notes to which database a log belongs. Raises OSError."""
+    temporary = log / f"{_DATABASE_FILE}.new"
+    temporary.write_text(identity, "ascii")
+    temporary.replace(log / _DATABASE_FILE)
+
+
+def database_of(log: Path) -> str:
+    """Returns the identity of the database to which a log belongs, or ""."""
+    try:
+        return (log / _DATABASE_FILE).read_text("ascii")
+    except (OSError, UnicodeError):
+        return ""
+
+
+def logs(folder: Path) -> list[Path]:
+    """Returns the logs of all workers that use this folder, living and dead."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found = [Path(entry.path) for entry in os.scandir(folder) if _is_log(entry)]
+    return sorted(found)
+
+
+def _is_log(entry: os.DirEntry[str]) -> bool:
+    return entry.name.count("-") == 4 and entry.is_dir(follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def lock_if_dead(log: Path) -> Iterator[bool]:
+    """Yields whether a log's worker is dead; its log is then locked until the end of the block."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _try_lock(descriptor, log)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, log: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_ino == log.stat().st_ino  # else another worker has removed it
+    except OSError:
+        return False
+
+
+def remove(log: Path) -> None:
+    """Deletes a log whose lock is held."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(log)):
+            with contextlib.suppress(OSError):
+                Path(entry.path).unlink()
+        log.rmdir()

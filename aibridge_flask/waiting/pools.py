@@ -1,0 +1,49 @@
+"""Bounded thread pools for calls that block, one for each thing that may be slow, so that none starves
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from .runtime import under_gevent
+
+T = TypeVar("T")
+
+
+class Pool:
+    """Under gevent runs calls in threads of its own, else in the current thread."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._by_hub: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def run(self, call: Callable[[], T], timeout: float) -> T:
+        """Returns the call's value. Raises what it raises, and TimeoutError after `timeout` seconds.
+
+        Under gevent the timeout includes the wait for a free thread; the call itself goes on. Without
+        gevent the call must have a deadline of its own.
+        """
+        if not under_gevent():
+            return call()
+        from gevent import Timeout
+
+        with Timeout(timeout, TimeoutError):
+            result: T = self._threads().spawn(call).get()
+            return result
+
+    def _threads(self) -> Any:
+        from gevent import get_hub
+        from gevent.threadpool import ThreadPool
+
+        hub = get_hub()
+        if hub not in self._by_hub:
+            self._by_hub[hub] = ThreadPool(self._size, hub=hub)
+        return self._by_hub[hub]
+
+
+READERS = Pool(4)
+TOKENS = Pool(2)
+FILES = Pool(2)

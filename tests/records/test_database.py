@@ -1,0 +1,156 @@
+"""The tables: how they are made, upgraded, and shared by versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from aibridge_flask.errors import ConfigError
+from aibridge_flask.records import additions, tables
+from aibridge_flask.records import database as databases
+from aibridge_flask.records.recorder import Recorder
+from tests.conftest import BOTH_DATABASES
+from tests.support.records import settings, started, statuses
+from tests.support.server import ROOT, wait_until
+
+pytestmark = BOTH_DATABASES
+NEW_TABLES = ("logs", "schema_info")
+
+
+def make_tables_of_the_version_before(engine: sa.Engine) -> None:
+    """As Alembic made them; without what was added since."""
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        databases.upgrade(connection)
+
+
+def version(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        return databases.read_info(connection)["version"]
+
+
+def differences(engine: sa.Engine) -> list[Any]:
+    with engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection), tables.metadata))
+
+
+@pytest.mark.parametrize("begin", ["empty", "the version before"])
+def test_a_database_gets_this_versions_tables(empty_database_url: str, begin: str) -> None:
+    engine = databases.connect(empty_database_url)
+    if begin != "empty":
+        make_tables_of_the_version_before(engine)
+    databases.migrate(engine)
+    additions.create_indexes(engine)
+    assert differences(engine) == []
+    assert version(engine) == str(databases.VERSION)
+    with engine.connect() as connection:
+        indexes = sa.inspect(connection).get_indexes("interceptions")
+    partial = {
+        index["name"] for index in indexes if f"{engine.dialect.name}_where" in index["dialect_options"]
+    }
+    names = ("correlating", "session", "thread_root", "worker")
+    assert partial == {f"ix_interceptions_{name}" for name in names}
+
+
+def test_an_upgrade_keeps_the_rows_and_the_version_before_goes_on_beside_it(empty_database_url: str) -> None:
+    engine = databases.connect(empty_database_url)
+    make_tables_of_the_version_before(engine)
+    insert = sa.text(
+        "INSERT INTO interceptions (id, metadata, streaming, started_at) VALUES (:id, '{}', :no, :moment)"
+    )
+    moment = str(datetime(2026, 1, 1, tzinfo=UTC))
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(insert, {"id": "old", "no": False, "moment": moment})
+    databases.migrate(engine)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(insert, {"id": "new by old code", "no": False, "moment": moment})
+        # what that version looks at when it starts
+        assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0003"
+    assert set(statuses(empty_database_url)) == {"old", "new by old code"}
+
+
+def test_an_index_that_a_failed_build_left_is_built_anew(empty_database_url: str, database: str) -> None:
+    engine = databases.connect(empty_database_url)
+    databases.migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP INDEX ix_interceptions_correlating"))
+        if database == "postgresql":
+            connection.execute(sa.text("CREATE INDEX ix_interceptions_correlating ON interceptions (route)"))
+            connection.execute(
+                sa.text(
+                    "UPDATE pg_index SET indisvalid = false"
+                    " WHERE indexrelid = 'ix_interceptions_correlating'::regclass"
+                )
+            )
+    additions.create_indexes(engine)
+    assert differences(engine) == []
+
+
+def test_many_processes_can_start_on_an_empty_database(empty_database_url: str) -> None:
+    code = (
+        "from aibridge_flask.records import database as d;"
+        f" e = d.connect({empty_database_url!r}); d.migrate(e); print(d.read_info(e.connect())['version'])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for _ in range(6)
+    ]
+    expected = [str(databases.VERSION)] * 6
+    assert [process.communicate()[0].decode().strip() for process in processes] == expected
+
+
+def test_a_newer_schema_is_waited_out_and_said_plainly(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = databases.connect(database_url)
+    set_info(engine, min_code="99")
+    with pytest.raises(databases.SchemaTooNew, match="needs version 99"):
+        databases.migrate(engine)
+    recorder = Recorder(settings(database_url, spool_dir=str(tmp_path / "spool")))
+    recorder.begin(started("waits"))
+    wait_until(lambda: "needs version 99" in caplog.text)
+    assert recorder.healthy
+    set_info(engine, min_code="4")
+    wait_until(lambda: "waits" in statuses(database_url))
+    recorder.close()
+
+
+def test_a_newer_schema_that_admits_this_version_is_written_to(database_url: str, tmp_path: Path) -> None:
+    engine = databases.connect(database_url)
+    set_info(engine, version="99", min_code="4")
+    databases.migrate(engine)
+    assert version(engine) == "99"
+
+
+def set_info(engine: sa.Engine, **values: str) -> None:
+    with engine.begin() as connection:
+        for name, value in values.items():
+            connection.execute(sa.delete(tables.schema_info).where(tables.schema_info.c.name == name))
+            connection.execute(sa.insert(tables.schema_info).values(name=name, value=value))
+
+
+def test_a_database_of_an_unknown_version_stops_the_start(database_url: str) -> None:
+    engine = databases.connect(database_url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigError, match="another version"):
+        databases.migrate(engine)
+
+
+def test_a_database_that_cannot_be_opened_stops_the_start(database: str, tmp_path: Path) -> None:
+    away = {
+        "sqlite": f"sqlite:///{tmp_path}/no/such/records.db",
+        "postgresql": "postgresql+psycopg://me:canary@127.0.0.1:1/x",
+    }
+    with pytest.raises(ConfigError, match=r"database_url: .* cannot be used") as caught:
+        databases.migrate(databases.connect(away[database]))
+    assert "canary" not in str(caught.value)
