@@ -15,9 +15,9 @@ from werkzeug.routing import BaseConverter
 
 from aibridge_flask import Actor, AIBridge
 from tests.conftest import providers
+from tests.support.dialogue import ASK, ASK_BLOCKING, END, START
 from tests.support.server import PREFIX
 from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
-from tests.test_relay import ASK, ASK_WHOLE, END, START
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 MESSAGES, CHAT = f"{PREFIX}/anthropic/v1/messages", f"{PREFIX}/openai/v1/chat/completions"
@@ -121,9 +121,9 @@ def test_the_bridge_does_not_mind_a_hosts_habits(
     more = {"static_host": "localhost"} if host_matching else {}
     client = make_host(habit, host_matching=host_matching, **more).test_client()
     upstream.enqueue(http_response(200, b'{"a": 1.0}', "X-Own: 1"))
-    asked = client.post(MESSAGES, data=ASK_WHOLE, buffered=True)
+    asked = client.post(MESSAGES, data=ASK_BLOCKING, buffered=True)
     assert (asked.status_code, asked.get_data(), asked.headers["X-Own"]) == (200, b'{"a": 1.0}', "1")
-    assert (upstream.requests[0].target, upstream.requests[0].body) == ("/v1/messages", ASK_WHOLE)
+    assert (upstream.requests[0].target, upstream.requests[0].body) == ("/v1/messages", ASK_BLOCKING)
     upstream.enqueue(stream_head(), chunk(START), chunk(END), LAST_CHUNK)
     assert client.post(MESSAGES, data=ASK, buffered=True).get_data() == START + END
     upstream.enqueue(http_response(500, b"the upstream's own"))
@@ -207,7 +207,7 @@ def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream)
     for user in ("ann", "bob"):
         client = app.test_client()
         assert client.get("/").location == "/login"
-        refused = client.post(MESSAGES, data=ASK_WHOLE)
+        refused = client.post(MESSAGES, data=ASK_BLOCKING)
         assert (refused.status_code, refused.get_json()["error"]["type"]) == (401, "authentication_error")
         assert client.get(f"{PREFIX}/healthz").status_code == 200
         assert (
@@ -215,7 +215,7 @@ def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream)
         )
         assert client.post("/login", data={"user": user, "password": "right"}).status_code == 200
         assert client.get("/").get_json() == {"page": "home"}
-        assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 200
+        assert client.post(MESSAGES, data=ASK_BLOCKING, buffered=True).status_code == 200
         seen = client.get(f"{PREFIX}/interceptions").get_json()
         assert [one["initiator_id"] for one in seen["results"]] == [user]
     assert all("cookie" not in heard.names() for heard in upstream.requests)
@@ -226,11 +226,11 @@ def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, u
     csrf = CSRFProtect(app)
     client = app.test_client()
     upstream.handler = lambda heard: [http_response(200, b"{}")]
-    assert client.post(MESSAGES, data=ASK_WHOLE, buffered=True).status_code == 400
+    assert client.post(MESSAGES, data=ASK_BLOCKING, buffered=True).status_code == 400
     (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", README, re.DOTALL)
     exec(code, {"app": app, "csrf": csrf})
     for path in (MESSAGES, CHAT, f"{PREFIX}/second/v1/messages/count_tokens"):
-        sent = client.post(path, data=ASK_WHOLE, headers={"X-Api-Key": "x"}, buffered=True)
+        sent = client.post(path, data=ASK_BLOCKING, headers={"X-Api-Key": "x"}, buffered=True)
         assert sent.status_code == 200
     assert client.post(f"{PREFIX}/nobody/x").get_json()["error"]["code"] == "provider_not_found"
     assert client.post("/form", data=b"x").status_code == 400

@@ -16,6 +16,8 @@ import pytest
 import zstandard
 
 from tests.conftest import providers
+from tests.support.dialogue import ASK, ASK_BLOCKING, CHAT, MESSAGES, START
+from tests.support.robustness import MIB, check_still_serves, resident_mib
 from tests.support.server import PREFIX, Client, Server, wait_until
 from tests.support.upstream import (
     LAST_CHUNK,
@@ -29,8 +31,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_WHOLE, CHAT, MESSAGES, START
-from tests.upstream.test_hostile_upstreams import MIB, memory, serves_on
 
 RESPONSES = "/openai/v1/responses"
 COUNT = "/anthropic/v1/messages/count_tokens"
@@ -104,7 +104,7 @@ def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target
         )
         assert raw(server, said)[0] in (400, 404)
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, metho
     assert status in (400, 404, 405)
     assert b"tracer-77" not in said
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_line_without_a_path_reaches_no_upstream(server: Server, upstream: Ups
     said = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert raw(server, said.encode())[0] in (400, 404)
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "DELETE", "PUT", "GET"])
@@ -167,7 +167,7 @@ def test_methods_pass_on_passthroughs_alone(server: Server, upstream: Upstream, 
     assert (status, said.endswith(b"\r\n\r\n" if method == "HEAD" else b"{}")) == (200, True)
     assert raw(server, closing(method=method, path=PREFIX + MESSAGES))[0] == 404
     assert [heard.method for heard in upstream.requests] == [method]
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Smuggling
@@ -203,7 +203,7 @@ def test_framing_that_can_be_read_in_two_ways_smuggles_nothing(
         assert status != 500
         assert b"HTTP/1.1 200" not in said
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_an_underscore_frames_nothing(server: Server, upstream: Upstream, lines:
     start = f"POST {PREFIX}{COUNT} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{body}"
     raw(server, (start + INNER).encode())
     assert [heard.body for heard in upstream.requests] == [b""]
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_sound_chunked_body_arrives_as_one_of_a_length(
     heard = upstream.requests[0]
     assert (heard.body, heard.header("content-length"), heard.header("x-api-key")) == (BODY, "27", CENTRAL)
     assert not {"transfer-encoding", "x-trailer"} & heard.names()
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Headers
@@ -255,7 +255,7 @@ def test_a_doubled_credential_is_401(server: Server, upstream: Upstream, lines: 
     status, answered = raw(server, said)
     assert (status, upstream.requests) == (401, [])
     assert b"two" not in answered
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_what_the_upstream_hears_is_ours(
     assert {name: one.header(name) for name in heard} == heard
     assert one.header("host") == f"127.0.0.1:{upstream.port}"
     assert not re.search("evil|aib_", str(one.headers))
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str)
 def test_headers_that_are_none_are_refused(server: Server, upstream: Upstream, lines: list[str]) -> None:
     assert raw(server, closing(*lines))[0] in (400, 417, 431)
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 def test_expectations_are_met_here(server: Server, upstream: Upstream) -> None:
@@ -388,7 +388,7 @@ def test_a_body_that_is_too_large_is_413(
     assert (told["type"], told.get("code", told["type"])) == ("request_too_large", "request_too_large")
     assert "32MiB" in told["message"]
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 def test_a_body_that_is_just_small_enough_passes(server: Server, upstream: Upstream) -> None:
@@ -416,7 +416,7 @@ def test_what_is_no_json_object_is_400(server: Server, upstream: Upstream, path:
     assert status == 400, said
     assert (told["type"], told.get("code", "invalid_json")) == ("invalid_request_error", "invalid_json")
     assert upstream.requests == []
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 VALUES = [
@@ -443,7 +443,7 @@ def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path:
             assert status == 200 or (status == 400 and b"9" * 5000 in odd), said
             if status == 200 and not (path == CHAT and b'"stream":true' in body):
                 assert upstream.requests[-1].body == body
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -474,14 +474,14 @@ def test_asking_for_usage_never_breaks_a_body(server: Server, upstream: Upstream
 def test_a_coding_that_cannot_be_read_is_refused(
     server: Server, upstream: Upstream, coding: str, body: object, status: int
 ) -> None:
-    serves_on(server, upstream)
-    before = memory(server)
+    check_still_serves(server, upstream)
+    before = resident_mib(server)
     got, headers, _ = post(server, body(), Content_Encoding=coding)
     assert got == status
     assert headers.get("x-should-retry") == ("false" if status != 400 else None)
-    assert memory(server) - before < 150
+    assert resident_mib(server) - before < 150
     assert len(upstream.requests) == 1
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 DENSE = {
@@ -500,7 +500,7 @@ def test_a_body_of_millions_of_values_leaves_memory_bounded(
     frame, piece, expected = DENSE[name]
     body = frame % (piece * (16 * MIB // len(piece)))
     body = body.replace(b'"messages"', b'"input"') if path == RESPONSES else body
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
     with peak_of(server) as grown:
         upstream.enqueue(http_response(200, b"{}"))
         status, headers, said = post(server, body, path)
@@ -510,7 +510,7 @@ def test_a_body_of_millions_of_values_leaves_memory_bounded(
         assert upstream.requests[-1].body == body
         assert server.record(headers["x-aibridge-interception-id"])["model"] == "m"
     upstream.reset()
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @contextlib.contextmanager
@@ -518,7 +518,7 @@ def peak_of(server: Server) -> Iterator[list[int]]:
     """By how many MiB the worker's memory grew at the most meanwhile."""
     (worker,) = server.workers()
     Path(f"/proc/{worker}/clear_refs").write_text("5")
-    before, grown = memory(server), []
+    before, grown = resident_mib(server), []
     yield grown
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
     assert peak
@@ -533,12 +533,12 @@ def test_an_answer_of_millions_of_values_leaves_memory_bounded(
     said = b"data: " + said + b"\n\n" if streaming else said
     upstream.handler = lambda heard: event_stream(said, 60_000) if streaming else [http_response(200, said)]
     with peak_of(server) as grown:
-        status, headers, found = post(server, ASK if streaming else ASK_WHOLE)
+        status, headers, found = post(server, ASK if streaming else ASK_BLOCKING)
     assert (status, found == said) == (200, True)
     assert grown[0] < 250
     assert server.record(headers["x-aibridge-interception-id"])["ended_at"]
     upstream.reset()
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Slow ones
@@ -553,7 +553,7 @@ def test_slow_clients_hold_nobody_up(server: Server, upstream: Upstream) -> None
     slow = [server.connect() for _ in range(200)]
     for number, client in enumerate(slow):
         client.sock.sendall((head_ + body)[: 1 + number % (len(head_) + len(body) - 1)])
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
     assert len(upstream.requests) == 1
     for number, client in enumerate(slow[:40]):
         upstream.enqueue(http_response(200, b"{}"))
@@ -561,7 +561,7 @@ def test_slow_clients_hold_nobody_up(server: Server, upstream: Upstream) -> None
             client.sock.sendall(bytes([byte]))
         assert client.body(client.head()[1]) == (b"{}", True)
     server.disconnect()
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 class Flood:
@@ -588,7 +588,7 @@ class Flood:
 
 FLOODS = [
     (ASK, MESSAGES, True, 200),
-    (ASK_WHOLE, MESSAGES, False, 200),
+    (ASK_BLOCKING, MESSAGES, False, 200),
     (b'{"model":"m","stream":true,"messages":[]}', CHAT, True, 64),
     (BODY, COUNT, False, 100),
 ]
@@ -604,20 +604,20 @@ def flooded(upstream: Upstream, framed: bool, size: int) -> Flood:
 def test_a_slow_reader_stops_the_upstream_and_not_the_memory(
     server: Server, upstream: Upstream, body: bytes, path: str, framed: bool, size: int
 ) -> None:
-    serves_on(server, upstream)
-    before = memory(server)
+    check_still_serves(server, upstream)
+    before = resident_mib(server)
     flood = flooded(upstream, framed, size)
     client = server.connect()
     client.send("POST", path, body)
     _, headers = client.head()
     wait_until(flood.stalls)
     assert flood.taken < 60
-    assert memory(server) - before < 80
-    serves_on(server, upstream)
+    assert resident_mib(server) - before < 80
+    check_still_serves(server, upstream)
     found, whole = client.body(headers)
     assert (len(found), whole, flood.taken) == (size * MIB, True, size)
-    assert memory(server) - before < 120
-    serves_on(server, upstream)
+    assert resident_mib(server) - before < 120
+    check_still_serves(server, upstream)
 
 
 # Leaving
@@ -637,7 +637,7 @@ def test_a_slow_reader_that_leaves_ends_it_all(
     if path != COUNT:
         assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "client_closed"
     assert flood.taken < size
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -659,7 +659,7 @@ def test_who_leaves_before_the_body_is_whole_was_never_there(
     client = server.connect()
     client.sock.sendall(sent)
     leave(client, how)
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
     assert len(upstream.requests) == 1
     assert server.get("/interceptions?limit=1")["count"] == count + 1
 
@@ -693,7 +693,7 @@ def test_who_leaves_closes_the_upstream(
     if path == MESSAGES:
         (newest,) = server.get("/interceptions?limit=1")["results"]
         assert server.record(newest["id"])["error_type"] == "client_closed"
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server, upstream: Upstream) -> None:
@@ -719,7 +719,7 @@ def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server
     (newest,) = server.get("/interceptions?limit=1")["results"]
     assert server.record(newest["id"])["error_type"] == "client_closed"
     upstream.takeover = None
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 @pytest.fixture(scope="module")
@@ -748,6 +748,6 @@ def test_who_leaves_while_the_upstream_is_connected_to_is_recorded_so(
     wait_until(lambda: all(one["ended_at"] for one in server.get("/interceptions")["results"]))
     types = {one["error_type"] for one in server.get("/interceptions")["results"]}
     assert types == {"client_closed", "timeout"}
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
     server.disconnect()
     assert "Traceback" not in server.stop()

@@ -14,9 +14,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
 
 from tests.conftest import MakeApp, Start
+from tests.support.dialogue import ASK_BLOCKING
 from tests.support.server import PREFIX
 from tests.support.upstream import Upstream, http_response
-from tests.test_relay import ASK_WHOLE
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 
@@ -32,7 +32,7 @@ def check(client: Client | FlaskClient, upstream: Upstream, below: str, **header
     ):
         upstream.enqueue(http_response(200, b"{}"))
         asked = client.post(
-            below + path, data=ASK_WHOLE, **{**common, "headers": {"X-Api-Key": "x", **headers}}
+            below + path, data=ASK_BLOCKING, **{**common, "headers": {"X-Api-Key": "x", **headers}}
         )
         assert (asked.status_code, upstream.requests[-1].target) == (200, target)
     heard = len(upstream.requests)
@@ -46,7 +46,7 @@ def check(client: Client | FlaskClient, upstream: Upstream, below: str, **header
         "/x/anthropic/v1/messages",
         f"{below}{below}/anthropic/v1/messages",
     ):
-        assert client.post(path, data=ASK_WHOLE, **common).status_code == 404
+        assert client.post(path, data=ASK_BLOCKING, **common).status_code == 404
     assert len(upstream.requests) == heard
 
 
@@ -94,7 +94,7 @@ def test_several_bridges_stand_below_one_host(make_app: MakeApp, upstream: Upstr
     for mount, expected in (("/one", 200), ("/two", 403)):
         asked = client.post(
             f"{mount}{PREFIX}/anthropic/v1/messages",
-            data=ASK_WHOLE,
+            data=ASK_BLOCKING,
             headers={"X-Api-Key": "sk-own"},
             environ_base=LOCAL,
             buffered=True,
@@ -124,7 +124,7 @@ def test_servers_can_mount_it_below_a_path(
     ):
         upstream.enqueue(http_response(200, b'{"a":1}'))
         client = server.connect()
-        client.send("POST", path, ASK_WHOLE)
+        client.send("POST", path, ASK_BLOCKING)
         assert client.body(client.head()[1]) == (b'{"a":1}', True)
         assert upstream.requests[-1].target == target
     client = server.connect()

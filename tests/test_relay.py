@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.support.dialogue import ASK, ASK_BLOCKING, ASK_CHAT, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
 from tests.support.server import Server
 from tests.support.upstream import (
     CLOSE,
@@ -23,27 +24,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-
-START = (
-    b"event: message_start\n"
-    b'data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant",'
-    b'"model":"claude-sonnet-4-5","content":[],"usage":{"input_tokens":3,"output_tokens":1}}}\n\n'
-)
-BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
-DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n'
-END = (
-    b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
-    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
-    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-)
-PING = b'event: ping\ndata: {"type": "ping"}\n\n'
-MESSAGES = "/anthropic/v1/messages"
-ASK = (
-    b'{"model":"claude-sonnet-4-5","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
-)
-ASK_WHOLE = ASK.replace(b'"stream":true,', b"")
-CHAT = "/openai/v1/chat/completions"
-ASK_CHAT = b'{"model":"gpt-5","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
 
 
 def test_head_comes_before_the_body(server: Server, upstream: Upstream) -> None:
@@ -118,7 +98,7 @@ def test_a_silent_json_answer_gets_no_ping(server: Server, upstream: Upstream) -
     go = threading.Event()
     upstream.enqueue(head(200, "Content-Length: 2"), b"{", go, b"}")
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     client.head()
     assert client.stream.read(1) == b"{"
     client.sock.settimeout(0.6)
@@ -161,7 +141,7 @@ def test_a_client_that_leaves_closes_the_upstream(
 def test_a_client_that_leaves_after_stray_bytes_is_noticed_too(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(WAIT_FOR_CLOSE)
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     client.sock.sendall(b"\r\n")
     upstream.wait_for_requests(1)
     left = leave(client)
@@ -227,7 +207,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(server: Server, upstream: Upstream)
 def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     _, headers = client.head()
     assert client.body(headers) == (b'{"id":', False)
     assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "server_error"
@@ -240,7 +220,7 @@ def test_an_answer_without_a_byte_of_its_body_is_a_502(
 ) -> None:
     upstream.enqueue(head(200, "Content-Length: 9"), cut)
     client = server.connect()
-    client.send("POST" if path.endswith("messages") else "GET", path, ASK_WHOLE)
+    client.send("POST" if path.endswith("messages") else "GET", path, ASK_BLOCKING)
     status, headers = client.head()
     body, whole = client.body(headers)
     assert (status, whole, json.loads(body)["error"]["message"]) == (
@@ -257,7 +237,7 @@ def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstrea
     said = b'{"error":{"message":"bad key: sk-ant-central-0123456789"}}'
     upstream.enqueue(http_response(403, said))
     client = server.connect()
-    client.send("POST", "/anthropic/v1/messages", ASK_WHOLE)
+    client.send("POST", "/anthropic/v1/messages", ASK_BLOCKING)
     status, headers = client.head()
     client.body(headers)
     assert status == 403
@@ -330,7 +310,7 @@ def test_a_connection_serves_many_requests(server: Server, upstream: Upstream) -
     for _ in range(5):
         client.send("POST", MESSAGES, ASK)
         assert client.body(client.head()[1]) == (START + END, True)
-        client.send("POST", MESSAGES, ASK_WHOLE)
+        client.send("POST", MESSAGES, ASK_BLOCKING)
         assert client.body(client.head()[1]) == (b"{}", True)
     assert upstream.connections == 1
 
@@ -341,7 +321,7 @@ def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     _, headers = client.head()
     go.set()
     assert client.body(headers) == (START + END, True)
@@ -351,11 +331,11 @@ def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -
 def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     assert client.body(client.head()[1]) == (b"{}", True)
     upstream.enqueue(CLOSE)  # takes the request and gives not a byte
     upstream.enqueue(http_response(200, b'{"a":1}'))
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     assert client.body(client.head()[1]) == (b'{"a":1}', True)
     assert len(upstream.requests) == 3
     assert upstream.connections == 2
@@ -364,7 +344,7 @@ def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream
 def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(CLOSE)
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     status, headers = client.head()
     assert status == 502
     assert len(upstream.requests) == 1
@@ -387,7 +367,7 @@ def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstrea
 def test_garbage_is_a_502(server: Server, upstream: Upstream, garbage: bytes) -> None:
     upstream.enqueue(garbage, CLOSE)
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     status, headers = client.head()
     body, _ = client.body(headers)
     assert status == 502
@@ -399,7 +379,7 @@ def test_early_hints_are_passed_over(server: Server, upstream: Upstream) -> None
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + http_response(200, b"{}")
     )
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     status, headers = client.head()
     assert (status, client.body(headers)) == (200, (b"{}", True))
     assert "link" not in headers
@@ -410,7 +390,7 @@ def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstrea
     upstream.enqueue(http_response(200, b'{"n":2}'))
     client = server.connect()
     for expected in (b'{"n":1}', b'{"n":2}'):
-        client.send("POST", MESSAGES, ASK_WHOLE)
+        client.send("POST", MESSAGES, ASK_BLOCKING)
         assert client.body(client.head()[1]) == (expected, True)
     assert upstream.connections == 2
 
@@ -418,7 +398,7 @@ def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstrea
 def test_a_close_delimited_answer_is_whole(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200), b'{"a":', b"1}", CLOSE)
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     _, headers = client.head()
     assert client.body(headers) == (b'{"a":1}', True)
     assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""

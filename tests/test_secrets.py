@@ -23,6 +23,7 @@ from aibridge_flask.outbound import Outbound
 from aibridge_flask.records import recorder
 from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
+from tests.support.dialogue import ASK, ASK_BLOCKING, END, START
 from tests.support.postgres import Postgres
 from tests.support.server import PREFIX, Server, free_port, wait_until
 from tests.support.upstream import (
@@ -36,7 +37,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_WHOLE, END, START
 
 
 def canary(number: int) -> str:
@@ -130,7 +130,7 @@ class Talkative:
         found = CliRunner().invoke(aibridge, ["token", "create", "--user", "alice", *options])
         return found.stdout.strip()
 
-    def say(self, *lines: str, method: str = "POST", path: str, body: bytes = ASK_WHOLE) -> bytes:
+    def say(self, *lines: str, method: str = "POST", path: str, body: bytes = ASK_BLOCKING) -> bytes:
         """One request, and all that came."""
         framing = [f"Content-Length: {len(body)}"] if method == "POST" else []
         said = [

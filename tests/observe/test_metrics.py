@@ -31,7 +31,9 @@ from aibridge_flask.records.events import (
 from aibridge_flask.records.recorder import Recorder
 from tests.conftest import MakeApp, providers
 from tests.support.clock import Clock
+from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, END, MESSAGES, START, TOOL_MESSAGE
 from tests.support.exchanges import ALL, Exchange
+from tests.support.records import write_dead_workers_spool
 from tests.support.scrape import Page, scrape_app
 from tests.support.server import PREFIX, ROOT, wait_until
 from tests.support.upstream import (
@@ -43,24 +45,9 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
 
 ON = {"enabled": True}
 MODEL = "claude-sonnet-4-5"
-WHOLE = json.dumps(
-    {
-        "id": "msg_1",
-        "model": MODEL,
-        "content": [{"type": "tool_use", "id": "t1", "name": "Read", "input": {}}],
-        "usage": {
-            "input_tokens": 5,
-            "output_tokens": 7,
-            "cache_read_input_tokens": 11,
-            "cache_creation_input_tokens": 13,
-            "server_tool_use": {"web_search_requests": 2},
-        },
-    }
-).encode()
 
 
 @pytest.fixture
@@ -88,8 +75,8 @@ def test_the_readme_lists_what_is_on_the_page(app: Flask) -> None:
 
 
 def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
-    upstream.enqueue(http_response(200, WHOLE))
-    assert post(app, MESSAGES, ASK_WHOLE, User_Agent="claude-cli/2.0") == 200
+    upstream.enqueue(http_response(200, TOOL_MESSAGE))
+    assert post(app, MESSAGES, ASK_BLOCKING, User_Agent="claude-cli/2.0") == 200
     page = scrape_app(app)
     place = {"provider": "anthropic", "model": MODEL}
     who = {"initiator_id": "local", "client": "Claude Code"}
@@ -260,7 +247,7 @@ def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: 
 
 def test_keys_that_clients_bring_are_no_pool(app: Flask, upstream: Upstream) -> None:
     upstream.enqueue(http_response(401, b"{}"))
-    assert post(app, MESSAGES, ASK_WHOLE, X_Api_Key="sk-ant-own-0123456789") == 401
+    assert post(app, MESSAGES, ASK_BLOCKING, X_Api_Key="sk-ant-own-0123456789") == 401
     page = scrape_app(app)
     assert page.samples("key_pool_failover_attempts_count") == []
     assert {labels["provider"] for labels, _ in page.samples("key_pool_state")} == {"anthropic", "openai"}
@@ -392,9 +379,9 @@ def run(code: str, folder: Path, **settings: object) -> subprocess.CompletedProc
 
 
 def test_off_nothing_of_it_is_loaded(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.enqueue(http_response(200, WHOLE))
-    asked = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_WHOLE!r}).get_data()"
-    code = f"print({asked} == {WHOLE!r}, 'prometheus_client' in sys.modules)"
+    upstream.enqueue(http_response(200, TOOL_MESSAGE))
+    asked = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_BLOCKING!r}).get_data()"
+    code = f"print({asked} == {TOOL_MESSAGE!r}, 'prometheus_client' in sys.modules)"
     assert run(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
 
 
@@ -402,7 +389,7 @@ def test_records_that_wait_are_shown_until_they_are_written(
     make_app: MakeApp, upstream: Upstream, database_url: str
 ) -> None:
     app = make_app(metrics=ON)
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, TOOL_MESSAGE)]
     with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
         seen = []
@@ -420,7 +407,7 @@ def test_what_the_database_rejects_is_counted(app: Flask, upstream: Upstream, da
     with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
         rows.execute("CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END")
     rows.close()
-    upstream.enqueue(http_response(200, WHOLE))
+    upstream.enqueue(http_response(200, TOOL_MESSAGE))
     assert ask(app) == 200
     wait_until(lambda: scrape_app(app).value("records_rejected_total") == 1)
     assert scrape_app(app).value("records_lost_total") == 0
@@ -428,19 +415,13 @@ def test_what_the_database_rejects_is_counted(app: Flask, upstream: Upstream, da
     assert (record["tool_usages"], len(record["token_usages"])) == ([], 1)
 
 
-def dead_worker(folder: Path, *lines: bytes) -> None:
-    """What a killed one left."""
-    folder.mkdir(exist_ok=True)
-    id = new_id()
-    (folder / f"{id}.lock").touch()
-    (folder / f"{id}.spool").write_bytes(b"".join(lines))
-
-
 def test_what_cannot_be_read_of_a_spool_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
     nobodys = msgspec.json.encode(
         ["TokenUse", TokenUsage("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
     )
-    dead_worker(tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut')
+    write_dead_workers_spool(
+        tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut'
+    )
     app = make_app(metrics=ON)
     app.extensions["aibridge"].start(app)
     wait_until(lambda: scrape_app(app).value("records_rejected_total") == 1)

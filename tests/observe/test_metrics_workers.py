@@ -15,12 +15,12 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from tests.conftest import Start, providers
-from tests.observe.test_metrics import WHOLE, dead_worker
-from tests.serving.test_lifecycle import Stream, ended, streams
+from tests.support.dialogue import ASK_BLOCKING, MESSAGES, TOOL_MESSAGE
+from tests.support.records import write_dead_workers_spool
 from tests.support.scrape import Page, scrape
 from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
+from tests.support.streams import StreamReader, check_complete, open_streams
 from tests.support.upstream import Upstream, http_response
-from tests.test_relay import ASK_WHOLE, MESSAGES
 
 ON = {"enabled": True}
 
@@ -51,9 +51,9 @@ def reload(server: Server) -> None:
     wait_until(lambda: len(server.workers()) == len(old) and not old & set(server.workers()))
 
 
-def busy(server: Server, upstream: Upstream, go: threading.Event) -> list[Stream]:
+def busy(server: Server, upstream: Upstream, go: threading.Event) -> list[StreamReader]:
     """Streams under way on both workers."""
-    found = streams(server, upstream, 30, go)
+    found = open_streams(server, upstream, 30, go)
     wait_until(lambda: scrape(server).sum("interceptions_inflight") == 30)
     return found
 
@@ -62,7 +62,7 @@ def busy(server: Server, upstream: Upstream, go: threading.Event) -> list[Stream
 def test_two_hundred_requests_to_two_workers_add_up(
     start: Start, upstream: Upstream, tmp_path: Path, kind: str, own: bool
 ) -> None:
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, TOOL_MESSAGE)]
     (tmp_path / "temp").mkdir()
     folder = tmp_path / "common"
     named = {"TMPDIR": str(tmp_path / "temp")}
@@ -74,7 +74,7 @@ def test_two_hundred_requests_to_two_workers_add_up(
     def asks() -> None:
         client = server.connect()
         for _ in range(25):
-            client.send("POST", MESSAGES, ASK_WHOLE)
+            client.send("POST", MESSAGES, ASK_BLOCKING)
             client.body(client.head()[1])
 
     threads = [threading.Thread(target=asks) for _ in range(8)]
@@ -114,7 +114,7 @@ def test_a_killed_workers_counts_stay_and_what_it_had_under_way_goes(
     go.set()
     for one in found:
         one.join(TIMEOUT_SECONDS)
-    whole = sum(one.whole for one in found)
+    whole = sum(one.is_complete for one in found)
     assert 0 < whole < 30
     wait_until(lambda: on_all(server, total) == {(40 + whole, 40 + whole, 40 + 30)})
     assert scrape(server).sum("interceptions_inflight") == 0
@@ -138,7 +138,7 @@ def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstrea
     wait_until(lambda: server.log.read_text().count("Booting worker") == 4)
     assert scrape(server).sum("interceptions_inflight") == 30
     go.set()
-    ended(found)
+    check_complete(found)
     wait_until(lambda: not old & set(server.workers()))
     upstream.handler = lambda heard: [http_response(200, b"{}")]
     for count in range(31, 33):
@@ -218,7 +218,7 @@ def test_a_breaker_that_one_worker_opened_shows_as_open(start: Start, upstream: 
 
 def test_a_locked_database_shows_on_every_page(start: Start, upstream: Upstream) -> None:
     server = start("--workers=2", metrics=ON)
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda heard: [http_response(200, TOOL_MESSAGE)]
     lock = sqlite3.connect(server.folder / "records.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     for _ in range(10):
@@ -236,6 +236,6 @@ def test_a_locked_database_shows_on_every_page(start: Start, upstream: Upstream)
 
 
 def test_the_writers_thread_tells_of_losses_under_gevent(start: Start, tmp_path: Path) -> None:
-    dead_worker(tmp_path / "spool", b"junk\n", b"junk\n")
+    write_dead_workers_spool(tmp_path / "spool", b"junk\n", b"junk\n")
     server = start("--workers=2", metrics=ON, spool_dir=str(tmp_path / "spool"))
     wait_until(lambda: on_all(server, lambda page: page.value("records_lost_total")) == {2})

@@ -24,6 +24,7 @@ from aibridge_flask.records.events import Ended, InterceptionEnded, Interception
 from tests.conftest import MakeApp, Start, providers
 from tests.support import claude
 from tests.support.collector import Collector
+from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, END, MESSAGES, START
 from tests.support.mcp import ScriptedMcp
 from tests.support.server import PREFIX, ROOT, Server, free_port, wait_until
 from tests.support.upstream import (
@@ -35,7 +36,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_WHOLE, BLOCK, END, MESSAGES, START
 
 TRACE, PLACE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{PLACE}-01"
@@ -52,7 +52,7 @@ def collector() -> Iterator[Collector]:
 
 
 def ask(
-    server: Server, body: bytes = ASK_WHOLE, path: str = MESSAGES, method: str = "POST", **headers: str
+    server: Server, body: bytes = ASK_BLOCKING, path: str = MESSAGES, method: str = "POST", **headers: str
 ) -> str:
     """The interception's id, if there is one."""
     client = server.connect()
@@ -64,7 +64,7 @@ def ask(
 
 
 def pose(
-    app: Flask, body: bytes = ASK_WHOLE, path: str = MESSAGES, method: str = "POST", **headers: str
+    app: Flask, body: bytes = ASK_BLOCKING, path: str = MESSAGES, method: str = "POST", **headers: str
 ) -> None:
     """As `ask`, of an application in this process."""
     app.test_client().open(PREFIX + path, method=method, data=body, headers=headers, buffered=True)
@@ -346,7 +346,7 @@ def test_a_hosts_own_tracing_is_left_alone(
     app = make_app(tracing=collector.settings)
     upstream.enqueue(http_response(200, WHOLE))
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))):
-        app.test_client().post(PREFIX + MESSAGES, data=ASK_WHOLE, buffered=True)
+        app.test_client().post(PREFIX + MESSAGES, data=ASK_BLOCKING, buffered=True)
     app.extensions["aibridge"].close(app)
     root, _ = collector.spans(2)
     assert root.parent == ""

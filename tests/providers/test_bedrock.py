@@ -11,11 +11,24 @@ from collections.abc import Iterator
 import anthropic
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from tests.conftest import MakeApp
 from tests.support import bedrock
-from tests.support.bedrock import ACCESS_KEY, MODEL, SMALL, event, exception, frames, refusal, signer
+from tests.support.bedrock import (
+    ACCESS_KEY,
+    ASK,
+    MESSAGES,
+    MODEL,
+    SMALL,
+    WHOLE,
+    ask,
+    event,
+    exception,
+    frames,
+    record,
+    refusal,
+    signer,
+)
 from tests.support.server import KEEPALIVE_SECONDS, PREFIX, Server
 from tests.support.upstream import (
     CLOSE,
@@ -27,14 +40,7 @@ from tests.support.upstream import (
     http_response,
 )
 
-MESSAGES = "/bedrock/v1/messages"
 COUNT = f"{MESSAGES}/count_tokens"
-ASK = {"model": "claude-sonnet-4-5", "max_tokens": 64000, "messages": [{"role": "user", "content": "hi"}]}
-WHOLE = (
-    b'{"id":"msg_bdrk_1","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929",'
-    b'"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","stop_sequence":null,'
-    b'"usage":{"input_tokens":3,"output_tokens":7}}'
-)
 EVENTS = [
     (
         b'{"type":"message_start","message":{"id":"msg_bdrk_1","type":"message","role":"assistant",'
@@ -86,25 +92,12 @@ def client(make_app: MakeApp, upstream: Upstream) -> FlaskClient:
     return make_app(providers=[bedrock.settings(upstream.url)]).test_client()
 
 
-def ask(client: FlaskClient, body: object, path: str = MESSAGES, **headers: str) -> TestResponse:
-    data = body if isinstance(body, bytes) else json.dumps(body)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = client.post(PREFIX + path, data=data, headers=named)
-    response.get_data()
-    return response
-
-
 def send(client: FlaskClient, upstream: Upstream, body: object, **headers: str) -> ReceivedRequest:
     """Sends a request that the upstream answers; returns what the upstream received."""
     upstream.enqueue(http_response(200, WHOLE))
     response = ask(client, body, **headers)
     assert response.status_code == 200, response.data
     return upstream.requests[-1]
-
-
-def record(client: FlaskClient) -> dict[str, object]:
-    newest: dict[str, object] = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
-    return newest
 
 
 def test_a_blocking_request_is_signed_and_its_answer_is_unchanged(

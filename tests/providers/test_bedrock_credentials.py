@@ -19,9 +19,8 @@ from aibridge_flask.model import UpstreamRequest
 from aibridge_flask.providers.bedrock import credentials
 from aibridge_flask.providers.bedrock.signature import AwsKeys, Signer
 from tests.conftest import MakeApp, Start
-from tests.providers.test_bedrock import ASK, MESSAGES, WHOLE, ask, record
 from tests.support import bedrock
-from tests.support.bedrock import ACCESS_KEY, REGION, SECRET_KEY, signer
+from tests.support.bedrock import ACCESS_KEY, ASK, MESSAGES, REGION, SECRET_KEY, WHOLE, ask, record, signer
 from tests.support.server import PREFIX, wait_until
 from tests.support.upstream import ReceivedRequest, Upstream, http_response
 

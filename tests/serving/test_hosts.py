@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Start, providers
+from tests.support.dialogue import ASK, ASK_BLOCKING, ASK_CHAT, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
 from tests.support.server import COMMANDS, KEEPALIVE_SECONDS, TIMEOUT_SECONDS, Server, wait_until
 from tests.support.upstream import (
     CLOSE,
@@ -24,7 +25,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
 
 GIVES_SOCKET = ["gevent", "gthread", "sync"]
 LIMIT = 4 << 20
@@ -254,7 +254,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -
 def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = host.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     _, headers = client.head()
     assert client.body(headers) == (b'{"id":', False)
     client.close()
@@ -281,7 +281,7 @@ def test_a_connection_serves_many_requests(host: Server, upstream: Upstream) -> 
         told = b'{"n":%d}' % count
         upstream.enqueue(http_response(200, told))
         upstream.enqueue(http_response(529, b"overloaded"))
-        client.send("POST", MESSAGES, ASK_WHOLE)
+        client.send("POST", MESSAGES, ASK_BLOCKING)
         assert client.body(client.head()[1]) == (told, True)
         client.send("GET", "/anthropic/v1/nowhere")
         status, headers = client.head()

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import threading
 import time
-import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,11 @@ import pytest
 
 from aibridge_flask.records import backlog
 from tests.conftest import Start
+from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, END, MESSAGES, START
 from tests.support.postgres import Postgres
 from tests.support.server import TIMEOUT_SECONDS, Client, Server, wait_until
+from tests.support.streams import check_complete, get_status, have_ended, open_streams, records_by_id
 from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
-from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, START
-
-
-def status(server: Server, path: str) -> int:
-    try:
-        server.get(path)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError:
-        return 0
-    return 200
 
 
 def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
@@ -40,7 +29,7 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
     go = threading.Event()
     upstream.enqueue(http_response(200, b"{}"))
     idle = server.connect()
-    idle.send("POST", MESSAGES, ASK_WHOLE)
+    idle.send("POST", MESSAGES, ASK_BLOCKING)
     idle.body(idle.head()[1])
     unused = server.connect()
     upstream.enqueue(stream_head(), chunk(START + BLOCK), go, chunk(END), LAST_CHUNK)
@@ -61,7 +50,7 @@ def test_records_come_home_into_the_database_s_own_file(server: Server, upstream
     """They are brought there beside, so that no request waits for the disk."""
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE)
+    client.send("POST", MESSAGES, ASK_BLOCKING)
     id = client.head()[1]["x-aibridge-interception-id"]
 
     def home() -> bool:
@@ -79,19 +68,19 @@ def test_records_come_home_into_the_database_s_own_file(server: Server, upstream
 
 def test_it_is_not_ready_while_it_drains(start: Start) -> None:
     server = start(drain_delay=2)
-    assert status(server, "/readyz") == 200
+    assert get_status(server, "/readyz") == 200
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: status(server, "/readyz") == 503)
-    wait_until(lambda: status(server, "/readyz") == 200)
+    wait_until(lambda: get_status(server, "/readyz") == 503)
+    wait_until(lambda: get_status(server, "/readyz") == 200)
 
 
 def test_a_reload_takes_the_new_configuration(start: Start, upstream: Upstream) -> None:
     server = start()
     upstream.handler = lambda heard: [http_response(200, b"{}")]
-    assert status(server, "/anthropic/v1/models") == 200
+    assert get_status(server, "/anthropic/v1/models") == 200
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: status(server, "/anthropic/v1/models") == 503)
+    wait_until(lambda: get_status(server, "/anthropic/v1/models") == 503)
 
 
 BROKEN = ["nonsense = 1\n", "this is no TOML", 'providers = [{type = "openai", keys = [{file = "/gone"}]}]\n']
@@ -108,12 +97,12 @@ def test_a_reload_with_a_broken_configuration_changes_nothing(
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.log.read_text().count("Booting worker") > before)
     wait_until(lambda: server.log.read_text().count("Worker exiting") >= before)
-    assert status(server, "/anthropic/v1/models") == 200
+    assert get_status(server, "/anthropic/v1/models") == 200
     assert server.log.read_text().count("the configuration is wrong, the old one stays") == 1
     assert "Traceback" not in server.log.read_text()
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: status(server, "/anthropic/v1/models") == 503)
+    wait_until(lambda: get_status(server, "/anthropic/v1/models") == 503)
 
 
 def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upstream: Upstream) -> None:
@@ -123,7 +112,7 @@ def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upst
     (first,) = server.workers()
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: server.workers() not in ([], [first]))
-    wait_until(lambda: status(server, "/anthropic/v1/models") == 200)
+    wait_until(lambda: get_status(server, "/anthropic/v1/models") == 200)
 
 
 def test_a_master_that_takes_over_reads_the_configuration_anew(
@@ -136,7 +125,7 @@ def test_a_master_that_takes_over_reads_the_configuration_anew(
     successor = int((tmp_path / "pid.2").read_text())
     try:
         server.stop()
-        assert status(server, "/anthropic/v1/models") == 503
+        assert get_status(server, "/anthropic/v1/models") == 503
     finally:
         os.kill(successor, signal.SIGTERM)
 
@@ -156,65 +145,22 @@ def test_a_broken_configuration_ends_the_start_with_one_line(start: Start) -> No
     assert "Traceback" not in str(caught.value)
 
 
-class Stream(threading.Thread):
-    """A client that asks for a stream and reads it to its end."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(daemon=True)
-        self.client = server.connect()
-        self.client.send("POST", MESSAGES, ASK)
-        self.id = self.client.head()[1]["x-aibridge-interception-id"]
-        self.first = self.client.chunk()
-        self.received, self.whole = b"", False
-        self.start()
-
-    def run(self) -> None:
-        self.received, self.whole = self.client.chunks()
-
-
-def streams(server: Server, upstream: Upstream, count: int, go: threading.Event) -> list[Stream]:
-    """Streams that have begun, and end when `go` is set."""
-    steps = [stream_head(), chunk(START + BLOCK), go, chunk(DELTA), chunk(END), LAST_CHUNK]
-    upstream.handler = lambda heard: steps
-    return [Stream(server) for _ in range(count)]
-
-
-def ended(found: list[Stream]) -> None:
-    """All of them have their whole answer."""
-    for one in found:
-        one.join(TIMEOUT_SECONDS)
-    expected = (START + BLOCK + DELTA + END, True)
-    assert [(one.first + one.received, one.whole) for one in found] == [expected] * len(found)
-
-
-def records(server: Server) -> dict[str, Any]:
-    results = server.get("/interceptions?limit=1000")["results"]
-    found = {one["id"]: one for one in results}
-    assert len(found) == len(results)
-    return found
-
-
-def all_ended(server: Server, ids: set[str]) -> bool:
-    found = records(server)
-    return ids <= set(found) and all(found[id]["ended_at"] for id in ids)
-
-
 def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
     start: Start, upstream: Upstream
 ) -> None:
     server = start("--workers", "2")
     go = threading.Event()
-    found = streams(server, upstream, 50, go)
-    wait_until(lambda: [len(one["token_usages"]) for one in records(server).values()] == [1] * 50)
+    found = open_streams(server, upstream, 50, go)
+    wait_until(lambda: [len(one["token_usages"]) for one in records_by_id(server).values()] == [1] * 50)
     os.kill(server.workers()[0], signal.SIGKILL)
     wait_until(lambda: any(not one.is_alive() for one in found))
     go.set()
     for one in found:
         one.join(TIMEOUT_SECONDS)
-    whole = {one.id for one in found if one.whole}
+    whole = {one.id for one in found if one.is_complete}
     cut = {one.id for one in found} - whole
-    wait_until(lambda: all_ended(server, whole | cut))
-    after = records(server)
+    wait_until(lambda: have_ended(server, whole | cut))
+    after = records_by_id(server)
     assert {id for id in after if after[id]["error_type"] == "interrupted"} == cut
     assert cut
     assert all(after[id]["error_type"] == "" for id in whole)
@@ -225,17 +171,17 @@ def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
 def test_a_locked_database_pauses_nobody(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
-    found = streams(server, upstream, 20, go)
+    found = open_streams(server, upstream, 20, go)
     with contextlib.closing(sqlite3.connect(server.folder / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         begun = time.monotonic()
         go.set()
-        found += streams(server, upstream, 5, go)  # new ones are served meanwhile
-        ended(found)
+        found += open_streams(server, upstream, 5, go)  # new ones are served meanwhile
+        check_complete(found)
         assert time.monotonic() - begun < 4
         lock.execute("COMMIT")
-    wait_until(lambda: all_ended(server, {one.id for one in found}))
-    assert {one["error_type"] for one in records(server).values()} == {""}
+    wait_until(lambda: have_ended(server, {one.id for one in found}))
+    assert {one["error_type"] for one in records_by_id(server).values()} == {""}
 
 
 def test_postgresql_can_go_and_come_back(
@@ -243,19 +189,19 @@ def test_postgresql_can_go_and_come_back(
 ) -> None:
     server = start(database_url=postgres.new_url(migrated_postgres))
     go = threading.Event()
-    found = streams(server, upstream, 100, go)
+    found = open_streams(server, upstream, 100, go)
     postgres.halt()
     try:
         go.set()
-        found += streams(server, upstream, 5, go)
-        ended(found)
-        assert status(server, "/readyz") == 200
-        assert status(server, "/interceptions") == 503
+        found += open_streams(server, upstream, 5, go)
+        check_complete(found)
+        assert get_status(server, "/readyz") == 200
+        assert get_status(server, "/interceptions") == 503
     finally:
         postgres.resume()
     ids = {one.id for one in found}
-    wait_until(lambda: status(server, "/interceptions") == 200 and all_ended(server, ids))
-    after = records(server)
+    wait_until(lambda: get_status(server, "/interceptions") == 200 and have_ended(server, ids))
+    after = records_by_id(server)
     assert set(after) == ids
     assert {one["error_type"] for one in after.values()} == {""}
     assert [one["output_tokens"] for id in ids for one in after[id]["token_usages"]] == [7] * 105
@@ -272,7 +218,7 @@ def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, 
     def ask() -> None:
         while not stop.is_set():
             client = Client(server.port)
-            client.send("POST", MESSAGES, ASK_WHOLE)
+            client.send("POST", MESSAGES, ASK_BLOCKING)
             got, headers = client.head()
             body = client.body(headers)
             if (got, body) != (200, (b'{"id":"msg_1"}', True)):
@@ -301,7 +247,7 @@ def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Up
     for _ in range(4):
         upstream.enqueue(http_response(200, b'{"id":"msg_1"}'))
         client = server.connect()
-        client.send("POST", MESSAGES, ASK_WHOLE)
+        client.send("POST", MESSAGES, ASK_BLOCKING)
         status, headers = client.head()
         assert (status, client.body(headers)[1]) == (200, True)
         assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
@@ -310,10 +256,10 @@ def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Up
 def test_sigterm_under_load_writes_all_records(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
-    found = streams(server, upstream, 30, go)
+    found = open_streams(server, upstream, 30, go)
     server.process.send_signal(signal.SIGTERM)
     go.set()
-    ended(found)
+    check_complete(found)
     assert server.process.wait(TIMEOUT_SECONDS) == 0
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         rows = database.execute(
@@ -327,9 +273,9 @@ def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upst
     server = start("--workers", "2")
     go = threading.Event()
     go.set()
-    found = streams(server, upstream, 10, go)
-    ended(found)
-    wait_until(lambda: all_ended(server, {one.id for one in found}))
+    found = open_streams(server, upstream, 10, go)
+    check_complete(found)
+    wait_until(lambda: have_ended(server, {one.id for one in found}))
     assert "error" not in server.log.read_text().lower()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start, providers
+from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, DELTA, END, MESSAGES, PING, START
 from tests.support.nginx import Nginx
 from tests.support.server import KEEPALIVE_SECONDS, PREFIX, ROOT, TIMEOUT_SECONDS, Client, Server
 from tests.support.upstream import (
@@ -25,7 +26,6 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_WHOLE, BLOCK, DELTA, END, MESSAGES, PING, START
 
 LIMIT = 1 << 20
 ID = "x-aibridge-interception-id"
@@ -131,11 +131,11 @@ def test_bytes_and_targets_pass_as_they_are(nginx: Nginx, upstream: Upstream) ->
     client = nginx.connect()
     for path in ("/v1/messages?beta=true&x=%2F", "/v1/models/a%2Fb"):
         upstream.enqueue(http_response(200, b'{"a": 1.0}\n', "request-id: req_7"))
-        client.send("POST", "/anthropic" + path, ASK_WHOLE + b"\n ", **ANN)
+        client.send("POST", "/anthropic" + path, ASK_BLOCKING + b"\n ", **ANN)
         status, headers = client.head()
         assert (status, headers["request-id"]) == (200, "req_7")
         assert client.body(headers) == (b'{"a": 1.0}\n', True)
-        assert (upstream.requests[-1].target, upstream.requests[-1].body) == (path, ASK_WHOLE + b"\n ")
+        assert (upstream.requests[-1].target, upstream.requests[-1].body) == (path, ASK_BLOCKING + b"\n ")
     assert upstream.requests[0].header("x-api-key") == "sk-ant-central-0123456789"
     assert not upstream.requests[0].names() & {"authorization", "x-remote-user", "x-forwarded-for"}
 
@@ -143,12 +143,12 @@ def test_bytes_and_targets_pass_as_they_are(nginx: Nginx, upstream: Upstream) ->
 def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = nginx.connect()
-    client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+    client.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
     _, headers = client.head()
     assert client.body(headers) == (b"{}", True)
     assert bridge.record(headers[ID])["initiator_id"] == "ann"
     stranger = nginx.connect()
-    stranger.send("POST", MESSAGES, ASK_WHOLE, X_Remote_User="ann")
+    stranger.send("POST", MESSAGES, ASK_BLOCKING, X_Remote_User="ann")
     assert stranger.head()[0] == 401
     metrics = nginx.connect()
     metrics.send("GET", "/metrics", **ANN)
@@ -194,7 +194,7 @@ def test_a_cut_stays_cut(nginx: Nginx, upstream: Upstream, cut: object) -> None:
     assert event.replace(PING, b"").startswith(b"event: error\n")
     upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', cut)
     short = nginx.connect()
-    short.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+    short.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
     assert short.body(short.head()[1])[1] is False
 
 
@@ -205,7 +205,7 @@ def test_a_connection_serves_many_requests(nginx: Nginx, upstream: Upstream) -> 
         upstream.enqueue(http_response(529, b"{}"))
         client.send("POST", MESSAGES, ASK, **ANN)
         assert client.body(client.head()[1]) == (START + END, True)
-        client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+        client.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
         status, headers = client.head()
         assert (status, client.body(headers)) == (529, (b"{}", True))
 
@@ -218,7 +218,7 @@ def test_nginx_keeps_its_connections_to_the_bridge(
     for _ in range(3):
         upstream.enqueue(http_response(200, b"{}"))
         client = nginx.connect()
-        client.send("POST", MESSAGES, ASK_WHOLE, **ANN)
+        client.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
         assert client.body(client.head()[1]) == (b"{}", True)
     assert upstream.connections == 1
     heard = upstream.requests[-1]
@@ -248,7 +248,7 @@ def test_a_large_body_gets_the_bridges_answer(nginx: Nginx, upstream: Upstream) 
 )
 def test_no_trick_with_a_path_reaches_the_upstream(nginx: Nginx, upstream: Upstream, path: str) -> None:
     client = nginx.connect()
-    client.send("POST", path, ASK_WHOLE, **ANN)
+    client.send("POST", path, ASK_BLOCKING, **ANN)
     assert client.head()[0] == 404
     assert upstream.requests == []
 

@@ -17,11 +17,11 @@ import pytest
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.tokens import create as create_token
 from tests.conftest import Start
-from tests.serving.test_lifecycle import all_ended, ended, records, status, streams
+from tests.support.dialogue import ASK_BLOCKING, MESSAGES
 from tests.support.postgres import Postgres
 from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
+from tests.support.streams import check_complete, get_status, have_ended, open_streams, records_by_id
 from tests.support.upstream import Upstream, http_response
-from tests.test_relay import ASK_WHOLE, MESSAGES
 
 BLOCKING = b'{"id":"msg_1","usage":{"input_tokens":3,"output_tokens":7}}'
 
@@ -37,7 +37,7 @@ def ask(server: Server, count: int, token: str = "") -> tuple[list[str], float]:
     for _ in range(count):
         begun = time.monotonic()
         client = server.connect()
-        client.send("POST", MESSAGES, ASK_WHOLE, **({"X_AIBridge_Token": token} if token else {}))
+        client.send("POST", MESSAGES, ASK_BLOCKING, **({"X_AIBridge_Token": token} if token else {}))
         code, headers = client.head()
         assert (code, client.body(headers)) == (200, (BLOCKING, True))
         longest = max(longest, time.monotonic() - begun)
@@ -61,18 +61,18 @@ def test_nobody_waits_for_a_silent_database(
 ) -> None:
     server = start("--workers=2", database_url=url)
     go = threading.Event()
-    found = streams(server, upstream, 10, go)
+    found = open_streams(server, upstream, 10, go)
     steps(upstream)
     with postgres.silent():
         ids, longest = ask(server, 30)
         begun = time.monotonic()
         go.set()
-        ended(found)
+        check_complete(found)
         assert max(longest, time.monotonic() - begun) < 2
         wait_until(lambda: behind(server) > 1)
     wait_until(lambda: behind(server) == 0)
-    assert all_ended(server, {*ids, *(stream.id for stream in found)})
-    after = records(server)
+    assert have_ended(server, {*ids, *(stream.id for stream in found)})
+    after = records_by_id(server)
     assert {record["error_type"] for record in after.values()} == {""}
     assert {usage["output_tokens"] for record in after.values() for usage in record["token_usages"]} == {7}
 
@@ -90,8 +90,8 @@ def test_a_restart_while_the_database_is_silent_loses_nothing(
     again = Server(server.folder, server.settings)
     try:
         again.wait_ready()
-        wait_until(lambda: all_ended(again, set(ids)))
-        assert {record["error_type"] for record in records(again).values()} == {""}
+        wait_until(lambda: have_ended(again, set(ids)))
+        assert {record["error_type"] for record in records_by_id(again).values()} == {""}
     finally:
         again.stop()
 
@@ -102,7 +102,7 @@ def test_workers_start_while_the_database_is_away(
     server = start("--workers=2", database_url=url)
     steps(upstream)
     first, _ = ask(server, 5)
-    wait_until(lambda: all_ended(server, set(first)))
+    wait_until(lambda: have_ended(server, set(first)))
     with postgres.silent():
         before = set(server.workers())
         server.process.send_signal(signal.SIGHUP)
@@ -111,8 +111,8 @@ def test_workers_start_while_the_database_is_away(
         wait_until(lambda: len(server.workers()) == 2)
         ids, longest = ask(server, 20)
         assert longest < 2
-        assert status(server, "/readyz") == 200
-    wait_until(lambda: all_ended(server, {*first, *ids}))
+        assert get_status(server, "/readyz") == 200
+    wait_until(lambda: have_ended(server, {*first, *ids}))
     assert "Traceback" not in server.log.read_text()
 
 
@@ -125,13 +125,13 @@ def test_a_revoked_grant_is_waited_out(start: Start, upstream: Upstream, url: st
         server = start(database_url=url.replace("://postgres@", "://writer@"), metrics={"enabled": True})
         steps(upstream)
         first, _ = ask(server, 1)
-        wait_until(lambda: all_ended(server, set(first)))
+        wait_until(lambda: have_ended(server, set(first)))
         connection.execute("REVOKE ALL ON token_usages FROM writer")
         ids, _ = ask(server, 5)
         wait_until(lambda: "InsufficientPrivilege" in server.log.read_text())
         connection.execute("GRANT ALL ON token_usages TO writer")
-        wait_until(lambda: all_ended(server, {*first, *ids}))
-        after = records(server)
+        wait_until(lambda: have_ended(server, {*first, *ids}))
+        after = records_by_id(server)
         assert [len(after[id]["token_usages"]) for id in ids] == [1] * 5
         server.stop()
         connection.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM writer")
@@ -144,14 +144,14 @@ def test_leaving_with_open_streams_closes_their_interceptions(
 ) -> None:
     server = start()
     go = threading.Event()
-    found = streams(server, upstream, 5, go)
+    found = open_streams(server, upstream, 5, go)
     server.process.send_signal(how)
     server.process.wait(TIMEOUT_SECONDS)
     go.set()
     again = Server(server.folder, server.settings)
     try:
         again.wait_ready()
-        wait_until(lambda: all_ended(again, {stream.id for stream in found}))
+        wait_until(lambda: have_ended(again, {stream.id for stream in found}))
     finally:
         again.stop()
 
@@ -168,9 +168,9 @@ def test_readers_of_a_silent_database_starve_nobody(
     server.headers = {"X-AIBridge-Token": token}
     steps(upstream)
     ids, _ = ask(server, 1, token)
-    wait_until(lambda: all_ended(server, set(ids)))
+    wait_until(lambda: have_ended(server, set(ids)))
     with postgres.silent():
-        readers = [threading.Thread(target=status, args=(server, "/interceptions")) for _ in range(10)]
+        readers = [threading.Thread(target=get_status, args=(server, "/interceptions")) for _ in range(10)]
         for reader in readers:
             reader.start()
         begun = time.monotonic()

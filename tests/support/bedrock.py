@@ -10,14 +10,24 @@ import zlib
 from collections.abc import Iterable
 
 import requests
+from flask.testing import FlaskClient
 from requests_aws4auth import AWS4Auth
+from werkzeug.test import TestResponse
 
+from tests.support.server import PREFIX
 from tests.support.upstream import LAST_CHUNK, ReceivedRequest, chunk, head, http_response
 
 REGION = "eu-central-1"
 ACCESS_KEY, SECRET_KEY = "AKIDBRIDGE0123456789", "bridge/secret+0123456789abcdefghijklmnopq"
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 SMALL = "eu.anthropic.claude-haiku-4-5-20251001-v1:0"
+MESSAGES = "/bedrock/v1/messages"
+ASK = {"model": "claude-sonnet-4-5", "max_tokens": 64000, "messages": [{"role": "user", "content": "hi"}]}
+WHOLE = (
+    b'{"id":"msg_bdrk_1","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929",'
+    b'"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","stop_sequence":null,'
+    b'"usage":{"input_tokens":3,"output_tokens":7}}'
+)
 _AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256 Credential=(\S+), SignedHeaders=(\S+), Signature=[0-9a-f]{64}")
 
 
@@ -95,3 +105,16 @@ def signer(
     AWS4Auth(scope[0], secret_key, region, "bedrock", include_hdrs=names)(request)
     assert request.headers["Authorization"].replace(",", ", ").replace(",  ", ", ") == authorization
     return scope[0]
+
+
+def ask(client: FlaskClient, body: object, path: str = MESSAGES, **headers: str) -> TestResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = client.post(PREFIX + path, data=data, headers=named)
+    response.get_data()
+    return response
+
+
+def record(client: FlaskClient) -> dict[str, object]:
+    newest: dict[str, object] = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
+    return newest

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from aibridge_flask import config
+from aibridge_flask.model import new_id
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import tables
 from aibridge_flask.records.events import Started, now
@@ -59,6 +61,7 @@ def locked(url: str) -> Iterator[None]:
 _KILLED = """
 import json, os, signal, sys
 from aibridge_flask import config
+from aibridge_flask.model import new_id
 from aibridge_flask.model import Usage
 from aibridge_flask.records.events import Ended, Started, TokenUsage, ToolUsage, now
 from aibridge_flask.records.recorder import Recorder
@@ -75,4 +78,21 @@ def killed_worker(tree: dict[str, object], code: str) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
 
 
-__all__ = ["killed_worker", "locked", "rows", "settings", "started", "statuses", "wait_until"]
+def write_dead_workers_spool(folder: Path, *lines: bytes) -> None:
+    """Writes what a killed worker leaves in the spool folder."""
+    folder.mkdir(exist_ok=True)
+    id = new_id()
+    (folder / f"{id}.lock").touch()
+    (folder / f"{id}.spool").write_bytes(b"".join(lines))
+
+
+__all__ = [
+    "killed_worker",
+    "locked",
+    "rows",
+    "settings",
+    "started",
+    "statuses",
+    "wait_until",
+    "write_dead_workers_spool",
+]

@@ -16,9 +16,9 @@ from aibridge_flask import config
 from aibridge_flask.tools import ToolBox
 from aibridge_flask.waiting import UNWATCHED
 from tests.conftest import Start
-from tests.serving.test_lifecycle import status
 from tests.support import claude
 from tests.support.server import ROOT, free_port, wait_until
+from tests.support.streams import get_status
 from tests.support.upstream import Upstream
 
 KINDS = ("mcp", "json", "stateless", "fastmcp")
@@ -172,7 +172,7 @@ def test_a_server_comes_back_after_a_restart(
 
 def test_the_toolbox_works_under_gunicorn(start: Start, own_server: RealServer) -> None:
     server = start(mcp_servers=[{"name": "docs", "url": own_server.url}])
-    wait_until(lambda: status(server, "/readyz") == 200)
+    wait_until(lambda: get_status(server, "/readyz") == 200)
     assert "session" in own_server.log.read_text()
     assert "Traceback" not in server.stop()
     wait_until(lambda: '"DELETE /mcp HTTP/1.1" 200' in own_server.log.read_text())

@@ -15,9 +15,9 @@ from aibridge_flask import ConfigError, config
 from aibridge_flask.upstream.dump_file import DumpFile, sweep
 from aibridge_flask.upstream.dump_writer import DumpWriter
 from tests.conftest import MakeApp, Start
+from tests.support.dialogue import ASK, END, MESSAGES, START
 from tests.support.server import PREFIX, Server, wait_until
 from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, chunk, http_response, stream_head
-from tests.test_relay import ASK, END, MESSAGES, START
 
 KEYS = ("sk-ant-first-0123456789", "sk-ant-later-0123456789")
 HINT = "sk-a...6789"

@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import pytest
 import zstandard
 
 from tests.conftest import MakeApp
+from tests.support.dialogue import ASK, ASK_BLOCKING, ASK_CHAT, CHAT, END, MESSAGES, START
+from tests.support.robustness import MIB, check_still_serves, fetch, resident_mib
 from tests.support.server import PREFIX, Server, wait_until
 from tests.support.upstream import (
     CLOSE,
@@ -32,52 +33,11 @@ from tests.support.upstream import (
     http_response,
     stream_head,
 )
-from tests.test_relay import ASK, ASK_CHAT, ASK_WHOLE, CHAT, END, MESSAGES, START
 
 RESPONSES = "/openai/v1/responses"
 ASK_RESPONSES = b'{"model":"gpt-5","stream":true,"input":"hi"}'
 MODELS = "/anthropic/v1/models"
 EVENTS = START + END
-MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Got:
-    """What a client got."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    whole: bool
-
-    @property
-    def id(self) -> str:
-        return self.headers["x-aibridge-interception-id"]
-
-
-def ask(server: Server, body: bytes = ASK_WHOLE, path: str = MESSAGES, method: str = "POST") -> Got:
-    """One request on a connection of its own; no answer ever shows a traceback."""
-    client = server.connect()
-    client.send(method, path, body if method == "POST" else b"")
-    status, headers = client.head()
-    found = (b"", True) if method == "HEAD" or status in (204, 304) else client.body(headers)
-    client.close()
-    assert b"Traceback" not in found[0]
-    return Got(status, headers, *found)
-
-
-def serves_on(server: Server, upstream: Upstream) -> None:
-    """The next request gets its own answer, whole."""
-    upstream.enqueue(http_response(200, b'{"next":1}'))
-    got = ask(server)
-    assert (got.status, got.body, got.whole) == (200, b'{"next":1}', True)
-
-
-def memory(server: Server) -> int:
-    """The worker's resident memory in MiB."""
-    (worker,) = server.workers()
-    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
-    return pages * 4096 // MIB
 
 
 # Before the answer
@@ -97,19 +57,19 @@ def test_interim_answers_are_passed_over(
     server: Server, upstream: Upstream, interim: bytes, size: int
 ) -> None:
     whole, events = http_response(200, b'{"a":1}'), b"".join(event_stream(EVENTS))
-    for said, body, expected in ((whole, ASK_WHOLE, b'{"a":1}'), (events, ASK, EVENTS)):
+    for said, body, expected in ((whole, ASK_BLOCKING, b'{"a":1}'), (events, ASK, EVENTS)):
         told = interim + said
         upstream.enqueue(*(told[i : i + size] for i in range(0, len(told), size)))
-        got = ask(server, body)
-        assert (got.status, got.body, got.whole) == (200, expected, True)
-        assert "x-early" not in got.headers
-    serves_on(server, upstream)
+        response = fetch(server, body)
+        assert (response.status, response.body, response.is_complete) == (200, expected, True)
+        assert "x-early" not in response.headers
+    check_still_serves(server, upstream)
 
 
 def test_interim_answers_without_end_are_a_502(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(INTERIM[0] * 10_000, CLOSE)
-    assert ask(server).status == 502
-    serves_on(server, upstream)
+    assert fetch(server).status == 502
+    check_still_serves(server, upstream)
 
 
 # No answer, or none that is HTTP
@@ -147,24 +107,24 @@ BAD_FIELDS = [
     "said", NO_HTTP + [b"HTTP/1.1 200 OK\r\n" + one + b"\r\n\r\n{}" for one in BAD_FIELDS]
 )
 def test_what_is_no_http_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
-    for body, path in ((ASK_WHOLE, MESSAGES), (ASK_CHAT, CHAT)):
+    for body, path in ((ASK_BLOCKING, MESSAGES), (ASK_CHAT, CHAT)):
         upstream.enqueue(said, CLOSE)
-        got = ask(server, body, path)
-        assert (got.status, got.whole) == (502, True)
-        assert json.loads(got.body)["error"]["message"] == "the AI provider could not be reached"
-        record = server.record(got.id)
+        response = fetch(server, body, path)
+        assert (response.status, response.is_complete) == (502, True)
+        assert json.loads(response.body)["error"]["message"] == "the AI provider could not be reached"
+        record = server.record(response.id)
         assert (record["status_code"], record["error_type"]) == (502, "server_error")
     upstream.enqueue(said, CLOSE)
-    assert ask(server, path=MODELS, method="GET").status == 502
-    serves_on(server, upstream)
+    assert fetch(server, path=MODELS, method="GET").status == 502
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize("said", [*event_stream(EVENTS)[:1], head(200, "Content-Length: 2")])
 def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
     for cut in range(1, len(said)):
         upstream.enqueue(said[:cut], CLOSE if cut % 2 else RESET)
-        assert ask(server, ASK).status == 502
-    serves_on(server, upstream)
+        assert fetch(server, ASK).status == 502
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -173,20 +133,20 @@ def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, sai
 )
 def test_odd_header_values_pass(server: Server, upstream: Upstream, line: str) -> None:
     upstream.enqueue(http_response(200, b"{}", line))
-    got = ask(server)
-    assert (got.status, got.body) == (200, b"{}")
-    assert got.headers["x"] == line.partition(":")[2].strip()
-    serves_on(server, upstream)
+    response = fetch(server)
+    assert (response.status, response.body) == (200, b"{}")
+    assert response.headers["x"] == line.partition(":")[2].strip()
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize("status", [201, 299, 304, 400, 404, 499, 529, 600, 999])
 def test_any_status_passes(server: Server, upstream: Upstream, status: int) -> None:
     upstream.enqueue(http_response(status, b"" if status == 304 else b'{"a":1}'))
-    got = ask(server)
-    assert (got.status, got.whole) == (status, True)
-    assert got.body == (b"" if status == 304 else b'{"a":1}')
-    assert server.record(got.id)["status_code"] == status
-    serves_on(server, upstream)
+    response = fetch(server)
+    assert (response.status, response.is_complete) == (status, True)
+    assert response.body == (b"" if status == 304 else b'{"a":1}')
+    assert server.record(response.id)["status_code"] == status
+    check_still_serves(server, upstream)
 
 
 # An answer that breaks off, or is framed wrongly
@@ -198,13 +158,13 @@ def test_chunks_cut_at_any_byte_are_never_whole(server: Server, upstream: Upstre
     said = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
     for cut in range(len(stream_head()), len(said)):
         upstream.enqueue(said[:cut], CLOSE)
-        got = ask(server, ASK_CHAT, CHAT)
-        assert not got.whole
-        passed, _, farewell = got.body.partition(b'data: {"error"')
+        response = fetch(server, ASK_CHAT, CHAT)
+        assert not response.is_complete
+        passed, _, farewell = response.body.partition(b'data: {"error"')
         assert events.startswith(passed)
         assert not farewell or passed.endswith(b"\n\n") or not passed
-    assert server.record(got.id)["error_type"] == "server_error"
-    serves_on(server, upstream)
+    assert server.record(response.id)["error_type"] == "server_error"
+    check_still_serves(server, upstream)
 
 
 def test_a_length_cut_at_any_byte_is_never_whole(server: Server, upstream: Upstream) -> None:
@@ -212,10 +172,10 @@ def test_a_length_cut_at_any_byte_is_never_whole(server: Server, upstream: Upstr
     said = head(200, f"Content-Length: {len(body)}")
     for cut in range(1, len(body)):
         upstream.enqueue(said, body[:cut], CLOSE)
-        got = ask(server)
-        assert (got.status, got.body, got.whole) == (200, body[:cut], False)
-    assert server.record(got.id)["error_type"] == "server_error"
-    serves_on(server, upstream)
+        response = fetch(server)
+        assert (response.status, response.body, response.is_complete) == (200, body[:cut], False)
+    assert server.record(response.id)["error_type"] == "server_error"
+    check_still_serves(server, upstream)
 
 
 BAD_CHUNKS = [
@@ -240,8 +200,8 @@ def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) ->
     record = server.record(headers["x-aibridge-interception-id"])
     assert (record["error_type"], len(record["token_usages"])) == ("server_error", 1)
     upstream.enqueue(stream_head() + chunk(START) + bad, CLOSE)
-    assert not ask(server, ASK).body.endswith(LAST_CHUNK)
-    serves_on(server, upstream)
+    assert not fetch(server, ASK).body.endswith(LAST_CHUNK)
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
@@ -250,11 +210,11 @@ def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) ->
 )  # fmt: skip
 def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, last: bytes) -> None:
     upstream.enqueue(stream_head() + b"%x;a=b\r\n%s\r\n" % (len(EVENTS), EVENTS) + last)
-    got = ask(server, ASK)
-    assert (got.body, got.whole) == (EVENTS, True)
-    assert "x-trailer" not in got.headers
-    assert server.record(got.id)["error_type"] == ""
-    serves_on(server, upstream)
+    response = fetch(server, ASK)
+    assert (response.body, response.is_complete) == (EVENTS, True)
+    assert "x-trailer" not in response.headers
+    assert server.record(response.id)["error_type"] == ""
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize("endless", [b"0\r\nX: ", b"5;a="])
@@ -271,18 +231,18 @@ def test_a_trailer_or_extension_without_end_is_a_cut(
             upstream.peer_closed.set()
 
     upstream.enqueue(stream_head() + chunk(START) + endless, flood, CLOSE)
-    got = ask(server, ASK)
-    assert (got.body.startswith(START), got.whole) == (True, False)
+    response = fetch(server, ASK)
+    assert (response.body.startswith(START), response.is_complete) == (True, False)
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
-    assert server.record(got.id)["error_type"] == "server_error"
-    serves_on(server, upstream)
+    assert server.record(response.id)["error_type"] == "server_error"
+    check_still_serves(server, upstream)
 
 
 def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + http_response(200, b'{"stolen":1}'))
-    got = ask(server)
-    assert (got.body, got.whole) == (b'{"a":1}', True)
-    serves_on(server, upstream)
+    response = fetch(server)
+    assert (response.body, response.is_complete) == (b'{"a":1}', True)
+    check_still_serves(server, upstream)
     assert upstream.connections == 2
 
 
@@ -295,12 +255,12 @@ SECOND = http_response(200, b'{"stolen":1}')
     ("first", "body", "method"),
     [
         (b"".join(event_stream(EVENTS)), ASK, "POST"),
-        (http_response(200, b"{}"), ASK_WHOLE, "POST"),
-        (http_response(404, b"{}"), ASK_WHOLE, "POST"),
-        (head(204), ASK_WHOLE, "POST"),
-        (head(204, "Content-Length: 5"), ASK_WHOLE, "POST"),
-        (head(204, "Transfer-Encoding: chunked"), ASK_WHOLE, "POST"),
-        (head(304, "Content-Length: 5"), ASK_WHOLE, "POST"),
+        (http_response(200, b"{}"), ASK_BLOCKING, "POST"),
+        (http_response(404, b"{}"), ASK_BLOCKING, "POST"),
+        (head(204), ASK_BLOCKING, "POST"),
+        (head(204, "Content-Length: 5"), ASK_BLOCKING, "POST"),
+        (head(204, "Transfer-Encoding: chunked"), ASK_BLOCKING, "POST"),
+        (head(304, "Content-Length: 5"), ASK_BLOCKING, "POST"),
         (head(200, "Content-Length: 5"), b"", "HEAD"),
     ],
 )
@@ -314,11 +274,11 @@ def test_leftovers_never_reach_the_next_answer(
     said = [first, go, rest] if late else [first + rest]
     upstream.enqueue(*said, lambda sock: gone.set())
     path = MESSAGES if method == "POST" else MODELS
-    got = ask(server, body, path, method)
-    assert got.whole
+    response = fetch(server, body, path, method)
+    assert response.is_complete
     go.set()
     assert gone.wait(TIMEOUT_SECONDS)
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
     assert upstream.connections == 2
 
 
@@ -328,9 +288,9 @@ def test_connections_that_died_while_idle_are_replaced(
 ) -> None:
     for number in range(30):
         upstream.enqueue(http_response(200, b'{"n":%d}' % number), end)
-        assert ask(server).body == b'{"n":%d}' % number
+        assert fetch(server).body == b'{"n":%d}' % number
     assert len(upstream.requests) == 30
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Floods
@@ -340,11 +300,11 @@ def test_an_event_of_five_megabytes_passes(server: Server, upstream: Upstream) -
     large = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}\n\n'
     events = START + large % (b"x" * (5 * MIB)) + END
     upstream.enqueue(*event_stream(events, 65_000))
-    got = ask(server, ASK)
-    assert got.whole
-    assert got.body == events
-    assert server.record(got.id)["token_usages"][0]["output_tokens"] == 7
-    serves_on(server, upstream)
+    response = fetch(server, ASK)
+    assert response.is_complete
+    assert response.body == events
+    assert server.record(response.id)["token_usages"][0]["output_tokens"] == 7
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(("path", "body"), [(MESSAGES, ASK), (CHAT, ASK_CHAT), (RESPONSES, ASK_RESPONSES)])
@@ -356,21 +316,21 @@ def test_a_hundred_thousand_tiny_events_pass(
     upstream.enqueue(
         stream_head(), b"".join(chunk(events[n : n + 9000]) for n in range(0, len(events), 9000)), LAST_CHUNK
     )
-    got = ask(server, body, path)
-    assert got.whole
-    assert got.body == events
-    serves_on(server, upstream)
+    response = fetch(server, body, path)
+    assert response.is_complete
+    assert response.body == events
+    check_still_serves(server, upstream)
 
 
 def test_an_event_without_end_leaves_memory_flat(server: Server, upstream: Upstream) -> None:
     """100 MB with no line's end."""
-    serves_on(server, upstream)
-    before = memory(server)
+    check_still_serves(server, upstream)
+    before = resident_mib(server)
     upstream.handler = lambda heard: [stream_head(), *[chunk(b"x" * MIB)] * 100, LAST_CHUNK]
-    got = ask(server, ASK)
-    assert (len(got.body), got.whole) == (100 * MIB, True)
-    assert memory(server) - before < 120
-    serves_on(server, upstream)
+    response = fetch(server, ASK)
+    assert (len(response.body), response.is_complete) == (100 * MIB, True)
+    assert resident_mib(server) - before < 120
+    check_still_serves(server, upstream)
 
 
 # Codings, bombs
@@ -397,48 +357,48 @@ def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
     server: Server, upstream: Upstream, coding: str
 ) -> None:
     bomb = BOMBS[coding]()
-    serves_on(server, upstream)
-    before = memory(server)
+    check_still_serves(server, upstream)
+    before = resident_mib(server)
     for said, body, path in (
-        ([http_response(200, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+        ([http_response(200, bomb, f"Content-Encoding: {coding}")], ASK_BLOCKING, MESSAGES),
         (event_stream(bomb, 60_000, f"Content-Encoding: {coding}"), ASK, MESSAGES),
-        ([http_response(500, bomb, f"Content-Encoding: {coding}")], ASK_WHOLE, MESSAGES),
+        ([http_response(500, bomb, f"Content-Encoding: {coding}")], ASK_BLOCKING, MESSAGES),
     ):
         upstream.enqueue(*said)
-        got = ask(server, body, path)
-        assert got.whole
-        assert got.body == bomb
-        assert got.headers["content-encoding"] == coding
-    assert memory(server) - before < 150
-    serves_on(server, upstream)
+        response = fetch(server, body, path)
+        assert response.is_complete
+        assert response.body == bomb
+        assert response.headers["content-encoding"] == coding
+    assert resident_mib(server) - before < 150
+    check_still_serves(server, upstream)
 
 
 def test_a_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream) -> None:
     """The usage chunk is kept from the client, so that decoded bytes are given out."""
     upstream.enqueue(*event_stream(BOMBS["gzip"](), 60_000, "Content-Encoding: gzip"))
-    before = memory(server)
-    got = ask(server, b'{"model":"gpt-5","stream":true,"messages":[]}', CHAT)
-    assert (got.status, got.whole) == (200, False)
-    assert len(got.body) <= 33 * MIB
-    assert memory(server) - before < 150
-    serves_on(server, upstream)
+    before = resident_mib(server)
+    response = fetch(server, b'{"model":"gpt-5","stream":true,"messages":[]}', CHAT)
+    assert (response.status, response.is_complete) == (200, False)
+    assert len(response.body) <= 33 * MIB
+    assert resident_mib(server) - before < 150
+    check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
     "coding",
     ["gzip", "br", "zstd", "deflate", "compress", "gzip" + ", gzip" * 2000, "nonsense, gzip", "identity", ""],
 )
-@pytest.mark.parametrize("body", [ASK_WHOLE, ASK])
+@pytest.mark.parametrize("body", [ASK_BLOCKING, ASK])
 def test_a_coding_that_is_not_true_passes(
     server: Server, upstream: Upstream, coding: str, body: bytes
 ) -> None:
     said = EVENTS if body is ASK else b'{"id":"msg_1"}'
     field = f"Content-Encoding: {coding}"
     upstream.enqueue(*(event_stream(said, 0, field) if body is ASK else [http_response(200, said, field)]))
-    got = ask(server, body)
-    assert (got.body, got.whole) == (said, True)
-    assert server.record(got.id)["ended_at"]
-    serves_on(server, upstream)
+    response = fetch(server, body)
+    assert (response.body, response.is_complete) == (said, True)
+    assert server.record(response.id)["ended_at"]
+    check_still_serves(server, upstream)
 
 
 def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server, upstream: Upstream) -> None:
@@ -446,11 +406,11 @@ def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server,
     first = packer.compress(START) + packer.flush(zlib.Z_SYNC_FLUSH)
     rest = packer.compress(END) + packer.flush()
     upstream.enqueue(stream_head("Content-Encoding: gzip"), chunk(first), chunk(rest[:20]), CLOSE)
-    got = ask(server, ASK)
-    assert (got.body[: len(first)], got.whole) == (first, False)
-    record = server.record(got.id)
+    response = fetch(server, ASK)
+    assert (response.body[: len(first)], response.is_complete) == (first, False)
+    record = server.record(response.id)
     assert (record["error_type"], record["token_usages"][0]["input_tokens"]) == ("server_error", 3)
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Redirects and cookies
@@ -465,10 +425,10 @@ def test_redirects_and_cookies_end_here(
     upstream.enqueue(
         http_response(status, b"", f"Location: {there}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d")
     )
-    got = ask(server, path=path, method=method)
-    assert (got.status, got.headers["location"]) == (status, there)
-    assert not {"set-cookie", "set-cookie2"} & set(got.headers)
-    serves_on(server, upstream)
+    response = fetch(server, path=path, method=method)
+    assert (response.status, response.headers["location"]) == (status, there)
+    assert not {"set-cookie", "set-cookie2"} & set(response.headers)
+    check_still_serves(server, upstream)
     assert len(upstream.requests) == 2
     assert upstream.requests[1].header("cookie") is None
 
@@ -489,11 +449,11 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
             pass
 
     upstream.takeover = refuse
-    large = ASK_WHOLE[:-1] + b',"pad":"' + b"x" * (20 * MIB) + b'"}'
-    got = ask(server, large)
-    assert (got.status, got.body) == (413, refusal)
+    large = ASK_BLOCKING[:-1] + b',"pad":"' + b"x" * (20 * MIB) + b'"}'
+    response = fetch(server, large)
+    assert (response.status, response.body) == (413, refusal)
     upstream.takeover = None
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # What is not what was asked for
@@ -513,23 +473,23 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
         ("application/json; charset=utf-16", '{"id":"msg_1"}'.encode("utf-16")),
     ],
 )
-@pytest.mark.parametrize("body", [ASK, ASK_WHOLE])
+@pytest.mark.parametrize("body", [ASK, ASK_BLOCKING])
 def test_any_type_of_content_passes(
     server: Server, upstream: Upstream, kind: str, said: bytes, body: bytes
 ) -> None:
     upstream.enqueue(head(200, f"Content-Length: {len(said)}", kind=kind) + said)
-    got = ask(server, body)
-    assert (got.status, got.body, got.whole) == (200, said, True)
-    assert got.headers["content-type"] == kind
-    assert server.record(got.id)["ended_at"]
-    serves_on(server, upstream)
+    response = fetch(server, body)
+    assert (response.status, response.body, response.is_complete) == (200, said, True)
+    assert response.headers["content-type"] == kind
+    assert server.record(response.id)["ended_at"]
+    check_still_serves(server, upstream)
 
 
 def test_a_success_without_a_type_passes(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EVENTS) + EVENTS)
-    got = ask(server, ASK)
-    assert (got.body, got.whole) == (EVENTS, True)
-    assert server.record(got.id)["token_usages"][0]["output_tokens"] == 7
+    response = fetch(server, ASK)
+    assert (response.body, response.is_complete) == (EVENTS, True)
+    assert server.record(response.id)["token_usages"][0]["output_tokens"] == 7
 
 
 WRITINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -567,13 +527,13 @@ def test_oddly_written_events_pass_and_are_read(
     written = WRITINGS[writing](events)
     for size in (0, 1, 6):
         upstream.enqueue(*event_stream(written, size))
-        got = ask(server, body, path)
-        assert (got.body, got.whole) == (written, True)
-        record = server.record(got.id)
+        response = fetch(server, body, path)
+        assert (response.body, response.is_complete) == (written, True)
+        record = server.record(response.id)
         (usage,) = record["token_usages"]
         assert (usage["input_tokens"], usage["output_tokens"]) == (3, 7)
         assert (record["error_type"], record["wire_exact"]) == ("", True)
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 # Facts that cannot be
@@ -645,7 +605,7 @@ def test_wrong_types_pass_and_the_record_ends(
         for usage in records[id]["token_usages"]:
             counts = [value for key, value in usage.items() if key.endswith("_tokens")]
             assert all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
-    serves_on(server, upstream)
+    check_still_serves(server, upstream)
 
 
 def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> None:
@@ -658,7 +618,7 @@ def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, 
         for usage in ({**counts, **more}, {"input_tokens": 3}):
             said = json.dumps({"id": "m", "usage": usage}).encode()
             upstream.enqueue(http_response(200, said))
-            assert client.post(PREFIX + MESSAGES, data=ASK_WHOLE).get_data() == said
+            assert client.post(PREFIX + MESSAGES, data=ASK_BLOCKING).get_data() == said
         lock.execute("ROLLBACK")
 
     def results() -> list[Any]:
