@@ -1,4 +1,4 @@
-"""Bytes pass as they come; pings fill silence; whoever leaves or breaks off is noticed."""
+"""Bytes pass as they come; pings fill silence; disconnects of either side are noticed."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def test_each_event_comes_at_once(server: Server, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
+    ("route", "body", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
 )
 def test_a_silent_stream_gets_pings_between_events(
-    server: Server, upstream: Upstream, route: str, ask: bytes, ping: bytes
+    server: Server, upstream: Upstream, route: str, body: bytes, ping: bytes
 ) -> None:
-    go, again = threading.Event(), threading.Event()
+    go, finish = threading.Event(), threading.Event()
     event = b'data: {"id":"x","choices":[]}\n\n'
-    upstream.enqueue(stream_head(), go, chunk(event), again, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    upstream.enqueue(stream_head(), go, chunk(event), finish, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
     client = server.connect()
-    client.send("POST", route, ask)
+    client.send("POST", route, body)
     _, headers = client.head()
     assert client.chunk() == ping
     go.set()
     assert client.chunk() == event
     assert client.chunk() == ping
-    again.set()
+    finish.set()
     rest, whole = client.chunks()
     assert rest.removeprefix(ping) == b"data: [DONE]\n\n"
     assert whole
@@ -79,7 +79,7 @@ def test_a_silent_stream_gets_pings_between_events(
     assert not record["wire_exact"]
 
 
-def test_no_ping_stands_inside_an_event(server: Server, upstream: Upstream) -> None:
+def test_no_ping_is_sent_inside_an_event(server: Server, upstream: Upstream) -> None:
     middle = threading.Event()
     upstream.enqueue(stream_head(), chunk(START[:40]), middle, chunk(START[40:] + END), LAST_CHUNK)
     client = server.connect()
@@ -109,47 +109,48 @@ def test_a_silent_json_answer_gets_no_ping(server: Server, upstream: Upstream) -
     assert client.stream.read(1) == b"}"
 
 
-def leave(client: object) -> float:
+def disconnect(client: object) -> float:
+    """Closes the connection; returns the time of the monotonic clock."""
     client.close()
     return time.monotonic()
 
 
-@pytest.mark.parametrize("begun", [(), (stream_head(),), (stream_head(), chunk(START + BLOCK + DELTA))])
-def test_a_client_that_leaves_closes_the_upstream(
-    server: Server, upstream: Upstream, begun: tuple[bytes, ...]
+@pytest.mark.parametrize("steps", [(), (stream_head(),), (stream_head(), chunk(START + BLOCK + DELTA))])
+def test_client_disconnect_closes_the_upstream(
+    server: Server, upstream: Upstream, steps: tuple[bytes, ...]
 ) -> None:
     """Before the head, after it, and while events flow; the upstream stays silent."""
-    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
+    upstream.enqueue(*steps, WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
     upstream.wait_for_requests(1)
     id = ""
-    if begun:
+    if steps:
         id = client.head()[1]["x-aibridge-interception-id"]
-    if len(begun) > 1:
+    if len(steps) > 1:
         client.chunk()
-    left = leave(client)
+    disconnected_at = disconnect(client)
     assert upstream.peer_closed.wait(10)
-    assert time.monotonic() - left < 1
+    assert time.monotonic() - disconnected_at < 1
     results = server.get("/interceptions?limit=1")["results"]
     record = server.record(id or results[0]["id"])
     assert record["error_type"] == "client_closed"
-    if len(begun) > 1:
+    if len(steps) > 1:
         assert record["token_usages"][0]["input_tokens"] == 3
 
 
-def test_a_client_that_leaves_after_stray_bytes_is_noticed_too(server: Server, upstream: Upstream) -> None:
+def test_client_disconnect_after_stray_bytes_closes_the_upstream(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
     client.sock.sendall(b"\r\n")
     upstream.wait_for_requests(1)
-    left = leave(client)
+    disconnected_at = disconnect(client)
     assert upstream.peer_closed.wait(10)
-    assert time.monotonic() - left < 2
+    assert time.monotonic() - disconnected_at < 2
 
 
-def test_a_client_may_leave_right_after_the_last_event(server: Server, upstream: Upstream) -> None:
+def test_client_disconnect_after_the_last_event_is_no_error(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(stream_head(), chunk(START + END), WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
@@ -160,7 +161,7 @@ def test_a_client_may_leave_right_after_the_last_event(server: Server, upstream:
     assert server.record(headers["x-aibridge-interception-id"])["error_type"] == ""
 
 
-def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstream: Upstream) -> None:
+def test_client_disconnect_before_the_head_records_no_status(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
@@ -172,7 +173,9 @@ def test_a_client_that_left_before_the_head_has_no_status(server: Server, upstre
 
 
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
-def test_a_cut_between_events_is_told_and_stays_cut(server: Server, upstream: Upstream, cut: object) -> None:
+def test_a_cut_between_events_sends_an_error_event_and_stays_cut(
+    server: Server, upstream: Upstream, cut: object
+) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
     client = server.connect()
@@ -183,10 +186,10 @@ def test_a_cut_between_events_is_told_and_stays_cut(server: Server, upstream: Up
     event, whole = client.chunks()
     assert not whole
     assert event.startswith(b"event: error\n")
-    told = json.loads(event.partition(b"data: ")[2])
-    assert told["error"]["type"] == "api_error"
+    error = json.loads(event.partition(b"data: ")[2])
+    assert error["error"]["type"] == "api_error"
     record = server.record(headers["x-aibridge-interception-id"])
-    assert told["request_id"] == record["id"]
+    assert error["request_id"] == record["id"]
     assert record["error_type"] == "server_error"
     assert record["token_usages"][0]["output_tokens"] == 1
     assert not record["wire_exact"]
@@ -204,7 +207,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(server: Server, upstream: Upstream)
     assert (first + rest, whole) == (START + BLOCK[:30], False)
 
 
-def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
+def test_a_cut_json_answer_stays_incomplete(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
@@ -215,7 +218,7 @@ def test_a_cut_json_answer_is_short(server: Server, upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/anthropic/v1/models/m"])
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
-def test_an_answer_without_a_byte_of_its_body_is_a_502(
+def test_an_answer_cut_before_its_body_is_a_502(
     server: Server, upstream: Upstream, path: str, cut: object
 ) -> None:
     upstream.enqueue(head(200, "Content-Length: 9"), cut)
@@ -233,9 +236,9 @@ def test_an_answer_without_a_byte_of_its_body_is_a_502(
         assert (record["status_code"], record["error_type"]) == (502, "server_error")
 
 
-def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstream: Upstream) -> None:
-    said = b'{"error":{"message":"bad key: sk-ant-central-0123456789"}}'
-    upstream.enqueue(http_response(403, said))
+def test_a_key_in_an_upstream_error_is_masked_in_the_record(server: Server, upstream: Upstream) -> None:
+    error = b'{"error":{"message":"bad key: sk-ant-central-0123456789"}}'
+    upstream.enqueue(http_response(403, error))
     client = server.connect()
     client.send("POST", "/anthropic/v1/messages", ASK_BLOCKING)
     status, headers = client.head()
@@ -245,7 +248,7 @@ def test_a_key_that_the_upstream_repeats_is_not_recorded(server: Server, upstrea
     assert record["error_message"] == "bad key: sk-a...6789"
 
 
-def test_http_1_0_sees_a_reset_instead_of_an_end(server: Server, upstream: Upstream) -> None:
+def test_an_http_1_0_client_gets_a_reset_for_a_cut(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
     client = server.connect()
@@ -271,7 +274,7 @@ def test_a_clean_end_without_the_last_event_passes_and_is_recorded(
     assert record["wire_exact"]
 
 
-def test_a_cut_after_the_last_event_amends_the_record(server: Server, upstream: Upstream) -> None:
+def test_a_cut_after_the_last_event_updates_the_record(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START + END), go, RESET)
     client = server.connect()
@@ -287,7 +290,7 @@ def test_a_cut_after_the_last_event_amends_the_record(server: Server, upstream: 
         assert time.monotonic() < deadline
 
 
-def test_the_record_is_there_before_the_last_event_is(server: Server, upstream: Upstream) -> None:
+def test_the_record_is_written_before_the_last_event_is_sent(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA + END), go, LAST_CHUNK)
     client = server.connect()
@@ -315,7 +318,7 @@ def test_a_connection_serves_many_requests(server: Server, upstream: Upstream) -
     assert upstream.connections == 1
 
 
-def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -> None:
+def test_a_pipelined_request_is_not_taken_for_a_disconnect(server: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), go, chunk(START + END), LAST_CHUNK)
     upstream.enqueue(http_response(200, b"{}"))
@@ -328,12 +331,12 @@ def test_a_pipelined_request_is_no_leaving(server: Server, upstream: Upstream) -
     assert client.body(client.head()[1]) == (b"{}", True)
 
 
-def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream: Upstream) -> None:
+def test_a_dead_pooled_connection_is_replaced_once(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
     assert client.body(client.head()[1]) == (b"{}", True)
-    upstream.enqueue(CLOSE)  # takes the request and gives not a byte
+    upstream.enqueue(CLOSE)  # reads the request and sends nothing
     upstream.enqueue(http_response(200, b'{"a":1}'))
     client.send("POST", MESSAGES, ASK_BLOCKING)
     assert client.body(client.head()[1]) == (b'{"a":1}', True)
@@ -341,7 +344,7 @@ def test_a_pooled_connection_that_died_is_replaced_once(server: Server, upstream
     assert upstream.connections == 2
 
 
-def test_a_fresh_connection_is_not_tried_again(server: Server, upstream: Upstream) -> None:
+def test_a_request_on_a_new_connection_is_not_retried(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
@@ -374,7 +377,7 @@ def test_garbage_is_a_502(server: Server, upstream: Upstream, garbage: bytes) ->
     assert json.loads(body)["error"]["message"] == "the AI provider could not be reached"
 
 
-def test_early_hints_are_passed_over(server: Server, upstream: Upstream) -> None:
+def test_early_hints_are_skipped(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + http_response(200, b"{}")
     )
@@ -395,7 +398,7 @@ def test_leftovers_never_reach_the_next_answer(server: Server, upstream: Upstrea
     assert upstream.connections == 2
 
 
-def test_a_close_delimited_answer_is_whole(server: Server, upstream: Upstream) -> None:
+def test_a_close_delimited_answer_is_complete(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200), b'{"a":', b"1}", CLOSE)
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
@@ -418,22 +421,24 @@ def test_a_stream_cut_at_any_byte_passes_up_to_there_and_is_recorded(
     server: Server, upstream: Upstream
 ) -> None:
     ends = [match.end() for match in re.finditer(rb"\n\n", CUT_BODY)]
-    ask = b'{"model":"claude-x","stream":true,"messages":[]}'
+    body = b'{"model":"claude-x","stream":true,"messages":[]}'
     for cut in range(1, len(CUT_BODY)):
         upstream.enqueue(stream_head(), chunk(CUT_BODY[:cut]), CLOSE)
         client = server.connect()
-        client.send("POST", MESSAGES, ask)
+        client.send("POST", MESSAGES, body)
         _, headers = client.head()
         received, whole = client.chunks()
         client.close()
         assert not whole
-        farewell = received[cut:]
+        error_event = received[cut:]
         assert received[:cut] == CUT_BODY[:cut]
-        assert farewell.startswith(b"event: error\n") is (cut in ends)
+        assert error_event.startswith(b"event: error\n") is (cut in ends)
         if cut in ends or cut % 50 == 0:
             record = server.record(headers["x-aibridge-interception-id"])
             assert record["error_type"] == "server_error"
-            assert [one["output_tokens"] for one in record["token_usages"]] == (
+            assert [usage["output_tokens"] for usage in record["token_usages"]] == (
                 [] if cut < ends[0] - 2 else [1] if cut < ends[4] - 2 else [9]
             )
-            assert [one["tool"] for one in record["tool_usages"]] == ([] if cut < ends[1] - 2 else ["Read"])
+            assert [tool_use["tool"] for tool_use in record["tool_usages"]] == (
+                [] if cut < ends[1] - 2 else ["Read"]
+            )

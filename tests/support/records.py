@@ -61,7 +61,6 @@ def locked(url: str) -> Iterator[None]:
 _KILLED = """
 import json, os, signal, sys
 from aibridge_flask import config
-from aibridge_flask.model import new_id
 from aibridge_flask.model import Usage
 from aibridge_flask.records.events import Ended, Started, TokenUsage, ToolUsage, now
 from aibridge_flask.records.recorder import Recorder

@@ -1,4 +1,4 @@
-"""Circuit breakers and retries: when the upstream is asked, and when no more."""
+"""Circuit breakers and retries: when a request is sent upstream, and when not."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def providers(url: str, **more: object) -> list[dict[str, object]]:
+def providers(url: str, **options: object) -> list[dict[str, object]]:
     key = [{"value": "sk-central-0123456789012"}]
     return [
-        {"type": "anthropic", "base_url": url, "keys": key, **more},
-        {"type": "openai", "base_url": f"{url}/v1", "keys": key, **more},
+        {"type": "anthropic", "base_url": url, "keys": key, **options},
+        {"type": "openai", "base_url": f"{url}/v1", "keys": key, **options},
     ]
 
 
@@ -47,23 +47,23 @@ def ask(app: Flask, path: str = MESSAGES, model: str = "m", **fields: object) ->
     return app.test_client().post(PREFIX + path, data=json.dumps({"model": model, **fields}), buffered=True)
 
 
-def asks(app: Flask, upstream: Upstream, *replies: object) -> list[int]:
-    """One request after the other, each with one scripted answer."""
-    found = []
+def ask_in_turn(app: Flask, upstream: Upstream, *replies: object) -> list[int]:
+    """Sends one request after the other, each with one scripted response; returns the statuses."""
+    statuses = []
     for reply in replies:
         upstream.enqueue(reply)
-        found.append(ask(app).status_code)
-    return found
+        statuses.append(ask(app).status_code)
+    return statuses
 
 
-def opened(app: Flask, upstream: Upstream) -> None:
-    assert asks(app, upstream, DOWN, DOWN, DOWN) == [503] * 3
+def open_breaker(app: Flask, upstream: Upstream) -> None:
+    assert ask_in_turn(app, upstream, DOWN, DOWN, DOWN) == [503] * 3
     upstream.requests.clear()
 
 
-def test_consecutive_failures_open_it(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    assert asks(app, upstream, DOWN, DOWN, OK, DOWN, DOWN) == [503, 503, 200, 503, 503]
-    assert asks(app, upstream, DOWN) == [503]
+def test_consecutive_failures_open_the_breaker(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    assert ask_in_turn(app, upstream, DOWN, DOWN, OK, DOWN, DOWN) == [503, 503, 200, 503, 503]
+    assert ask_in_turn(app, upstream, DOWN) == [503]
     upstream.requests.clear()
     response = ask(app)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
@@ -74,7 +74,7 @@ def test_consecutive_failures_open_it(app: Flask, upstream: Upstream, clock: Clo
     assert (newest["error_type"], newest["status_code"]) == ("overloaded", 503)
 
 
-def test_openai_says_it_in_its_words(app: Flask, upstream: Upstream, clock: Clock) -> None:
+def test_openai_clients_get_the_error_in_openais_shape(app: Flask, upstream: Upstream, clock: Clock) -> None:
     for _ in range(3):
         upstream.enqueue(DOWN)
         ask(app, CHAT)
@@ -114,8 +114,8 @@ def test_what_counts_as_a_failure(
     assert len(upstream.requests) == (0 if counts else 1)
 
 
-def test_it_stands_for_one_endpoint_and_model(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    opened(app, upstream)
+def test_a_breaker_covers_one_endpoint_and_model(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    open_breaker(app, upstream)
     for path, model in ((MESSAGES, "other"), (CHAT, "m"), ("/openai/v1/responses", "m")):
         upstream.enqueue(OK)
         assert ask(app, path, model).status_code == 200
@@ -125,22 +125,22 @@ def test_it_stands_for_one_endpoint_and_model(app: Flask, upstream: Upstream, cl
     assert ask(app).status_code == 503
 
 
-def test_failures_are_forgotten_after_the_interval(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    assert asks(app, upstream, DOWN, DOWN) == [503, 503]
+def test_failures_expire_after_the_interval(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    assert ask_in_turn(app, upstream, DOWN, DOWN) == [503, 503]
     clock.advance(11)
-    assert asks(app, upstream, DOWN, DOWN, OK) == [503, 503, 200]
+    assert ask_in_turn(app, upstream, DOWN, DOWN, OK) == [503, 503, 200]
 
 
-def test_trials_that_succeed_close_it(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    opened(app, upstream)
+def test_successful_trials_close_the_breaker(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    open_breaker(app, upstream)
     clock.advance(31)
-    assert asks(app, upstream, OK, OK, DOWN, DOWN, OK) == [200, 200, 503, 503, 200]
+    assert ask_in_turn(app, upstream, OK, OK, DOWN, DOWN, OK) == [200, 200, 503, 503, 200]
 
 
-def test_a_trial_that_fails_opens_it_again(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    opened(app, upstream)
+def test_a_failed_trial_reopens_the_breaker(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    open_breaker(app, upstream)
     clock.advance(31)
-    assert asks(app, upstream, OK, DOWN) == [200, 503]
+    assert ask_in_turn(app, upstream, OK, DOWN) == [200, 503]
     upstream.requests.clear()
     response = ask(app)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
@@ -148,15 +148,17 @@ def test_a_trial_that_fails_opens_it_again(app: Flask, upstream: Upstream, clock
 
 
 @contextlib.contextmanager
-def waiting(app: Flask, upstream: Upstream, count: int, reply: bytes = OK) -> Iterator[Callable[[], None]]:
-    """`count` requests whose answers wait until what is given is called."""
-    go, heads = threading.Event(), len(upstream.requests)
+def pending_requests(
+    app: Flask, upstream: Upstream, count: int, reply: bytes = OK
+) -> Iterator[Callable[[], None]]:
+    """`count` pending requests; calling the yielded function answers them all."""
+    go, before = threading.Event(), len(upstream.requests)
     for _ in range(count):
         upstream.enqueue(go, reply)
     threads = [threading.Thread(target=ask, args=(app,)) for _ in range(count)]
     for thread in threads:
         thread.start()
-    upstream.wait_for_requests(heads + count)
+    upstream.wait_for_requests(before + count)
 
     def answer_all() -> None:
         go.set()
@@ -167,56 +169,56 @@ def waiting(app: Flask, upstream: Upstream, count: int, reply: bytes = OK) -> It
     answer_all()
 
 
-def test_only_so_many_trials_at_once(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    opened(app, upstream)
+def test_concurrent_trials_are_limited(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    open_breaker(app, upstream)
     clock.advance(31)
-    with waiting(app, upstream, 2) as answer_them:
+    with pending_requests(app, upstream, 2) as answer_all:
         response = ask(app)
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-        answer_them()
-    assert asks(app, upstream, OK) == [200]
+        answer_all()
+    assert ask_in_turn(app, upstream, OK) == [200]
 
 
 def test_late_answers_change_nothing(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    with waiting(app, upstream, 2) as answer_late:
-        opened(app, upstream)
-        answer_late()
+    with pending_requests(app, upstream, 2) as answer_all:
+        open_breaker(app, upstream)
+        answer_all()
         upstream.requests.clear()
         assert ask(app).status_code == 503
         assert upstream.requests == []
     clock.advance(31)
-    with waiting(app, upstream, 1, DOWN) as answer_late:
-        assert asks(app, upstream, DOWN) == [503]
+    with pending_requests(app, upstream, 1, DOWN) as answer_all:
+        assert ask_in_turn(app, upstream, DOWN) == [503]
         clock.advance(31)
-        assert asks(app, upstream, OK, OK, OK) == [200, 200, 200]
-        answer_late()
-    assert asks(app, upstream, OK) == [200]
+        assert ask_in_turn(app, upstream, OK, OK, OK) == [200, 200, 200]
+        answer_all()
+    assert ask_in_turn(app, upstream, OK) == [200]
 
 
-def test_a_trial_whose_client_leaves_gives_its_place_back(start: Start, upstream: Upstream) -> None:
+def test_client_disconnect_releases_the_trial(start: Start, upstream: Upstream) -> None:
     limits = {**LIMITS, "timeout": 0.05, "max_requests": 1}
     server = start(providers=providers(upstream.url, circuit_breaker=limits))
-    upstream.handler = lambda heard: [DOWN]
-    wait_until(lambda: status(server) == 503 and len(upstream.requests) >= 3)
-    gone = threading.Event()
-    upstream.handler = lambda heard: [gone, OK]
-    wait_until(lambda: leave(server, upstream))
-    gone.set()
-    upstream.handler = lambda heard: [OK]
-    wait_until(lambda: status(server) == 200)
+    upstream.handler = lambda received: [DOWN]
+    wait_until(lambda: get_status(server) == 503 and len(upstream.requests) >= 3)
+    disconnected = threading.Event()
+    upstream.handler = lambda received: [disconnected, OK]
+    wait_until(lambda: start_trial_and_disconnect(server, upstream))
+    disconnected.set()
+    upstream.handler = lambda received: [OK]
+    wait_until(lambda: get_status(server) == 200)
 
 
-def status(server: Server) -> int:
+def get_status(server: Server) -> int:
     client = server.connect()
     client.send("POST", MESSAGES, b'{"model":"m"}')
-    found, headers = client.head()
+    code, headers = client.head()
     client.body(headers)
     client.close()
-    return found
+    return code
 
 
-def leave(server: Server, upstream: Upstream) -> bool:
-    """True once a request was let through, and left."""
+def start_trial_and_disconnect(server: Server, upstream: Upstream) -> bool:
+    """Sends a request and disconnects; true if it was sent upstream."""
     before = len(upstream.requests)
     client = server.connect()
     client.send("POST", MESSAGES, b'{"model":"m"}')
@@ -225,20 +227,20 @@ def leave(server: Server, upstream: Upstream) -> bool:
     return len(upstream.requests) > before
 
 
-def test_changes_are_told_once(
+def test_each_state_change_is_logged_once(
     app: Flask, upstream: Upstream, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "aibridge")
-    with waiting(app, upstream, 5, DOWN) as answer_all:
+    with pending_requests(app, upstream, 5, DOWN) as answer_all:
         answer_all()
     clock.advance(31)
-    asks(app, upstream, OK, OK)
-    told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
-    assert told == ["open", "half-open", "closed"]
+    ask_in_turn(app, upstream, OK, OK)
+    states = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    assert states == ["open", "half-open", "closed"]
 
 
-def test_a_thousand_models_do_not_grow_it_without_end(app: Flask, upstream: Upstream, clock: Clock) -> None:
-    upstream.handler = lambda heard: [DOWN]
+def test_the_number_of_tracked_models_is_bounded(app: Flask, upstream: Upstream, clock: Clock) -> None:
+    upstream.handler = lambda received: [DOWN]
     for number in range(1100):
         ask(app, model=f"model-{number}")
     upstream.requests.clear()
@@ -247,14 +249,14 @@ def test_a_thousand_models_do_not_grow_it_without_end(app: Flask, upstream: Upst
     assert len(upstream.requests) == 2
 
 
-@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 529])
-def test_passing_failures_are_asked_again(make_app: MakeApp, upstream: Upstream, status: int) -> None:
+@pytest.mark.parametrize("get_status", [408, 409, 500, 502, 503, 529])
+def test_transient_failures_are_retried(make_app: MakeApp, upstream: Upstream, get_status: int) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=2))
-    upstream.enqueue(http_response(status, b"{}", "Retry-After: 0"))
-    upstream.enqueue(http_response(status, b"{}", "Retry-After: 0"))
-    assert asks(app, upstream, OK) == [200]
+    upstream.enqueue(http_response(get_status, b"{}", "Retry-After: 0"))
+    upstream.enqueue(http_response(get_status, b"{}", "Retry-After: 0"))
+    assert ask_in_turn(app, upstream, OK) == [200]
     assert len(upstream.requests) == 3
-    assert len({heard.body for heard in upstream.requests}) == 1
+    assert len({received.body for received in upstream.requests}) == 1
 
 
 @pytest.mark.parametrize(
@@ -266,15 +268,13 @@ def test_passing_failures_are_asked_again(make_app: MakeApp, upstream: Upstream,
         http_response(500, b"{}", "x-should-retry: false"),
     ],
 )
-def test_what_asking_again_cannot_mend_is_the_answer(
-    make_app: MakeApp, upstream: Upstream, reply: bytes
-) -> None:
+def test_permanent_failures_are_not_retried(make_app: MakeApp, upstream: Upstream, reply: bytes) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=2))
-    asks(app, upstream, reply)
+    ask_in_turn(app, upstream, reply)
     assert len(upstream.requests) == 1
 
 
-def test_the_last_answer_is_the_clients(make_app: MakeApp, upstream: Upstream) -> None:
+def test_the_client_gets_the_last_answer(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=1))
     upstream.enqueue(http_response(503, b"first", "Retry-After: 0"))
     upstream.enqueue(http_response(503, b"second", "Retry-After: 5"))
@@ -283,17 +283,17 @@ def test_the_last_answer_is_the_clients(make_app: MakeApp, upstream: Upstream) -
 
 
 @pytest.mark.parametrize("reply", [[CLOSE], [RESET], [b"junk\r\n\r\n", CLOSE]])
-def test_a_broken_connection_is_not_asked_again(
+def test_a_broken_connection_is_not_retried(
     make_app: MakeApp, upstream: Upstream, reply: list[object]
 ) -> None:
-    """The upstream may have begun to work on it."""
+    """The upstream may have begun to process the request."""
     app = make_app(providers=providers(upstream.url, max_retries=3))
     upstream.enqueue(*reply)
     assert ask(app).status_code == 502
     assert len(upstream.requests) == 1
 
 
-def test_a_time_out_is_not_asked_again(make_app: MakeApp, upstream: Upstream) -> None:
+def test_a_timeout_is_not_retried(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=3), read_timeout=0.2)
     late = threading.Event()
     upstream.enqueue(late)
@@ -302,27 +302,27 @@ def test_a_time_out_is_not_asked_again(make_app: MakeApp, upstream: Upstream) ->
     assert len(upstream.requests) == 1
 
 
-def test_a_refused_connection_is_asked_again(make_app: MakeApp, upstream: Upstream) -> None:
-    """Nobody listens at first."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
+def test_a_refused_connection_is_retried(make_app: MakeApp, upstream: Upstream) -> None:
+    """The port does not listen at first."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
         app = make_app(providers=providers(f"http://127.0.0.1:{port}", max_retries=8))
-        found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(ask(app).status_code))
+        statuses: list[int] = []
+        thread = threading.Thread(target=lambda: statuses.append(ask(app).status_code))
         thread.start()
         wait_until(lambda: app.test_client().get(f"{PREFIX}/interceptions").get_json()["count"] == 1)
-        place.listen()
-        place.settimeout(TIMEOUT_SECONDS)
-        peer, _ = place.accept()
+        listener.listen()
+        listener.settimeout(TIMEOUT_SECONDS)
+        peer, _ = listener.accept()
         with peer:
             peer.recv(65536)
             peer.sendall(OK)
             thread.join()
-    assert found == [200]
+    assert statuses == [200]
 
 
-def test_a_stream_is_never_asked_for_again(make_app: MakeApp, upstream: Upstream) -> None:
+def test_a_stream_is_never_retried(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app(providers=providers(upstream.url, max_retries=3))
     upstream.enqueue(*event_stream(b"event: ping\ndata: {}\n\n")[:2], CLOSE)
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Raw dumps of what went to an upstream and what came back."""
+"""Raw dumps of requests to an upstream and of its responses."""
 
 from __future__ import annotations
 
@@ -24,34 +24,40 @@ HINT = "sk-a...6789"
 OWN = "sk-own/abcdefghij-0123456789"
 
 
-def provider(upstream: Upstream, folder: Path, **more: object) -> dict[str, object]:
+def provider(upstream: Upstream, folder: Path, **options: object) -> dict[str, object]:
     keys = [{"value": key} for key in KEYS]
-    return {"type": "anthropic", "base_url": upstream.url, "keys": keys, "api_dump_dir": str(folder), **more}
+    return {
+        "type": "anthropic",
+        "base_url": upstream.url,
+        "keys": keys,
+        "api_dump_dir": str(folder),
+        **options,
+    }
 
 
 def dumps(folder: Path, kind: str, count: int = 1) -> list[Path]:
-    """The dumps of a kind in their order, once there are so many."""
+    """Waits for `count` dumps of a kind; returns them in order."""
 
-    def found() -> list[Path]:
+    def paths() -> list[Path]:
         return sorted(folder.glob(f"anthropic/*/*.{kind}.txt"), key=lambda path: path.name)
 
-    wait_until(lambda: len(found()) >= count and all(path.stat().st_size for path in found()))
-    assert len(found()) == count
-    return found()
+    wait_until(lambda: len(paths()) >= count and all(path.stat().st_size for path in paths()))
+    assert len(paths()) == count
+    return paths()
 
 
 def post(server: Server, body: bytes, path: str = MESSAGES, **headers: str) -> tuple[int, str, bytes]:
     client = server.connect()
     client.send("POST", path, body, **headers)
-    status, found = client.head()
-    data, whole = client.body(found)
+    status, response_headers = client.head()
+    data, whole = client.body(response_headers)
     assert whole
     client.close()
-    return status, found.get("x-aibridge-interception-id", ""), data
+    return status, response_headers.get("x-aibridge-interception-id", ""), data
 
 
-def told(path: Path, wanted: bytes) -> bytes:
-    wait_until(lambda: wanted in path.read_bytes())
+def read_until(path: Path, expected: bytes) -> bytes:
+    wait_until(lambda: expected in path.read_bytes())
     return path.read_bytes()
 
 
@@ -67,26 +73,26 @@ def test_a_dump_grows_with_the_stream(start: Start, upstream: Upstream, tmp_path
     _, headers = client.head()
     assert client.chunk() == START
     (response,) = dumps(folder, "resp")
-    assert told(response, START).endswith(b"\r\n\r\n" + START)
+    assert read_until(response, START).endswith(b"\r\n\r\n" + START)
     go.set()
     assert client.chunk() == END
-    assert told(response, END) == (
+    assert read_until(response, END) == (
         b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
         b"request-id: r1\r\n\r\n" + START + END
     )
     (request,) = dumps(folder, "req")
-    (heard,) = upstream.requests
-    wanted = [f"{name}: {HINT if value in KEYS else value}" for name, value in heard.headers]
-    lines = ["POST /v1/messages HTTP/1.1", *wanted, "", ""]
-    assert request.read_bytes() == "\r\n".join(lines).encode() + heard.body
+    (received,) = upstream.requests
+    header_lines = [f"{name}: {HINT if value in KEYS else value}" for name, value in received.headers]
+    lines = ["POST /v1/messages HTTP/1.1", *header_lines, "", ""]
+    assert request.read_bytes() == "\r\n".join(lines).encode() + received.body
     stamp, _, id = request.name.removesuffix(".req.txt").partition("-")
     assert id == headers["x-aibridge-interception-id"]
     assert before <= int(stamp) <= time.time_ns() // 1_000_000
     assert response.name == f"{stamp}-{id}.resp.txt"
     assert request.parent == response.parent == folder / "anthropic" / "claude-sonnet-4-5"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (request, response)] == [0o600, 0o600]
-    places = [request.parent, *request.parent.parents[:2]]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in places] == [0o700] * 3
+    folders = [request.parent, *request.parent.parents[:2]]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folders] == [0o700] * 3
 
 
 def test_each_attempt_has_its_own_files(start: Start, upstream: Upstream, tmp_path: Path) -> None:
@@ -95,78 +101,85 @@ def test_each_attempt_has_its_own_files(start: Start, upstream: Upstream, tmp_pa
     upstream.enqueue(http_response(503, b'{"then":2}', "Retry-After: 0"))
     upstream.enqueue(http_response(200, b"{}"))
     assert post(server, ASK.replace(b"claude", b"azure/claude"))[0] == 200
-    requests, answers = dumps(tmp_path / "d", "req", 3), dumps(tmp_path / "d", "resp", 3)
+    requests, responses = dumps(tmp_path / "d", "req", 3), dumps(tmp_path / "d", "resp", 3)
     assert {path.parent.name for path in requests} == {"azure-claude-sonnet-4-5"}
-    assert [path.name[:-8] for path in requests] == [path.name[:-9] for path in answers]
-    bodies = [told(path, b"}").partition(b"\r\n\r\n") for path in answers]
-    assert [found[0].split()[1] for found in bodies] == [b"429", b"503", b"200"]
-    assert [found[2] for found in bodies] == [b'{"first":1}', b'{"then":2}', b"{}"]
+    assert [path.name[:-8] for path in requests] == [path.name[:-9] for path in responses]
+    messages = [read_until(path, b"}").partition(b"\r\n\r\n") for path in responses]
+    assert [parts[0].split()[1] for parts in messages] == [b"429", b"503", b"200"]
+    assert [parts[2] for parts in messages] == [b'{"first":1}', b'{"then":2}', b"{}"]
 
 
-def test_no_answer_is_told_in_words(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_failed_request_dumps_the_error(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
     upstream.enqueue(b"junk\r\n\r\n", CLOSE)
     assert post(server, ASK)[0] == 502
     (error,) = dumps(tmp_path / "d", "req_error")
-    top, _, words = told(error, b"reached").partition(b"\r\n\r\n")
+    head, _, message = read_until(error, b"reached").partition(b"\r\n\r\n")
     (request,) = dumps(tmp_path / "d", "req")
-    assert request.read_bytes() == top + b"\r\n\r\n" + ASK
-    assert words == b"the AI provider could not be reached\n"
+    assert request.read_bytes() == head + b"\r\n\r\n" + ASK
+    assert message == b"the AI provider could not be reached\n"
     assert list((tmp_path / "d").rglob("*.resp.txt")) == []
 
 
-def test_passed_requests_stand_apart(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_passthrough_requests_have_a_folder_of_their_own(
+    start: Start, upstream: Upstream, tmp_path: Path
+) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
     upstream.enqueue(http_response(200, b'{"input_tokens":9}'))
     assert post(server, b'{"model":"m"}', "/anthropic/v1/messages/count_tokens?a=b")[0] == 200
     (request,) = dumps(tmp_path / "d", "req")
     assert request.parent == tmp_path / "d" / "anthropic" / "passthrough"
-    assert told(request, b'{"model":"m"}').startswith(b"POST /v1/messages/count_tokens?a=b HTTP/1.1\r\n")
+    assert read_until(request, b'{"model":"m"}').startswith(
+        b"POST /v1/messages/count_tokens?a=b HTTP/1.1\r\n"
+    )
     (response,) = dumps(tmp_path / "d", "resp")
-    assert told(response, b'{"input_tokens":9}').startswith(b"HTTP/1.1 200 X\r\n")
+    assert read_until(response, b'{"input_tokens":9}').startswith(b"HTTP/1.1 200 X\r\n")
 
 
-def test_no_credential_shows(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_credentials_are_masked_in_dumps(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
-    first, rest = OWN[:9].encode(), OWN[9:].encode()
-    more = ("Set-Cookie: session=0123456789abcdefghijklmnop", f"X-Echo: <{OWN}>")
-    upstream.enqueue(stream_head(*more), chunk(b"you said " + first), chunk(rest + b", " + first), CLOSE)
+    key_start, key_end = OWN[:9].encode(), OWN[9:].encode()
+    response_headers = ("Set-Cookie: session=0123456789abcdefghijklmnop", f"X-Echo: <{OWN}>")
+    upstream.enqueue(
+        stream_head(*response_headers),
+        chunk(b"you said " + key_start),
+        chunk(key_end + b", " + key_start),
+        CLOSE,
+    )
     client = server.connect()
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": OWN}]}).encode()
     headers = {"Authorization": f"Bearer {OWN}", "X_Note": f"key={OWN}", "Api_Key": "anazurekey-0123456789"}
     client.send("POST", MESSAGES, body, **headers)
     client.head()
     client.chunks()
-    assert (heard := upstream.requests[0].header("authorization")) == f"Bearer {OWN}"
+    assert (authorization := upstream.requests[0].header("authorization")) == f"Bearer {OWN}"
     (request,), (response,) = dumps(tmp_path / "d", "req"), dumps(tmp_path / "d", "resp")
-    asked, answered = told(request, b'"content": "'), told(response, b", ...")
-    for text in (asked, answered):
-        assert heard.encode()[7:] not in text
-        assert first not in text
+    request_dump, response_dump = read_until(request, b'"content": "'), read_until(response, b", ...")
+    for text in (request_dump, response_dump):
+        assert authorization.encode()[7:] not in text
+        assert key_start not in text
         assert b"anazurekey" not in text
         assert b"0123456789abcdef" not in text
-    assert asked.count(b"sk-o...6789") == 3
-    assert b"Authorization: Bearer sk-o...6789\r\n" in asked
-    assert b"X-Note: key=sk-o...6789\r\n" in asked
-    assert b"Set-Cookie: sess...mnop\r\nX-Echo: <sk-o...6789>" in answered
-    assert answered.endswith(b"\r\n\r\nyou said sk-o...6789, ...")
+    assert request_dump.count(b"sk-o...6789") == 3
+    assert b"Authorization: Bearer sk-o...6789\r\n" in request_dump
+    assert b"X-Note: key=sk-o...6789\r\n" in request_dump
+    assert b"Set-Cookie: sess...mnop\r\nX-Echo: <sk-o...6789>" in response_dump
+    assert response_dump.endswith(b"\r\n\r\nyou said sk-o...6789, ...")
 
 
-def test_a_short_word_for_a_key_leaves_the_body_readable(
-    start: Start, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_a_very_short_key_leaves_the_body_readable(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
     upstream.enqueue(http_response(200, b'{"x":1}'))
     post(server, ASK, X_Api_Key="o")
     (request,) = dumps(tmp_path / "d", "req")
-    assert b"X-Api-Key: ...\r\n" in told(request, ASK)
+    assert b"X-Api-Key: ...\r\n" in read_until(request, ASK)
 
 
 @pytest.mark.parametrize(
     "model",
     ["", ".", "..", "../../out", "/etc/passwd", "a\0b", "\n\r", "x" * 5000, "C:\\x", "NUL", "é/ü", ".hid", "A", "a"],
 )  # fmt: skip
-def test_a_models_name_never_leaves_the_folder(
+def test_no_model_name_escapes_the_folder(
     make_app: MakeApp, upstream: Upstream, tmp_path: Path, model: str
 ) -> None:
     folder = tmp_path / "here" / "dumps"
@@ -180,7 +193,7 @@ def test_a_models_name_never_leaves_the_folder(
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["dumps"]
 
 
-def test_a_file_ends_at_its_limit_and_the_answer_does_not(
+def test_a_dump_is_truncated_at_its_limit_and_the_answer_is_not(
     start: Start, upstream: Upstream, tmp_path: Path
 ) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
@@ -192,25 +205,25 @@ def test_a_file_ends_at_its_limit_and_the_answer_does_not(
     assert (31 << 20) < response.stat().st_size <= 32 << 20
 
 
-def test_a_folder_that_breaks_gives_one_warning_and_harms_nothing(
+def test_an_unwritable_folder_gives_one_warning_and_requests_go_on(
     start: Start, upstream: Upstream, tmp_path: Path
 ) -> None:
     server = start(providers=[provider(upstream, tmp_path / "d")])
     (tmp_path / "d").rmdir()
     (tmp_path / "d").write_text("in the way")
-    upstream.handler = lambda heard: [http_response(200, b'{"id":"m"}')]
+    upstream.handler = lambda received: [http_response(200, b'{"id":"m"}')]
     assert [post(server, ASK)[::2] for _ in range(5)] == [(200, b'{"id":"m"}')] * 5
     warning = f"dumps cannot be written to {tmp_path}/d: Not a directory"
     wait_until(lambda: warning in server.log.read_text())
     (tmp_path / "d").unlink()
     post(server, ASK)
-    told(dumps(tmp_path / "d", "resp")[0], b'{"id":"m"}')
+    read_until(dumps(tmp_path / "d", "resp")[0], b'{"id":"m"}')
     assert server.log.read_text().count("dumps cannot") == 1
     assert "Traceback" not in server.stop()
 
 
-class Stuck(DumpFile):
-    """Stands for a disk that does not write."""
+class StuckFile(DumpFile):
+    """A file on a disk that does not write until `go` is set."""
 
     go = threading.Event()
 
@@ -219,17 +232,17 @@ class Stuck(DumpFile):
         super().write(data, last)
 
 
-def test_what_the_disk_is_too_slow_for_is_cut(tmp_path: Path) -> None:
+def test_dumps_are_cut_when_the_disk_is_too_slow(tmp_path: Path) -> None:
     writer = DumpWriter(tmp_path)
     (tmp_path / "p" / "m").mkdir(parents=True)
-    slow, later = (Stuck(str(tmp_path / "p" / "m" / name), ()) for name in ("slow", "later"))
+    slow, later = (StuckFile(str(tmp_path / "p" / "m" / name), ()) for name in ("slow", "later"))
     for _ in range(70):
         writer.put(slow, b"x" * (1 << 20))
     writer.put(slow, b"and more")
     writer.end(slow)
     writer.put(later, b"y" * (1 << 20))
     writer.end(later)
-    Stuck.go.set()
+    StuckFile.go.set()
     writer.close()
     assert (tmp_path / "p" / "m" / "later").read_bytes() == b"\n[cut: the disk is too slow]\n"
     text = (tmp_path / "p" / "m" / "slow").read_bytes()
@@ -238,7 +251,7 @@ def test_what_the_disk_is_too_slow_for_is_cut(tmp_path: Path) -> None:
     assert text.endswith(b"]\n")
 
 
-def test_old_and_surplus_dumps_are_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_only_old_and_surplus_dumps_are_swept(tmp_path: Path) -> None:
     now, day = time.time(), 86_400
     names = {}
     for count, (size, age) in enumerate(
@@ -250,25 +263,25 @@ def test_old_and_surplus_dumps_are_swept_and_nothing_else(tmp_path: Path) -> Non
         path.touch()
         os.truncate(path, size)
         os.utime(path, (now - age, now - age))
-    kept = [
+    other_files = [
         tmp_path / "anthropic" / "m4" / "notes.txt",
         tmp_path / "1700000000000-0a.req.txt",
         tmp_path / "a" / "x",
     ]
-    for path in kept:
+    for path in other_files:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
         os.utime(path, (0, 0))
     (tmp_path / "empty" / "too").mkdir(parents=True)
     sweep(tmp_path)
     assert [count for count, path in names.items() if path.exists()] == [0, 1]
-    assert all(path.exists() for path in kept)
+    assert all(path.exists() for path in other_files)
     assert sorted(path.name for path in (tmp_path / "anthropic").iterdir()) == ["m0", "m1", "m4"]
     assert (tmp_path / "empty" / "too").exists()
     sweep(tmp_path / "missing")
 
 
-def test_the_thread_sweeps(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_the_writers_thread_sweeps(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     old = tmp_path / "d" / "anthropic" / "m" / "1700000000000-0a.req.txt"
     old.parent.mkdir(parents=True)
     old.write_text("old")
@@ -279,16 +292,16 @@ def test_the_thread_sweeps(start: Start, upstream: Upstream, tmp_path: Path) -> 
     wait_until(lambda: not old.exists())
 
 
-def test_what_was_dumped_before_the_end_is_written(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+def test_dumps_are_flushed_at_shutdown(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start("--workers=2", providers=[provider(upstream, tmp_path / "d")])
-    upstream.handler = lambda heard: [http_response(200, b"the end")]
+    upstream.handler = lambda received: [http_response(200, b"the end")]
     assert [post(server, ASK)[0] for _ in range(20)] == [200] * 20
     assert "Traceback" not in server.stop()
     assert [path.read_bytes()[-7:] for path in dumps(tmp_path / "d", "resp", 20)] == [b"the end"] * 20
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/x", "/dev/null", "a\0b", "/proc/x"])
-def test_a_folder_that_cannot_be_stops_the_start(folder: str, upstream: Upstream) -> None:
+def test_an_impossible_folder_stops_the_start(folder: str, upstream: Upstream) -> None:
     tree = {"providers": [{"type": "copilot"}, provider(upstream, Path(folder))]}
     with pytest.raises(ConfigError) as caught:
         config.load(tree)

@@ -1,4 +1,4 @@
-"""The bridge before an upstream that lies, breaks off, floods or speaks no HTTP at all."""
+"""The bridge against an upstream that lies, disconnects, floods or does not speak HTTP."""
 
 from __future__ import annotations
 
@@ -53,26 +53,24 @@ INTERIM = [
 
 @pytest.mark.parametrize("interim", INTERIM)
 @pytest.mark.parametrize("size", [1000, 1])
-def test_interim_answers_are_passed_over(
-    server: Server, upstream: Upstream, interim: bytes, size: int
-) -> None:
-    whole, events = http_response(200, b'{"a":1}'), b"".join(event_stream(EVENTS))
-    for said, body, expected in ((whole, ASK_BLOCKING, b'{"a":1}'), (events, ASK, EVENTS)):
-        told = interim + said
-        upstream.enqueue(*(told[i : i + size] for i in range(0, len(told), size)))
+def test_interim_answers_are_skipped(server: Server, upstream: Upstream, interim: bytes, size: int) -> None:
+    blocking, events = http_response(200, b'{"a":1}'), b"".join(event_stream(EVENTS))
+    for final, body, expected in ((blocking, ASK_BLOCKING, b'{"a":1}'), (events, ASK, EVENTS)):
+        data = interim + final
+        upstream.enqueue(*(data[i : i + size] for i in range(0, len(data), size)))
         response = fetch(server, body)
         assert (response.status, response.body, response.is_complete) == (200, expected, True)
         assert "x-early" not in response.headers
     check_still_serves(server, upstream)
 
 
-def test_interim_answers_without_end_are_a_502(server: Server, upstream: Upstream) -> None:
+def test_endless_interim_answers_are_a_502(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(INTERIM[0] * 10_000, CLOSE)
     assert fetch(server).status == 502
     check_still_serves(server, upstream)
 
 
-# No answer, or none that is HTTP
+# No answer, or invalid HTTP
 
 NO_HTTP = [
     b"",
@@ -104,25 +102,25 @@ BAD_FIELDS = [
 
 
 @pytest.mark.parametrize(
-    "said", NO_HTTP + [b"HTTP/1.1 200 OK\r\n" + one + b"\r\n\r\n{}" for one in BAD_FIELDS]
+    "data", NO_HTTP + [b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n{}" for field in BAD_FIELDS]
 )
-def test_what_is_no_http_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
+def test_invalid_http_is_a_502(server: Server, upstream: Upstream, data: bytes) -> None:
     for body, path in ((ASK_BLOCKING, MESSAGES), (ASK_CHAT, CHAT)):
-        upstream.enqueue(said, CLOSE)
+        upstream.enqueue(data, CLOSE)
         response = fetch(server, body, path)
         assert (response.status, response.is_complete) == (502, True)
         assert json.loads(response.body)["error"]["message"] == "the AI provider could not be reached"
         record = server.record(response.id)
         assert (record["status_code"], record["error_type"]) == (502, "server_error")
-    upstream.enqueue(said, CLOSE)
+    upstream.enqueue(data, CLOSE)
     assert fetch(server, path=MODELS, method="GET").status == 502
     check_still_serves(server, upstream)
 
 
-@pytest.mark.parametrize("said", [*event_stream(EVENTS)[:1], head(200, "Content-Length: 2")])
-def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, said: bytes) -> None:
-    for cut in range(1, len(said)):
-        upstream.enqueue(said[:cut], CLOSE if cut % 2 else RESET)
+@pytest.mark.parametrize("head_bytes", [*event_stream(EVENTS)[:1], head(200, "Content-Length: 2")])
+def test_a_head_cut_at_any_byte_is_a_502(server: Server, upstream: Upstream, head_bytes: bytes) -> None:
+    for cut in range(1, len(head_bytes)):
+        upstream.enqueue(head_bytes[:cut], CLOSE if cut % 2 else RESET)
         assert fetch(server, ASK).status == 502
     check_still_serves(server, upstream)
 
@@ -152,26 +150,26 @@ def test_any_status_passes(server: Server, upstream: Upstream, status: int) -> N
 # An answer that breaks off, or is framed wrongly
 
 
-def test_chunks_cut_at_any_byte_are_never_whole(server: Server, upstream: Upstream) -> None:
-    """Between chunks and within them, in their sizes and in the last one."""
+def test_a_chunked_answer_cut_at_any_byte_is_incomplete(server: Server, upstream: Upstream) -> None:
+    """Cuts between chunks, inside them, in their sizes and in the last chunk."""
     events = b"data: {}\n\n" * 3
-    said = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
-    for cut in range(len(stream_head()), len(said)):
-        upstream.enqueue(said[:cut], CLOSE)
+    data = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
+    for cut in range(len(stream_head()), len(data)):
+        upstream.enqueue(data[:cut], CLOSE)
         response = fetch(server, ASK_CHAT, CHAT)
         assert not response.is_complete
-        passed, _, farewell = response.body.partition(b'data: {"error"')
+        passed, _, error_event = response.body.partition(b'data: {"error"')
         assert events.startswith(passed)
-        assert not farewell or passed.endswith(b"\n\n") or not passed
+        assert not error_event or passed.endswith(b"\n\n") or not passed
     assert server.record(response.id)["error_type"] == "server_error"
     check_still_serves(server, upstream)
 
 
-def test_a_length_cut_at_any_byte_is_never_whole(server: Server, upstream: Upstream) -> None:
+def test_an_answer_shorter_than_its_length_is_incomplete(server: Server, upstream: Upstream) -> None:
     body = b'{"id":"msg_1","usage":{"input_tokens":1}}'
-    said = head(200, f"Content-Length: {len(body)}")
+    head_bytes = head(200, f"Content-Length: {len(body)}")
     for cut in range(1, len(body)):
-        upstream.enqueue(said, body[:cut], CLOSE)
+        upstream.enqueue(head_bytes, body[:cut], CLOSE)
         response = fetch(server)
         assert (response.status, response.body, response.is_complete) == (200, body[:cut], False)
     assert server.record(response.id)["error_type"] == "server_error"
@@ -208,7 +206,7 @@ def test_a_bad_chunk_is_a_cut(server: Server, upstream: Upstream, bad: bytes) ->
     "last",
     [b"0;a=b\r\n\r\n", b"00000\r\n\r\n", b"0\r\nX-Trailer: 1\r\nSet-Cookie: a=b\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 50_000 + b"\r\n"],
 )  # fmt: skip
-def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, last: bytes) -> None:
+def test_trailers_and_chunk_extensions_are_dropped(server: Server, upstream: Upstream, last: bytes) -> None:
     upstream.enqueue(stream_head() + b"%x;a=b\r\n%s\r\n" % (len(EVENTS), EVENTS) + last)
     response = fetch(server, ASK)
     assert (response.body, response.is_complete) == (EVENTS, True)
@@ -218,10 +216,8 @@ def test_trailers_and_extensions_end_here(server: Server, upstream: Upstream, la
 
 
 @pytest.mark.parametrize("endless", [b"0\r\nX: ", b"5;a="])
-def test_a_trailer_or_extension_without_end_is_a_cut(
-    server: Server, upstream: Upstream, endless: bytes
-) -> None:
-    """The parser would gather it, and copy all of it at each piece."""
+def test_an_endless_trailer_or_extension_is_a_cut(server: Server, upstream: Upstream, endless: bytes) -> None:
+    """A parser would buffer it, and copy all of it for each piece."""
 
     def flood(sock: socket.socket) -> None:
         try:
@@ -238,7 +234,7 @@ def test_a_trailer_or_extension_without_end_is_a_cut(
     check_still_serves(server, upstream)
 
 
-def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstream: Upstream) -> None:
+def test_bytes_beyond_the_length_are_dropped(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 7"), b'{"a":1}{"b":2}' + http_response(200, b'{"stolen":1}'))
     response = fetch(server)
     assert (response.body, response.is_complete) == (b'{"a":1}', True)
@@ -246,7 +242,7 @@ def test_a_length_that_is_too_short_ends_the_answer_there(server: Server, upstre
     assert upstream.connections == 2
 
 
-# What is left over, and connections that died
+# Leftovers, and dead connections
 
 SECOND = http_response(200, b'{"stolen":1}')
 
@@ -264,28 +260,26 @@ SECOND = http_response(200, b'{"stolen":1}')
         (head(200, "Content-Length: 5"), b"", "HEAD"),
     ],
 )
-@pytest.mark.parametrize("rest", [SECOND, SECOND[:20], b"HTTP/1.1 200 OK\r\n\r\n", b"H", b"junk"])
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("leftover", [SECOND, SECOND[:20], b"HTTP/1.1 200 OK\r\n\r\n", b"H", b"junk"])
+@pytest.mark.parametrize("is_late", [False, True])
 def test_leftovers_never_reach_the_next_answer(
-    server: Server, upstream: Upstream, first: bytes, body: bytes, method: str, rest: bytes, late: bool
+    server: Server, upstream: Upstream, first: bytes, body: bytes, method: str, leftover: bytes, is_late: bool
 ) -> None:
-    """In one piece with the answer, or while the connection waits for its next request."""
-    go, gone = threading.Event(), threading.Event()
-    said = [first, go, rest] if late else [first + rest]
-    upstream.enqueue(*said, lambda sock: gone.set())
+    """Leftovers in one piece with the answer, or sent while the connection is idle."""
+    go, ended = threading.Event(), threading.Event()
+    steps = [first, go, leftover] if is_late else [first + leftover]
+    upstream.enqueue(*steps, lambda sock: ended.set())
     path = MESSAGES if method == "POST" else MODELS
     response = fetch(server, body, path, method)
     assert response.is_complete
     go.set()
-    assert gone.wait(TIMEOUT_SECONDS)
+    assert ended.wait(TIMEOUT_SECONDS)
     check_still_serves(server, upstream)
     assert upstream.connections == 2
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])
-def test_connections_that_died_while_idle_are_replaced(
-    server: Server, upstream: Upstream, end: object
-) -> None:
+def test_dead_idle_connections_are_replaced(server: Server, upstream: Upstream, end: object) -> None:
     for number in range(30):
         upstream.enqueue(http_response(200, b'{"n":%d}' % number), end)
         assert fetch(server).body == b'{"n":%d}' % number
@@ -322,49 +316,53 @@ def test_a_hundred_thousand_tiny_events_pass(
     check_still_serves(server, upstream)
 
 
-def test_an_event_without_end_leaves_memory_flat(server: Server, upstream: Upstream) -> None:
-    """100 MB with no line's end."""
+def test_an_endless_event_leaves_memory_flat(server: Server, upstream: Upstream) -> None:
+    """100 MB without a line end."""
     check_still_serves(server, upstream)
     before = resident_mib(server)
-    upstream.handler = lambda heard: [stream_head(), *[chunk(b"x" * MIB)] * 100, LAST_CHUNK]
+    upstream.handler = lambda received: [stream_head(), *[chunk(b"x" * MIB)] * 100, LAST_CHUNK]
     response = fetch(server, ASK)
     assert (len(response.body), response.is_complete) == (100 * MIB, True)
     assert resident_mib(server) - before < 120
     check_still_serves(server, upstream)
 
 
-# Codings, bombs
+# Content encodings, compression bombs
 
 
-def deflated(wbits: int) -> bytes:
-    """2 GiB of nothing: a block that stands for 1 MiB, again and again."""
-    packer = zlib.compressobj(9, wbits=wbits)
-    first = packer.compress(b"\0" * MIB) + packer.flush(zlib.Z_FULL_FLUSH)
-    return first + 2047 * (packer.compress(b"\0" * MIB) + packer.flush(zlib.Z_FULL_FLUSH)) + packer.flush()
+def make_bomb(wbits: int) -> bytes:
+    """2 GiB of zeros, compressed: a block that decodes to 1 MiB, repeated."""
+    compressor = zlib.compressobj(9, wbits=wbits)
+    first = compressor.compress(b"\0" * MIB) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return (
+        first
+        + 2047 * (compressor.compress(b"\0" * MIB) + compressor.flush(zlib.Z_FULL_FLUSH))
+        + compressor.flush()
+    )
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
-    "gzip": lambda: deflated(31),
-    "deflate": lambda: deflated(15),
+    "gzip": lambda: make_bomb(31),
+    "deflate": lambda: make_bomb(15),
     "zstd": lambda: zstandard.compress(b"\0" * (500 * MIB)),
     "br": lambda: brotli.compress(b"\0" * (500 * MIB), quality=1),
-    "gzip, gzip": lambda: gzip.compress(deflated(31)),
+    "gzip, gzip": lambda: gzip.compress(make_bomb(31)),
 }
 
 
 @pytest.mark.parametrize("coding", BOMBS)
-def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
+def test_a_compression_bomb_passes_and_memory_stays_bounded(
     server: Server, upstream: Upstream, coding: str
 ) -> None:
     bomb = BOMBS[coding]()
     check_still_serves(server, upstream)
     before = resident_mib(server)
-    for said, body, path in (
+    for steps, body, path in (
         ([http_response(200, bomb, f"Content-Encoding: {coding}")], ASK_BLOCKING, MESSAGES),
         (event_stream(bomb, 60_000, f"Content-Encoding: {coding}"), ASK, MESSAGES),
         ([http_response(500, bomb, f"Content-Encoding: {coding}")], ASK_BLOCKING, MESSAGES),
     ):
-        upstream.enqueue(*said)
+        upstream.enqueue(*steps)
         response = fetch(server, body, path)
         assert response.is_complete
         assert response.body == bomb
@@ -373,8 +371,8 @@ def test_a_bomb_passes_as_it_is_and_leaves_memory_bounded(
     check_still_serves(server, upstream)
 
 
-def test_a_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream) -> None:
-    """The usage chunk is kept from the client, so that decoded bytes are given out."""
+def test_a_compression_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream) -> None:
+    """The usage chunk is withheld from the client, so decoded bytes are sent."""
     upstream.enqueue(*event_stream(BOMBS["gzip"](), 60_000, "Content-Encoding: gzip"))
     before = resident_mib(server)
     response = fetch(server, b'{"model":"gpt-5","stream":true,"messages":[]}', CHAT)
@@ -389,22 +387,22 @@ def test_a_bomb_that_must_be_decoded_is_a_cut(server: Server, upstream: Upstream
     ["gzip", "br", "zstd", "deflate", "compress", "gzip" + ", gzip" * 2000, "nonsense, gzip", "identity", ""],
 )
 @pytest.mark.parametrize("body", [ASK_BLOCKING, ASK])
-def test_a_coding_that_is_not_true_passes(
+def test_a_wrong_content_encoding_passes(
     server: Server, upstream: Upstream, coding: str, body: bytes
 ) -> None:
-    said = EVENTS if body is ASK else b'{"id":"msg_1"}'
+    data = EVENTS if body is ASK else b'{"id":"msg_1"}'
     field = f"Content-Encoding: {coding}"
-    upstream.enqueue(*(event_stream(said, 0, field) if body is ASK else [http_response(200, said, field)]))
+    upstream.enqueue(*(event_stream(data, 0, field) if body is ASK else [http_response(200, data, field)]))
     response = fetch(server, body)
-    assert (response.body, response.is_complete) == (said, True)
+    assert (response.body, response.is_complete) == (data, True)
     assert server.record(response.id)["ended_at"]
     check_still_serves(server, upstream)
 
 
-def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server, upstream: Upstream) -> None:
-    packer = zlib.compressobj(wbits=31)
-    first = packer.compress(START) + packer.flush(zlib.Z_SYNC_FLUSH)
-    rest = packer.compress(END) + packer.flush()
+def test_an_encoded_stream_that_is_cut_is_recorded_up_to_the_cut(server: Server, upstream: Upstream) -> None:
+    compressor = zlib.compressobj(wbits=31)
+    first = compressor.compress(START) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    rest = compressor.compress(END) + compressor.flush()
     upstream.enqueue(stream_head("Content-Encoding: gzip"), chunk(first), chunk(rest[:20]), CLOSE)
     response = fetch(server, ASK)
     assert (response.body[: len(first)], response.is_complete) == (first, False)
@@ -418,15 +416,15 @@ def test_a_coded_stream_cut_within_is_recorded_as_far_as_it_came(server: Server,
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 @pytest.mark.parametrize(("path", "method"), [(MESSAGES, "POST"), (MODELS, "GET")])
-def test_redirects_and_cookies_end_here(
+def test_redirects_and_cookies_are_not_followed(
     server: Server, upstream: Upstream, status: int, path: str, method: str
 ) -> None:
-    there = f"{upstream.url}/stolen"
+    location = f"{upstream.url}/stolen"
     upstream.enqueue(
-        http_response(status, b"", f"Location: {there}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d")
+        http_response(status, b"", f"Location: {location}", "Set-Cookie: a=b; Path=/", "SET-COOKIE2: c=d")
     )
     response = fetch(server, path=path, method=method)
-    assert (response.status, response.headers["location"]) == (status, there)
+    assert (response.status, response.headers["location"]) == (status, location)
     assert not {"set-cookie", "set-cookie2"} & set(response.headers)
     check_still_serves(server, upstream)
     assert len(upstream.requests) == 2
@@ -456,11 +454,11 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
     check_still_serves(server, upstream)
 
 
-# What is not what was asked for
+# Unexpected content
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "data"),
     [
         ("text/html", b"<html><body>Log in</body></html>"),
         ("application/json", b'{"id":"msg_1","content":[],"usage":{"input_tokens":3,"output_tokens":7}}'),
@@ -474,25 +472,25 @@ def test_an_answer_before_the_body_is_read_passes(server: Server, upstream: Upst
     ],
 )
 @pytest.mark.parametrize("body", [ASK, ASK_BLOCKING])
-def test_any_type_of_content_passes(
-    server: Server, upstream: Upstream, kind: str, said: bytes, body: bytes
+def test_any_content_type_passes(
+    server: Server, upstream: Upstream, kind: str, data: bytes, body: bytes
 ) -> None:
-    upstream.enqueue(head(200, f"Content-Length: {len(said)}", kind=kind) + said)
+    upstream.enqueue(head(200, f"Content-Length: {len(data)}", kind=kind) + data)
     response = fetch(server, body)
-    assert (response.status, response.body, response.is_complete) == (200, said, True)
+    assert (response.status, response.body, response.is_complete) == (200, data, True)
     assert response.headers["content-type"] == kind
     assert server.record(response.id)["ended_at"]
     check_still_serves(server, upstream)
 
 
-def test_a_success_without_a_type_passes(server: Server, upstream: Upstream) -> None:
+def test_a_success_without_a_content_type_passes(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EVENTS) + EVENTS)
     response = fetch(server, ASK)
     assert (response.body, response.is_complete) == (EVENTS, True)
     assert server.record(response.id)["token_usages"][0]["output_tokens"] == 7
 
 
-WRITINGS: dict[str, Callable[[bytes], bytes]] = {
+VARIANTS: dict[str, Callable[[bytes], bytes]] = {
     "bom": lambda events: b"\xef\xbb\xbf" + events,
     "crlf": lambda events: events.replace(b"\n", b"\r\n"),
     "cr": lambda events: events.replace(b"\n", b"\r"),
@@ -520,15 +518,15 @@ APIS = [(MESSAGES, ASK, EVENTS), (CHAT, ASK_CHAT, CHAT_EVENTS), (RESPONSES, ASK_
 
 
 @pytest.mark.parametrize(("path", "body", "events"), APIS)
-@pytest.mark.parametrize("writing", WRITINGS)
-def test_oddly_written_events_pass_and_are_read(
-    server: Server, upstream: Upstream, path: str, body: bytes, events: bytes, writing: str
+@pytest.mark.parametrize("name", VARIANTS)
+def test_unusual_event_syntax_passes_and_is_read(
+    server: Server, upstream: Upstream, path: str, body: bytes, events: bytes, name: str
 ) -> None:
-    written = WRITINGS[writing](events)
+    variant = VARIANTS[name](events)
     for size in (0, 1, 6):
-        upstream.enqueue(*event_stream(written, size))
+        upstream.enqueue(*event_stream(variant, size))
         response = fetch(server, body, path)
-        assert (response.body, response.is_complete) == (written, True)
+        assert (response.body, response.is_complete) == (variant, True)
         record = server.record(response.id)
         (usage,) = record["token_usages"]
         assert (usage["input_tokens"], usage["output_tokens"]) == (3, 7)
@@ -536,11 +534,10 @@ def test_oddly_written_events_pass_and_are_read(
     check_still_serves(server, upstream)
 
 
-# Facts that cannot be
-
+# Wrong types
 
 ODD: list[Any] = [None, -1, 10**30, "\ud800\0", [None]]
-FULL: dict[str, list[Any]] = {
+SAMPLES: dict[str, list[Any]] = {
     MESSAGES: [
         {"type": "message_start", "message": {"id": "m", "model": "x", "content": [], "usage": {"input_tokens": 3, "cache_creation": {"a": 1}, "server_tool_use": {"b": 2}}}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}},
@@ -569,12 +566,12 @@ FULL: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def changed(tree: Any, odd: Any) -> Iterator[Any]:
-    """The tree with one node after another in its place."""
+def replace_each_node(tree: Any, odd: Any) -> Iterator[Any]:
+    """Yields the tree with `odd` in place of one node, for each node in turn."""
     yield odd
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, inner in pairs:
-        for new in changed(inner, odd):
+        for new in replace_each_node(inner, odd):
             copy = tree.copy()
             copy[key] = new
             yield copy
@@ -582,24 +579,24 @@ def changed(tree: Any, odd: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 @pytest.mark.parametrize(("path", "body"), [(MESSAGES, ASK), (CHAT, ASK_CHAT), (RESPONSES, ASK_RESPONSES)])
-def test_wrong_types_pass_and_the_record_ends(
+def test_wrong_json_types_pass_and_the_record_ends(
     server: Server, upstream: Upstream, path: str, body: bytes, odd: Any
 ) -> None:
-    """Each member of each event in turn, the others as they should be."""
+    """Replaces each member of each event in turn; the others stay valid."""
     client = server.connect()
     ids = []
-    for events in changed(FULL[path], odd):
-        told = b"".join(
-            b"data: %s\n\n" % json.dumps(one).encode()
-            for one in (events if isinstance(events, list) else [events])
+    for events in replace_each_node(SAMPLES[path], odd):
+        stream = b"".join(
+            b"data: %s\n\n" % json.dumps(event).encode()
+            for event in (events if isinstance(events, list) else [events])
         )
-        upstream.enqueue(*event_stream(told))
+        upstream.enqueue(*event_stream(stream))
         client.send("POST", path, body)
         status, headers = client.head()
-        assert (status, client.body(headers)) == (200, (told, True))
+        assert (status, client.body(headers)) == (200, (stream, True))
         ids.append(headers["x-aibridge-interception-id"])
     server.record(ids[-1])
-    records = {one["id"]: one for one in server.get("/interceptions?limit=1000")["results"]}
+    records = {record["id"]: record for record in server.get("/interceptions?limit=1000")["results"]}
     assert all(records[id]["ended_at"] for id in ids)
     for id in ids:
         for usage in records[id]["token_usages"]:
@@ -608,26 +605,30 @@ def test_wrong_types_pass_and_the_record_ends(
     check_still_serves(server, upstream)
 
 
-def test_absurd_counts_survive_the_spool(make_app: MakeApp, upstream: Upstream, tmp_path: Path) -> None:
-    """They take no other request's record with them."""
+def test_absurd_token_counts_are_recorded_within_bounds(
+    make_app: MakeApp, upstream: Upstream, tmp_path: Path
+) -> None:
+    """They do not spoil another request's record."""
     counts = {"input_tokens": 10**30, "output_tokens": 2**63, "\ud800": 5, "\0": 6, "x" * 100_000: 7}
-    more = {f"kind_{number}": 1 for number in range(10_000)}
+    extra_counts = {f"kind_{number}": 1 for number in range(10_000)}
     client = make_app().test_client()
     with contextlib.closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
-        for usage in ({**counts, **more}, {"input_tokens": 3}):
-            said = json.dumps({"id": "m", "usage": usage}).encode()
-            upstream.enqueue(http_response(200, said))
-            assert client.post(PREFIX + MESSAGES, data=ASK_BLOCKING).get_data() == said
+        for usage in ({**counts, **extra_counts}, {"input_tokens": 3}):
+            body = json.dumps({"id": "m", "usage": usage}).encode()
+            upstream.enqueue(http_response(200, body))
+            assert client.post(PREFIX + MESSAGES, data=ASK_BLOCKING).get_data() == body
         lock.execute("ROLLBACK")
 
     def results() -> list[Any]:
         return client.get(f"{PREFIX}/interceptions").get_json()["results"]
 
     wait_until(
-        lambda: len(results()) == 2 and all(one["ended_at"] and one["token_usages"] for one in results())
+        lambda: (
+            len(results()) == 2 and all(record["ended_at"] and record["token_usages"] for record in results())
+        )
     )
-    plain, odd = [one["token_usages"][0] for one in results()]
+    plain, odd = [record["token_usages"][0] for record in results()]
     assert plain["input_tokens"] == 3
     assert odd["input_tokens"] == odd["output_tokens"] == (1 << 53) - 1
     assert 0 < len(odd["metadata"]) <= 100

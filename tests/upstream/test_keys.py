@@ -1,4 +1,4 @@
-"""Which central key a request is sent with, and what happens when the upstream refuses one."""
+"""Which central key a request is sent with, and failover when the upstream refuses one."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def client(make_app: MakeApp, upstream: Upstream) -> FlaskClient:
-    return with_keys(make_app, upstream, *KEYS)
+    return make_client(make_app, upstream, *KEYS)
 
 
-def with_keys(make_app: MakeApp, upstream: Upstream, *keys: str) -> FlaskClient:
+def make_client(make_app: MakeApp, upstream: Upstream, *keys: str) -> FlaskClient:
     named = [{"value": key} for key in keys]
     return make_app(providers=[{"type": "anthropic", "base_url": upstream.url, "keys": named}]).test_client()
 
@@ -45,97 +45,97 @@ def ask(client: FlaskClient, model: str = "m", **headers: str) -> TestResponse:
     return client.post(MESSAGES, data=body, headers=named, buffered=True)
 
 
-def used(upstream: Upstream) -> str:
-    """The letters of the keys, in the order in which the upstream heard them."""
-    return "".join(heard.header("x-api-key")[7] for heard in upstream.requests)
+def used_keys(upstream: Upstream) -> str:
+    """The letters of the keys in the order in which the upstream received them."""
+    return "".join(received.header("x-api-key")[7] for received in upstream.requests)
 
 
-def newest(client: FlaskClient) -> dict[str, object]:
-    found: dict[str, object] = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
-    return found
+def newest_record(client: FlaskClient) -> dict[str, object]:
+    record: dict[str, object] = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
+    return record
 
 
 @pytest.mark.parametrize("refusal", [LIMITED, REFUSED])
-def test_a_refused_key_gives_way_to_the_next_and_rests(
+def test_a_refused_key_cools_down_and_the_next_is_used(
     client: FlaskClient, upstream: Upstream, clock: Clock, refusal: bytes
 ) -> None:
     upstream.enqueue(refusal)
     upstream.enqueue(OK)
     assert ask(client).status_code == 200
-    assert used(upstream) == "ab"
+    assert used_keys(upstream) == "ab"
     assert upstream.requests[0].body == upstream.requests[1].body
-    assert newest(client)["credential_hint"] == "sk-a...bbbb"
+    assert newest_record(client)["credential_hint"] == "sk-a...bbbb"
     upstream.enqueue(OK)
     assert ask(client).status_code == 200
-    assert used(upstream) == "abb"
+    assert used_keys(upstream) == "abb"
     clock.advance(61)
     upstream.enqueue(OK)
     assert ask(client).status_code == 200
-    assert used(upstream) == "abba"
-    assert newest(client)["credential_hint"] == "sk-a...aaaa"
+    assert used_keys(upstream) == "abba"
+    assert newest_record(client)["credential_hint"] == "sk-a...aaaa"
 
 
-def test_a_rate_limit_rests_a_key_for_its_model_a_refusal_for_all(
+def test_a_rate_limit_cools_a_key_for_one_model_and_a_refusal_for_all(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, OK, OK):
         upstream.enqueue(reply)
     ask(client, "opus")
     ask(client, "haiku")
-    assert used(upstream) == "aba"
+    assert used_keys(upstream) == "aba"
     upstream.requests.clear()
     for reply in (REFUSED, OK, OK):
         upstream.enqueue(reply)
     ask(client, "haiku")
     ask(client, "sonnet")
-    assert used(upstream) == "abb"
+    assert used_keys(upstream) == "abb"
 
 
 @pytest.mark.parametrize(
-    ("told", "rests"),
+    ("header", "cooldown"),
     [
         ("Retry-After: 7", 7), ("Retry-After: DATE", 90), ("X: y", 60), ("Retry-After: soon", 60),
         ("Retry-After: -5", 60), ("Retry-After: 99999999999999999999", 86_400),
     ],
 )  # fmt: skip
-def test_a_key_rests_as_long_as_the_upstream_says(
-    client: FlaskClient, upstream: Upstream, clock: Clock, told: str, rests: int
+def test_the_cooldown_follows_retry_after(
+    client: FlaskClient, upstream: Upstream, clock: Clock, header: str, cooldown: int
 ) -> None:
     date = datetime.fromtimestamp(clock.now, UTC).replace(microsecond=0) + timedelta(seconds=91)
-    upstream.enqueue(http_response(429, b"{}", told.replace("DATE", format_datetime(date, usegmt=True))))
+    upstream.enqueue(http_response(429, b"{}", header.replace("DATE", format_datetime(date, usegmt=True))))
     upstream.enqueue(OK)
     ask(client)
-    for seconds, key in ((rests - 2, "b"), (4, "a")):
+    for seconds, key in ((cooldown - 2, "b"), (4, "a")):
         clock.advance(seconds)
         upstream.requests.clear()
         upstream.enqueue(OK)
         ask(client)
-        assert used(upstream) == key
+        assert used_keys(upstream) == key
 
 
-def test_each_key_is_asked_once_and_the_shortest_rest_is_told(
+def test_each_key_is_tried_once_and_the_shortest_cooldown_is_returned(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for seconds in (30, 3, 20):
         upstream.enqueue(http_response(429, b"{}", f"Retry-After: {seconds}"))
     response = ask(client)
-    assert used(upstream) == "abc"
+    assert used_keys(upstream) == "abc"
     assert (response.status_code, response.headers["Retry-After"]) == (429, "3")
     error = response.get_json()["error"]
     assert error == {
         "type": "rate_limit_error",
         "message": "all configured keys are rate-limited (retry after 3s)",
     }
-    assert newest(client)["error_type"] == "rate_limited"
+    assert newest_record(client)["error_type"] == "rate_limited"
     assert ask(client).status_code == 429
-    assert used(upstream) == "abc"
+    assert used_keys(upstream) == "abc"
     clock.advance(4)
     upstream.enqueue(OK)
     assert ask(client).status_code == 200
-    assert used(upstream) == "abcb"
+    assert used_keys(upstream) == "abcb"
 
 
-def test_without_any_rate_limit_the_administrator_is_to_be_asked(
+def test_all_keys_refused_is_a_502_that_names_the_administrator(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for _ in KEYS:
@@ -148,11 +148,11 @@ def test_without_any_rate_limit_the_administrator_is_to_be_asked(
             "message": "all configured keys failed authentication. Contact your administrator",
         }
         assert "Retry-After" not in response.headers
-    assert used(upstream) == "abc"
-    assert newest(client)["error_type"] == "unauthorized"
+    assert used_keys(upstream) == "abc"
+    assert newest_record(client)["error_type"] == "unauthorized"
 
 
-def test_one_limited_key_among_refused_ones_makes_it_a_rate_limit(
+def test_one_limited_key_among_refused_ones_is_a_rate_limit(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (REFUSED, LIMITED, REFUSED):
@@ -161,15 +161,15 @@ def test_one_limited_key_among_refused_ones_makes_it_a_rate_limit(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503, 529])
-def test_any_other_status_is_the_answer(client: FlaskClient, upstream: Upstream, status: int) -> None:
+def test_any_other_status_is_passed_on(client: FlaskClient, upstream: Upstream, status: int) -> None:
     upstream.enqueue(http_response(status, b'{"its":"own"}'))
     response = ask(client)
     assert (response.status_code, response.get_data()) == (status, b'{"its":"own"}')
-    assert used(upstream) == "a"
+    assert used_keys(upstream) == "a"
 
 
-def test_a_pool_of_one_never_rests(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
-    client = with_keys(make_app, upstream, KEYS[0])
+def test_a_single_key_never_cools_down(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
+    client = make_client(make_app, upstream, KEYS[0])
     for reply in (LIMITED, REFUSED, OK):
         upstream.enqueue(reply)
     limited, refused, served = (ask(client) for _ in range(3))
@@ -179,7 +179,7 @@ def test_a_pool_of_one_never_rests(make_app: MakeApp, upstream: Upstream, clock:
     assert served.status_code == 200
 
 
-def test_a_users_own_key_and_the_pool_know_nothing_of_each_other(
+def test_a_users_own_key_and_the_pool_are_independent(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, REFUSED, OK):
@@ -187,10 +187,10 @@ def test_a_users_own_key_and_the_pool_know_nothing_of_each_other(
     own = [ask(client, X_Api_Key="sk-ant-own-0123456789").status_code for _ in range(2)]
     assert own == [429, 401]
     assert ask(client).status_code == 200
-    assert used(upstream) == "ooa"
+    assert used_keys(upstream) == "ooa"
 
 
-def test_passthrough_fails_over_and_rests_for_itself(
+def test_passthrough_fails_over_with_cooldowns_of_its_own(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     for reply in (LIMITED, OK, OK, OK):
@@ -198,14 +198,14 @@ def test_passthrough_fails_over_and_rests_for_itself(
     assert client.get(MODELS, buffered=True).status_code == 200
     assert client.get(MODELS, buffered=True).status_code == 200
     assert ask(client).status_code == 200
-    assert used(upstream) == "abba"
+    assert used_keys(upstream) == "abba"
     upstream.requests.clear()
     for reply in (REFUSED, OK, OK):
         upstream.enqueue(reply)
     client.post(f"{MESSAGES}/count_tokens", data=b"counted", buffered=True)
-    assert [heard.body for heard in upstream.requests] == [b"counted"] * 2
+    assert [received.body for received in upstream.requests] == [b"counted"] * 2
     assert ask(client).status_code == 200
-    assert used(upstream) == "bca"  # `a` is limited for passthrough alone
+    assert used_keys(upstream) == "bca"  # `a` is limited for passthrough alone
 
 
 def test_a_stream_fails_over_before_its_first_byte_and_never_after(
@@ -216,10 +216,10 @@ def test_a_stream_fails_over_before_its_first_byte_and_never_after(
     upstream.enqueue(stream_head(), chunk(event), LAST_CHUNK)
     response = client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
     assert (response.status_code, response.get_data()) == (200, event)
-    assert used(upstream) == "ab"
+    assert used_keys(upstream) == "ab"
 
 
-def test_a_hundred_that_meet_a_limit_at_once_mark_the_key_once(
+def test_a_hundred_concurrent_rate_limits_mark_the_key_once(
     make_app: MakeApp, upstream: Upstream, clock: Clock
 ) -> None:
     count, arrived = 100, threading.Barrier(100, timeout=30)
@@ -228,8 +228,8 @@ def test_a_hundred_that_meet_a_limit_at_once_mark_the_key_once(
         metrics={"enabled": True},
     )
 
-    def reply(heard: object) -> list[bytes]:
-        if heard.header("x-api-key") != KEYS[0]:
+    def reply(received: object) -> list[bytes]:
+        if received.header("x-api-key") != KEYS[0]:
             return [OK]
         arrived.wait()
         return [LIMITED]
@@ -249,10 +249,13 @@ def test_a_hundred_that_meet_a_limit_at_once_mark_the_key_once(
     assert 'aibridge_key_pool_state_transitions_total{provider="anthropic",reason="rate_limited"} 1.0' in text
 
 
-def test_a_streamed_answer_tells_which_key_served(
+def test_a_streams_record_names_the_key_that_served(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
     upstream.enqueue(REFUSED)
     upstream.enqueue(*event_stream(b'event: message_stop\ndata: {"type":"message_stop"}\n\n'))
     client.post(MESSAGES, data=b'{"model":"m","stream":true}', buffered=True)
-    assert (newest(client)["credential_hint"], newest(client)["status_code"]) == ("sk-a...bbbb", 200)
+    assert (newest_record(client)["credential_hint"], newest_record(client)["status_code"]) == (
+        "sk-a...bbbb",
+        200,
+    )

@@ -1,4 +1,4 @@
-"""Two servers with one PostgreSQL and one Redis: what one of them knows, the other does."""
+"""Two servers with one PostgreSQL and one Redis share cooldowns, breakers and records."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def database() -> str:
 
 @pytest.fixture
 def pair(start: Start, upstream: Upstream, redis: RedisServer, database_url: str) -> tuple[Server, Server]:
-    """Each comes to the upstream by a way of its own: only the first meets what it tells."""
-    upstream.handler = scripted
+    """Each has its own base URL at the upstream: only requests of the first are refused."""
+    upstream.handler = respond
 
-    def server(way: str) -> Server:
+    def server(path: str) -> Server:
         provider = {
             "type": "anthropic",
-            "base_url": f"{upstream.url}/{way}",
+            "base_url": f"{upstream.url}/{path}",
             "keys": [{"value": key} for key in KEYS],
             "circuit_breaker": {"failure_threshold": 2, "timeout": 300.0},
         }
@@ -47,18 +47,18 @@ def pair(start: Start, upstream: Upstream, redis: RedisServer, database_url: str
     return server("first"), server("second")
 
 
-def scripted(heard: ReceivedRequest) -> list[bytes]:
-    """To the first server: `limited` is for the second key alone, and `down` for nobody."""
-    model, first = json.loads(heard.body)["model"], heard.target.startswith("/first")
-    if first and model == "down":
+def respond(received: ReceivedRequest) -> list[bytes]:
+    """For the first server the model `limited` accepts the second key only, and `down` always fails."""
+    model, is_first = json.loads(received.body)["model"], received.target.startswith("/first")
+    if is_first and model == "down":
         return [http_response(503, b"{}")]
-    if first and model == "limited" and heard.header("x-api-key") == KEYS[0]:
+    if is_first and model == "limited" and received.header("x-api-key") == KEYS[0]:
         return [http_response(429, b"{}", "Retry-After: 300")]
     return [http_response(200, b'{"id":"msg_1","usage":{"input_tokens":1,"output_tokens":1}}')]
 
 
 def ask(server: Server, model: str) -> tuple[int, str]:
-    """Status, and the interception's id."""
+    """Returns the status and the interception's id."""
     client = server.connect()
     client.send("POST", MESSAGES, json.dumps({"model": model}).encode())
     status, headers = client.head()
@@ -67,71 +67,73 @@ def ask(server: Server, model: str) -> tuple[int, str]:
     return status, headers["x-aibridge-interception-id"]
 
 
-def asked(server: Server, upstream: Upstream, model: str) -> list[str]:
+def used_keys(server: Server, upstream: Upstream, model: str) -> list[str]:
     """The keys with which one request reached the upstream."""
     before = len(upstream.requests)
     ask(server, model)
-    return [str(heard.header("x-api-key")) for heard in upstream.requests[before:]]
+    return [str(received.header("x-api-key")) for received in upstream.requests[before:]]
 
 
 def test_a_breaker_that_opens_on_one_is_open_on_the_other(
     pair: tuple[Server, Server], upstream: Upstream
 ) -> None:
-    one, other = pair
-    assert asked(other, upstream, "down") == [KEYS[0]]
-    assert [ask(one, "down")[0] for _ in range(3)] == [503] * 3
-    assert asked(one, upstream, "down") == []
-    wait_until(lambda: asked(other, upstream, "down") == [])
-    assert ask(other, "down")[0] == 503
-    assert ask(other, "up")[0] == 200
+    first, second = pair
+    assert used_keys(second, upstream, "down") == [KEYS[0]]
+    assert [ask(first, "down")[0] for _ in range(3)] == [503] * 3
+    assert used_keys(first, upstream, "down") == []
+    wait_until(lambda: used_keys(second, upstream, "down") == [])
+    assert ask(second, "down")[0] == 503
+    assert ask(second, "up")[0] == 200
 
 
-def test_a_key_that_rests_on_one_rests_on_the_other(pair: tuple[Server, Server], upstream: Upstream) -> None:
-    one, other = pair
-    assert asked(other, upstream, "limited") == [KEYS[0]]
-    assert asked(one, upstream, "limited") == [*KEYS]
-    assert asked(one, upstream, "limited") == [KEYS[1]]
-    wait_until(lambda: asked(other, upstream, "limited") == [KEYS[1]])
-    assert asked(other, upstream, "else") == [KEYS[0]]
+def test_a_key_that_cools_down_on_one_cools_down_on_the_other(
+    pair: tuple[Server, Server], upstream: Upstream
+) -> None:
+    first, second = pair
+    assert used_keys(second, upstream, "limited") == [KEYS[0]]
+    assert used_keys(first, upstream, "limited") == [*KEYS]
+    assert used_keys(first, upstream, "limited") == [KEYS[1]]
+    wait_until(lambda: used_keys(second, upstream, "limited") == [KEYS[1]])
+    assert used_keys(second, upstream, "else") == [KEYS[0]]
 
 
-def test_records_of_both_add_up(pair: tuple[Server, Server], upstream: Upstream) -> None:
+def test_both_list_the_records_of_both(pair: tuple[Server, Server], upstream: Upstream) -> None:
     ids = {ask(server, "up")[1] for server in pair for _ in range(10)}
     for server in pair:
-        wait_until(lambda server=server: all(one["ended_at"] for one in listed(server)))
-        assert {one["id"] for one in listed(server)} == ids
+        wait_until(lambda server=server: all(record["ended_at"] for record in list_records(server)))
+        assert {record["id"] for record in list_records(server)} == ids
 
 
-def listed(server: Server) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = server.get("/interceptions?limit=1000")["results"]
-    return found
+def list_records(server: Server) -> list[dict[str, object]]:
+    records: list[dict[str, object]] = server.get("/interceptions?limit=1000")["results"]
+    return records
 
 
-def test_without_redis_each_goes_by_what_it_knows(
+def test_without_redis_each_uses_its_own_state(
     pair: tuple[Server, Server], upstream: Upstream, redis: RedisServer
 ) -> None:
-    one, other = pair
-    ask(one, "up")
-    ask(other, "up")
+    first, second = pair
+    ask(first, "up")
+    ask(second, "up")
     redis.halt()
-    assert [ask(one, "down")[0] for _ in range(2)] == [503] * 2
-    assert asked(one, upstream, "down") == []
-    wait_until(lambda: "Redis is away" in one.log.read_text())
-    assert asked(other, upstream, "down") == [KEYS[0]]
+    assert [ask(first, "down")[0] for _ in range(2)] == [503] * 2
+    assert used_keys(first, upstream, "down") == []
+    wait_until(lambda: "Redis is away" in first.log.read_text())
+    assert used_keys(second, upstream, "down") == [KEYS[0]]
     redis.resume()
-    wait_until(lambda: "Redis is back" in one.log.read_text())
-    wait_until(lambda: asked(other, upstream, "down") == [])
-    assert one.log.read_text().count("Redis is away") == 1
+    wait_until(lambda: "Redis is back" in first.log.read_text())
+    wait_until(lambda: used_keys(second, upstream, "down") == [])
+    assert first.log.read_text().count("Redis is away") == 1
 
 
-def test_what_stands_in_redis_gives_no_key_away_and_goes_when_it_is_over(
+def test_redis_holds_no_key_material_and_entries_expire(
     pair: tuple[Server, Server], upstream: Upstream, redis: RedisServer
 ) -> None:
-    one, _ = pair
+    first, _ = pair
     with client_library.Redis.from_url(redis.url, decode_responses=True) as client:
         client.hset("aibridge:board", '["key","anthropic","old","m"]', '["rate_limited",1.0,2.0]')
         client.hset("aibridge:board", "junk", "junk")
-        ask(one, "limited")
+        ask(first, "limited")
         wait_until(lambda: any("limited" in name for name in client.hgetall("aibridge:board")))
         wait_until(lambda: not any("old" in name for name in client.hgetall("aibridge:board")))
         stored = json.dumps(client.hgetall("aibridge:board"))

@@ -1,4 +1,4 @@
-"""HTTPS, CA bundles and proxies on the way to an upstream, and the seam for `responses`."""
+"""HTTPS, CA bundles and proxies towards an upstream, and mocking with `responses`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def secure(authority: trustme.CA) -> Iterator[Upstream]:
+def tls_upstream(authority: trustme.CA) -> Iterator[Upstream]:
     """The scripted upstream behind TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -45,81 +45,79 @@ def bundle(authority: trustme.CA, tmp_path: Path) -> str:
     return str(tmp_path / "ca.pem")
 
 
-def at(url: str, **more: object) -> dict[str, object]:
+def settings(url: str, **options: object) -> dict[str, object]:
     provider = {"type": "anthropic", "base_url": url, "keys": [{"value": "sk-central-0123456789"}]}
-    return {"providers": [{**provider, **more}]}
+    return {"providers": [{**provider, **options}]}
 
 
 def ask(client: FlaskClient) -> TestResponse:
     return client.post(MESSAGES, data=ASK, buffered=True)
 
 
-def test_https_needs_the_upstreams_authority(
-    make_app: MakeApp, secure: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch
+def test_https_needs_the_upstreams_certificate_authority(
+    make_app: MakeApp, tls_upstream: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    assert ask(make_app(**at(secure.url)).test_client()).status_code == 502
-    assert secure.requests == []
+    assert ask(make_app(**settings(tls_upstream.url)).test_client()).status_code == 502
+    assert tls_upstream.requests == []
     for _ in range(2):
-        secure.enqueue(http_response(200, b"{}"))
-    client = make_app(**at(secure.url, ca_file=bundle)).test_client()
+        tls_upstream.enqueue(http_response(200, b"{}"))
+    client = make_app(**settings(tls_upstream.url, ca_file=bundle)).test_client()
     assert [ask(client).get_data() for _ in range(2)] == [b"{}", b"{}"]
-    assert len({heard.header("host") for heard in secure.requests}) == 1
+    assert len({received.header("host") for received in tls_upstream.requests}) == 1
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_the_environments_authority_counts(
-    make_app: MakeApp, secure: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch, variable: str
+def test_the_environments_ca_bundle_is_used(
+    make_app: MakeApp, tls_upstream: Upstream, bundle: str, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv(variable, bundle)
-    secure.enqueue(*event_stream(b"data: 1\n\n", 3))
-    assert ask(make_app(**at(secure.url)).test_client()).get_data() == b"data: 1\n\n"
+    tls_upstream.enqueue(*event_stream(b"data: 1\n\n", 3))
+    assert ask(make_app(**settings(tls_upstream.url)).test_client()).get_data() == b"data: 1\n\n"
 
 
-def test_plain_http_through_a_proxy_names_the_whole_url(make_app: MakeApp, upstream: Upstream) -> None:
+def test_plain_http_through_a_proxy_sends_the_absolute_url(make_app: MakeApp, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
-    client = make_app(**at("http://provider.test/base", proxy=upstream.url)).test_client()
+    client = make_app(**settings("http://provider.test/base", proxy=upstream.url)).test_client()
     assert ask(client).status_code == 200
     assert upstream.requests[0].target == "http://provider.test/base/v1/messages"
     assert upstream.requests[0].header("Host") == "provider.test"
 
 
-def test_a_plain_proxy_hears_its_password_and_the_upstream_does_not(
-    make_app: MakeApp, upstream: Upstream
-) -> None:
+def test_a_plain_proxy_gets_its_credentials(make_app: MakeApp, upstream: Upstream) -> None:
     proxy = upstream.url.replace("http://", "http://user:pass%20word@")
     upstream.enqueue(http_response(200, b"{}"))
-    assert ask(make_app(**at("http://provider.test", proxy=proxy)).test_client()).status_code == 200
+    assert ask(make_app(**settings("http://provider.test", proxy=proxy)).test_client()).status_code == 200
     assert (
         upstream.requests[0].header("proxy-authorization") == "Basic " + b64encode(b"user:pass word").decode()
     )
     assert upstream.requests[0].target == "http://provider.test/v1/messages"
 
 
-def test_the_environments_proxy_counts_and_no_proxy_too(
+def test_the_environments_proxy_and_no_proxy_are_used(
     make_app: MakeApp, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", upstream.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     upstream.enqueue(http_response(200, b"{}"))
     upstream.enqueue(http_response(200, b"{}"))
-    ask(make_app(**at("http://provider.test")).test_client())
-    ask(make_app(**at(upstream.url)).test_client())
-    assert [heard.target for heard in upstream.requests] == [
+    ask(make_app(**settings("http://provider.test")).test_client())
+    ask(make_app(**settings(upstream.url)).test_client())
+    assert [received.target for received in upstream.requests] == [
         "http://provider.test/v1/messages",
         "/v1/messages",
     ]
 
 
 class Tunnel:
-    """A proxy that knows CONNECT alone."""
+    """A proxy that supports CONNECT only."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.asked: list[str] = []
+        self.request_lines: list[str] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -132,7 +130,7 @@ class Tunnel:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.recv(1)
-        self.asked.append(head.split(b"\r\n")[0].decode())
+        self.request_lines.append(head.split(b"\r\n")[0].decode())
         host, port = head.split()[1].decode().split(":")
         target = socket.create_connection((host, int(port)))
         client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -160,18 +158,20 @@ def tunnel() -> Iterator[Tunnel]:
 
 
 def test_https_through_a_proxy_goes_through_a_tunnel(
-    make_app: MakeApp, secure: Upstream, bundle: str, tunnel: Tunnel
+    make_app: MakeApp, tls_upstream: Upstream, bundle: str, tunnel: Tunnel
 ) -> None:
     for _ in range(2):
-        secure.enqueue(http_response(200, b'{"tunnelled":1}'))
-    client = make_app(**at(secure.url, ca_file=bundle, proxy=tunnel.url)).test_client()
+        tls_upstream.enqueue(http_response(200, b'{"tunnelled":1}'))
+    client = make_app(**settings(tls_upstream.url, ca_file=bundle, proxy=tunnel.url)).test_client()
     assert [ask(client).get_data() for _ in range(2)] == [b'{"tunnelled":1}'] * 2
-    assert [line.rsplit(" ", 1)[0] for line in tunnel.asked] == [f"CONNECT 127.0.0.1:{secure.port}"]
-    assert secure.requests[0].target == "/v1/messages"
+    assert [line.rsplit(" ", 1)[0] for line in tunnel.request_lines] == [
+        f"CONNECT 127.0.0.1:{tls_upstream.port}"
+    ]
+    assert tls_upstream.requests[0].target == "/v1/messages"
 
 
-def test_a_proxy_that_is_away_is_a_502(make_app: MakeApp) -> None:
-    client = make_app(**at("https://provider.test", proxy="http://127.0.0.1:9")).test_client()
+def test_an_unreachable_proxy_is_a_502(make_app: MakeApp) -> None:
+    client = make_app(**settings("https://provider.test", proxy="http://127.0.0.1:9")).test_client()
     assert ask(client).status_code == 502
 
 
@@ -185,7 +185,7 @@ def test_redirects_and_cookies_are_not_followed(make_app: MakeApp, upstream: Ups
     assert (moved.status_code, moved.headers["Location"]) == (307, f"{upstream.url}/elsewhere")
     assert "Set-Cookie" not in moved.headers
     ask(client)
-    assert [heard.header("Cookie") for heard in upstream.requests] == [None, None]
+    assert [received.header("Cookie") for received in upstream.requests] == [None, None]
 
 
 def test_a_netrc_cannot_replace_the_credential(
@@ -199,8 +199,8 @@ def test_a_netrc_cannot_replace_the_credential(
     assert upstream.requests[0].header("x-api-key") == "sk-ant-central-0123456789"
 
 
-def test_answers_can_be_faked_with_responses(make_app: MakeApp) -> None:
-    client = make_app(**at("https://provider.test")).test_client()
+def test_responses_can_be_mocked_with_the_responses_library(make_app: MakeApp) -> None:
+    client = make_app(**settings("https://provider.test")).test_client()
     target = "aibridge_flask.upstream.wire.WireAdapter.send"
     with responses.RequestsMock(target=target) as mock:
         mock.post("https://provider.test/v1/messages", body=b'{"faked":1}', headers={"request-id": "req_1"})
@@ -218,8 +218,8 @@ def test_a_stale_pooled_connection_is_not_reused(
     clock = [1000.0]
     monkeypatch.setattr("aibridge_flask.upstream.wire.monotonic", lambda: clock[0])
     client = make_app().test_client()
-    for gone_by, connections in ((0, 1), (29, 1), (31, 2)):
-        clock[0] += gone_by
+    for elapsed, connections in ((0, 1), (29, 1), (31, 2)):
+        clock[0] += elapsed
         upstream.enqueue(http_response(200, b"{}"))
         assert ask(client).status_code == 200
         assert upstream.connections == connections
