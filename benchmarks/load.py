@@ -1,8 +1,8 @@
 """The clients: raw connections in one process, a bounded number of requests.
 
-`python -m benchmarks.load CASE JSON` prints what was measured as JSON; the cases are the
-functions of `CASES`, the JSON holds their arguments. `server` is the process whose CPU time and
-memory are read meanwhile, 0 for none.
+`python -m benchmarks.load CASE JSON` prints the measurements as JSON. The cases are the
+functions of `CASES`; the JSON argument holds their arguments. `server` is the id of the process whose
+CPU time and memory are measured, 0 for none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 
 import httptools
 
-from .processes import cpu_seconds, family, memory
+from .processes import cpu_seconds, memory, with_children
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 _STAMP = re.compile(rb"t=(\d+);")
-_SETTLE = 0.5
+_SETTLE_SECONDS = 0.5
 
 
-def request(path: str, bench: str) -> bytes:
-    """What an SDK sends, with 1.5 KB of body."""
+def build_request(path: str, bench: str) -> bytes:
+    """A request as an SDK sends it, with a body of 1.5 KB."""
     prompt = "Tell me, in a few words and with a short example, what this function does. " * 16
     body = json.dumps(
         {
@@ -48,7 +48,10 @@ def request(path: str, bench: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """One keep-alive connection. `delays` holds, in ns, how old each stamped event was."""
+    """A keep-alive connection. `delays` holds the age of each stamped event on arrival, in ns.
+
+    `first` is when the first byte of the body arrived (monotonic clock, in ns), `size` the bytes of the body.
+    """
 
     transport: asyncio.Transport
 
@@ -63,8 +66,8 @@ class Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self, data: bytes) -> asyncio.Future[None]:
-        """Sends a request; the future is done with the answer's last byte."""
+    def send(self, data: bytes) -> asyncio.Future[None]:
+        """Sends a request; the future completes with the last byte of the response."""
         self._parser = httptools.HttpResponseParser(self)
         self.first = self.size = 0
         self._done = asyncio.get_running_loop().create_future()
@@ -104,88 +107,105 @@ async def connect(port: int) -> Client:
     return (await loop.create_connection(Client, "127.0.0.1", port))[1]
 
 
-async def closed(port: int, path: str, bench: str, server: int, count: int, clients: int) -> dict[str, Any]:
-    """`clients` connections, each with one request after the other, `count` in all."""
-    data, pids = request(path, bench), family(server)
-    left, waits, sizes = iter(range(count)), [], set()
+async def measure_closed_loop(
+    port: int, path: str, bench: str, server: int, count: int, clients: int
+) -> dict[str, Any]:
+    """Sends `count` requests over `clients` connections, one at a time on each."""
+    data, pids = build_request(path, bench), with_children(server)
+    remaining, waits, sizes = iter(range(count)), [], set()
     open_clients = [await connect(port) for _ in range(clients)]
 
     async def work(client: Client) -> None:
-        for _ in left:
-            begun = time.monotonic_ns()
-            await client.ask(data)
-            waits.append(client.first - begun)
+        for _ in remaining:
+            sent_at = time.monotonic_ns()
+            await client.send(data)
+            waits.append(client.first - sent_at)
             sizes.add(client.size)
 
-    used, begun = cpu_seconds(pids), time.monotonic()
-    await asyncio.wait_for(asyncio.gather(*map(work, open_clients)), PATIENCE)
-    seconds = time.monotonic() - begun
-    await asyncio.sleep(_SETTLE)  # what the server writes after the answers counts too
-    used = cpu_seconds(pids) - used
+    cpu, started_at = cpu_seconds(pids), time.monotonic()
+    await asyncio.wait_for(asyncio.gather(*map(work, open_clients)), TIMEOUT_SECONDS)
+    seconds = time.monotonic() - started_at
+    await asyncio.sleep(_SETTLE_SECONDS)  # work of the server after its responses counts too
+    cpu = cpu_seconds(pids) - cpu
     for client in open_clients:
         client.transport.close()
-    return {"requests": count, "seconds": seconds, "cpu": used, "first": waits, "sizes": sorted(sizes)}
+    return {"requests": count, "seconds": seconds, "cpu": cpu, "first": waits, "sizes": sorted(sizes)}
 
 
-async def paced(
+async def measure_paced(
     port: int, path: str, server: int, streams: int, pause: int, ramp: float, window: float
 ) -> dict[str, Any]:
-    """`streams` at once, begun over `ramp` seconds, then watched for `window` seconds."""
-    pids, events = family(server), round((ramp + window + 2 * _SETTLE) * 1000 / pause)
-    empty, clients, ends = memory(pids), [], []
+    """Opens `streams` streams over `ramp` seconds, then measures for `window` seconds.
+
+    `pause`: ms between two events of a stream.
+    """
+    pids, events = with_children(server), round((ramp + window + 2 * _SETTLE_SECONDS) * 1000 / pause)
+    idle_memory, clients, futures = memory(pids), [], []
     for number in range(streams):
         client = await connect(port)
         clients.append(client)
-        ends.append(client.ask(request(path, f"paced {events} {pause} all{number}")))
+        futures.append(client.send(build_request(path, f"paced {events} {pause} all{number}")))
         await asyncio.sleep(ramp / streams)
-    await asyncio.sleep(_SETTLE)
-    used, begun, full = cpu_seconds(pids), [len(client.delays) for client in clients], memory(pids)
+    await asyncio.sleep(_SETTLE_SECONDS)
+    cpu, skipped, loaded_memory = cpu_seconds(pids), [len(client.delays) for client in clients], memory(pids)
     await asyncio.sleep(window)
-    used, grown = cpu_seconds(pids) - used, memory(pids) - full
-    delays = [delay for client, skip in zip(clients, begun, strict=True) for delay in client.delays[skip:]]
-    held = memory(pids) - empty
-    await asyncio.wait_for(asyncio.gather(*ends), PATIENCE + window)
+    cpu, growth = cpu_seconds(pids) - cpu, memory(pids) - loaded_memory
+    delays = [delay for client, skip in zip(clients, skipped, strict=True) for delay in client.delays[skip:]]
+    stream_memory = memory(pids) - idle_memory
+    await asyncio.wait_for(asyncio.gather(*futures), TIMEOUT_SECONDS + window)
     lost = sum(events - len(client.delays) for client in clients)
     for client in clients:
         client.transport.close()
-    return {"requests": streams, "delays": delays, "cpu": used, "memory": held, "grown": grown, "lost": lost}
+    return {
+        "requests": streams,
+        "delays": delays,
+        "cpu": cpu,
+        "memory": stream_memory,
+        "grown": growth,
+        "lost": lost,
+    }
 
 
-async def leave(port: int, path: str, upstream: int, pause: int, count: int) -> dict[str, Any]:
-    """Clients that leave in the silence after an event; `gone` is how long, in ns, until the
-    upstream's connection was closed."""
-    gone = []
+async def measure_disconnects(port: int, path: str, upstream: int, pause: int, count: int) -> dict[str, Any]:
+    """Clients disconnect in the silence after an event.
+
+    `gone` in the result: the ns from each disconnect until the upstream's connection was closed.
+    """
+    delays = []
     for number in range(count):
         id = f"leave{time.monotonic_ns()}x{number}"
         client = await connect(port)
-        client.ask(request(path, f"paced 100 {pause} {id}")).add_done_callback(lambda end: end.exception())
-        await asyncio.wait_for(client.stamped.wait(), PATIENCE)
+        client.send(build_request(path, f"paced 100 {pause} {id}")).add_done_callback(
+            lambda future: future.exception()
+        )
+        await asyncio.wait_for(client.stamped.wait(), TIMEOUT_SECONDS)
         await asyncio.sleep(pause / 4000)
-        left = time.monotonic_ns()
+        disconnected_at = time.monotonic_ns()
         client.transport.abort()
-        gone.append(await _heard(upstream, id) - left)
-    return {"requests": count, "gone": gone}
+        delays.append(await _wait_closed(upstream, id) - disconnected_at)
+    return {"requests": count, "gone": delays}
 
 
-async def _heard(upstream: int, id: str) -> int:
+async def _wait_closed(upstream: int, id: str) -> int:
+    """Waits until the upstream's connection of stream `id` is closed; returns when (monotonic clock, in ns)."""
     for _ in range(500):
         reader, writer = await asyncio.open_connection("127.0.0.1", upstream)
         writer.write(f"GET /left/{id} HTTP/1.1\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
-        when = int(await reader.read(100))
+        closed_at = int(await reader.read(100))
         writer.close()
-        if when:
-            return when
+        if closed_at:
+            return closed_at
         await asyncio.sleep(0.02)
     raise TimeoutError("the upstream's connection was never closed")
 
 
 CASES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
-    "closed": closed,
-    "paced": paced,
-    "leave": leave,
+    "closed": measure_closed_loop,
+    "paced": measure_paced,
+    "leave": measure_disconnects,
 }
 
 if __name__ == "__main__":
-    gc.disable()  # a collection in the middle of a run would count as the server's delay
+    gc.disable()  # a garbage collection during a run would count as the server's delay
     print(json.dumps(asyncio.run(CASES[sys.argv[1]](**json.loads(sys.argv[2])))))

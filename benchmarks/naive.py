@@ -1,4 +1,4 @@
-"""The proxy that one writes first: Flask, `requests.request(stream=True)`, `iter_content`."""
+"""A naive proxy, the obvious first version: Flask, `requests.request(stream=True)`, `iter_content`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from flask import Flask, Response, request
 
 app = Flask("naive")
 _UPSTREAM = os.environ.get("NAIVE_UPSTREAM", "")
-_EMPTY = b'{"text": "' + b"x" * 2000 + b'"}'
-_ENDS_HERE = ("host", "connection", "content-length", "accept-encoding")
-_NOT_BACK = ("connection", "transfer-encoding", "content-encoding")
+_BODY = b'{"text": "' + b"x" * 2000 + b'"}'
+_NOT_FORWARDED = ("host", "connection", "content-length", "accept-encoding")
+_NOT_RETURNED = ("connection", "transfer-encoding", "content-encoding")
 
 
 @app.post("/empty")
 def empty() -> Response:
-    """What Flask and gunicorn cost by themselves: the yardstick of the machine."""
+    """The cost of Flask and gunicorn alone: the reference for the machine."""
     request.get_data()
-    return Response(_EMPTY, mimetype="application/json")
+    return Response(_BODY, mimetype="application/json")
 
 
 @app.post("/<path:path>")
 def forward(path: str) -> Response:
-    """Reads nothing, records nothing, knows no identity and holds no key."""
-    sent = {name: value for name, value in request.headers if name.lower() not in _ENDS_HERE}
-    answer = requests.request(
-        "POST", f"{_UPSTREAM}/{path}", headers=sent, data=request.get_data(), stream=True, timeout=600
+    """Parses nothing, records nothing, checks no identity and adds no key."""
+    headers = {name: value for name, value in request.headers if name.lower() not in _NOT_FORWARDED}
+    response = requests.request(
+        "POST", f"{_UPSTREAM}/{path}", headers=headers, data=request.get_data(), stream=True, timeout=600
     )
-    kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _NOT_BACK]
-    return Response(answer.iter_content(chunk_size=None), answer.status_code, kept)
+    response_headers = [
+        (name, value) for name, value in response.headers.items() if name.lower() not in _NOT_RETURNED
+    ]
+    return Response(response.iter_content(chunk_size=None), response.status_code, response_headers)

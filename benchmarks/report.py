@@ -1,4 +1,4 @@
-"""The figures as Markdown: the median of the rounds, and the spread where there are several."""
+"""The figures as Markdown: medians of the rounds, with the range if there are several rounds."""
 
 from __future__ import annotations
 
@@ -49,27 +49,29 @@ _TARGETS = (
 )
 
 
-def tables(results: Results, notes: list[str], rounds: int, machine: str) -> str:
-    """All there is to say."""
-    trouble = "\n".join(f"- {note}" for note in notes) or "- none: all events and records arrived"
+def render_report(results: Results, notes: list[str], rounds: int, machine: str) -> str:
+    """The whole report. `notes` are the problems that were noticed."""
+    problems = "\n".join(f"- {note}" for note in notes) or "- none: all events and records arrived"
     return (
-        f"{machine}, {rounds} round(s), medians\n\n{_beside_targets(results)}\n\n{_all(results)}\n\n"
-        f"Trouble:\n{trouble}"
+        f"{machine}, {rounds} round(s), medians\n\n{_target_table(results)}\n\n{_figure_table(results)}\n\n"
+        f"Trouble:\n{problems}"
     )
 
 
-def _beside_targets(results: Results) -> str:
+def _target_table(results: Results) -> str:
     lines = ["| | target | bridge | |", "|---|---|---|---|"]
     for title, figure, target, unit in _TARGETS:
-        found = _median(results, "bridge", figure)
+        value = _median(results, "bridge", figure)
         if title.startswith("added"):
-            found -= _median(results, "direct", figure)
-        word = "reached" if found <= target else "not reached"
-        lines.append(f"| {title} | ≤ {target} {unit} | {found:.{0 if target > 30 else 2}f} {unit} | {word} |")
+            value -= _median(results, "direct", figure)
+        verdict = "reached" if value <= target else "not reached"
+        lines.append(
+            f"| {title} | ≤ {target} {unit} | {value:.{0 if target > 30 else 2}f} {unit} | {verdict} |"
+        )
     return "\n".join(lines)
 
 
-def _all(results: Results) -> str:
+def _figure_table(results: Results) -> str:
     names = list(results)
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for figure, title, digits in _ROWS:

@@ -1,4 +1,4 @@
-"""An MCP server in a few answers: fifty tools, which nobody calls."""
+"""A minimal MCP server: it lists fifty tools, which are never called."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _TOOLS = [
     }
     for number in range(50)
 ]
-_REFUSED = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
+_METHOD_NOT_ALLOWED = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
 
 
-def answer(head: bytes, body: bytes) -> bytes:
-    """To one request of the Streamable HTTP transport."""
+def respond(head: bytes, body: bytes) -> bytes:
+    """The response to one request of the Streamable HTTP transport."""
     if not head.startswith(b"POST"):
-        return _REFUSED
-    asked = json.loads(body)
-    if "id" not in asked:
+        return _METHOD_NOT_ALLOWED
+    request = json.loads(body)
+    if "id" not in request:
         return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
-    result = {"tools": _TOOLS} if asked["method"] == "tools/list" else _session(asked)
-    data = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
-    told = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    return told.encode() + data
+    result = {"tools": _TOOLS} if request["method"] == "tools/list" else _initialize_result(request)
+    data = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
+    response_head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return response_head.encode() + data
 
 
-def _session(asked: dict[str, dict[str, str]]) -> dict[str, object]:
+def _initialize_result(request: dict[str, dict[str, str]]) -> dict[str, object]:
     return {
-        "protocolVersion": asked["params"]["protocolVersion"],
+        "protocolVersion": request["params"]["protocolVersion"],
         "capabilities": {"tools": {}},
         "serverInfo": {"name": "bench", "version": "1"},
     }

@@ -1,8 +1,8 @@
-"""A scripted AI provider that costs next to nothing: answers are bytes made beforehand.
+"""A scripted AI provider that takes little CPU time: its responses are prebuilt bytes.
 
-The request's header `X-Bench` picks the answer: `json`, `burst`, or `paced EVENTS PAUSE_MS ID`.
-`GET /left/ID` tells when (CLOCK_MONOTONIC, in ns) the paced stream ID was left, 0 if it was not. At `/mcp`
-it is an MCP server.
+The request's header `X-Bench` selects the response: `json`, `burst`, or `paced EVENTS PAUSE_MS ID`.
+`GET /left/ID` returns when (CLOCK_MONOTONIC, in ns) the client of the paced stream ID disconnected, 0 if it
+did not. `/mcp` is an MCP server.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _delta(text: str) -> bytes:
     return _chunk(_event("content_block_delta", index=0, delta={"type": "text_delta", "text": text}))
 
 
-def _whole(body: bytes) -> bytes:
+def _json_response(body: bytes) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Request-Id: req_011BenchBenchBench\r\n\r\n" + body
 
@@ -61,7 +61,7 @@ _CLOSING = (
     + _LAST_CHUNK
 )
 BURST = _STREAM_HEAD + _OPENING + _delta(" over the lazy dog") * BURST_EVENTS + _CLOSING
-JSON = _whole(
+JSON = _json_response(
     json.dumps(
         {
             **_MESSAGE,
@@ -72,7 +72,7 @@ JSON = _whole(
         }
     ).encode()
 )
-_LEFT: dict[bytes, int] = {}
+_DISCONNECTED_AT: dict[bytes, int] = {}
 
 
 class Session(asyncio.Protocol):
@@ -95,59 +95,59 @@ class Session(asyncio.Protocol):
         size = int(length[1]) if length else 0
         if end and len(rest) >= size:
             self._data = rest[size:]
-            self._answer(head, rest[:size])
+            self._respond(head, rest[:size])
 
-    def _answer(self, head: bytes, body: bytes) -> None:
-        asked = _BENCH.search(head)
-        kind, *how = asked[1].split() if asked else [b""]
+    def _respond(self, head: bytes, body: bytes) -> None:
+        match = _BENCH.search(head)
+        kind, *arguments = match[1].split() if match else [b""]
         if kind == b"json":
             self.transport.write(JSON)
         elif kind == b"burst":
             self.transport.write(BURST)
         elif kind == b"paced":
-            self._stream = Paced(self.transport, int(how[0]), int(how[1]) / 1000, how[2])
+            self._stream = Paced(self.transport, int(arguments[0]), int(arguments[1]) / 1000, arguments[2])
         elif head.split()[1] == b"/mcp":
-            self.transport.write(tool_server.answer(head, body))
+            self.transport.write(tool_server.respond(head, body))
         else:
-            left = _LEFT.get(head.split()[1].rpartition(b"/")[2], 0)
-            self.transport.write(_whole(b"%d" % left))
+            disconnected_at = _DISCONNECTED_AT.get(head.split()[1].rpartition(b"/")[2], 0)
+            self.transport.write(_json_response(b"%d" % disconnected_at))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stream is not None:
-            self._stream.leave()
+            self._stream.stop()
 
 
 class Paced:
-    """Events at a steady pace, each with the moment at which it was sent."""
+    """A stream with an event every `pause` seconds, each stamped with the time at which it was sent."""
 
     def __init__(self, transport: asyncio.Transport, events: int, pause: float, id: bytes) -> None:
         self._transport, self._events, self._pause, self._id = transport, events, pause, id
         self._loop = asyncio.get_running_loop()
         self._start, self._sent = self._loop.time(), 0
         transport.write(_STREAM_HEAD + _OPENING)
-        self._plan()
+        self._schedule()
 
-    def _plan(self) -> None:
-        when = self._start + (self._sent + 1) * self._pause
-        self._handle = self._loop.call_at(when, self._send)
+    def _schedule(self) -> None:
+        at = self._start + (self._sent + 1) * self._pause
+        self._handle = self._loop.call_at(at, self._send)
 
     def _send(self) -> None:
         self._sent += 1
         self._transport.write(_delta(f"t={time.monotonic_ns()};"))
         if self._sent < self._events:
-            self._plan()
+            self._schedule()
         else:
             self._transport.write(_CLOSING)
 
-    def leave(self) -> None:
-        """The other side has closed."""
+    def stop(self) -> None:
+        """Stops sending, and notes when the client disconnected, if it did so before the end."""
         if self._sent < self._events:
             self._handle.cancel()
-            _LEFT[self._id] = time.monotonic_ns()
+            _DISCONNECTED_AT[self._id] = time.monotonic_ns()
 
 
 async def serve(port: int) -> None:
-    """Until the process is ended."""
+    """Serves until the process is stopped."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Session, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
