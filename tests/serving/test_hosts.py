@@ -1,4 +1,4 @@
-"""The same dialogues on every server: gunicorn with gevent, with threads, one by one, and waitress."""
+"""The same dialogues on every server: gunicorn with gevent, threads and sync workers, and waitress."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.upstream import (
     stream_head,
 )
 
-GIVES_SOCKET = ["gevent", "gthread", "sync"]
+EXPOSES_SOCKET = ["gevent", "gthread", "sync"]
 LIMIT = 4 << 20
 ID = "x-aibridge-interception-id"
 
 
 @pytest.fixture(scope="module")
-def deaf() -> Iterator[socket.socket]:
-    """An upstream that takes connections and reads nothing by itself."""
+def non_reading_upstream() -> Iterator[socket.socket]:
+    """An upstream that accepts connections and does not read."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.settimeout(TIMEOUT_SECONDS)
@@ -41,8 +41,8 @@ def deaf() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def absent() -> Iterator[str]:
-    """The URL of an upstream that neither takes connections nor refuses them: its queue is full."""
+def unresponsive_url() -> Iterator[str]:
+    """The URL of an upstream that neither accepts nor refuses connections: its backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as waiting:
         for _ in range(4):
             client = waiting.enter_context(socket.socket())
@@ -55,17 +55,17 @@ def absent() -> Iterator[str]:
 def shared_host(
     request: pytest.FixtureRequest,
     shared_upstream: Upstream,
-    deaf: socket.socket,
-    absent: str,
+    non_reading_upstream: socket.socket,
+    unresponsive_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     key = [{"value": "sk-ant-central-0123456789"}]
-    url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+    url = f"http://127.0.0.1:{non_reading_upstream.getsockname()[1]}"
     settings = {
         "providers": [
             *providers(shared_upstream.url),
             {"type": "anthropic", "name": "deaf", "base_url": url, "keys": key},
-            {"type": "anthropic", "name": "absent", "base_url": absent, "keys": key},
+            {"type": "anthropic", "name": "absent", "base_url": unresponsive_url, "keys": key},
         ],
         "connect_timeout": 3600.0,
         "keepalive_interval": KEEPALIVE_SECONDS,
@@ -75,7 +75,7 @@ def shared_host(
     server = Server(tmp_path_factory.mktemp(request.param), settings, kind=request.param)
     yield server.wait_ready()
     log = server.stop()
-    assert "Traceback" not in log or request.param == "waitress"  # it logs an answer that broke off
+    assert "Traceback" not in log or request.param == "waitress"  # it logs a response that breaks off
 
 
 @pytest.fixture
@@ -85,29 +85,29 @@ def host(shared_host: Server, upstream: Upstream) -> Iterator[Server]:
     shared_host.disconnect()
 
 
-def on(kinds: list[str]) -> pytest.MarkDecorator:
-    """For these servers alone."""
+def only_on(kinds: list[str]) -> pytest.MarkDecorator:
+    """Runs the test on these servers only."""
     return pytest.mark.parametrize("shared_host", kinds, indirect=True)
 
 
 def test_a_json_answer_passes_byte_for_byte(host: Server, upstream: Upstream) -> None:
-    asked = (
+    body = (
         b' {"model" : "m\\u00e9", "n":1e5,\n"messages":[{"role":"user","content":"hi \xf0\x9f\xa6\x8a"}]}\n'
     )
-    told = b'{"id":"msg_1",  "usage":{"input_tokens":3,"output_tokens":7e0},"\\u0041":[1.50]}\n'
-    upstream.enqueue(http_response(200, told, "request-id: req_7", "X-Twice: 1", "X-Twice: 2"))
+    answer = b'{"id":"msg_1",  "usage":{"input_tokens":3,"output_tokens":7e0},"\\u0041":[1.50]}\n'
+    upstream.enqueue(http_response(200, answer, "request-id: req_7", "X-Twice: 1", "X-Twice: 2"))
     client = host.connect()
-    client.send("POST", MESSAGES + "?beta=true", asked, anthropic_beta="a,b")
+    client.send("POST", MESSAGES + "?beta=true", body, anthropic_beta="a,b")
     status, headers = client.head()
     assert (status, headers["request-id"]) == (200, "req_7")
-    assert client.body(headers) == (told, True)
-    (heard,) = upstream.requests
-    assert (heard.target, heard.body) == ("/v1/messages?beta=true", asked)
-    assert heard.header("anthropic-beta") == "a,b"
+    assert client.body(headers) == (answer, True)
+    (received,) = upstream.requests
+    assert (received.target, received.body) == ("/v1/messages?beta=true", body)
+    assert received.header("anthropic-beta") == "a,b"
     record = host.record(headers[ID])
     assert (record["status_code"], record["error_type"], record["wire_exact"]) == (200, "", True)
-    assert [one["prompt"] for one in record["user_prompts"]] == ["hi \U0001f98a"]
-    assert [one["input_tokens"] for one in record["token_usages"]] == [3]
+    assert [prompt["prompt"] for prompt in record["user_prompts"]] == ["hi \U0001f98a"]
+    assert [usage["input_tokens"] for usage in record["token_usages"]] == [3]
 
 
 def test_each_event_comes_at_once(host: Server, upstream: Upstream) -> None:
@@ -122,26 +122,26 @@ def test_each_event_comes_at_once(host: Server, upstream: Upstream) -> None:
     _, headers = client.head()
     for gate, event in zip(gates, events, strict=True):
         gate.set()
-        while (got := client.chunk()) == PING:
+        while (piece := client.chunk()) == PING:
             pass
-        assert got == event
+        assert piece == event
     assert client.chunk() == b""
     record = host.record(headers[ID])
     assert record["error_type"] == ""
-    assert [(one["input_tokens"], one["output_tokens"]) for one in record["token_usages"]] == [(3, 7)]
+    assert [(usage["input_tokens"], usage["output_tokens"]) for usage in record["token_usages"]] == [(3, 7)]
 
 
 @pytest.mark.parametrize(
-    ("route", "ask", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
+    ("route", "body", "ping"), [(MESSAGES, ASK, PING), (CHAT, ASK_CHAT, b": keep-alive\n\n")]
 )
 def test_a_silent_stream_gets_pings(
-    host: Server, upstream: Upstream, route: str, ask: bytes, ping: bytes
+    host: Server, upstream: Upstream, route: str, body: bytes, ping: bytes
 ) -> None:
     go = threading.Event()
     last = END if route == MESSAGES else b"data: [DONE]\n\n"
     upstream.enqueue(stream_head(), go, chunk(last), LAST_CHUNK)
     client = host.connect()
-    client.send("POST", route, ask)
+    client.send("POST", route, body)
     client.head()
     assert [client.chunk(), client.chunk()] == [ping, ping]
     go.set()
@@ -149,38 +149,40 @@ def test_a_silent_stream_gets_pings(
     assert (rest.replace(ping, b""), whole) == (last, True)
 
 
-SILENT = {
+PARTIAL_ANSWERS = {
     "before the head": (),
     "inside a JSON answer": (head(200, "Content-Length: 100"), b'{"id":'),
     "inside an event": (stream_head(), chunk(START + BLOCK[:20])),
 }
 
 
-@on(GIVES_SOCKET)
-@pytest.mark.parametrize("begun", SILENT.values(), ids=SILENT)
-def test_a_client_that_leaves_is_noticed_where_no_ping_could_be_written(
-    host: Server, upstream: Upstream, begun: tuple[bytes, ...]
+@only_on(EXPOSES_SOCKET)
+@pytest.mark.parametrize("steps", PARTIAL_ANSWERS.values(), ids=PARTIAL_ANSWERS)
+def test_client_disconnect_is_noticed_without_pings(
+    host: Server, upstream: Upstream, steps: tuple[bytes, ...]
 ) -> None:
-    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
+    upstream.enqueue(*steps, WAIT_FOR_CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
     upstream.wait_for_requests(1)
-    if begun:
+    if steps:
         client.head()
         client.stream.read(1)
     client.close()
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
     assert record["error_type"] == "client_closed"
-    assert record["status_code"] == (200 if begun else None)
+    assert record["status_code"] == (200 if steps else None)
 
 
-@on(GIVES_SOCKET)
-def test_a_client_that_leaves_while_its_body_is_sent_on_is_noticed(host: Server, deaf: socket.socket) -> None:
+@only_on(EXPOSES_SOCKET)
+def test_client_disconnect_while_the_body_is_forwarded_is_noticed(
+    host: Server, non_reading_upstream: socket.socket
+) -> None:
     body = ASK[:-1] + b',"more":"' + b"x" * (LIMIT - 1000) + b'"}'
     client = host.connect()
     client.send("POST", "/deaf/v1/messages", body)
-    upstream, _ = deaf.accept()
+    upstream, _ = non_reading_upstream.accept()
     with upstream:
         upstream.settimeout(TIMEOUT_SECONDS)
         upstream.recv(1, socket.MSG_PEEK)
@@ -194,9 +196,9 @@ def test_a_client_that_leaves_while_its_body_is_sent_on_is_noticed(host: Server,
         assert received < len(body)
 
 
-@on(["gevent"])
-def test_a_client_that_leaves_while_the_upstream_is_connected_to_is_noticed(host: Server) -> None:
-    """Threads notice it when the connecting ends, after `connect_timeout` at last."""
+@only_on(["gevent"])
+def test_client_disconnect_while_connecting_upstream_is_noticed(host: Server) -> None:
+    """Threads notice it only when connecting ends, at the latest after `connect_timeout`."""
     before = host.get("/interceptions?limit=1000")["count"]
     client = host.connect()
     client.send("POST", "/absent/v1/messages", ASK)
@@ -206,8 +208,8 @@ def test_a_client_that_leaves_while_the_upstream_is_connected_to_is_noticed(host
     assert (record["provider_name"], record["error_type"]) == ("absent", "client_closed")
 
 
-def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstream: Upstream) -> None:
-    """Servers that do not give its socket notice it by the pings."""
+def test_client_disconnect_during_a_stream_closes_the_upstream(host: Server, upstream: Upstream) -> None:
+    """Servers that do not expose the client's socket notice it when a ping fails."""
     upstream.enqueue(stream_head(), chunk(START + BLOCK), WAIT_FOR_CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK)
@@ -217,11 +219,11 @@ def test_a_client_that_leaves_a_stream_closes_the_upstream(host: Server, upstrea
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     record = host.record(headers[ID])
     assert record["error_type"] == "client_closed"
-    assert [one["input_tokens"] for one in record["token_usages"]] == [3]
+    assert [usage["input_tokens"] for usage in record["token_usages"]] == [3]
 
 
 @pytest.mark.parametrize("cut", [CLOSE, RESET])
-def test_a_cut_stream_is_never_a_clean_end(host: Server, upstream: Upstream, cut: object) -> None:
+def test_a_cut_stream_never_ends_cleanly(host: Server, upstream: Upstream, cut: object) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START + BLOCK + DELTA), go, cut)
     client = host.connect()
@@ -237,7 +239,7 @@ def test_a_cut_stream_is_never_a_clean_end(host: Server, upstream: Upstream, cut
     client.close()
     record = host.record(headers[ID])
     assert record["error_type"] == "server_error"
-    assert [one["output_tokens"] for one in record["token_usages"]] == [1]
+    assert [usage["output_tokens"] for usage in record["token_usages"]] == [1]
 
 
 def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -> None:
@@ -251,7 +253,7 @@ def test_a_cut_inside_an_event_is_just_a_cut(host: Server, upstream: Upstream) -
     assert client.chunks() == (b"", False)
 
 
-def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
+def test_a_cut_json_answer_stays_incomplete(host: Server, upstream: Upstream) -> None:
     upstream.enqueue(head(200, "Content-Length: 100"), b'{"id":', CLOSE)
     client = host.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
@@ -261,8 +263,8 @@ def test_a_cut_json_answer_is_short(host: Server, upstream: Upstream) -> None:
     assert host.record(headers[ID])["error_type"] == "server_error"
 
 
-@on(["gthread", "sync"])
-def test_http_1_0_sees_a_reset_instead_of_an_end(host: Server, upstream: Upstream) -> None:
+@only_on(["gthread", "sync"])
+def test_an_http_1_0_client_gets_a_reset_for_a_cut(host: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
     client = host.connect()
@@ -274,15 +276,15 @@ def test_http_1_0_sees_a_reset_instead_of_an_end(host: Server, upstream: Upstrea
         client.stream.read(1)
 
 
-@on(["gevent", "gthread", "waitress"])
+@only_on(["gevent", "gthread", "waitress"])
 def test_a_connection_serves_many_requests(host: Server, upstream: Upstream) -> None:
     client = host.connect()
     for count in range(3):
-        told = b'{"n":%d}' % count
-        upstream.enqueue(http_response(200, told))
+        answer = b'{"n":%d}' % count
+        upstream.enqueue(http_response(200, answer))
         upstream.enqueue(http_response(529, b"overloaded"))
         client.send("POST", MESSAGES, ASK_BLOCKING)
-        assert client.body(client.head()[1]) == (told, True)
+        assert client.body(client.head()[1]) == (answer, True)
         client.send("GET", "/anthropic/v1/nowhere")
         status, headers = client.head()
         assert (status, client.body(headers)[1]) == (404, True)
@@ -291,9 +293,9 @@ def test_a_connection_serves_many_requests(host: Server, upstream: Upstream) -> 
         assert (status, client.body(headers)) == (529, (b"overloaded", True))
 
 
-@on(["gevent", "gthread"])
+@only_on(["gevent", "gthread"])
 def test_a_connection_serves_many_streams(host: Server, upstream: Upstream) -> None:
-    """waitress ends it after each answer without a length."""
+    """waitress closes it after each response without a length."""
     client = host.connect()
     for _ in range(3):
         upstream.enqueue(stream_head(), chunk(START + END), LAST_CHUNK)
@@ -307,7 +309,7 @@ def test_a_large_body_is_413(host: Server, upstream: Upstream, framing: str) -> 
     size = LIMIT + 1
     body = b"x" * size
     head = f"POST {host.prefix}{MESSAGES} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode()
-    with contextlib.suppress(ConnectionError):  # it is told before it has sent all
+    with contextlib.suppress(ConnectionError):  # the response comes before all is sent
         client.sock.sendall(
             head + (b"%x\r\n%s\r\n0\r\n\r\n" % (size, body) if "chunked" in framing else body)
         )
@@ -343,7 +345,7 @@ def test_no_trick_with_a_path_reaches_the_upstream(host: Server, upstream: Upstr
     assert upstream.requests == []
 
 
-def test_an_encoded_path_that_is_allowed_stays_encoded(host: Server, upstream: Upstream) -> None:
+def test_an_allowed_encoded_path_stays_encoded(host: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = host.connect()
     client.send("GET", "/anthropic/v1/models/a%2Fb?x=%2F")

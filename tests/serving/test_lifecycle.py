@@ -1,4 +1,4 @@
-"""The server's life: it drains, reloads and comes back without losing anything."""
+"""The server drains, reloads, is killed and restarts, and loses nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from tests.support.streams import check_complete, get_status, have_ended, open_s
 from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 
 
-def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
-    start: Start, upstream: Upstream
-) -> None:
+def test_sigterm_closes_idle_connections_and_lets_streams_finish(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
     upstream.enqueue(http_response(200, b"{}"))
@@ -46,24 +44,24 @@ def test_a_running_stream_outlives_sigterm_and_idle_connections_do_not(
     assert "Traceback" not in server.log.read_text()
 
 
-def test_records_come_home_into_the_database_s_own_file(server: Server, upstream: Upstream) -> None:
-    """They are brought there beside, so that no request waits for the disk."""
+def test_records_are_checkpointed_into_the_database_file(server: Server, upstream: Upstream) -> None:
+    """A thread of its own checkpoints the write-ahead log, so that no request waits for the disk."""
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING)
     id = client.head()[1]["x-aibridge-interception-id"]
 
-    def home() -> bool:
-        file = f"file:{server.folder}/records.db?immutable=1"  # read without the log that stands beside it
-        found: list[Any] = []
+    def is_checkpointed() -> bool:
+        file = f"file:{server.folder}/records.db?immutable=1"  # read without the write-ahead log
+        rows: list[Any] = []
         with (
             contextlib.suppress(sqlite3.DatabaseError),
-            contextlib.closing(sqlite3.connect(file, uri=True)) as alone,
-        ):  # it may be changing
-            found = alone.execute("SELECT status_code FROM interceptions WHERE id = ?", (id,)).fetchall()
-        return found == [(200,)]
+            contextlib.closing(sqlite3.connect(file, uri=True)) as database,
+        ):  # it may be changing just now
+            rows = database.execute("SELECT status_code FROM interceptions WHERE id = ?", (id,)).fetchall()
+        return rows == [(200,)]
 
-    wait_until(home)
+    wait_until(is_checkpointed)
 
 
 def test_it_is_not_ready_while_it_drains(start: Start) -> None:
@@ -74,9 +72,9 @@ def test_it_is_not_ready_while_it_drains(start: Start) -> None:
     wait_until(lambda: get_status(server, "/readyz") == 200)
 
 
-def test_a_reload_takes_the_new_configuration(start: Start, upstream: Upstream) -> None:
+def test_a_reload_applies_the_new_configuration(start: Start, upstream: Upstream) -> None:
     server = start()
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     assert get_status(server, "/anthropic/v1/models") == 200
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGHUP)
@@ -91,7 +89,7 @@ def test_a_reload_with_a_broken_configuration_changes_nothing(
     start: Start, upstream: Upstream, broken: str
 ) -> None:
     server = start()
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     server.config.write_text(broken)
     before = server.log.read_text().count("Booting worker")
     server.process.send_signal(signal.SIGHUP)
@@ -105,9 +103,9 @@ def test_a_reload_with_a_broken_configuration_changes_nothing(
     wait_until(lambda: get_status(server, "/anthropic/v1/models") == 503)
 
 
-def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upstream: Upstream) -> None:
+def test_a_replacement_worker_has_the_same_configuration(start: Start, upstream: Upstream) -> None:
     server = start()
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     server.config.unlink()
     (first,) = server.workers()
     os.kill(first, signal.SIGKILL)
@@ -115,9 +113,7 @@ def test_a_worker_that_comes_later_has_the_same_configuration(start: Start, upst
     wait_until(lambda: get_status(server, "/anthropic/v1/models") == 200)
 
 
-def test_a_master_that_takes_over_reads_the_configuration_anew(
-    start: Start, upstream: Upstream, tmp_path: Path
-) -> None:
+def test_a_new_master_reads_the_configuration_again(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     server = start("--pid", str(tmp_path / "pid"))
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGUSR2)
@@ -145,98 +141,96 @@ def test_a_broken_configuration_ends_the_start_with_one_line(start: Start) -> No
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_killed_workers_interceptions_are_closed_and_the_others_go_on(
-    start: Start, upstream: Upstream
-) -> None:
+def test_only_a_killed_workers_interceptions_are_interrupted(start: Start, upstream: Upstream) -> None:
     server = start("--workers", "2")
     go = threading.Event()
-    found = open_streams(server, upstream, 50, go)
-    wait_until(lambda: [len(one["token_usages"]) for one in records_by_id(server).values()] == [1] * 50)
+    streams = open_streams(server, upstream, 50, go)
+    wait_until(lambda: [len(record["token_usages"]) for record in records_by_id(server).values()] == [1] * 50)
     os.kill(server.workers()[0], signal.SIGKILL)
-    wait_until(lambda: any(not one.is_alive() for one in found))
+    wait_until(lambda: any(not stream.is_alive() for stream in streams))
     go.set()
-    for one in found:
-        one.join(TIMEOUT_SECONDS)
-    whole = {one.id for one in found if one.is_complete}
-    cut = {one.id for one in found} - whole
-    wait_until(lambda: have_ended(server, whole | cut))
-    after = records_by_id(server)
-    assert {id for id in after if after[id]["error_type"] == "interrupted"} == cut
+    for stream in streams:
+        stream.join(TIMEOUT_SECONDS)
+    complete = {stream.id for stream in streams if stream.is_complete}
+    cut = {stream.id for stream in streams} - complete
+    wait_until(lambda: have_ended(server, complete | cut))
+    records = records_by_id(server)
+    assert {id for id in records if records[id]["error_type"] == "interrupted"} == cut
     assert cut
-    assert all(after[id]["error_type"] == "" for id in whole)
-    assert all(after[id]["token_usages"][0]["input_tokens"] == 3 for id in after)
-    assert all(after[id]["token_usages"][0]["output_tokens"] == 7 for id in whole)
+    assert all(records[id]["error_type"] == "" for id in complete)
+    assert all(records[id]["token_usages"][0]["input_tokens"] == 3 for id in records)
+    assert all(records[id]["token_usages"][0]["output_tokens"] == 7 for id in complete)
 
 
-def test_a_locked_database_pauses_nobody(start: Start, upstream: Upstream) -> None:
+def test_a_locked_database_delays_no_stream(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
-    found = open_streams(server, upstream, 20, go)
+    streams = open_streams(server, upstream, 20, go)
     with contextlib.closing(sqlite3.connect(server.folder / "records.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
-        begun = time.monotonic()
+        started_at = time.monotonic()
         go.set()
-        found += open_streams(server, upstream, 5, go)  # new ones are served meanwhile
-        check_complete(found)
-        assert time.monotonic() - begun < 4
+        streams += open_streams(server, upstream, 5, go)  # new ones are served meanwhile
+        check_complete(streams)
+        assert time.monotonic() - started_at < 4
         lock.execute("COMMIT")
-    wait_until(lambda: have_ended(server, {one.id for one in found}))
-    assert {one["error_type"] for one in records_by_id(server).values()} == {""}
+    wait_until(lambda: have_ended(server, {stream.id for stream in streams}))
+    assert {record["error_type"] for record in records_by_id(server).values()} == {""}
 
 
-def test_postgresql_can_go_and_come_back(
+def test_postgresql_can_be_away_and_return(
     start: Start, upstream: Upstream, postgres: Postgres, migrated_postgres: str
 ) -> None:
     server = start(database_url=postgres.new_url(migrated_postgres))
     go = threading.Event()
-    found = open_streams(server, upstream, 100, go)
+    streams = open_streams(server, upstream, 100, go)
     postgres.halt()
     try:
         go.set()
-        found += open_streams(server, upstream, 5, go)
-        check_complete(found)
+        streams += open_streams(server, upstream, 5, go)
+        check_complete(streams)
         assert get_status(server, "/readyz") == 200
         assert get_status(server, "/interceptions") == 503
     finally:
         postgres.resume()
-    ids = {one.id for one in found}
+    ids = {stream.id for stream in streams}
     wait_until(lambda: get_status(server, "/interceptions") == 200 and have_ended(server, ids))
-    after = records_by_id(server)
-    assert set(after) == ids
-    assert {one["error_type"] for one in after.values()} == {""}
-    assert [one["output_tokens"] for id in ids for one in after[id]["token_usages"]] == [7] * 105
+    records = records_by_id(server)
+    assert set(records) == ids
+    assert {record["error_type"] for record in records.values()} == {""}
+    assert [usage["output_tokens"] for id in ids for usage in records[id]["token_usages"]] == [7] * 105
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, workers: str) -> None:
     server = start("--workers", workers)
-    upstream.handler = lambda heard: [http_response(200, b'{"id":"msg_1"}')]
+    upstream.handler = lambda received: [http_response(200, b'{"id":"msg_1"}')]
     ids: list[str] = []
-    wrong: list[object] = []
+    unexpected: list[object] = []
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             client = Client(server.port)
             client.send("POST", MESSAGES, ASK_BLOCKING)
-            got, headers = client.head()
+            status, headers = client.head()
             body = client.body(headers)
-            if (got, body) != (200, (b'{"id":"msg_1"}', True)):
-                wrong.append((got, body))
+            if (status, body) != (200, (b'{"id":"msg_1"}', True)):
+                unexpected.append((status, body))
             ids.append(headers["x-aibridge-interception-id"])
             client.close()
 
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for client in clients:
         client.start()
-    for count in (1, 2):
+    for reloads in (1, 2):
         server.process.send_signal(signal.SIGHUP)
-        expected = count * int(workers)
-        wait_until(lambda wanted=expected: server.log.read_text().count("Worker exiting") >= wanted)
+        expected = reloads * int(workers)
+        wait_until(lambda count=expected: server.log.read_text().count("Worker exiting") >= count)
     stop.set()
     for client in clients:
         client.join(TIMEOUT_SECONDS)
-    assert wrong == []
+    assert unexpected == []
     query = "SELECT id FROM interceptions WHERE error_type = '' AND ended_at IS NOT NULL"
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         wait_until(lambda: sorted(id for (id,) in database.execute(query)) == sorted(ids))
@@ -256,10 +250,10 @@ def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Up
 def test_sigterm_under_load_writes_all_records(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
-    found = open_streams(server, upstream, 30, go)
+    streams = open_streams(server, upstream, 30, go)
     server.process.send_signal(signal.SIGTERM)
     go.set()
-    check_complete(found)
+    check_complete(streams)
     assert server.process.wait(TIMEOUT_SECONDS) == 0
     with contextlib.closing(sqlite3.connect(server.folder / "records.db")) as database:
         rows = database.execute(
@@ -273,19 +267,19 @@ def test_two_workers_can_start_on_an_empty_database(start: Start, upstream: Upst
     server = start("--workers", "2")
     go = threading.Event()
     go.set()
-    found = open_streams(server, upstream, 10, go)
-    check_complete(found)
-    wait_until(lambda: have_ended(server, {one.id for one in found}))
+    streams = open_streams(server, upstream, 10, go)
+    check_complete(streams)
+    wait_until(lambda: have_ended(server, {stream.id for stream in streams}))
     assert "error" not in server.log.read_text().lower()
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite:////nowhere/records.db", "postgresql+psycopg://me:secret@127.0.0.1:1/x"]
 )
-def test_a_database_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path, url: str) -> None:
+def test_an_unusable_database_ends_the_start_with_one_line(tmp_path: Path, url: str) -> None:
     server = Server(tmp_path, {"database_url": url})
     assert server.process.wait(TIMEOUT_SECONDS) == 1
-    told = [line for line in server.log.read_text().splitlines() if not line.startswith("[")]
-    assert len(told) == 1
-    assert told[0].startswith("aibridge: database_url: ")
-    assert "secret" not in told[0]
+    lines = [line for line in server.log.read_text().splitlines() if not line.startswith("[")]
+    assert len(lines) == 1
+    assert lines[0].startswith("aibridge: database_url: ")
+    assert "secret" not in lines[0]

@@ -1,4 +1,4 @@
-"""Behind nginx: with the configuration of `deploy/`, with none to speak of, and below a path."""
+"""Behind nginx: with the configuration of `deploy/`, with a minimal one, and below a path."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ MakeNginx = Callable[[str], Nginx]
 
 @pytest.fixture
 def make_nginx(tmp_path: Path) -> Iterator[MakeNginx]:
-    made: list[Nginx] = []
+    servers: list[Nginx] = []
 
     def make(site: str) -> Nginx:
-        folder = tmp_path / f"nginx{len(made)}"
+        folder = tmp_path / f"nginx{len(servers)}"
         folder.mkdir()
-        made.append(Nginx(folder, site))
-        return made[-1]
+        servers.append(Nginx(folder, site))
+        return servers[-1]
 
     yield make
-    for nginx in made:
+    for nginx in servers:
         nginx.stop()
 
 
-def deployed(folder: Path, port: int) -> str:
-    """`deploy/nginx.conf` as it stands, but for its ports and its file of users."""
+def deployment_config(folder: Path, port: int) -> str:
+    """`deploy/nginx.conf` with only its ports and its file of users replaced."""
     (folder / "users").write_text("ann:{PLAIN}secret\n")
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for old, new in {
@@ -65,7 +65,7 @@ def deployed(folder: Path, port: int) -> str:
 
 @pytest.fixture(scope="module")
 def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """It believes nginx who asks."""
+    """A bridge that trusts nginx to name the user."""
     settings = {
         "auth": {"mode": "header", "trusted_proxies": ["127.0.0.1/32"], "admin_actors": ["root"]},
         "providers": providers(shared_upstream.url),
@@ -82,7 +82,7 @@ def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def shared_nginx(shared_bridge: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
     folder = tmp_path_factory.mktemp("nginx")
-    nginx = Nginx(folder, deployed(folder, shared_bridge.port))
+    nginx = Nginx(folder, deployment_config(folder, shared_bridge.port))
     yield nginx
     nginx.stop()
 
@@ -108,9 +108,9 @@ def check_each_event_comes_at_once(client: Client, upstream: Upstream, **headers
     assert client.head()[0] == 200
     for gate, event in zip(gates, events, strict=True):
         gate.set()
-        while (got := client.chunk()) == PING:
+        while (piece := client.chunk()) == PING:
             pass
-        assert got == event
+        assert piece == event
     assert client.chunk() == b""
 
 
@@ -140,7 +140,7 @@ def test_bytes_and_targets_pass_as_they_are(nginx: Nginx, upstream: Upstream) ->
     assert not upstream.requests[0].names() & {"authorization", "x-remote-user", "x-forwarded-for"}
 
 
-def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -> None:
+def test_nginx_authenticates_the_user(nginx: Nginx, bridge: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
@@ -156,22 +156,22 @@ def test_nginx_says_who_asks(nginx: Nginx, bridge: Server, upstream: Upstream) -
     assert len(upstream.requests) == 1
 
 
-SILENT = {
+PARTIAL_ANSWERS = {
     "before the head": (),
     "inside a JSON answer": (head(200, "Content-Length: 100"), b'{"id":'),
     "inside an event": (stream_head(), chunk(START + BLOCK[:20])),
 }
 
 
-@pytest.mark.parametrize("begun", SILENT.values(), ids=SILENT)
-def test_a_client_that_leaves_closes_the_upstream(
-    nginx: Nginx, bridge: Server, upstream: Upstream, begun: tuple[bytes, ...]
+@pytest.mark.parametrize("steps", PARTIAL_ANSWERS.values(), ids=PARTIAL_ANSWERS)
+def test_client_disconnect_closes_the_upstream(
+    nginx: Nginx, bridge: Server, upstream: Upstream, steps: tuple[bytes, ...]
 ) -> None:
-    upstream.enqueue(*begun, WAIT_FOR_CLOSE)
+    upstream.enqueue(*steps, WAIT_FOR_CLOSE)
     client = nginx.connect()
     client.send("POST", MESSAGES, ASK, **ANN)
     upstream.wait_for_requests(1)
-    if begun:
+    if steps:
         client.head()
         client.stream.read(1)
     client.close()
@@ -210,25 +210,25 @@ def test_a_connection_serves_many_requests(nginx: Nginx, upstream: Upstream) -> 
         assert (status, client.body(headers)) == (529, (b"{}", True))
 
 
-def test_nginx_keeps_its_connections_to_the_bridge(
+def test_nginx_reuses_its_connections_to_the_bridge(
     make_nginx: MakeNginx, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """The scripted upstream stands where the bridge would."""
-    nginx = make_nginx(deployed(tmp_path, upstream.port))
+    """The scripted upstream takes the place of the bridge."""
+    nginx = make_nginx(deployment_config(tmp_path, upstream.port))
     for _ in range(3):
         upstream.enqueue(http_response(200, b"{}"))
         client = nginx.connect()
         client.send("POST", MESSAGES, ASK_BLOCKING, **ANN)
         assert client.body(client.head()[1]) == (b"{}", True)
     assert upstream.connections == 1
-    heard = upstream.requests[-1]
-    assert (heard.header("x-remote-user"), heard.header("x-forwarded-for")) == ("ann", "127.0.0.1")
-    assert heard.target == PREFIX + MESSAGES
+    received = upstream.requests[-1]
+    assert (received.header("x-remote-user"), received.header("x-forwarded-for")) == ("ann", "127.0.0.1")
+    assert received.target == PREFIX + MESSAGES
 
 
 def test_a_large_body_gets_the_bridges_answer(nginx: Nginx, upstream: Upstream) -> None:
     client = nginx.connect()
-    with contextlib.suppress(ConnectionError):  # it is told before it has sent all
+    with contextlib.suppress(ConnectionError):  # the response comes before all is sent
         client.send("POST", MESSAGES, b"x" * (LIMIT + 1), **ANN)
     status, headers = client.head()
     assert status == 413
@@ -253,15 +253,15 @@ def test_no_trick_with_a_path_reaches_the_upstream(nginx: Nginx, upstream: Upstr
     assert upstream.requests == []
 
 
-BARE = "server {{ listen 127.0.0.1:{{port}}; location {location} {{ proxy_pass http://127.0.0.1:{port}{path}; {more} }} }}"
+MINIMAL_SITE = "server {{ listen 127.0.0.1:{{port}}; location {location} {{ proxy_pass http://127.0.0.1:{port}{path}; {directives} }} }}"
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread", "sync"])
-def test_nginx_as_it_comes_speaks_http_1_0_and_a_cut_stays_cut_all_the_same(
+def test_a_cut_stays_cut_behind_default_nginx_with_http_1_0(
     start: Start, make_nginx: MakeNginx, upstream: Upstream, kind: str
 ) -> None:
     server = start(kind=kind)
-    nginx = make_nginx(BARE.format(location="/", port=server.port, path="", more=""))
+    nginx = make_nginx(MINIMAL_SITE.format(location="/", port=server.port, path="", directives=""))
     check_each_event_comes_at_once(nginx.connect(), upstream)
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START + BLOCK[:20]), go, CLOSE)
@@ -274,26 +274,28 @@ def test_nginx_as_it_comes_speaks_http_1_0_and_a_cut_stays_cut_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("environ", "path", "more"),
+    ("environ", "path", "directives"),
     [
         ({"SCRIPT_NAME": "/below"}, "", ""),
         ({}, "/", "proxy_set_header X-Forwarded-Prefix /below;"),
     ],
 )
-def test_it_can_stand_below_a_path(
+def test_the_bridge_can_be_served_below_a_path(
     start: Start,
     make_nginx: MakeNginx,
     upstream: Upstream,
     environ: dict[str, str],
     path: str,
-    more: str,
+    directives: str,
 ) -> None:
-    """gunicorn is told where it stands, or nginx takes its own part of the path away."""
+    """gunicorn gets the prefix as SCRIPT_NAME, or nginx strips it from the path."""
     prefix = f"/below{PREFIX}" if environ else PREFIX
     auth = {"mode": "header"}
     server = start(environ=environ, prefix=prefix, auth=auth)
-    more += " proxy_set_header X-Remote-User ann;"
-    nginx = make_nginx(BARE.format(location="/below/", port=server.port, path=path, more=more))
+    directives += " proxy_set_header X-Remote-User ann;"
+    nginx = make_nginx(
+        MINIMAL_SITE.format(location="/below/", port=server.port, path=path, directives=directives)
+    )
     client = nginx.connect(f"/below{PREFIX}")
     check_each_event_comes_at_once(client, upstream)
     client.send("GET", "/anthropic/v1/nowhere")

@@ -1,6 +1,6 @@
-"""A database that is silent, half there, or back: no request waits for it, and nothing is lost.
+"""A database that is silent, partly unusable, or back again: no request waits for it, and nothing is lost.
 
-With real processes: gunicorn, PostgreSQL whose processes are stopped.
+Runs real processes: gunicorn, and PostgreSQL, whose processes are stopped.
 """
 
 from __future__ import annotations
@@ -31,77 +31,77 @@ def url(postgres: Postgres, migrated_postgres: str) -> str:
     return postgres.new_url(migrated_postgres)
 
 
-def ask(server: Server, count: int, token: str = "") -> tuple[list[str], float]:
-    """Asks one after the other; the interceptions, and the longest time that one took."""
+def send_requests(server: Server, count: int, token: str = "") -> tuple[list[str], float]:
+    """Sends `count` requests in turn; returns the interceptions' ids and the longest response time in seconds."""
     ids, longest = [], 0.0
     for _ in range(count):
-        begun = time.monotonic()
+        started_at = time.monotonic()
         client = server.connect()
         client.send("POST", MESSAGES, ASK_BLOCKING, **({"X_AIBridge_Token": token} if token else {}))
-        code, headers = client.head()
-        assert (code, client.body(headers)) == (200, (BLOCKING, True))
-        longest = max(longest, time.monotonic() - begun)
+        status, headers = client.head()
+        assert (status, client.body(headers)) == (200, (BLOCKING, True))
+        longest = max(longest, time.monotonic() - started_at)
         ids.append(headers["x-aibridge-interception-id"])
     return ids, longest
 
 
-def behind(server: Server) -> float:
-    """What `readyz` says of the database."""
-    told: Any = server.get("/readyz")
-    return float(told["records_behind_seconds"])
+def seconds_behind(server: Server) -> float:
+    """How many seconds the database is behind, as `readyz` reports it."""
+    readiness: Any = server.get("/readyz")
+    return float(readiness["records_behind_seconds"])
 
 
-def steps(upstream: Upstream) -> None:
-    """The upstream answers blocking requests at once, and streams at length."""
+def script_blocking(upstream: Upstream) -> None:
+    """The upstream answers every new request with a blocking response at once."""
     upstream.handler = lambda request: [http_response(200, BLOCKING)]
 
 
-def test_nobody_waits_for_a_silent_database(
+def test_no_request_waits_for_a_silent_database(
     start: Start, upstream: Upstream, postgres: Postgres, url: str
 ) -> None:
     server = start("--workers=2", database_url=url)
     go = threading.Event()
-    found = open_streams(server, upstream, 10, go)
-    steps(upstream)
+    streams = open_streams(server, upstream, 10, go)
+    script_blocking(upstream)
     with postgres.silent():
-        ids, longest = ask(server, 30)
-        begun = time.monotonic()
+        ids, longest = send_requests(server, 30)
+        started_at = time.monotonic()
         go.set()
-        check_complete(found)
-        assert max(longest, time.monotonic() - begun) < 2
-        wait_until(lambda: behind(server) > 1)
-    wait_until(lambda: behind(server) == 0)
-    assert have_ended(server, {*ids, *(stream.id for stream in found)})
-    after = records_by_id(server)
-    assert {record["error_type"] for record in after.values()} == {""}
-    assert {usage["output_tokens"] for record in after.values() for usage in record["token_usages"]} == {7}
+        check_complete(streams)
+        assert max(longest, time.monotonic() - started_at) < 2
+        wait_until(lambda: seconds_behind(server) > 1)
+    wait_until(lambda: seconds_behind(server) == 0)
+    assert have_ended(server, {*ids, *(stream.id for stream in streams)})
+    records = records_by_id(server)
+    assert {record["error_type"] for record in records.values()} == {""}
+    assert {usage["output_tokens"] for record in records.values() for usage in record["token_usages"]} == {7}
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGKILL])
 def test_a_restart_while_the_database_is_silent_loses_nothing(
-    start: Start, upstream: Upstream, postgres: Postgres, url: str, how: signal.Signals
+    start: Start, upstream: Upstream, postgres: Postgres, url: str, stop_signal: signal.Signals
 ) -> None:
     server = start(database_url=url)
-    steps(upstream)
+    script_blocking(upstream)
     with postgres.silent():
-        ids, _ = ask(server, 20)
-        server.process.send_signal(how)
+        ids, _ = send_requests(server, 20)
+        server.process.send_signal(stop_signal)
         server.process.wait(TIMEOUT_SECONDS)
-    again = Server(server.folder, server.settings)
+    restarted = Server(server.folder, server.settings)
     try:
-        again.wait_ready()
-        wait_until(lambda: have_ended(again, set(ids)))
-        assert {record["error_type"] for record in records_by_id(again).values()} == {""}
+        restarted.wait_ready()
+        wait_until(lambda: have_ended(restarted, set(ids)))
+        assert {record["error_type"] for record in records_by_id(restarted).values()} == {""}
     finally:
-        again.stop()
+        restarted.stop()
 
 
-def test_workers_start_while_the_database_is_away(
+def test_workers_start_while_the_database_is_silent(
     start: Start, upstream: Upstream, postgres: Postgres, url: str
 ) -> None:
     server = start("--workers=2", database_url=url)
-    steps(upstream)
-    first, _ = ask(server, 5)
+    script_blocking(upstream)
+    first, _ = send_requests(server, 5)
     wait_until(lambda: have_ended(server, set(first)))
     with postgres.silent():
         before = set(server.workers())
@@ -109,51 +109,51 @@ def test_workers_start_while_the_database_is_away(
         wait_until(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
         os.kill(server.workers()[0], signal.SIGKILL)
         wait_until(lambda: len(server.workers()) == 2)
-        ids, longest = ask(server, 20)
+        ids, longest = send_requests(server, 20)
         assert longest < 2
         assert get_status(server, "/readyz") == 200
     wait_until(lambda: have_ended(server, {*first, *ids}))
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_revoked_grant_is_waited_out(start: Start, upstream: Upstream, url: str) -> None:
+def test_records_are_written_once_a_revoked_grant_is_back(start: Start, upstream: Upstream, url: str) -> None:
     owner = url.replace("+psycopg", "")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS writer")
         connection.execute("CREATE ROLE writer LOGIN")
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer")
         server = start(database_url=url.replace("://postgres@", "://writer@"), metrics={"enabled": True})
-        steps(upstream)
-        first, _ = ask(server, 1)
+        script_blocking(upstream)
+        first, _ = send_requests(server, 1)
         wait_until(lambda: have_ended(server, set(first)))
         connection.execute("REVOKE ALL ON token_usages FROM writer")
-        ids, _ = ask(server, 5)
+        ids, _ = send_requests(server, 5)
         wait_until(lambda: "InsufficientPrivilege" in server.log.read_text())
         connection.execute("GRANT ALL ON token_usages TO writer")
         wait_until(lambda: have_ended(server, {*first, *ids}))
-        after = records_by_id(server)
-        assert [len(after[id]["token_usages"]) for id in ids] == [1] * 5
+        records = records_by_id(server)
+        assert [len(records[id]["token_usages"]) for id in ids] == [1] * 5
         server.stop()
         connection.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM writer")
         connection.execute("DROP ROLE writer")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-def test_leaving_with_open_streams_closes_their_interceptions(
-    start: Start, upstream: Upstream, how: signal.Signals
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGQUIT])
+def test_stopping_with_open_streams_closes_their_interceptions(
+    start: Start, upstream: Upstream, stop_signal: signal.Signals
 ) -> None:
     server = start()
     go = threading.Event()
-    found = open_streams(server, upstream, 5, go)
-    server.process.send_signal(how)
+    streams = open_streams(server, upstream, 5, go)
+    server.process.send_signal(stop_signal)
     server.process.wait(TIMEOUT_SECONDS)
     go.set()
-    again = Server(server.folder, server.settings)
+    restarted = Server(server.folder, server.settings)
     try:
-        again.wait_ready()
-        wait_until(lambda: have_ended(again, {stream.id for stream in found}))
+        restarted.wait_ready()
+        wait_until(lambda: have_ended(restarted, {stream.id for stream in streams}))
     finally:
-        again.stop()
+        restarted.stop()
 
 
 def test_readers_of_a_silent_database_starve_nobody(
@@ -167,14 +167,14 @@ def test_readers_of_a_silent_database_starve_nobody(
     token = create_token(databases.connect(url), "ann", admin=True, days=0)
     server.headers = {"X-AIBridge-Token": token}
     steps(upstream)
-    ids, _ = ask(server, 1, token)
+    ids, _ = send_requests(server, 1, token)
     wait_until(lambda: have_ended(server, set(ids)))
     with postgres.silent():
         readers = [threading.Thread(target=get_status, args=(server, "/interceptions")) for _ in range(10)]
         for reader in readers:
             reader.start()
-        begun = time.monotonic()
-        ask(server, 200, token)
-        assert time.monotonic() - begun < 10
+        started_at = time.monotonic()
+        send_requests(server, 200, token)
+        assert time.monotonic() - started_at < 10
     for reader in readers:
         reader.join()
