@@ -1,4 +1,4 @@
-"""Configuration: sources, precedence, and what stops the start."""
+"""Configuration: sources, precedence, and errors that stop the start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aibridge_flask import ConfigError, config
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def write_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes the configuration file and names it in the environment."""
 
     def write(text: str) -> None:
@@ -21,17 +21,19 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-def test_without_configuration_three_providers_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_configuration_there_are_three_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     settings = config.load({})
-    assert [one.name for one in settings.providers] == ["anthropic", "openai", "copilot"]
-    assert [bool(one.keys) for one in settings.providers] == [False, True, False]
+    assert [provider.name for provider in settings.providers] == ["anthropic", "openai", "copilot"]
+    assert [bool(provider.keys) for provider in settings.providers] == [False, True, False]
     assert settings.url_prefix == "/api/v2/aibridge"
     assert settings.auth.mode == "local"
 
 
-def test_environment_beats_host_beats_file(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    file(
+def test_environment_overrides_host_overrides_file(
+    write_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(
         'max_body_bytes = 1\nread_timeout = 1\nconnect_timeout = 1\n[auth]\nbyok = "reject"\nactor_header = "X-A"\n'
     )
     monkeypatch.setenv("AIBRIDGE_MAX_BODY_BYTES", "3")
@@ -63,7 +65,7 @@ def test_environment_values_get_their_settings_type(monkeypatch: pytest.MonkeyPa
         ("AIBRIDGE_RECORDS__PROMPTS", "maybe"),
     ],
 )
-def test_an_environment_variable_that_cannot_be_meant_stops_the_start(
+def test_a_wrong_environment_variable_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -71,7 +73,7 @@ def test_an_environment_variable_that_cannot_be_meant_stops_the_start(
         config.load({})
 
 
-def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_service_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIBRIDGE_PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("AIBRIDGE_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("AIBRIDGE_PORT_80_TCP_ADDR", "10.0.0.1")
@@ -135,8 +137,10 @@ def test_a_wrong_setting_stops_the_start_with_its_path(tree: dict[str, Any], exp
     assert "sk-plain" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_stops_the_start(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    file("this is = = no TOML")
+def test_a_file_that_cannot_be_read_stops_the_start(
+    write_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config("this is = = no TOML")
     with pytest.raises(ConfigError, match="is not TOML"):
         config.load({})
     monkeypatch.setenv("AIBRIDGE_CONFIG", "/nonexistent.toml")
@@ -160,7 +164,7 @@ def test_settings_of_a_provider_fall_back_on_the_global_ones(tmp_path: Path) -> 
     assert (second.max_retries, second.proxy) == (0, "")
 
 
-def test_no_secret_shows_in_the_settings() -> None:
+def test_repr_of_settings_shows_no_secret() -> None:
     settings = config.load(
         {
             "database_url": "postgresql+psycopg://me:canary-1@host/db",

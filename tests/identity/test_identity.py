@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Identity: who may use the bridge, and as which actor."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_direct_loopback_caller_is_local(
         MESSAGES, data=ASK, buffered=True, headers=headers, environ_base={"REMOTE_ADDR": peer}
     )
     assert response.status_code == 200
-    found = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
-    assert found["initiator"] == {"id": "local", "username": "local"}
+    record = client.get(f"{PREFIX}/interceptions").get_json()["results"][0]
+    assert record["initiator"] == {"id": "local", "username": "local"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_direct_loopback_caller_is_local(
     ],
 )
 @pytest.mark.parametrize("path", [MESSAGES, f"{PREFIX}/anthropic/v1/models", f"{PREFIX}/interceptions"])
-def test_anybody_else_is_refused(
+def test_other_callers_are_refused(
     client: FlaskClient, upstream: Upstream, peer: str, headers: dict[str, str], path: str
 ) -> None:
     method = "POST" if path == MESSAGES else "GET"
@@ -89,7 +89,7 @@ def test_health_needs_no_identity(client: FlaskClient, path: str) -> None:
     assert response.get_json()["status"] == "ok"
 
 
-def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstream) -> None:
+def test_a_hosts_actor_loader_replaces_the_auth_mode(make_app: MakeApp, upstream: Upstream) -> None:
     app = make_app()
 
     @app.extensions["aibridge"].actor_loader
@@ -100,25 +100,25 @@ def test_a_hosts_loader_takes_the_modes_place(make_app: MakeApp, upstream: Upstr
     client = app.test_client()
     for name in ("alice", "bob"):
         upstream.enqueue(http_response(200, b"{}"))
-        sent = client.post(
+        response = client.post(
             MESSAGES,
             data=ASK,
             buffered=True,
             headers={"X-Who": name},
             environ_base={"REMOTE_ADDR": "10.0.0.1"},
         )
-        assert sent.status_code == 200
+        assert response.status_code == 200
     refused = client.post(MESSAGES, data=ASK)
     assert refused.status_code == 401
     assert refused.get_json()["error"]["type"] == "authentication_error"
     assert client.get(f"{PREFIX}/interceptions").status_code == 401
-    seen = client.get(f"{PREFIX}/interceptions", headers={"X-Who": "alice"}).get_json()
-    assert [one["initiator"] for one in seen["results"]] == [{"id": "alice", "username": "Alice"}]
-    assert seen["results"][0]["metadata"] == {"username": "Alice", "team": "core"}
-    everything = client.get(f"{PREFIX}/interceptions", headers={"X-Who": "root"}).get_json()
-    assert everything["count"] == 2
+    own = client.get(f"{PREFIX}/interceptions", headers={"X-Who": "alice"}).get_json()
+    assert [record["initiator"] for record in own["results"]] == [{"id": "alice", "username": "Alice"}]
+    assert own["results"][0]["metadata"] == {"username": "Alice", "team": "core"}
+    all_records = client.get(f"{PREFIX}/interceptions", headers={"X-Who": "root"}).get_json()
+    assert all_records["count"] == 2
     paged = client.get(
-        f"{PREFIX}/interceptions?after_id={everything['results'][0]['id']}", headers={"X-Who": "alice"}
+        f"{PREFIX}/interceptions?after_id={all_records['results'][0]['id']}", headers={"X-Who": "alice"}
     )
     assert paged.status_code == 400
 
@@ -133,7 +133,7 @@ def ask(client: FlaskClient, upstream: Upstream, peer: str = "10.0.0.1", **heade
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`aibridge` on the database of `make_app`."""
     monkeypatch.setenv("AIBRIDGE_DATABASE_URL", f"sqlite:///{tmp_path}/records.db")
-    return lambda *words: CliRunner().invoke(aibridge, words)
+    return lambda *arguments: CliRunner().invoke(aibridge, arguments)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def token(cli: Callable[..., Result]) -> str:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds; the loader's own clock."""
+    """The token loader's clock, in seconds."""
     seconds = [1000.0]
     monkeypatch.setattr("aibridge_flask.identity.token.monotonic", lambda: seconds[0])
     return seconds
@@ -152,21 +152,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.mark.parametrize(
     "header", ["X-AIBridge-Token", "X-Coder-AI-Governance-Token", "X-Api-Key", "Authorization"]
 )
-def test_a_token_in_any_header_tells_the_actor(
+def test_a_token_in_any_header_identifies_the_actor(
     make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result], header: str
 ) -> None:
     app = make_app(auth={"mode": "token"})
     value = f"Bearer {token}" if header == "Authorization" else token
     assert ask(app.test_client(), upstream, **{header: value}).status_code == 200
-    heard = upstream.requests[0]
-    assert heard.header("x-api-key") == "sk-ant-central-0123456789"
-    assert token not in str(heard)
-    seen = app.test_client().get(f"{PREFIX}/interceptions", headers={header: value}).get_json()
-    assert [one["initiator_id"] for one in seen["results"]] == ["alice"]
-    assert token not in str(seen)
+    received = upstream.requests[0]
+    assert received.header("x-api-key") == "sk-ant-central-0123456789"
+    assert token not in str(received)
+    listing = app.test_client().get(f"{PREFIX}/interceptions", headers={header: value}).get_json()
+    assert [record["initiator_id"] for record in listing["results"]] == ["alice"]
+    assert token not in str(listing)
 
 
-def test_the_users_own_key_stands_beside_the_token(make_app: MakeApp, upstream: Upstream, token: str) -> None:
+def test_a_users_own_key_can_accompany_the_token(make_app: MakeApp, upstream: Upstream, token: str) -> None:
     client = make_app(auth={"mode": "token"}).test_client()
     ask(client, upstream, X_Api_Key=token, Authorization="Bearer users-own")
     ask(client, upstream, X_AIBridge_Token=token, X_Api_Key="users-key")
@@ -199,7 +199,7 @@ def test_a_missing_or_bad_token_is_401_before_the_body_is_read(
     assert client.get(f"{PREFIX}/interceptions").status_code == 401
 
 
-def test_a_dedicated_header_with_anything_else_is_401(
+def test_a_dedicated_header_without_a_valid_token_is_401(
     make_app: MakeApp, upstream: Upstream, token: str
 ) -> None:
     client = make_app(auth={"mode": "token"}).test_client()
@@ -214,13 +214,13 @@ def test_admins_see_all_records(
     ask(client, upstream, X_AIBridge_Token=token)
     ask(client, upstream, X_AIBridge_Token=boss)
     counts = [
-        client.get(f"{PREFIX}/interceptions", headers={"X-Api-Key": one}).get_json()["count"]
-        for one in (token, boss)
+        client.get(f"{PREFIX}/interceptions", headers={"X-Api-Key": user_token}).get_json()["count"]
+        for user_token in (token, boss)
     ]
     assert counts == [1, 2]
 
 
-def test_a_revocation_holds_within_30_seconds(
+def test_a_revocation_takes_effect_within_30_seconds(
     make_app: MakeApp, upstream: Upstream, token: str, cli: Callable[..., Result], clock: list[float]
 ) -> None:
     client = make_app(auth={"mode": "token"}).test_client()
@@ -243,13 +243,13 @@ def test_an_expired_token_is_refused_at_once(
     assert ask(client, upstream, X_Api_Key=token).status_code == 401
 
 
-def test_known_tokens_are_believed_while_the_database_is_away(
+def test_cached_tokens_are_accepted_while_the_database_is_away(
     make_app: MakeApp, upstream: Upstream, token: str, clock: list[float], tmp_path: Path
 ) -> None:
     app = make_app(auth={"mode": "token"})
     client = app.test_client()
-    models = f"{PREFIX}/anthropic/v1/models"  # a passthrough: it needs the token and no record
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    models = f"{PREFIX}/anthropic/v1/models"  # passthrough needs a token and no record
+    upstream.handler = lambda received: [http_response(200, b"{}")]
 
     def status(value: str) -> int:
         return client.get(models, headers={"X-Api-Key": value}, buffered=True).status_code
@@ -284,7 +284,9 @@ def test_tokens_are_listed_with_their_last_use_and_never_shown(
     assert token.encode() not in (tmp_path / "records.db").read_bytes()
 
 
-def test_the_command_tells_what_is_wrong(cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_command_rejects_wrong_arguments(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cli("token", "create").exit_code == 2
     assert cli("token", "create", "--user", " ").exit_code == 2
     assert cli("token", "create", "--user", "x", "--days", "-1").exit_code == 2
@@ -303,10 +305,10 @@ def test_a_trusted_proxy_names_the_user(make_app: MakeApp, upstream: Upstream) -
     )
     assert "x-user" not in upstream.requests[0].names()
     assert ask(client, upstream, "::ffff:10.1.2.3", X_User="root").status_code == 200
-    seen = client.get(
+    listing = client.get(
         f"{PREFIX}/interceptions", headers={"X-User": "root"}, environ_base={"REMOTE_ADDR": "::1"}
     ).get_json()
-    assert [one["initiator_id"] for one in seen["results"]] == ["root", "ren\u00e9"]
+    assert [record["initiator_id"] for record in listing["results"]] == ["root", "ren\u00e9"]
     assert ask(client, upstream, "10.1.2.3").status_code == 401
     for stranger in ("10.2.0.1", "127.0.0.1", ""):
         assert ask(client, upstream, stranger, X_User="root").status_code == 403

@@ -1,4 +1,4 @@
-"""What Prometheus finds after real exchanges, in one process."""
+"""Metrics after real exchanges, in one process."""
 
 from __future__ import annotations
 
@@ -69,30 +69,32 @@ def ask(app: Flask, model: str = MODEL) -> int:
     return post(app, MESSAGES, json.dumps({"model": model}).encode())
 
 
-def test_the_readme_lists_what_is_on_the_page(app: Flask) -> None:
+def test_the_readme_lists_every_metric(app: Flask) -> None:
     assert "\n".join(metrics_table()) in (ROOT / "README.md").read_text()
-    assert scrape_app(app).types() == {name: one.type for name, one in METRICS.items()}
+    assert scrape_app(app).types() == {name: metric.type for name, metric in METRICS.items()}
 
 
-def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
+def test_every_metric_of_one_exchange(app: Flask, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, TOOL_MESSAGE))
     assert post(app, MESSAGES, ASK_BLOCKING, User_Agent="claude-cli/2.0") == 200
     page = scrape_app(app)
-    place = {"provider": "anthropic", "model": MODEL}
-    who = {"initiator_id": "local", "client": "Claude Code"}
+    labels = {"provider": "anthropic", "model": MODEL}
+    actor = {"initiator_id": "local", "client": "Claude Code"}
     route = {"route": "/v1/messages"}
-    assert page.value("interceptions_total", **place, **who, **route, status="completed", method="POST") == 1
-    assert page.value("interceptions_inflight", **place, **route) == 0
-    assert page.value("interceptions_duration_seconds_count", **place) == 1
+    assert (
+        page.value("interceptions_total", **labels, **actor, **route, status="completed", method="POST") == 1
+    )
+    assert page.value("interceptions_inflight", **labels, **route) == 0
+    assert page.value("interceptions_duration_seconds_count", **labels) == 1
     assert page.value("time_to_first_byte_seconds_count") == 1
     assert page.value("overhead_seconds_count", provider="anthropic", **route) == 1
     assert 0 < page.sum("overhead_seconds_sum") <= page.sum("time_to_first_byte_seconds_sum")
-    assert page.value("prompts_total", **place, **who) == 1
-    assert page.by_label("tokens_total", "type", **place, **who) == {
+    assert page.value("prompts_total", **labels, **actor) == 1
+    assert page.by_label("tokens_total", "type", **labels, **actor) == {
         "input": 5, "output": 7, "cache_read_input_tokens": 11, "cache_write_input_tokens": 13,
         "web_search_requests": 2,
     }  # fmt: skip
-    assert page.value("non_injected_tool_selections_total", **place, name="Read") == 1
+    assert page.value("non_injected_tool_selections_total", **labels, name="Read") == 1
     assert page.samples("injected_tool_invocations_total") == page.samples("passthrough_total") == []
     assert page.value("key_pool_failover_attempts_sum", provider="anthropic") == 1
     wait_until(
@@ -102,25 +104,25 @@ def test_every_number_of_one_exchange(app: Flask, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("exchange", ALL, ids=lambda exchange: exchange.name)
-def test_metrics_and_records_say_the_same(app: Flask, upstream: Upstream, exchange: Exchange) -> None:
+def test_metrics_and_records_agree(app: Flask, upstream: Upstream, exchange: Exchange) -> None:
     status, body = exchange.status_and_body()
     upstream.enqueue(
         *(event_stream(body) if exchange.streaming and status == 200 else [http_response(status, body)])
     )
     assert post(app, exchange.route, exchange.request) == status
-    app.extensions["aibridge"].close(app)  # what came after the last event is written too
+    app.extensions["aibridge"].close(app)  # events after the last one of the stream are written too
     (record,) = app.test_client().get(f"{PREFIX}/interceptions").get_json()["results"]
     page = scrape_app(app)
-    ended = "failed" if record["error_type"] else "completed"
-    assert page.by_label("interceptions_total", "status") == {ended: 1}
+    status_label = "failed" if record["error_type"] else "completed"
+    assert page.by_label("interceptions_total", "status") == {status_label: 1}
     assert page.sum("interceptions_inflight") == 0
     assert page.sum("prompts_total") == len(record["user_prompts"])
-    picked = Counter(one["tool"] for one in record["tool_usages"])
-    assert page.by_label("non_injected_tool_selections_total", "name") == picked
+    tools = Counter(tool_use["tool"] for tool_use in record["tool_usages"])
+    assert page.by_label("non_injected_tool_selections_total", "name") == tools
     tokens: Counter[str] = Counter()
-    for used in record["token_usages"]:
-        tokens.update({"input": used["input_tokens"], "output": used["output_tokens"], **used["metadata"]})
-        tokens.update({name: used[name] for name in ("cache_read_input_tokens", "cache_write_input_tokens")})
+    for usage in record["token_usages"]:
+        tokens.update({"input": usage["input_tokens"], "output": usage["output_tokens"], **usage["metadata"]})
+        tokens.update({name: usage[name] for name in ("cache_read_input_tokens", "cache_write_input_tokens")})
     assert page.by_label("tokens_total", "type") == +tokens
 
 
@@ -131,7 +133,7 @@ def test_metrics_and_records_say_the_same(app: Flask, upstream: Upstream, exchan
         [stream_head(), chunk(START), LAST_CHUNK],
     ],
 )  # fmt: skip
-def test_what_failed_is_counted_as_failed(app: Flask, upstream: Upstream, script: list[object]) -> None:
+def test_failures_are_counted_as_failed(app: Flask, upstream: Upstream, script: list[object]) -> None:
     upstream.enqueue(*script)
     response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
     try:
@@ -148,13 +150,13 @@ def test_what_failed_is_counted_as_failed(app: Flask, upstream: Upstream, script
     ("path", "body"),
     [(MESSAGES, b"no JSON"), ("/copilot/chat/completions", b"{}"), ("/off/v1/responses", b"{}")],
 )
-def test_what_the_bridge_refuses_by_itself_is_no_interception(app: Flask, path: str, body: bytes) -> None:
+def test_requests_that_the_bridge_refuses_are_not_counted(app: Flask, path: str, body: bytes) -> None:
     assert post(app, path, body) >= 400
     page = scrape_app(app)
     assert page.samples("interceptions_total") == page.samples("interceptions_inflight") == []
 
 
-def test_what_runs_is_seen_running(app: Flask, upstream: Upstream) -> None:
+def test_a_running_stream_is_counted_as_inflight(app: Flask, upstream: Upstream) -> None:
     upstream.enqueue(stream_head(), chunk(START + BLOCK), chunk(END), LAST_CHUNK)
     response = app.test_client().post(PREFIX + MESSAGES, data=ASK)
     assert (
@@ -169,57 +171,59 @@ def test_what_runs_is_seen_running(app: Flask, upstream: Upstream) -> None:
     assert page.by_label("tokens_total", "type") == {"input": 3, "output": 7}
 
 
-def test_passthrough_counts_by_the_white_lists_entry(app: Flask, upstream: Upstream) -> None:
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+def test_passthrough_is_counted_by_allowlist_entry(app: Flask, upstream: Upstream) -> None:
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     client = app.test_client()
     for path in ("/v1/models/a", "/v1/models/b", "/v1/models", "/v1/else", "/v1/models/..%2f"):
         client.get(f"{PREFIX}/anthropic{path}", buffered=True)
     client.delete(f"{PREFIX}/second/v1/models/a", headers={"X-Api-Key": "own-0123456789"}, buffered=True)
-    found = scrape_app(app).samples("passthrough_total")
-    assert [(tuple(labels.values()), count) for labels, count in found] == [
+    samples = scrape_app(app).samples("passthrough_total")
+    assert [(tuple(labels.values()), count) for labels, count in samples] == [
         (("GET", "anthropic", "/v1/models/*"), 2), (("GET", "anthropic", "/v1/models"), 1),
         (("DELETE", "second", "/v1/models/*"), 1),
     ]  # fmt: skip
 
 
-def test_a_breaker_shows_its_state_its_trips_and_whom_it_rejects(
+def test_a_breakers_state_trips_and_rejects_are_counted(
     make_app: MakeApp, upstream: Upstream, clock: Clock
 ) -> None:
     limits = {"failure_threshold": 2, "interval": 10.0, "timeout": 30.0, "max_requests": 1}
-    (one, *_) = providers(upstream.url)
-    app = make_app(metrics=ON, providers=[{**one, "circuit_breaker": limits}])
-    place = {"provider": "anthropic", "endpoint": "/v1/messages", "model": "m"}
+    (provider, *_) = providers(upstream.url)
+    app = make_app(metrics=ON, providers=[{**provider, "circuit_breaker": limits}])
+    breaker_labels = {"provider": "anthropic", "endpoint": "/v1/messages", "model": "m"}
 
-    def asked(reply: bytes) -> tuple[float, float, float]:
+    def state_after(reply: bytes) -> tuple[float, float, float]:
         upstream.enqueue(reply)
         ask(app, "m")
         page = scrape_app(app)
         for name in ("state", "trips_total", "rejects_total"):
-            assert all(labels == place for labels, _ in page.samples(f"circuit_breaker_{name}"))
+            assert all(labels == breaker_labels for labels, _ in page.samples(f"circuit_breaker_{name}"))
         return tuple(
             page.sum(f"circuit_breaker_{name}") for name in ("state", "trips_total", "rejects_total")
         )
 
-    down, fine = http_response(503, b"{}"), http_response(200, b"{}")
-    assert asked(down) == (0, 0, 0)
-    assert asked(down) == (1, 1, 0)
-    assert asked(down) == (1, 1, 1)
+    down, ok = http_response(503, b"{}"), http_response(200, b"{}")
+    assert state_after(down) == (0, 0, 0)
+    assert state_after(down) == (1, 1, 0)
+    assert state_after(down) == (1, 1, 1)
     upstream.reset()
     clock.advance(31)
-    assert asked(down) == (1, 2, 1)
+    assert state_after(down) == (1, 2, 1)
     clock.advance(31)
-    assert asked(fine) == (0, 2, 1)
+    assert state_after(ok) == (0, 2, 1)
     assert scrape_app(app).by_label("interceptions_total", "status") == {"failed": 4, "completed": 1}
 
 
-def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: Clock) -> None:
-    (one, *_) = providers(upstream.url)
+def test_key_states_and_their_transitions_are_counted(
+    make_app: MakeApp, upstream: Upstream, clock: Clock
+) -> None:
+    (provider, *_) = providers(upstream.url)
     keys = [{"value": f"sk-ant-{letter}-0123456789"} for letter in "abc"]
-    app = make_app(metrics=ON, providers=[{**one, "keys": keys}])
+    app = make_app(metrics=ON, providers=[{**provider, "keys": keys}])
 
     def states() -> tuple[float, ...]:
-        found = scrape_app(app).by_label("key_pool_state", "state", provider="anthropic")
-        return tuple(found[state] for state in ("valid", "temporary", "unauthorized"))
+        counts = scrape_app(app).by_label("key_pool_state", "state", provider="anthropic")
+        return tuple(counts[state] for state in ("valid", "temporary", "unauthorized"))
 
     assert states() == (3, 0, 0)
     limited, refused = http_response(429, b"{}", "Retry-After: 20"), http_response(401, b"{}")
@@ -245,7 +249,7 @@ def test_keys_show_where_they_are(make_app: MakeApp, upstream: Upstream, clock: 
     assert not any(letter in page.text for letter in ("sk-ant", "0123456789"))
 
 
-def test_keys_that_clients_bring_are_no_pool(app: Flask, upstream: Upstream) -> None:
+def test_clients_own_keys_are_no_pool(app: Flask, upstream: Upstream) -> None:
     upstream.enqueue(http_response(401, b"{}"))
     assert post(app, MESSAGES, ASK_BLOCKING, X_Api_Key="sk-ant-own-0123456789") == 401
     page = scrape_app(app)
@@ -253,7 +257,7 @@ def test_keys_that_clients_bring_are_no_pool(app: Flask, upstream: Upstream) -> 
     assert {labels["provider"] for labels, _ in page.samples("key_pool_state")} == {"anthropic", "openai"}
 
 
-def test_all_keys_refused(app: Flask, upstream: Upstream) -> None:
+def test_a_pool_whose_keys_are_all_refused_counts_as_exhausted(app: Flask, upstream: Upstream) -> None:
     upstream.enqueue(http_response(401, b"{}"))
     assert ask(app) == 502
     page = scrape_app(app)
@@ -263,8 +267,8 @@ def test_all_keys_refused(app: Flask, upstream: Upstream) -> None:
 
 
 def test_providers_are_listed(app: Flask) -> None:
-    found = {tuple(labels.values()): count for labels, count in scrape_app(app).samples("provider_info")}
-    assert found == {
+    counts = {tuple(labels.values()): count for labels, count in scrape_app(app).samples("provider_info")}
+    assert counts == {
         ("anthropic", "anthropic", "enabled"): 1, ("openai", "openai", "enabled"): 1,
         ("copilot", "copilot", "enabled"): 1, ("second", "anthropic", "enabled"): 1,
         ("off", "openai", "disabled"): 1,
@@ -272,17 +276,17 @@ def test_providers_are_listed(app: Flask) -> None:
 
 
 @pytest.fixture
-def told(database_url: str, tmp_path: Path) -> tuple[Hooks, Metrics]:
+def hooks_and_metrics(database_url: str, tmp_path: Path) -> tuple[Hooks, Metrics]:
     settings = config.load({"database_url": database_url, "spool_dir": str(tmp_path / "spool")})
     hooks = Hooks()
     return hooks, Metrics(hooks, Recorder(settings, hooks), ())
 
 
-def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metrics]) -> None:
-    hooks, metrics = told
+def test_a_thousand_models_make_a_hundred_and_one_labels(hooks_and_metrics: tuple[Hooks, Metrics]) -> None:
+    hooks, metrics = hooks_and_metrics
     for number in range(1000):
-        who = {"initiator_id": f"user{number * 2}", "provider_name": "anthropic", "model": f"m{number}"}
-        started = Started(new_id(), started_at=now(), **who)
+        actor = {"initiator_id": f"user{number * 2}", "provider_name": "anthropic", "model": f"m{number}"}
+        started = Started(new_id(), started_at=now(), **actor)
         usage = Usage(1, metadata={f"kind{number}": 1})
         hooks.emit(InterceptionStarted(started))
         tool = ToolUsage(started.id, 0, 0, "r", "c", "", f"tool{number}", "", now())
@@ -290,8 +294,8 @@ def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metr
         hooks.emit(InterceptionEnded(started, Ended(started.id, now(), usage=usage)))
     hooks.emit(InterceptionStarted(Started(new_id(), "one-more", now(), model="m5")))
     page = Page(metrics.page("")[0].decode())
-    found = page.by_label("interceptions_duration_seconds_count", "model")
-    assert (len(found), found["m99"], found["other"]) == (101, 1, 900)
+    counts = page.by_label("interceptions_duration_seconds_count", "model")
+    assert (len(counts), counts["m99"], counts["other"]) == (101, 1, 900)
     assert len(page.by_label("non_injected_tool_selections_total", "name")) == 201
     assert page.sum("tokens_total") == 2000
     assert len({labels["type"] for labels, _ in page.samples("tokens_total")}) == 51
@@ -300,11 +304,11 @@ def test_a_thousand_models_make_a_hundred_and_one_labels(told: tuple[Hooks, Metr
     assert page.sum("interceptions_inflight") == 1
 
 
-def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
-    hooks, metrics = told
+def test_the_bridges_own_tools_are_counted_separately(hooks_and_metrics: tuple[Hooks, Metrics]) -> None:
+    hooks, metrics = hooks_and_metrics
     started = Started(new_id(), "ann", now(), provider_name="anthropic", model="m")
-    place = (started.id, 0, 0, "r", "c", "", "search", "", now())
-    hooks.emit(EventRecorded(started, ToolUsage(*place, injected=True, server_url="http://docs/mcp")))
+    tool_fields = (started.id, 0, 0, "r", "c", "", "search", "", now())
+    hooks.emit(EventRecorded(started, ToolUsage(*tool_fields, injected=True, server_url="http://docs/mcp")))
     page = Page(metrics.page("")[0].decode())
     labels = {"provider": "anthropic", "model": "m", "server": "http://docs/mcp", "name": "search"}
     assert page.value("injected_tool_invocations_total", **labels) == 1
@@ -315,9 +319,7 @@ def test_the_bridges_own_tools_count_apart(told: tuple[Hooks, Metrics]) -> None:
     ("model", "label"),
     [('a"\\\n', 'a"\\\n'), ("\ud800", "?"), ("x" * 100_000, "x" * 128), ("\0", "\ufffd"), ("", "")],
 )
-def test_any_model_makes_a_label_that_can_be_read(
-    app: Flask, upstream: Upstream, model: str, label: str
-) -> None:
+def test_any_model_name_makes_a_valid_label(app: Flask, upstream: Upstream, model: str, label: str) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     assert ask(app, model) == 200
     assert scrape_app(app).by_label("interceptions_total", "model") == {label: 1}
@@ -334,79 +336,83 @@ def test_any_model_makes_a_label_that_can_be_read(
         ),
     ],
 )
-def test_the_page_has_the_type_that_was_asked_for(app: Flask, accept: str, kind: str, end: str) -> None:
+def test_the_page_has_the_requested_content_type(app: Flask, accept: str, kind: str, end: str) -> None:
     response = app.test_client().get(f"{PREFIX}/metrics", headers={"Accept": accept})
     assert response.headers["Content-Type"].startswith(kind)
     assert response.get_data(as_text=True).endswith(end)
     assert "X-AIBridge-Interception-Id" not in response.headers
 
 
-def test_off_it_is_a_path_like_any_unknown_one(make_app: MakeApp) -> None:
+def test_without_metrics_the_page_is_an_unknown_path(make_app: MakeApp) -> None:
     client = make_app().test_client()
-    found, other = (client.get(f"{PREFIX}/{name}") for name in ("metrics", "another"))
-    assert found.status_code == other.status_code == 404
-    assert found.get_data(as_text=True) == other.get_data(as_text=True).replace("another", "metrics")
+    metrics, unknown = (client.get(f"{PREFIX}/{name}") for name in ("metrics", "another"))
+    assert metrics.status_code == unknown.status_code == 404
+    assert metrics.get_data(as_text=True) == unknown.get_data(as_text=True).replace("another", "metrics")
 
 
-def test_it_needs_no_identity(make_app: MakeApp) -> None:
+def test_the_page_needs_no_identity(make_app: MakeApp) -> None:
     app = make_app(metrics=ON, auth={"mode": "token"})
     assert ask(app) == 401
     assert scrape_app(app).samples("interceptions_total") == []
 
 
-def test_two_applications_of_one_bridge_count_apart(tmp_path: Path, upstream: Upstream) -> None:
+def test_two_applications_of_one_bridge_are_counted_separately(tmp_path: Path, upstream: Upstream) -> None:
     bridge, apps = AIBridge(), []
-    heard: list[InterceptionEnded] = []
-    bridge.on_interception_ended(heard.append)
+    ended: list[InterceptionEnded] = []
+    bridge.on_interception_ended(ended.append)
     for name in "ab":
         app = Flask(name)
         url = f"sqlite:///{tmp_path}/{name}.db"
         app.config["AIBRIDGE"] = {"database_url": url, "providers": providers(upstream.url), "metrics": ON}
         bridge.init_app(app)
         apps.append(app)
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     assert [ask(apps[0]), ask(apps[0]), ask(apps[1])] == [200] * 3
     assert [scrape_app(app).sum("interceptions_total") for app in apps] == [2, 1]
-    assert len(heard) == 3
+    assert len(ended) == 3
     for app in apps:
         bridge.close(app)
 
 
-def run(code: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     tree = {"database_url": f"sqlite:///{folder}/records.db", **settings}
     code = f"import sys\nfrom aibridge_flask import create_app\ntree = {tree!r}\n{code}"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_off_nothing_of_it_is_loaded(upstream: Upstream, tmp_path: Path) -> None:
+def test_without_metrics_the_library_is_not_loaded(upstream: Upstream, tmp_path: Path) -> None:
     upstream.enqueue(http_response(200, TOOL_MESSAGE))
-    asked = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_BLOCKING!r}).get_data()"
-    code = f"print({asked} == {TOOL_MESSAGE!r}, 'prometheus_client' in sys.modules)"
-    assert run(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
+    request = f"create_app(tree).test_client().post({PREFIX + MESSAGES!r}, data={ASK_BLOCKING!r}).get_data()"
+    code = f"print({request} == {TOOL_MESSAGE!r}, 'prometheus_client' in sys.modules)"
+    assert run_python(code, tmp_path, providers=providers(upstream.url)).stdout == "True False\n"
 
 
 def test_records_that_wait_are_shown_until_they_are_written(
     make_app: MakeApp, upstream: Upstream, database_url: str
 ) -> None:
     app = make_app(metrics=ON)
-    upstream.handler = lambda heard: [http_response(200, TOOL_MESSAGE)]
+    upstream.handler = lambda received: [http_response(200, TOOL_MESSAGE)]
     with sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None) as lock:
         lock.execute("BEGIN IMMEDIATE")
-        seen = []
+        counts = []
         for _ in range(3):
             assert ask(app) == 200
-            seen.append(scrape_app(app).value("records_spooled"))
-        assert seen == [4, 8, 12]  # Started, TokenUse, ToolUse, Ended
+            counts.append(scrape_app(app).value("records_spooled"))
+        assert counts == [4, 8, 12]  # Started, TokenUse, ToolUse, Ended
         lock.execute("ROLLBACK")
     wait_until(lambda: scrape_app(app).value("records_spooled") == 0)
     assert scrape_app(app).value("records_lost_total") == 0
     lock.close()
 
 
-def test_what_the_database_rejects_is_counted(app: Flask, upstream: Upstream, database_url: str) -> None:
-    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
-        rows.execute("CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END")
-    rows.close()
+def test_records_that_the_database_rejects_are_counted(
+    app: Flask, upstream: Upstream, database_url: str
+) -> None:
+    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as database:
+        database.execute(
+            "CREATE TRIGGER never BEFORE INSERT ON tool_usages BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    database.close()
     upstream.enqueue(http_response(200, TOOL_MESSAGE))
     assert ask(app) == 200
     wait_until(lambda: scrape_app(app).value("records_rejected_total") == 1)
@@ -415,12 +421,12 @@ def test_what_the_database_rejects_is_counted(app: Flask, upstream: Upstream, da
     assert (record["tool_usages"], len(record["token_usages"])) == ([], 1)
 
 
-def test_what_cannot_be_read_of_a_spool_is_lost(make_app: MakeApp, tmp_path: Path) -> None:
-    nobodys = msgspec.json.encode(
+def test_unreadable_spool_lines_are_counted_as_lost(make_app: MakeApp, tmp_path: Path) -> None:
+    orphan = msgspec.json.encode(
         ["TokenUse", TokenUsage("nobody", 0, "r", "m", Usage(), now())], enc_hook=dict
     )
     write_dead_workers_spool(
-        tmp_path / "spool", b"\n", b"junk\n", nobodys + b"\n", b'["Unknown",{}]\n', b'["cut'
+        tmp_path / "spool", b"\n", b"junk\n", orphan + b"\n", b'["Unknown",{}]\n', b'["cut'
     )
     app = make_app(metrics=ON)
     app.extensions["aibridge"].start(app)
@@ -429,7 +435,7 @@ def test_what_cannot_be_read_of_a_spool_is_lost(make_app: MakeApp, tmp_path: Pat
     assert scrape_app(app).value("records_spooled") == 0
 
 
-def test_what_is_left_at_the_end_waits_in_the_log(database_url: str, tmp_path: Path) -> None:
+def test_records_left_at_shutdown_stay_in_the_log(database_url: str, tmp_path: Path) -> None:
     hooks = Hooks()
     tree = {"database_url": database_url, "spool_dir": str(tmp_path / "spool")}
     first, id = Recorder(config.load(tree), hooks), new_id()

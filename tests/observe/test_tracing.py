@@ -1,4 +1,4 @@
-"""Tracer, as a collector gets them."""
+"""Traces as an OTLP collector receives them."""
 
 from __future__ import annotations
 
@@ -37,56 +37,56 @@ from tests.support.upstream import (
     stream_head,
 )
 
-TRACE, PLACE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-PARENT = f"00-{TRACE}-{PLACE}-01"
-CALL = "Intercept.ProcessRequest.Upstream"
-TOOL = "Intercept.ProcessRequest.ToolCall"
-WHOLE = b'{"id":"msg_1","model":"claude-x-1","usage":{"input_tokens":3,"output_tokens":5,"cache_read_input_tokens":10,"cache_creation_input_tokens":100}}'
+TRACE_ID, PARENT_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{PARENT_SPAN}-01"
+UPSTREAM_SPAN = "Intercept.ProcessRequest.Upstream"
+TOOL_SPAN = "Intercept.ProcessRequest.ToolCall"
+BLOCKING_RESPONSE = b'{"id":"msg_1","model":"claude-x-1","usage":{"input_tokens":3,"output_tokens":5,"cache_read_input_tokens":10,"cache_creation_input_tokens":100}}'
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    found = Collector()
-    yield found
-    found.close()
+    server = Collector()
+    yield server
+    server.close()
 
 
 def ask(
     server: Server, body: bytes = ASK_BLOCKING, path: str = MESSAGES, method: str = "POST", **headers: str
 ) -> str:
-    """The interception's id, if there is one."""
+    """Sends a request; returns the interception's id, empty if there is none."""
     client = server.connect()
     client.send(method, path, body, **headers)
-    _, found = client.head()
-    client.body(found)
+    _, response_headers = client.head()
+    client.body(response_headers)
     client.close()
-    return found.get("x-aibridge-interception-id", "")
+    return response_headers.get("x-aibridge-interception-id", "")
 
 
-def pose(
+def post_in_process(
     app: Flask, body: bytes = ASK_BLOCKING, path: str = MESSAGES, method: str = "POST", **headers: str
 ) -> None:
-    """As `ask`, of an application in this process."""
+    """Sends a request to an application in this process."""
     app.test_client().open(PREFIX + path, method=method, data=body, headers=headers, buffered=True)
 
 
 @pytest.mark.parametrize("kind", ["gevent", "gthread"])
-def test_a_bridged_request_is_a_root_and_a_call(
+def test_a_bridged_request_is_a_root_span_and_an_upstream_span(
     start: Start, upstream: Upstream, collector: Collector, kind: str
 ) -> None:
     server = start(kind=kind, tracing=collector.settings)
     upstream.enqueue(*event_stream(START + BLOCK + END, 40))
     before = time.time_ns()
-    id = ask(server, ASK, traceparent=PARENT, tracestate="a=1", User_Agent="claude-cli/2.1")
+    id = ask(server, ASK, traceparent=TRACEPARENT, tracestate="a=1", User_Agent="claude-cli/2.1")
     root, call = collector.spans(2)
     assert (root.name, root.kind, root.trace, root.parent, root.state) == (
         "Intercept",
         "SERVER",
-        TRACE,
-        PLACE,
+        TRACE_ID,
+        PARENT_SPAN,
         "a=1",
     )
-    assert (call.name, call.kind, call.trace, call.parent) == (CALL, "CLIENT", TRACE, root.id)
+    assert (call.name, call.kind, call.trace, call.parent) == (UPSTREAM_SPAN, "CLIENT", TRACE_ID, root.id)
     assert before < root.began < call.began < call.ended <= root.ended < time.time_ns()
     assert (root.failed, call.failed, root.service) == (False, False, "aibridge")
     assert 0 < root.attributes.pop("aibridge.time_to_first_byte") < (root.ended - root.began) / 1e9
@@ -128,12 +128,12 @@ def test_a_bridged_request_is_a_root_and_a_call(
     }
 
 
-def test_cached_tokens_are_input_by_the_convention(
+def test_cached_tokens_count_as_input_tokens(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
-    server = make_app(tracing=collector.settings)
-    upstream.enqueue(http_response(200, WHOLE))
-    pose(server)
+    app = make_app(tracing=collector.settings)
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    post_in_process(app)
     root, call = collector.spans(2)
     names = ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_creation.input_tokens")
     assert [call.attributes[f"gen_ai.usage.{name}"] for name in names] == [113, 5, 10, 100]
@@ -144,15 +144,15 @@ def test_cached_tokens_are_input_by_the_convention(
 def test_each_attempt_is_a_span_of_its_own(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
-    (one, *_) = providers(upstream.url)
+    (provider, *_) = providers(upstream.url)
     keys = [{"value": "sk-ant-first-0123456789"}, {"value": "sk-oth-later-0123456780"}]
-    server = make_app(tracing=collector.settings, providers=[{**one, "keys": keys, "max_retries": 1}])
+    app = make_app(tracing=collector.settings, providers=[{**provider, "keys": keys, "max_retries": 1}])
     upstream.enqueue(http_response(429, b"{}"))
     upstream.enqueue(http_response(503, b"{}", "Retry-After: 0"))
-    upstream.enqueue(http_response(200, WHOLE))
-    pose(server)
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    post_in_process(app)
     root, *calls = collector.spans(4)
-    assert [(span.name, span.parent) for span in calls] == [(CALL, root.id)] * 3
+    assert [(span.name, span.parent) for span in calls] == [(UPSTREAM_SPAN, root.id)] * 3
     assert [span.attributes["http.response.status_code"] for span in calls] == [429, 503, 200]
     assert [(span.failed, span.attributes.get("error.type")) for span in calls] == [
         (True, "429"),
@@ -160,12 +160,12 @@ def test_each_attempt_is_a_span_of_its_own(
         (False, None),
     ]
     assert ["gen_ai.usage.input_tokens" in span.attributes for span in calls] == [False, False, True]
-    assert all(one.ended <= later.began for one, later in itertools.pairwise(calls))
+    assert all(earlier.ended <= later.began for earlier, later in itertools.pairwise(calls))
     assert root.attributes["aibridge.credential.hint"] == "sk-o...6780"
     assert (root.failed, root.parent) == (False, "")
-    for heard in collector.wire.requests:
-        assert b"first-0" not in heard.body
-        assert b"later-0" not in heard.body
+    for received in collector.wire.requests:
+        assert b"first-0" not in received.body
+        assert b"later-0" not in received.body
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_each_attempt_is_a_span_of_its_own(
     ],
     ids=["junk", "refused", "cut"],
 )  # fmt: skip
-def test_failures_show(
+def test_failures_mark_their_spans(
     start: Start, upstream: Upstream, collector: Collector,
     steps: tuple[object, ...], call_error: str, root_error: str, status: int,
 ) -> None:  # fmt: skip
@@ -185,15 +185,15 @@ def test_failures_show(
     upstream.enqueue(*steps)
     client = server.connect()
     client.send("POST", MESSAGES, ASK)
-    _, found = client.head()
-    client.body(found)
+    _, headers = client.head()
+    client.body(headers)
     root, call = collector.spans(2)
     assert (call.failed, call.attributes["error.type"]) == (True, call_error)
     assert (root.failed, root.attributes["error.type"]) == (True, root_error)
     assert root.attributes["http.response.status_code"] == status
 
 
-def test_a_client_that_leaves_ends_both(start: Start, upstream: Upstream, collector: Collector) -> None:
+def test_client_disconnect_ends_both_spans(start: Start, upstream: Upstream, collector: Collector) -> None:
     server = start(tracing=collector.settings)
     upstream.enqueue(stream_head(), chunk(START), WAIT_FOR_CLOSE)
     client = server.connect()
@@ -204,33 +204,37 @@ def test_a_client_that_leaves_ends_both(start: Start, upstream: Upstream, collec
     assert [span.attributes["error.type"] for span in collector.spans(2)] == ["client_closed"] * 2
 
 
-def test_what_never_left_has_no_call(make_app: MakeApp, upstream: Upstream, collector: Collector) -> None:
-    (one, *_) = providers(upstream.url)
+def test_a_request_that_is_not_sent_has_no_upstream_span(
+    make_app: MakeApp, upstream: Upstream, collector: Collector
+) -> None:
+    (provider, *_) = providers(upstream.url)
     keys = [{"value": f"sk-ant-{letter}-0123456789"} for letter in "ab"]
-    server = make_app(tracing=collector.settings, providers=[{**one, "keys": keys}])
-    upstream.handler = lambda heard: [http_response(429, b"{}", "Retry-After: 60")]
-    pose(server)
-    pose(server, traceparent=PARENT)
-    pose(server, b"[", traceparent=PARENT)  # refused: no interception
+    app = make_app(tracing=collector.settings, providers=[{**provider, "keys": keys}])
+    upstream.handler = lambda received: [http_response(429, b"{}", "Retry-After: 60")]
+    post_in_process(app)
+    post_in_process(app, traceparent=TRACEPARENT)
+    post_in_process(app, b"[", traceparent=TRACEPARENT)  # refused: no interception
     *_, last = collector.spans(4)
-    assert (last.name, last.parent, last.trace) == ("Intercept", PLACE, TRACE)
+    assert (last.name, last.parent, last.trace) == ("Intercept", PARENT_SPAN, TRACE_ID)
     assert (last.attributes["error.type"], last.attributes["http.response.status_code"]) == (
         "rate_limited",
         429,
     )
 
 
-def test_a_passed_request_is_one_span(make_app: MakeApp, upstream: Upstream, collector: Collector) -> None:
-    server = make_app(tracing=collector.settings)
+def test_a_passthrough_request_is_one_span(
+    make_app: MakeApp, upstream: Upstream, collector: Collector
+) -> None:
+    app = make_app(tracing=collector.settings)
     upstream.enqueue(*event_stream(b"data: 1\n\n"))
-    pose(server, b"", "/anthropic/v1/models/secret?x=y", "GET", traceparent=PARENT)
+    post_in_process(app, b"", "/anthropic/v1/models/secret?x=y", "GET", traceparent=TRACEPARENT)
     upstream.enqueue(http_response(404, b"{}"))
-    pose(server, b"", "/anthropic/v1/models", "GET")
+    post_in_process(app, b"", "/anthropic/v1/models", "GET")
     upstream.enqueue(b"junk\r\n\r\n", CLOSE)
-    pose(server, b"", "/anthropic/v1/models", "GET")
+    post_in_process(app, b"", "/anthropic/v1/models", "GET")
     spans = collector.spans(3)
     assert {(span.name, span.kind) for span in spans} == {("Passthrough", "SERVER")}
-    assert [span.parent for span in spans] == [PLACE, "", ""]
+    assert [span.parent for span in spans] == [PARENT_SPAN, "", ""]
     assert [span.attributes.get("error.type") for span in spans] == [None, "404", "502"]
     assert [span.attributes["http.response.status_code"] for span in spans] == [200, 404, 502]
     facts = spans[0].attributes
@@ -246,49 +250,51 @@ def test_a_passed_request_is_one_span(make_app: MakeApp, upstream: Upstream, col
 
 @pytest.mark.parametrize("path", [MESSAGES, "/anthropic/v1/messages/count_tokens"])
 @pytest.mark.parametrize(
-    ("sent", "trace", "state"),
-    [({"traceparent": PARENT, "tracestate": "a=1"}, TRACE, "a=1"), ({"traceparent": "00-junk", "tracestate": "a=1"}, "", None), ({}, "", None)],
+    ("client_headers", "trace", "state"),
+    [({"traceparent": TRACEPARENT, "tracestate": "a=1"}, TRACE_ID, "a=1"), ({"traceparent": "00-junk", "tracestate": "a=1"}, "", None), ({}, "", None)],
     ids=["continued", "junk", "new"],
 )  # fmt: skip
-def test_our_place_in_the_trace_goes_to_the_upstream(
+def test_the_trace_context_is_propagated_upstream(
     make_app: MakeApp, upstream: Upstream, collector: Collector,
-    path: str, sent: dict[str, str], trace: str, state: str | None,
+    path: str, client_headers: dict[str, str], trace: str, state: str | None,
 ) -> None:  # fmt: skip
-    server = make_app(tracing={**collector.settings, "propagate": True})
-    upstream.enqueue(http_response(200, WHOLE))
-    pose(server, path=path, **sent)
+    app = make_app(tracing={**collector.settings, "propagate": True})
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    post_in_process(app, path=path, **client_headers)
     spans = collector.spans(2 if path == MESSAGES else 1)
-    (heard,) = upstream.requests
-    assert heard.header("traceparent")[:-1] == f"00-{spans[-1].trace}-{spans[-1].id}-0"
-    assert heard.header("tracestate") == state
+    (received,) = upstream.requests
+    assert received.header("traceparent")[:-1] == f"00-{spans[-1].trace}-{spans[-1].id}-0"
+    assert received.header("tracestate") == state
     assert trace in ("", spans[0].trace)
 
 
 def test_without_propagation_the_clients_own_headers_pass(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
-    server = make_app(tracing=collector.settings)
-    upstream.enqueue(http_response(200, WHOLE))
-    upstream.enqueue(http_response(200, WHOLE))
-    pose(server, traceparent=PARENT, tracestate="a=1")
-    pose(server)
+    app = make_app(tracing=collector.settings)
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    post_in_process(app, traceparent=TRACEPARENT, tracestate="a=1")
+    post_in_process(app)
     first, second = upstream.requests
-    assert [first.header("traceparent"), first.header("tracestate")] == [PARENT, "a=1"]
+    assert [first.header("traceparent"), first.header("tracestate")] == [TRACEPARENT, "a=1"]
     assert "traceparent" not in second.names()
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_prompts_are_told_only_if_wanted(
-    make_app: MakeApp, upstream: Upstream, collector: Collector, shown: bool
+@pytest.mark.parametrize("enabled", [True, False])
+def test_prompts_are_exported_only_if_enabled(
+    make_app: MakeApp, upstream: Upstream, collector: Collector, enabled: bool
 ) -> None:
-    server = make_app(tracing={**collector.settings, "prompts": shown})
-    said = "a secret plan \ud800 \0 ü" + "x" * 20_000
-    upstream.enqueue(http_response(200, WHOLE))
-    pose(server, json.dumps({"model": "m\ud800", "messages": [{"role": "user", "content": said}]}).encode())
+    app = make_app(tracing={**collector.settings, "prompts": enabled})
+    prompt = "a secret plan \ud800 \0 ü" + "x" * 20_000
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+    post_in_process(
+        app, json.dumps({"model": "m\ud800", "messages": [{"role": "user", "content": prompt}]}).encode()
+    )
     root, call = collector.spans(2)
     assert call.attributes["gen_ai.request.model"] == root.attributes["aibridge.model"] == "m?"
-    assert any(b"secret plan" in heard.body for heard in collector.wire.requests) == shown
-    if shown:
+    assert any(b"secret plan" in received.body for received in collector.wire.requests) == enabled
+    if enabled:
         (message,) = json.loads(call.attributes["gen_ai.input.messages"])
         assert message["role"] == "user"
         (part,) = message["parts"]
@@ -297,17 +303,22 @@ def test_prompts_are_told_only_if_wanted(
         assert len(part["content"]) == 8192
 
 
-def test_each_turn_and_each_call_of_a_tool_is_a_span(
+def test_each_turn_and_each_tool_call_is_a_span(
     start: Start, upstream: Upstream, docs: ScriptedMcp, collector: Collector
 ) -> None:
     server = start(tracing=collector.settings, mcp_servers=[{"name": "docs", "url": docs.url}])
     server.wait_ready("/readyz")
-    picks = claude.message("msg_1", claude.use("toolu_1", "bmcp_docs_add", a=1), stop="tool_use")
-    for one in (picks, claude.message("msg_2", claude.text("3"), input_tokens=20)):
-        upstream.enqueue(*claude.steps(one, True))
+    tool_call = claude.message("msg_1", claude.use("toolu_1", "bmcp_docs_add", a=1), stop="tool_use")
+    for message in (tool_call, claude.message("msg_2", claude.text("3"), input_tokens=20)):
+        upstream.enqueue(*claude.steps(message, True))
     ask(server, ASK)
     root, first, tool, second = collector.spans(4)
-    assert [span.name for span in (root, first, tool, second)] == ["Intercept", CALL, TOOL, CALL]
+    assert [span.name for span in (root, first, tool, second)] == [
+        "Intercept",
+        UPSTREAM_SPAN,
+        TOOL_SPAN,
+        UPSTREAM_SPAN,
+    ]
     assert {span.parent for span in (first, tool, second)} == {root.id}
     assert first.ended <= tool.began <= tool.ended <= second.began <= second.ended <= root.ended
     assert (tool.attributes["gen_ai.tool.name"], tool.attributes["aibridge.tool.server"]) == ("add", "docs")
@@ -315,17 +326,17 @@ def test_each_turn_and_each_call_of_a_tool_is_a_span(
     assert [span.attributes["gen_ai.usage.input_tokens"] for span in (first, second)] == [10, 20]
 
 
-def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) -> None:
+def test_a_tool_call_is_a_child_of_its_interception(collector: Collector) -> None:
     hooks, now = Hooks(), time.time_ns()
-    traces = Tracer(hooks, TracingSettings(collector.wire.url, prompts=False, propagate=False))
-    one = Started("id-1", "ann", datetime.now(UTC))
+    tracer = Tracer(hooks, TracingSettings(collector.wire.url, prompts=False, propagate=False))
+    started = Started("id-1", "ann", datetime.now(UTC))
     hooks.emit(RequestArrived("id-1", "", ""))
-    hooks.emit(InterceptionStarted(one))
+    hooks.emit(InterceptionStarted(started))
     for error in ("", "timeout"):
         hooks.emit(ToolCalled("id-1", "http://mcp.test", "look", "call_1", now, now + 5, error))
     hooks.emit(ToolCalled("id-2", "http://mcp.test", "look", "call_1", now, now + 5))
-    hooks.emit(InterceptionEnded(one, Ended("id-1", datetime.now(UTC), 200)))
-    traces.close()
+    hooks.emit(InterceptionEnded(started, Ended("id-1", datetime.now(UTC), 200)))
+    tracer.close()
     spans = collector.spans(3)
     root = next(span for span in spans if span.name == "Intercept")
     tools = [span for span in spans if span.name == "Intercept.ProcessRequest.ToolCall"]
@@ -339,12 +350,12 @@ def test_a_call_of_a_tool_stands_below_its_interception(collector: Collector) ->
     }
 
 
-def test_a_hosts_own_tracing_is_left_alone(
+def test_a_hosts_own_tracing_is_unchanged(
     make_app: MakeApp, upstream: Upstream, collector: Collector
 ) -> None:
     before = trace.get_tracer_provider()
     app = make_app(tracing=collector.settings)
-    upstream.enqueue(http_response(200, WHOLE))
+    upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))):
         app.test_client().post(PREFIX + MESSAGES, data=ASK_BLOCKING, buffered=True)
     app.extensions["aibridge"].close(app)
@@ -353,30 +364,30 @@ def test_a_hosts_own_tracing_is_left_alone(
     assert trace.get_tracer_provider() is before
 
 
-def test_every_worker_sends_and_nothing_is_lost_at_the_end(
+def test_every_worker_exports_and_no_span_is_lost_at_shutdown(
     start: Start, upstream: Upstream, collector: Collector
 ) -> None:
     server = start("--workers=2", tracing=collector.settings, environ={"OTEL_SERVICE_NAME": "mine"})
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda received: [http_response(200, BLOCKING_RESPONSE)]
     for _ in range(30):
         ask(server)
     assert "Traceback" not in server.stop()
     assert {span.service for span in collector.spans(60)} == {"mine"}
 
 
-def test_a_collector_that_is_away_harms_nothing(
+def test_an_unavailable_collector_does_no_harm(
     start: Start, upstream: Upstream, collector: Collector
 ) -> None:
-    collector.wire.handler = lambda heard: [http_response(400, b"no")]
+    collector.wire.handler = lambda received: [http_response(400, b"no")]
     server = start(tracing=collector.settings)
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda received: [http_response(200, BLOCKING_RESPONSE)]
     for count in range(1, 4):
         assert ask(server)
         collector.wire.wait_for_requests(count)
     warning = f"traces cannot be sent to {collector.wire.url}/v1/traces and are dropped"
     wait_until(lambda: warning in server.log.read_text())
     collector.wire.requests.clear()
-    collector.wire.handler = lambda heard: [http_response(200, b"")]
+    collector.wire.handler = lambda received: [http_response(200, b"")]
     ask(server)
     collector.spans(2)
     log = server.stop()
@@ -386,18 +397,18 @@ def test_a_collector_that_is_away_harms_nothing(
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_a_collector_that_does_not_answer_holds_nobody_up(
+def test_a_silent_collector_delays_no_request(
     start: Start, upstream: Upstream, collector: Collector, silent: bool
 ) -> None:
-    collector.wire.handler = lambda heard: [WAIT_FOR_CLOSE]
+    collector.wire.handler = lambda received: [WAIT_FOR_CLOSE]
     endpoint = collector.wire.url if silent else f"http://127.0.0.1:{free_port()}"
     server = start(tracing={"endpoint": endpoint})
-    upstream.handler = lambda heard: [http_response(200, WHOLE)]
+    upstream.handler = lambda received: [http_response(200, BLOCKING_RESPONSE)]
     assert all(ask(server) for _ in range(20))
     assert "Traceback" not in server.stop()
 
 
-def test_off_nothing_is_imported(tmp_path: Path) -> None:
+def test_without_tracing_the_library_is_not_loaded(tmp_path: Path) -> None:
     code = (
         "import sys; from aibridge_flask import create_app; create_app({'database_url': 'sqlite:///r.db'});"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
@@ -417,6 +428,6 @@ def test_a_missing_package_stops_the_start(monkeypatch: pytest.MonkeyPatch, modu
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError) as caught:
         config.load(tree)
-    told = "tracing.endpoint: OpenTelemetry is needed: pip install 'aibridge-flask[tracing]'"
-    assert caught.value.message == told
+    message = "tracing.endpoint: OpenTelemetry is needed: pip install 'aibridge-flask[tracing]'"
+    assert caught.value.message == message
     config.load({"tracing": {"prompts": True}})

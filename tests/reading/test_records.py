@@ -1,4 +1,4 @@
-"""What is recorded of an interception, and how it is read."""
+"""The records of interceptions, and reading them over HTTP."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from tests.support.upstream import Upstream, event_stream, http_response
 
 pytestmark = BOTH_DATABASES
 MESSAGES = "/anthropic/v1/messages"
-RECORDED_BY_NAME = {one.name: one for one in load(RECORDED)}
+RECORDED_BY_NAME = {send_request.name: send_request for send_request in load(RECORDED)}
 needs_recorded = pytest.mark.skipif(
     not RECORDED_BY_NAME, reason="recorded exchanges are not at hand (../shared/fixtures)"
 )
 
 
-def exchange(
-    client: FlaskClient, upstream: Upstream, path: str, ask: object, *said: object, **headers: str
+def send_request(
+    client: FlaskClient, upstream: Upstream, path: str, body: object, *steps: object, **headers: str
 ) -> str:
-    """One interception; gives its id."""
-    upstream.enqueue(*said)
+    """Sends one request; returns the interception's id."""
+    upstream.enqueue(*steps)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    body = ask if isinstance(ask, bytes) else json.dumps(ask).encode()
-    response = client.post(PREFIX + path, data=body, headers=named, buffered=True)
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post(PREFIX + path, data=data, headers=named, buffered=True)
     return str(response.headers["X-AIBridge-Interception-Id"])
 
 
-def records(client: FlaskClient, query: str = "") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get(f"{PREFIX}/interceptions{query}").get_json()["results"]
-    return found
+def list_records(client: FlaskClient, query: str = "") -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = client.get(f"{PREFIX}/interceptions{query}").get_json()["results"]
+    return results
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def client(make_app: MakeApp) -> FlaskClient:
     return make_app().test_client()
 
 
-def message(*blocks: dict[str, object], **more: object) -> bytes:
+def message(*blocks: dict[str, object], **members: object) -> bytes:
     usage = {"input_tokens": 10, "output_tokens": 20}
     return json.dumps(
         {
@@ -54,7 +54,7 @@ def message(*blocks: dict[str, object], **more: object) -> bytes:
             "model": "claude-sonnet-4-5-20250929",
             "content": blocks,
             "usage": usage,
-            **more,
+            **members,
         }
     ).encode()
 
@@ -63,20 +63,18 @@ def user(*content: object) -> dict[str, object]:
     return {"role": "user", "content": content[0] if isinstance(content[0], str) else list(content)}
 
 
-def test_an_interception_holds_who_asked_what_and_how_it_went(
-    client: FlaskClient, upstream: Upstream
-) -> None:
-    ask = {"model": "claude-sonnet-4-5", "messages": [user("how many?")]}
-    id = exchange(
+def test_a_record_holds_actor_request_and_outcome(client: FlaskClient, upstream: Upstream) -> None:
+    body = {"model": "claude-sonnet-4-5", "messages": [user("how many?")]}
+    id = send_request(
         client,
         upstream,
         MESSAGES,
-        ask,
+        body,
         http_response(200, message({"type": "text", "text": "two"})),
         User_Agent="claude-cli/2.1",
         X_Claude_Code_Session_Id=" s-1 ",
     )
-    (record,) = records(client)
+    (record,) = list_records(client)
     times = [record.pop(name) for name in ("started_at", "first_byte_at", "ended_at")]
     assert times == sorted(times)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time) for time in times)
@@ -142,12 +140,14 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize(("messages", "prompt"), PROMPTS)
-def test_the_prompt_is_the_users_own_last_words(
+def test_the_prompt_is_the_last_text_of_the_user(
     client: FlaskClient, upstream: Upstream, messages: list[object], prompt: str
 ) -> None:
-    exchange(client, upstream, MESSAGES, {"model": "m", "messages": messages}, http_response(200, message()))
-    (record,) = records(client)
-    assert [one["prompt"] for one in record["user_prompts"]] == ([prompt] if prompt else [])
+    send_request(
+        client, upstream, MESSAGES, {"model": "m", "messages": messages}, http_response(200, message())
+    )
+    (record,) = list_records(client)
+    assert [prompt["prompt"] for prompt in record["user_prompts"]] == ([prompt] if prompt else [])
 
 
 RESPONSES_INPUTS = [
@@ -186,28 +186,32 @@ RESPONSES_INPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "prompt", "call"), RESPONSES_INPUTS)
+@pytest.mark.parametrize(("input", "prompt", "call_id"), RESPONSES_INPUTS)
 def test_responses_inputs_are_read(
-    client: FlaskClient, upstream: Upstream, given: object, prompt: str, call: str
+    client: FlaskClient, upstream: Upstream, input: object, prompt: str, call_id: str
 ) -> None:
-    exchange(
-        client, upstream, "/openai/v1/responses", {"model": "m", "input": given}, http_response(200, b"{}")
+    send_request(
+        client, upstream, "/openai/v1/responses", {"model": "m", "input": input}, http_response(200, b"{}")
     )
-    (record,) = records(client)
-    assert [one["prompt"] for one in record["user_prompts"]] == ([prompt] if prompt else [])
-    assert record["correlating_tool_call_id"] == call
+    (record,) = list_records(client)
+    assert [prompt["prompt"] for prompt in record["user_prompts"]] == ([prompt] if prompt else [])
+    assert record["correlating_tool_call_id"] == call_id
 
 
 def test_a_failed_requests_prompt_has_no_response_id(client: FlaskClient, upstream: Upstream) -> None:
     body = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    exchange(client, upstream, MESSAGES, {"model": "m", "messages": [user("hi")]}, http_response(529, body))
-    (record,) = records(client)
+    send_request(
+        client, upstream, MESSAGES, {"model": "m", "messages": [user("hi")]}, http_response(529, body)
+    )
+    (record,) = list_records(client)
     assert (record["status_code"], record["error_type"], record["error_message"]) == (
         529,
         "overloaded",
         "Overloaded",
     )
-    assert [(one["prompt"], one["provider_response_id"]) for one in record["user_prompts"]] == [("hi", "")]
+    assert [(prompt["prompt"], prompt["provider_response_id"]) for prompt in record["user_prompts"]] == [
+        ("hi", "")
+    ]
     assert record["token_usages"] == []
     assert record["cost_micros"] is None
 
@@ -217,10 +221,10 @@ def test_a_failed_requests_prompt_has_no_response_id(client: FlaskClient, upstre
     [(400, "bad_request"), (401, "unauthorized"), (403, "unauthorized"), (404, "bad_request"), (408, "timeout"), (429, "rate_limited"),
      (500, "server_error"), (503, "overloaded"), (504, "timeout"), (302, "unknown")],
 )  # fmt: skip
-def test_an_upstreams_error_has_its_type(
+def test_each_upstream_status_has_its_error_type(
     client: FlaskClient, upstream: Upstream, status: int, type: str
 ) -> None:
-    exchange(
+    send_request(
         client,
         upstream,
         MESSAGES,
@@ -228,14 +232,14 @@ def test_an_upstreams_error_has_its_type(
         http_response(status, b"<html>", "Location: /x"),
         X_Api_Key="sk-ant-own-0123456789",
     )
-    (record,) = records(client)
+    (record,) = list_records(client)
     assert (record["status_code"], record["error_type"]) == (status, type)
 
 
 def test_threads_follow_tool_calls(client: FlaskClient, upstream: Upstream) -> None:
     def turn(number: int, *content: object) -> str:
         call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {}}
-        return exchange(
+        return send_request(
             client,
             upstream,
             MESSAGES,
@@ -250,31 +254,34 @@ def test_threads_follow_tool_calls(client: FlaskClient, upstream: Upstream) -> N
         {"type": "tool_result", "tool_use_id": "toolu_0"},
         {"type": "tool_result", "tool_use_id": "toolu_2"},
     )
-    stranger = turn(4, {"type": "tool_result", "tool_use_id": "toolu_99"})
-    found = {one["id"]: (one["thread_parent_id"], one["thread_root_id"]) for one in records(client)}
-    assert found == {
+    unrelated = turn(4, {"type": "tool_result", "tool_use_id": "toolu_99"})
+    threads = {
+        record["id"]: (record["thread_parent_id"], record["thread_root_id"])
+        for record in list_records(client)
+    }
+    assert threads == {
         first: (None, None),
         second: (first, first),
         third: (second, first),
-        stranger: (None, None),
+        unrelated: (None, None),
     }
 
 
 @pytest.mark.parametrize("switch", ["prompts", "tool_inputs", "thoughts"])
-def test_what_is_switched_off_is_not_stored(make_app: MakeApp, upstream: Upstream, switch: str) -> None:
+def test_switched_off_fields_are_not_stored(make_app: MakeApp, upstream: Upstream, switch: str) -> None:
     client = make_app(records={switch: False}).test_client()
     content = [
         {"type": "thinking", "thinking": "hmm"},
         {"type": "tool_use", "id": "t", "name": "Read", "input": {"path": "x"}},
     ]
-    exchange(
+    send_request(
         client,
         upstream,
         MESSAGES,
         {"model": "m", "messages": [user("hi")]},
         http_response(200, message(*content)),
     )
-    (record,) = records(client)
+    (record,) = list_records(client)
     stored = {
         "prompts": bool(record["user_prompts"]),
         "tool_inputs": bool(record["tool_usages"][0]["input"]),
@@ -283,14 +290,14 @@ def test_what_is_switched_off_is_not_stored(make_app: MakeApp, upstream: Upstrea
     assert stored == {name: name != switch for name in stored}
 
 
-def test_text_that_no_database_takes_is_mended(client: FlaskClient, upstream: Upstream) -> None:
-    ask = b'{"model":"m","messages":[{"role":"user","content":"a\\ud800b\\u0000c"}]}'
-    exchange(client, upstream, MESSAGES, ask, http_response(200, message()))
-    (record,) = records(client)
+def test_characters_that_databases_reject_are_replaced(client: FlaskClient, upstream: Upstream) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"a\\ud800b\\u0000c"}]}'
+    send_request(client, upstream, MESSAGES, body, http_response(200, message()))
+    (record,) = list_records(client)
     assert record["user_prompts"][0]["prompt"] == "a?b\ufffdc"
 
 
-def test_own_prices_win(make_app: MakeApp, upstream: Upstream) -> None:
+def test_configured_prices_override_the_built_in_ones(make_app: MakeApp, upstream: Upstream) -> None:
     prices = {"mine": {"input": 2.0, "output": 3.0, "cache_read": 0.5, "cache_write": 5.0}}
     client = make_app(prices=prices).test_client()
     usage = {
@@ -299,18 +306,18 @@ def test_own_prices_win(make_app: MakeApp, upstream: Upstream) -> None:
         "cache_read_input_tokens": 100,
         "cache_creation_input_tokens": 1000,
     }
-    exchange(
+    send_request(
         client,
         upstream,
         MESSAGES,
         {"model": "mine", "messages": []},
         http_response(200, message(usage=usage)),
     )
-    assert records(client)[0]["cost_micros"] == 2 + 30 + 50 + 5000
+    assert list_records(client)[0]["cost_micros"] == 2 + 30 + 50 + 5000
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_coded_bodies_pass_as_they_are_and_are_read(
+def test_encoded_bodies_pass_unchanged_and_are_read(
     client: FlaskClient, upstream: Upstream, coding: str
 ) -> None:
     import gzip
@@ -325,34 +332,34 @@ def test_coded_bodies_pass_as_they_are_and_are_read(
         "br": brotli.compress,
         "zstd": zstandard.compress,
     }[coding]
-    ask = encode(json.dumps({"model": "m", "messages": [user("packed")]}).encode())
-    told = encode(message({"type": "thinking", "thinking": "hmm"}))
-    exchange(
+    body = encode(json.dumps({"model": "m", "messages": [user("packed")]}).encode())
+    answer = encode(message({"type": "thinking", "thinking": "hmm"}))
+    send_request(
         client,
         upstream,
         MESSAGES,
-        ask,
-        http_response(200, told, f"Content-Encoding: {coding}"),
+        body,
+        http_response(200, answer, f"Content-Encoding: {coding}"),
         Content_Encoding=coding,
     )
-    assert upstream.requests[0].body == ask
+    assert upstream.requests[0].body == body
     assert upstream.requests[0].header("Content-Encoding") == coding
-    (record,) = records(client)
+    (record,) = list_records(client)
     assert record["user_prompts"][0]["prompt"] == "packed"
     assert record["model_thoughts"][0]["content"] == "hmm"
     assert record["wire_exact"]
 
 
-def test_several_frames_are_one_body(client: FlaskClient, upstream: Upstream) -> None:
+def test_several_zstd_frames_are_one_body(client: FlaskClient, upstream: Upstream) -> None:
     import zstandard
 
     halves = b'{"model":"m","mess', b'ages":[{"role":"user","content":"hi"}]}'
-    ask = b"".join(map(zstandard.compress, halves))
-    exchange(client, upstream, MESSAGES, ask, http_response(200, message()), Content_Encoding="zstd")
-    assert records(client)[0]["user_prompts"][0]["prompt"] == "hi"
+    body = b"".join(map(zstandard.compress, halves))
+    send_request(client, upstream, MESSAGES, body, http_response(200, message()), Content_Encoding="zstd")
+    assert list_records(client)[0]["user_prompts"][0]["prompt"] == "hi"
 
 
-ODD_ANSWERS = [
+MALFORMED_ANSWERS = [
     (
         "/openai/v1/chat/completions",
         {"id": "c", "choices": [{"message": {"tool_calls": [None, 5, {"id": "t", "function": "x"}]}}]},
@@ -373,18 +380,18 @@ ODD_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "told"), ODD_ANSWERS)
+@pytest.mark.parametrize(("path", "answer"), MALFORMED_ANSWERS)
 @pytest.mark.parametrize("streaming", [False, True])
-def test_odd_answers_pass_and_are_recorded(
-    client: FlaskClient, upstream: Upstream, path: str, told: object, streaming: bool
+def test_malformed_answers_pass_and_are_recorded(
+    client: FlaskClient, upstream: Upstream, path: str, answer: object, streaming: bool
 ) -> None:
-    body = json.dumps(told).encode()
-    said = event_stream(b"data: " + body + b"\n\n") if streaming else [http_response(200, body)]
-    ask = {"model": "claude-sonnet-4-5", "messages": [], "input": "", "stream": streaming}
-    upstream.enqueue(*said)
-    response = client.post(PREFIX + path, data=json.dumps(ask), buffered=True)
+    body = json.dumps(answer).encode()
+    steps = event_stream(b"data: " + body + b"\n\n") if streaming else [http_response(200, body)]
+    request = {"model": "claude-sonnet-4-5", "messages": [], "input": "", "stream": streaming}
+    upstream.enqueue(*steps)
+    response = client.post(PREFIX + path, data=json.dumps(request), buffered=True)
     assert response.get_data() == (b"data: " + body + b"\n\n" if streaming else body)
-    (record,) = records(client)
+    (record,) = list_records(client)
     assert record["ended_at"]
     assert record["error_type"] == ("unknown" if streaming else "")
 
@@ -393,7 +400,7 @@ def test_an_actors_id_may_be_a_number(make_app: MakeApp, upstream: Upstream) -> 
     app = make_app()
     app.extensions["aibridge"].actor_loader(lambda request: Actor(5, {"team": 7}, admin=True))
     client = app.test_client()
-    exchange(
+    send_request(
         client,
         upstream,
         "/second/v1/messages",
@@ -402,10 +409,13 @@ def test_an_actors_id_may_be_a_number(make_app: MakeApp, upstream: Upstream) -> 
         X_Api_Key="own",
     )
     assert upstream.requests[0].header("X-AI-Bridge-Actor-ID") == "5"
-    assert (records(client)[0]["initiator_id"], records(client)[0]["metadata"]) == ("5", {"team": "7"})
+    assert (list_records(client)[0]["initiator_id"], list_records(client)[0]["metadata"]) == (
+        "5",
+        {"team": "7"},
+    )
 
 
-def test_a_bomb_is_413(make_app: MakeApp, upstream: Upstream) -> None:
+def test_a_compression_bomb_is_413(make_app: MakeApp, upstream: Upstream) -> None:
     import gzip
 
     client = make_app(max_body_bytes=1 << 20).test_client()
@@ -415,9 +425,9 @@ def test_a_bomb_is_413(make_app: MakeApp, upstream: Upstream) -> None:
     assert upstream.requests == []
 
 
-def test_records_are_searched_and_paged(client: FlaskClient, upstream: Upstream) -> None:
+def test_records_can_be_searched_and_paged(client: FlaskClient, upstream: Upstream) -> None:
     ids = [
-        exchange(
+        send_request(
             client,
             upstream,
             MESSAGES,
@@ -430,20 +440,20 @@ def test_records_are_searched_and_paged(client: FlaskClient, upstream: Upstream)
     ]
     newest_first = ids[::-1]
 
-    def found(query: str) -> list[str]:
-        return [one["id"] for one in records(client, query)]
+    def search(query: str) -> list[str]:
+        return [record["id"] for record in list_records(client, query)]
 
-    assert found("") == newest_first
-    assert found("?limit=2") == newest_first[:2]
-    assert found("?limit=2&offset=1") == newest_first[1:3]
-    assert found(f"?limit=2&after_id={newest_first[1]}") == newest_first[2:4]
-    assert found('?q=model:"model 1"') == [ids[3], ids[1]]
-    assert found('?q=client:Codex+session_id:"s 3"') == [ids[3]]
-    assert found(f"?q=session_id:{ids[0]}") == [ids[0]]
-    assert found("?q=initiator:me+provider:anthropic+provider_name:anthropic&limit=1") == newest_first[:1]
-    assert found("?q=initiator:somebody") == []
-    assert found("?q=started_before:2020-01-01T00:00:00Z") == []
-    assert found("?q=started_after:2020-01-01T00:00:00%2B02:00") == newest_first
+    assert search("") == newest_first
+    assert search("?limit=2") == newest_first[:2]
+    assert search("?limit=2&offset=1") == newest_first[1:3]
+    assert search(f"?limit=2&after_id={newest_first[1]}") == newest_first[2:4]
+    assert search('?q=model:"model 1"') == [ids[3], ids[1]]
+    assert search('?q=client:Codex+session_id:"s 3"') == [ids[3]]
+    assert search(f"?q=session_id:{ids[0]}") == [ids[0]]
+    assert search("?q=initiator:me+provider:anthropic+provider_name:anthropic&limit=1") == newest_first[:1]
+    assert search("?q=initiator:somebody") == []
+    assert search("?q=started_before:2020-01-01T00:00:00Z") == []
+    assert search("?q=started_after:2020-01-01T00:00:00%2B02:00") == newest_first
     assert client.get(f"{PREFIX}/interceptions?limit=1").get_json()["count"] == 5
 
 
@@ -452,12 +462,12 @@ def test_records_are_searched_and_paged(client: FlaskClient, upstream: Upstream)
     [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("offset=-1", "offset"), ("q=nonsense", "q"), ("q=colour:red", "q"),
      ('q=model:"open', "q"), ("q=started_after:yesterday", "q"), ("q=started_after:2026-01-01T00:00:00", "q"), ("after_id=nobody", "after_id")],
 )  # fmt: skip
-def test_a_bad_query_is_told_by_field(client: FlaskClient, query: str, field: str) -> None:
+def test_a_bad_query_names_the_field(client: FlaskClient, query: str, field: str) -> None:
     response = client.get(f"{PREFIX}/interceptions?{query}")
-    told = response.get_json()
+    error = response.get_json()
     assert response.status_code == 400
-    assert set(told) == {"message", "detail", "validations"}
-    assert told["validations"][0]["field"] == field
+    assert set(error) == {"message", "detail", "validations"}
+    assert error["validations"][0]["field"] == field
 
 
 FACTS = {
@@ -511,22 +521,22 @@ FACTS = {
 @pytest.mark.parametrize("size", [0, 3])
 def test_facts_of_recorded_answers(client: FlaskClient, upstream: Upstream, name: str, size: int) -> None:
     recorded = RECORDED_BY_NAME[name]
-    said = (
+    steps = (
         event_stream(recorded.answer, size) if recorded.streaming else [http_response(200, recorded.answer)]
     )
-    exchange(client, upstream, recorded.route, recorded.request, *said)
-    (record,) = records(client)
+    send_request(client, upstream, recorded.route, recorded.request, *steps)
+    (record,) = list_records(client)
     (usage,) = record["token_usages"]
     counts = tuple(
         usage[f"{kind}_tokens"] for kind in ("input", "output", "cache_read_input", "cache_write_input")
     )
-    tools = [one["tool"] for one in record["tool_usages"]]
-    sources = [one["metadata"]["source"] for one in record["model_thoughts"]]
+    tools = [tool_use["tool"] for tool_use in record["tool_usages"]]
+    sources = [thought["metadata"]["source"] for thought in record["model_thoughts"]]
     assert (*counts, tools, sources) == FACTS[name]
     assert record["error_type"] == ""
-    for one in record["tool_usages"]:
-        assert one["tool_call_id"]
-        assert one["provider_response_id"] == usage["provider_response_id"]
+    for tool_use in record["tool_usages"]:
+        assert tool_use["tool_call_id"]
+        assert tool_use["provider_response_id"] == usage["provider_response_id"]
 
 
 @needs_recorded
@@ -538,8 +548,8 @@ def test_facts_of_recorded_answers(client: FlaskClient, upstream: Upstream, name
 def test_errors_of_recorded_answers(client: FlaskClient, upstream: Upstream, name: str, type: str) -> None:
     recorded = RECORDED_BY_NAME[name]
     status, body = recorded.status_and_body()
-    said = event_stream(body) if recorded.streaming and status == 200 else [http_response(status, body)]
-    exchange(client, upstream, recorded.route, recorded.request, *said)
-    (record,) = records(client)
+    steps = event_stream(body) if recorded.streaming and status == 200 else [http_response(status, body)]
+    send_request(client, upstream, recorded.route, recorded.request, *steps)
+    (record,) = list_records(client)
     assert record["error_type"] == type
     assert record["error_message"]

@@ -166,7 +166,7 @@ def test_readers_of_a_silent_database_starve_nobody(
     )
     token = create_token(databases.connect(url), "ann", admin=True, days=0)
     server.headers = {"X-AIBridge-Token": token}
-    steps(upstream)
+    script_blocking(upstream)
     ids, _ = send_requests(server, 1, token)
     wait_until(lambda: have_ended(server, set(ids)))
     with postgres.silent():
