@@ -26,30 +26,30 @@ LAYERS = (
 FLASK = {"routes", "web", "identity", "extension", "cli"}
 
 
-def unit(path: Path) -> str:
+def unit_of(path: Path) -> str:
     """The top module or folder of the package to which a file belongs."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> list[tuple[str, int]]:
-    """Absolute names of what a file imports, and where."""
+def list_imports(path: Path) -> list[tuple[str, int]]:
+    """The absolute names that a file imports, with their lines."""
     package = ("aibridge_flask", *path.relative_to(PACKAGE).parts[:-1])
-    found = []
+    imports = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno) for alias in node.names]
+            imports += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             stem = ".".join([*base, *([node.module] if node.module else [])])
-            found += [(f"{stem}.{alias.name}", node.lineno) for alias in node.names]
-    return found
+            imports += [(f"{stem}.{alias.name}", node.lineno) for alias in node.names]
+    return imports
 
 
-def layer(name: str) -> int:
+def layer_of(name: str) -> int:
     return next(height for height, names in enumerate(LAYERS) if name in names)
 
 
-def functions(path: Path) -> list[tuple[str, int]]:
+def function_lengths(path: Path) -> list[tuple[str, int]]:
     """Name and length in lines of each function."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     return [(f"{path.name}:{node.name}", (node.end_lineno or 0) - node.lineno + 1) for node in nodes]
@@ -57,19 +57,19 @@ def functions(path: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
-    for name, line in imported(path):
+    for name, line in list_imports(path):
         parts = name.split(".")
-        if parts[0] == "aibridge_flask" and len(parts) > 1 and parts[1] != unit(path):
-            assert layer(parts[1]) <= layer(unit(path)), f"{path}:{line} imports {name}"
+        if parts[0] == "aibridge_flask" and len(parts) > 1 and parts[1] != unit_of(path):
+            assert layer_of(parts[1]) <= layer_of(unit_of(path)), f"{path}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_frameworks_stay_where_they_belong(path: Path) -> None:
-    roots = {name.split(".")[0] for name, _ in imported(path)}
-    assert "gunicorn" not in roots or unit(path) == "serving"
-    assert "gevent" not in roots or unit(path) in {"serving", "waiting"}
-    assert not roots & {"flask", "werkzeug"} or unit(path) in FLASK
-    if unit(path) == "formats":
+    roots = {name.split(".")[0] for name, _ in list_imports(path)}
+    assert "gunicorn" not in roots or unit_of(path) == "serving"
+    assert "gevent" not in roots or unit_of(path) in {"serving", "waiting"}
+    assert not roots & {"flask", "werkzeug"} or unit_of(path) in FLASK
+    if unit_of(path) == "formats":
         assert not roots & {"socket", "time", "datetime", "logging", "requests", "os", "threading"}
 
 
@@ -79,20 +79,20 @@ def test_files_are_small(path: Path) -> None:
 
 
 def test_functions_are_short() -> None:
-    found = [one for path in FILES for one in functions(path)]
-    lengths = sorted(length for _, length in found)
-    assert [one for one in found if one[1] > 60] == []
+    functions = [function for path in FILES for function in function_lengths(path)]
+    lengths = sorted(length for _, length in functions)
+    assert [function for function in functions if function[1] > 60] == []
     assert statistics.median(lengths) <= 8
     assert lengths[int(len(lengths) * 0.9)] <= 30
 
 
-def test_every_layer_names_what_is_there() -> None:
-    assert {unit(path) for path in FILES} == set().union(*LAYERS)
+def test_layers_name_exactly_the_existing_units() -> None:
+    assert {unit_of(path) for path in FILES} == set().union(*LAYERS)
 
 
-def test_the_architecture_page_names_what_is_there() -> None:
+def test_the_architecture_page_names_existing_files_and_all_folders() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     names = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", page))
     roots = (PACKAGE, PACKAGE.parent)
     assert {name for name in names if not any((root / name).exists() for root in roots)} == set()
-    assert {f"{unit(path)}/" for path in FILES if path.parent != PACKAGE} <= names
+    assert {f"{unit_of(path)}/" for path in FILES if path.parent != PACKAGE} <= names

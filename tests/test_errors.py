@@ -1,4 +1,4 @@
-"""Errors that the bridge itself makes: status, words and shape of the route's own API."""
+"""Errors of the bridge itself: status, message, and the shape of the route's API."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ def post(client: FlaskClient, path: str, body: object, **headers: str) -> TestRe
 
 
 def check(response: TestResponse, path: str, status: int, type: str, code: str, final: bool) -> str:
-    """The whole shape; gives the message."""
+    """Checks the whole shape; returns the message."""
     assert response.status_code == status
     assert response.mimetype == "application/json"
     assert response.headers.get("x-should-retry") == ("false" if final else None)
-    told = response.get_json()
+    body = response.get_json()
     if path.endswith("/messages") or path.startswith("/anthropic"):
-        message = told["error"].pop("message")
-        assert told.pop("request_id")
-        assert told == {"type": "error", "error": {"type": type}}
+        message = body["error"].pop("message")
+        assert body.pop("request_id")
+        assert body == {"type": "error", "error": {"type": type}}
     else:
-        message = told["error"].pop("message")
-        assert told == {"error": {"type": type, "param": None, "code": code}}
+        message = body["error"].pop("message")
+        assert body == {"error": {"type": type, "param": None, "code": code}}
     return str(message)
 
 
 @pytest.mark.parametrize(
     "path", ["/second/v1/messages", "/copilot/chat/completions", "/copilot/responses", "/copilot/v1/messages"]
 )
-def test_no_credential_is_401_and_names_both_ways(client: FlaskClient, upstream: Upstream, path: str) -> None:
+def test_a_missing_credential_is_401_and_names_both_headers(
+    client: FlaskClient, upstream: Upstream, path: str
+) -> None:
     response = post(client, path, ASK)
     message = check(response, path, 401, "authentication_error", "missing_credential", final=True)
     assert path.split("/")[1] in message
@@ -58,10 +60,12 @@ def test_no_credential_is_401_and_names_both_ways(client: FlaskClient, upstream:
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_own_keys_can_be_refused(make_app: MakeApp, upstream: Upstream, path: str, ask: object) -> None:
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_users_own_keys_can_be_refused(
+    make_app: MakeApp, upstream: Upstream, path: str, body: object
+) -> None:
     client = make_app(auth={"byok": "reject"}).test_client()
-    response = post(client, path, ask, Authorization="Bearer sk-users-own")
+    response = post(client, path, body, Authorization="Bearer sk-users-own")
     check(response, path, 403, "permission_error", "byok_disabled", final=True)
     assert upstream.requests == []
 
@@ -104,15 +108,15 @@ def test_an_unknown_provider_is_404_in_openais_shape(client: FlaskClient) -> Non
     assert message.startswith("provider_not_found")
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_a_large_body_is_413(client: FlaskClient, upstream: Upstream, path: str, ask: object) -> None:
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_a_large_body_is_413(client: FlaskClient, upstream: Upstream, path: str, body: object) -> None:
     response = post(client, path, b"x" * ((1 << 20) + 1))
     message = check(response, path, 413, "request_too_large", "request_too_large", final=True)
     assert message == "Request body too large. The maximum allowed request body size is 1MiB."
     assert upstream.requests == []
 
 
-def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upstream) -> None:
+def test_a_chunked_body_is_limited_while_it_is_read(server: Server, upstream: Upstream) -> None:
     client = server.connect()
     head = f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     client.sock.sendall(head.encode())
@@ -121,7 +125,7 @@ def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upst
         for _ in range(40):
             client.sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
     except ConnectionError:
-        pass  # it was told before it had sent all
+        pass  # the response comes before all is sent
     status, headers = client.head()
     assert status == 413
     assert "32MiB" in json.loads(client.body(headers)[0])["error"]["message"]
@@ -134,7 +138,7 @@ def test_a_chunked_body_is_counted_while_it_comes(server: Server, upstream: Upst
     [b"", b"  ", b"nonsense", b'{"model": ', b"[1]", b'"text"', b"null", b'{"a": NaN}', b'{"a": Infinity}',
      b'{"a": "\xff"}', '{"a": 1}'.encode("utf-16"), b"\xef\xbb\xbf{}", b'{"a": "\x00"}', b"[" * 100_000, b'{"a":' * 100_000],
 )  # fmt: skip
-def test_what_is_no_json_object_is_400(
+def test_a_body_that_is_no_json_object_is_400(
     client: FlaskClient, upstream: Upstream, path: str, ask: object, body: bytes
 ) -> None:
     response = post(client, path, body)
@@ -143,7 +147,7 @@ def test_what_is_no_json_object_is_400(
     assert upstream.requests == []
 
 
-def test_the_message_says_where_json_broke(client: FlaskClient) -> None:
+def test_the_message_names_the_position_of_a_json_error(client: FlaskClient) -> None:
     response = post(client, MESSAGES, b'{\n "model": "m",\n "x": }')
     assert "line 3, column 7" in response.get_json()["error"]["message"]
 
@@ -160,17 +164,17 @@ def test_the_message_says_where_json_broke(client: FlaskClient) -> None:
         b'{"model":"m","deep":' + b"[" * 200 + b"]" * 200 + b"}",
     ],
 )
-def test_odd_json_passes_as_it_is(client: FlaskClient, upstream: Upstream, body: bytes) -> None:
+def test_unusual_json_passes_unchanged(client: FlaskClient, upstream: Upstream, body: bytes) -> None:
     upstream.enqueue(http_response(200, b'{"id":"msg_1"}'))
     assert post(client, MESSAGES, body).get_data() == b'{"id":"msg_1"}'
     assert upstream.requests[0].body == body
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
+@pytest.mark.parametrize(("path", "body"), ROUTES)
 def test_an_unknown_content_coding_is_415(
-    client: FlaskClient, upstream: Upstream, path: str, ask: object
+    client: FlaskClient, upstream: Upstream, path: str, body: object
 ) -> None:
-    response = post(client, path, ask, Content_Encoding="compress")
+    response = post(client, path, body, Content_Encoding="compress")
     check(response, path, 415, "invalid_request_error", "unsupported_encoding", final=True)
     assert upstream.requests == []
 
@@ -182,8 +186,8 @@ def test_background_responses_are_501(client: FlaskClient, upstream: Upstream) -
 
 
 @pytest.fixture
-def unreachable(make_app: MakeApp) -> FlaskClient:
-    """Providers at a port where nobody listens."""
+def unreachable_client(make_app: MakeApp) -> FlaskClient:
+    """A client of a bridge whose providers' port does not listen."""
     url = f"http://127.0.0.1:{free_port()}"
     keys = [{"value": "sk-central-0123456789"}]
     return make_app(
@@ -194,38 +198,38 @@ def unreachable(make_app: MakeApp) -> FlaskClient:
     ).test_client()
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_an_unreachable_upstream_is_502(unreachable: FlaskClient, path: str, ask: object) -> None:
-    response = post(unreachable, path, ask)
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_an_unreachable_upstream_is_502(unreachable_client: FlaskClient, path: str, body: object) -> None:
+    response = post(unreachable_client, path, body)
     message = check(response, path, 502, "api_error", "upstream_unreachable", final=False)
     assert "127.0.0.1" not in message
-    (record,) = unreachable.get(f"{PREFIX}/interceptions").get_json()["results"]
+    (record,) = unreachable_client.get(f"{PREFIX}/interceptions").get_json()["results"]
     assert record["id"] == response.headers["X-AIBridge-Interception-Id"]
     assert (record["status_code"], record["error_type"]) == (502, "server_error")
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: str, ask: object) -> None:
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_a_silent_upstream_is_504(make_app: MakeApp, upstream: Upstream, path: str, body: object) -> None:
     client = make_app(read_timeout=0.2).test_client()
     upstream.enqueue(WAIT_FOR_CLOSE)
-    check(post(client, path, ask), path, 504, "api_error", "upstream_timeout", final=False)
+    check(post(client, path, body), path, 504, "api_error", "upstream_timeout", final=False)
     assert len(upstream.requests) == 1
     (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
     assert (record["status_code"], record["error_type"]) == (504, "timeout")
 
 
-@pytest.mark.parametrize(("path", "ask"), ROUTES)
-def test_without_a_record_the_upstream_is_not_called(
-    make_app: MakeApp, upstream: Upstream, path: str, ask: object, tmp_path: Path
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_without_a_record_no_request_goes_upstream(
+    make_app: MakeApp, upstream: Upstream, path: str, body: object, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     client = make_app(spool_dir=str(tmp_path / "file")).test_client()
-    check(post(client, path, ask), path, 500, "api_error", "recording_failed", final=False)
+    check(post(client, path, body), path, 500, "api_error", "recording_failed", final=False)
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("path", [RESPONSES, CHAT, "/copilot/responses", MESSAGES])
-def test_a_websocket_is_426_at_once(client: FlaskClient, upstream: Upstream, path: str) -> None:
+def test_a_websocket_is_426(client: FlaskClient, upstream: Upstream, path: str) -> None:
     response = client.get(PREFIX + path, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     assert response.status_code == 426
     assert response.get_json()["error"]["message"]

@@ -28,13 +28,13 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
 
 
-def host(folder: Path, upstream: Upstream, **more: object) -> Flask:
-    """An application of somebody else's, with pages and habits of its own."""
+def make_host(folder: Path, upstream: Upstream, **settings: object) -> Flask:
+    """A host application with pages, an error handler and a hook of its own."""
     app = Flask("host")
     app.config["AIBRIDGE"] = {
         "database_url": f"sqlite:///{folder}/records.db",
         "providers": providers(upstream.url),
-        **more,
+        **settings,
     }
     app.config["MAX_CONTENT_LENGTH"] = 10
 
@@ -63,7 +63,7 @@ def host(folder: Path, upstream: Upstream, **more: object) -> Flask:
 def test_the_readmes_example_works(
     tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is run as it stands, but for where its records and its provider are."""
+    """Runs the example unchanged, except for the place of its records and its provider."""
     (code,) = re.findall(r"```python\n(.*?app\.run.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     monkeypatch.setattr(Flask, "run", lambda app: None)
@@ -78,15 +78,15 @@ def test_the_readmes_example_works(
     client = app.test_client()
     assert client.get(f"{PREFIX}/healthz").status_code == 200
     assert client.post(MESSAGES, data=b"{}").status_code == 401
-    upstream.enqueue(http_response(403, b""))  # the proxy refuses the tunnel: the request got as far as that
-    asked = client.post(MESSAGES, data=b"{}", headers={"X-User": "ann"}, buffered=True)
-    assert asked.status_code == 502
+    upstream.enqueue(http_response(403, b""))  # the proxy refuses the tunnel: the request reached it
+    response = client.post(MESSAGES, data=b"{}", headers={"X-User": "ann"}, buffered=True)
+    assert response.status_code == 502
     assert upstream.requests[0].target == "api.anthropic.com:443"
     bridge.close(app)
 
 
-def test_a_host_stays_as_it_is(tmp_path: Path, upstream: Upstream) -> None:
-    app = host(tmp_path, upstream)
+def test_the_hosts_own_pages_are_unchanged(tmp_path: Path, upstream: Upstream) -> None:
+    app = make_host(tmp_path, upstream)
     bridge = AIBridge(app)
     client = app.test_client()
     assert client.get("/").get_data(as_text=True) == "home"
@@ -94,35 +94,35 @@ def test_a_host_stays_as_it_is(tmp_path: Path, upstream: Upstream) -> None:
     assert client.post("/form", data=b"x" * 11).status_code == 413
     upstream.enqueue(*event_stream(b"data: 1\n\n"))
     body = b'{"model":"m","messages":[]}'
-    bridged = client.post(MESSAGES, data=body, buffered=True)
-    assert (bridged.get_data(), bridged.headers["X-Host"]) == (b"data: 1\n\n", "1")
+    response = client.post(MESSAGES, data=body, buffered=True)
+    assert (response.get_data(), response.headers["X-Host"]) == (b"data: 1\n\n", "1")
     assert client.get(f"{PREFIX}/anthropic/nowhere").get_json()["error"]["type"] == "not_found_error"
     bridge.close(app)
 
 
-def test_several_applications_stand_side_by_side(tmp_path: Path, upstream: Upstream) -> None:
+def test_one_extension_serves_several_applications(tmp_path: Path, upstream: Upstream) -> None:
     bridge = AIBridge()
     apps = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        app = host(tmp_path / name, upstream, url_prefix=f"/{name}/ai")
+        app = make_host(tmp_path / name, upstream, url_prefix=f"/{name}/ai")
         bridge.init_app(app)
         apps.append(app)
     for name, app in zip(("one", "two"), apps, strict=True):
         upstream.enqueue(http_response(200, b"{}"))
         client = app.test_client()
-        sent = client.post(
+        response = client.post(
             f"/{name}/ai/anthropic/v1/messages", data=b'{"model":"%s"}' % name.encode(), buffered=True
         )
-        assert sent.status_code == 200
-        found = client.get(f"/{name}/ai/interceptions").get_json()
-        assert [one["model"] for one in found["results"]] == [name]
+        assert response.status_code == 200
+        listing = client.get(f"/{name}/ai/interceptions").get_json()
+        assert [record["model"] for record in listing["results"]] == [name]
         assert client.get(f"{PREFIX}/healthz").status_code == 404
         bridge.close(app)
 
 
 def test_a_second_bridge_on_one_application_is_refused(tmp_path: Path, upstream: Upstream) -> None:
-    app = host(tmp_path, upstream)
+    app = make_host(tmp_path, upstream)
     AIBridge(app)
     with pytest.raises(RuntimeError, match="already"):
         AIBridge(app)
@@ -130,19 +130,19 @@ def test_a_second_bridge_on_one_application_is_refused(tmp_path: Path, upstream:
 
 def test_wrong_settings_stop_the_start(tmp_path: Path, upstream: Upstream) -> None:
     with pytest.raises(ConfigError, match="colour"):
-        AIBridge(host(tmp_path, upstream, colour="red"))
+        AIBridge(make_host(tmp_path, upstream, colour="red"))
 
 
 @pytest.mark.parametrize(
     "path", ["/anthropic/v1/models/x", "/anthropic/v1/models/a%2Fb", "/anthropic//v1/models"]
 )
-def test_a_server_without_raw_targets_serves_plain_paths_alone(
+def test_a_server_without_raw_targets_serves_plain_paths_only(
     tmp_path: Path, upstream: Upstream, path: str
 ) -> None:
-    app = host(tmp_path, upstream)
+    app = make_host(tmp_path, upstream)
     bridge = AIBridge(app)
 
-    def bare(environ: dict[str, object], start: object) -> object:
+    def without_raw_target(environ: dict[str, object], start: object) -> object:
         environ.pop("RAW_URI")
         environ.pop("REQUEST_URI")
         environ["PATH_INFO"] = PREFIX + path
@@ -151,12 +151,12 @@ def test_a_server_without_raw_targets_serves_plain_paths_alone(
     from werkzeug.test import Client
 
     upstream.enqueue(http_response(200, b"{}"))
-    response = Client(bare).get("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}, buffered=True)
+    response = Client(without_raw_target).get("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}, buffered=True)
     assert response.status_code == (200 if path.endswith("/x") else 404)
     bridge.close(app)
 
 
-def test_the_standalone_page_tells_the_base_urls(make_app: object) -> None:
+def test_the_standalone_page_lists_the_base_urls(make_app: object) -> None:
     page = make_app().test_client().get("/").get_data(as_text=True)
     for part in (
         "ANTHROPIC_BASE_URL=http://localhost/api/v2/aibridge/anthropic",
@@ -168,8 +168,8 @@ def test_the_standalone_page_tells_the_base_urls(make_app: object) -> None:
     assert "/off" not in page
 
 
-class Name(str):
-    """A host's own kind of text."""
+class HostString(str):
+    """A host's own subclass of str."""
 
     __slots__ = ()
 
@@ -177,27 +177,29 @@ class Name(str):
         return self
 
 
-@pytest.mark.parametrize("kind", [str, Name])
+@pytest.mark.parametrize("kind", [str, HostString])
 def test_an_actor_without_rights_sees_only_its_own(
     tmp_path: Path, upstream: Upstream, kind: type[str]
 ) -> None:
-    app = host(tmp_path, upstream)
+    app = make_host(tmp_path, upstream)
     bridge = AIBridge(app)
     bridge.actor_loader(lambda request: Actor(kind(request.headers["X-Who"]), {"team": kind("a")}))
     client = app.test_client()
     upstream.enqueue(http_response(200, b"{}"))
     client.post(MESSAGES, data=b'{"model":"m"}', headers={"X-Who": "ann"}, buffered=True)
-    seen = [
-        client.get(f"{PREFIX}/interceptions", headers={"X-Who": who}).get_json()["count"]
-        for who in ("ann", "bob")
+    counts = [
+        client.get(f"{PREFIX}/interceptions", headers={"X-Who": user}).get_json()["count"]
+        for user in ("ann", "bob")
     ]
-    assert seen == [1, 0]
+    assert counts == [1, 0]
     bridge.close(app)
 
 
 @pytest.mark.parametrize("replaces", [False, True])
-def test_a_host_that_drops_an_answer_ends_it(tmp_path: Path, upstream: Upstream, replaces: bool) -> None:
-    app = host(tmp_path, upstream)
+def test_a_host_that_drops_a_response_ends_its_interception(
+    tmp_path: Path, upstream: Upstream, replaces: bool
+) -> None:
+    app = make_host(tmp_path, upstream)
     bridge = AIBridge(app)
 
     @app.after_request
@@ -212,29 +214,29 @@ def test_a_host_that_drops_an_answer_ends_it(tmp_path: Path, upstream: Upstream,
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
     bridge.close(app)
     with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
-        ended = database.execute("SELECT ended_at IS NOT NULL, error_type FROM interceptions").fetchall()
-    assert ended == [(1, "client_closed")]
+        rows = database.execute("SELECT ended_at IS NOT NULL, error_type FROM interceptions").fetchall()
+    assert rows == [(1, "client_closed")]
 
 
-def test_a_host_hears_of_interceptions_and_cannot_break_them(
+def test_host_listeners_get_interceptions_and_their_failures_do_no_harm(
     tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = host(tmp_path, upstream)
+    app = make_host(tmp_path, upstream)
     bridge = AIBridge(app)
-    heard: list[tuple[str, object]] = []
+    events: list[tuple[str, object]] = []
 
     @bridge.on_interception_started
-    def begun(value: InterceptionStarted) -> None:
-        heard.append((value.started.model, len(upstream.requests)))
+    def on_started(event: InterceptionStarted) -> None:
+        events.append((event.started.model, len(upstream.requests)))
         raise RuntimeError("the host's own")
 
     @bridge.on_interception_ended
-    def over(value: InterceptionEnded) -> None:
-        heard.append((value.started.id, value.ended.status_code))
+    def on_ended(event: InterceptionEnded) -> None:
+        events.append((event.started.id, event.ended.status_code))
 
     upstream.enqueue(http_response(200, b"{}"))
     response = app.test_client().post(MESSAGES, data=b'{"model":"m"}', buffered=True)
     assert response.status_code == 200
-    assert heard == [("m", 0), (response.headers["X-AIBridge-Interception-Id"], 200)]
+    assert events == [("m", 0), (response.headers["X-AIBridge-Interception-Id"], 200)]
     assert "a listener failed" in caplog.text
     bridge.close(app)

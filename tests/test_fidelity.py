@@ -1,4 +1,4 @@
-"""What goes through the bridge goes through unchanged, to the byte."""
+"""Requests and answers pass the bridge unchanged, byte for byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _USAGE_CHUNK = re.compile(rb'data: \{[^\n]*"choices":\[\],"usage":\{[^\n]*\n\n')
 def replay(
     upstream: Upstream, client: Client, exchange: Exchange, size: int
 ) -> tuple[int, dict[str, str], bytes, bool]:
-    """The exchange through the bridge; the upstream writes in chunks of `size` bytes."""
+    """Sends an exchange through the bridge; the upstream writes chunks of `size` bytes."""
     if exchange.streaming and not exchange.is_message:
         upstream.enqueue(*event_stream(exchange.answer, size, "x-request-id: req_1"))
     else:
@@ -30,27 +30,27 @@ def replay(
     return status, headers, received, whole
 
 
-@pytest.mark.parametrize("exchange", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("exchange", ALL, ids=lambda exchange: exchange.name)
 @pytest.mark.parametrize("size", [0, 7])
 def test_every_answer_passes_unchanged(
     server: Server, upstream: Upstream, exchange: Exchange, size: int
 ) -> None:
     status, body = exchange.status_and_body()
     client = server.connect()
-    got, headers, received, whole = replay(upstream, client, exchange, size)
+    actual_status, headers, received, whole = replay(upstream, client, exchange, size)
     client.close()
-    (heard,) = upstream.requests
+    (upstream_request,) = upstream.requests
     expected = body if exchange.includes_usage else _USAGE_CHUNK.sub(b"", body)
-    assert (got, received, whole) == (status, expected, True)
+    assert (actual_status, received, whole) == (status, expected, True)
     assert headers["x-request-id"] == "req_1"
-    assert heard.target == exchange.route.removeprefix("/anthropic").removeprefix("/openai")
+    assert upstream_request.target == exchange.route.removeprefix("/anthropic").removeprefix("/openai")
     record = server.record(headers["x-aibridge-interception-id"])
     assert record["request_sha256"] == hashlib.sha256(exchange.request).hexdigest()
     assert record["response_sha256"] == hashlib.sha256(body).hexdigest()
     assert record["wire_exact"] is exchange.includes_usage
     if exchange.includes_usage:
-        assert heard.body == exchange.request
+        assert upstream_request.body == exchange.request
     else:
-        sent = json.loads(heard.body)
+        sent = json.loads(upstream_request.body)
         assert sent.pop("stream_options") == {"include_usage": True}
         assert sent == json.loads(exchange.request)

@@ -1,4 +1,4 @@
-"""A Flask application of somebody else's, with habits of its own: neither disturbs the other."""
+"""A host Flask application with customizations: neither it nor the bridge disturbs the other."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MakeHost = Callable[..., Flask]
 
 @pytest.fixture
 def make_host(tmp_path: Path, upstream: Upstream, database_url: str) -> Iterator[MakeHost]:
-    """Makes a host with its pages; `change` gives it a habit, before the bridge comes."""
-    made: list[Flask] = []
+    """Makes a host with its pages; `changes` customize it before the bridge is added."""
+    apps: list[Flask] = []
 
     def make(*changes: Change, **options: Any) -> Flask:
         app = Flask("host", **options)
@@ -43,16 +43,18 @@ def make_host(tmp_path: Path, upstream: Upstream, database_url: str) -> Iterator
         }
         for change in changes:
             change(app)
-        where = {"host": "localhost"} if app.url_map.host_matching else {}
-        app.add_url_rule("/", "home", lambda: jsonify(page="home"), **where)
-        app.add_url_rule("/form", "form", lambda: str(len(request.get_data())), methods=["POST"], **where)
-        app.add_url_rule("/broken", "broken", lambda: 1 / 0, **where)
+        host_options = {"host": "localhost"} if app.url_map.host_matching else {}
+        app.add_url_rule("/", "home", lambda: jsonify(page="home"), **host_options)
+        app.add_url_rule(
+            "/form", "form", lambda: str(len(request.get_data())), methods=["POST"], **host_options
+        )
+        app.add_url_rule("/broken", "broken", lambda: 1 / 0, **host_options)
         AIBridge(app)
-        made.append(app)
+        apps.append(app)
         return app
 
     yield make
-    for app in made:
+    for app in apps:
         app.extensions["aibridge"].close(app)
 
 
@@ -61,7 +63,7 @@ def own_error_pages(app: Flask) -> None:
         app.register_error_handler(status, lambda error, status=status: (f"<h1>own {status}</h1>", status))
 
 
-def own_error_page_for_everything(app: Flask) -> None:
+def own_handler_for_all_exceptions(app: Flask) -> None:
     app.register_error_handler(Exception, lambda error: ({"own": str(error)}, getattr(error, "code", 500)))
 
 
@@ -90,7 +92,7 @@ def own_converters(app: Flask) -> None:
 
 
 def own_hooks(app: Flask) -> None:
-    """What it does before and after each of its pages."""
+    """Hooks before and after each request."""
     app.before_request(lambda: None)
     app.url_value_preprocessor(lambda endpoint, values: None)
     app.teardown_request(lambda error: session.clear())
@@ -102,9 +104,9 @@ def own_hooks(app: Flask) -> None:
         return response
 
 
-HABITS = [
+CUSTOMIZATIONS = [
     own_error_pages,
-    own_error_page_for_everything,
+    own_handler_for_all_exceptions,
     own_limit,
     own_json,
     own_server_name,
@@ -114,15 +116,15 @@ HABITS = [
 
 
 @pytest.mark.parametrize("host_matching", [False, True])
-@pytest.mark.parametrize("habit", HABITS)
-def test_the_bridge_does_not_mind_a_hosts_habits(
-    make_host: MakeHost, upstream: Upstream, habit: Change, host_matching: bool
+@pytest.mark.parametrize("customize", CUSTOMIZATIONS)
+def test_the_bridge_works_in_a_customized_host(
+    make_host: MakeHost, upstream: Upstream, customize: Change, host_matching: bool
 ) -> None:
-    more = {"static_host": "localhost"} if host_matching else {}
-    client = make_host(habit, host_matching=host_matching, **more).test_client()
+    options = {"static_host": "localhost"} if host_matching else {}
+    client = make_host(customize, host_matching=host_matching, **options).test_client()
     upstream.enqueue(http_response(200, b'{"a": 1.0}', "X-Own: 1"))
-    asked = client.post(MESSAGES, data=ASK_BLOCKING, buffered=True)
-    assert (asked.status_code, asked.get_data(), asked.headers["X-Own"]) == (200, b'{"a": 1.0}', "1")
+    response = client.post(MESSAGES, data=ASK_BLOCKING, buffered=True)
+    assert (response.status_code, response.get_data(), response.headers["X-Own"]) == (200, b'{"a": 1.0}', "1")
     assert (upstream.requests[0].target, upstream.requests[0].body) == ("/v1/messages", ASK_BLOCKING)
     upstream.enqueue(stream_head(), chunk(START), chunk(END), LAST_CHUNK)
     assert client.post(MESSAGES, data=ASK, buffered=True).get_data() == START + END
@@ -135,8 +137,8 @@ def test_the_bridge_does_not_mind_a_hosts_habits(
         client.put(MESSAGES),
         client.get(f"{PREFIX}/off/x"),
     ]
-    assert [one.status_code for one in errors] == [413, 400, 404, 503]
-    assert [one.get_json()["error"]["type"] for one in errors] == [
+    assert [error.status_code for error in errors] == [413, 400, 404, 503]
+    assert [error.get_json()["error"]["type"] for error in errors] == [
         "request_too_large",
         "invalid_request_error",
         "not_found_error",
@@ -152,12 +154,12 @@ def test_the_bridge_does_not_mind_a_hosts_habits(
     assert client.get(f"{PREFIX}/interceptions?limit=0").get_json()["validations"][0]["field"] == "limit"
 
 
-@pytest.mark.parametrize("habit", HABITS)
-def test_a_hosts_pages_are_as_without_the_bridge(
-    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, habit: Change
+@pytest.mark.parametrize("customize", CUSTOMIZATIONS)
+def test_a_hosts_pages_are_the_same_without_the_bridge(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, customize: Change
 ) -> None:
-    def seen(client: Any) -> list[object]:
-        answers = [
+    def fetch_pages(client: Any) -> list[object]:
+        responses = [
             client.get("/"),
             client.post("/"),
             client.options("/"),
@@ -169,25 +171,27 @@ def test_a_hosts_pages_are_as_without_the_bridge(
             client.post("/form", data=b"x" * 2000),
             client.get("/", headers={"Upgrade": "websocket", "Connection": "Upgrade"}),
         ]
-        return [(one.status, sorted(one.headers), one.get_data()) for one in answers]
+        return [(response.status, sorted(response.headers), response.get_data()) for response in responses]
 
-    with_bridge = seen(make_host(habit).test_client())
-    monkeypatch.setattr("tests.test_host_app.AIBridge", lambda app: app.extensions.update(aibridge=Nothing()))
-    assert with_bridge == seen(make_host(habit).test_client())
+    with_bridge = fetch_pages(make_host(customize).test_client())
+    monkeypatch.setattr(
+        "tests.test_host_app.AIBridge", lambda app: app.extensions.update(aibridge=NoBridge())
+    )
+    assert with_bridge == fetch_pages(make_host(customize).test_client())
     assert [status for status, _, _ in with_bridge][:2] == ["200 OK", "405 METHOD NOT ALLOWED"]
 
 
-class Nothing:
+class NoBridge:
     def close(self, app: Flask) -> None:
-        """There is no bridge."""
+        """Closes nothing."""
 
 
 def with_login(app: Flask) -> None:
-    """Its users log in with a cookie; its pages are for them alone."""
+    """Users log in with a cookie; pages are for logged-in users only."""
     own_error_pages(app)
 
     @app.before_request
-    def known() -> object:
+    def require_login() -> object:
         own = not (request.blueprint or "").startswith("aibridge")
         return redirect("/login") if own and request.path != "/login" and "user" not in session else None
 
@@ -199,16 +203,16 @@ def with_login(app: Flask) -> None:
         return "welcome"
 
 
-def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream) -> None:
+def test_the_hosts_login_identifies_the_actor(make_host: MakeHost, upstream: Upstream) -> None:
     app = make_host(with_login)
     bridge = app.extensions["aibridge"]
     bridge.actor_loader(lambda request: Actor(session["user"]) if "user" in session else None)
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     for user in ("ann", "bob"):
         client = app.test_client()
         assert client.get("/").location == "/login"
-        refused = client.post(MESSAGES, data=ASK_BLOCKING)
-        assert (refused.status_code, refused.get_json()["error"]["type"]) == (401, "authentication_error")
+        response = client.post(MESSAGES, data=ASK_BLOCKING)
+        assert (response.status_code, response.get_json()["error"]["type"]) == (401, "authentication_error")
         assert client.get(f"{PREFIX}/healthz").status_code == 200
         assert (
             client.post("/login", data={"user": user, "password": "wrong"}).get_data() == b"<h1>own 403</h1>"
@@ -216,21 +220,21 @@ def test_the_hosts_login_tells_who_asks(make_host: MakeHost, upstream: Upstream)
         assert client.post("/login", data={"user": user, "password": "right"}).status_code == 200
         assert client.get("/").get_json() == {"page": "home"}
         assert client.post(MESSAGES, data=ASK_BLOCKING, buffered=True).status_code == 200
-        seen = client.get(f"{PREFIX}/interceptions").get_json()
-        assert [one["initiator_id"] for one in seen["results"]] == [user]
-    assert all("cookie" not in heard.names() for heard in upstream.requests)
+        listing = client.get(f"{PREFIX}/interceptions").get_json()
+        assert [record["initiator_id"] for record in listing["results"]] == [user]
+    assert all("cookie" not in received.names() for received in upstream.requests)
 
 
 def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, upstream: Upstream) -> None:
     app = make_host(lambda app: app.config.update(WTF_CSRF_SECRET_KEY="s"))
     csrf = CSRFProtect(app)
     client = app.test_client()
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     assert client.post(MESSAGES, data=ASK_BLOCKING, buffered=True).status_code == 400
     (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", README, re.DOTALL)
     exec(code, {"app": app, "csrf": csrf})
     for path in (MESSAGES, CHAT, f"{PREFIX}/second/v1/messages/count_tokens"):
-        sent = client.post(path, data=ASK_BLOCKING, headers={"X-Api-Key": "x"}, buffered=True)
-        assert sent.status_code == 200
+        response = client.post(path, data=ASK_BLOCKING, headers={"X-Api-Key": "x"}, buffered=True)
+        assert response.status_code == 200
     assert client.post(f"{PREFIX}/nobody/x").get_json()["error"]["code"] == "provider_not_found"
     assert client.post("/form", data=b"x").status_code == 400

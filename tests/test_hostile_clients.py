@@ -1,4 +1,4 @@
-"""The bridge before clients that trick, stall, flood, lie or leave."""
+"""The bridge against clients that trick, stall, flood, lie or disconnect."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ CENTRAL = "sk-ant-central-0123456789"
 BODY = b'{"model":"m","messages":[]}'
 
 
-def raw(server: Server, said: bytes) -> tuple[int, bytes]:
-    """Sends bytes as they are on a connection of their own; the first answer's status, and all
-    that came until the server has ended it, which a second, sound request brings about."""
+def send_raw(server: Server, data: bytes) -> tuple[int, bytes]:
+    """Sends raw bytes on a new connection and reads until the server closes it.
+
+    Returns the status of the first response (0: none) and all bytes.
+    """
     client = server.connect()
     with contextlib.suppress(ConnectionError):
-        client.sock.sendall(said)
-    found = b""
+        client.sock.sendall(data)
+    received = b""
     with contextlib.suppress(ConnectionError):
         while piece := client.sock.recv(65536):
-            found += piece
+            received += piece
     client.close()
-    assert b"Traceback" not in found
-    return int(found.split(b" ", 2)[1]) if found else 0, found
+    assert b"Traceback" not in received
+    return int(received.split(b" ", 2)[1]) if received else 0, received
 
 
 def post(
@@ -59,18 +61,20 @@ def post(
 ) -> tuple[int, dict[str, str], bytes]:
     client = server.connect()
     client.send("POST", path, body, **headers)
-    status, got = client.head()
-    found, whole = client.body(got)
+    status, response_headers = client.head()
+    data, whole = client.body(response_headers)
     client.close()
     assert whole
-    assert b"Traceback" not in found
-    return status, got, found
+    assert b"Traceback" not in data
+    return status, response_headers, data
 
 
-def closing(*lines: str, method: str = "GET", path: str = f"{PREFIX}{MODELS}", body: str = "") -> bytes:
-    """A request after which the server ends the connection."""
-    said = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *lines, "", body]
-    return "\r\n".join(said).encode("latin-1")
+def closing_request(
+    *lines: str, method: str = "GET", path: str = f"{PREFIX}{MODELS}", body: str = ""
+) -> bytes:
+    """A request after which the server closes the connection."""
+    head_lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *lines, "", body]
+    return "\r\n".join(head_lines).encode("latin-1")
 
 
 # Paths
@@ -82,7 +86,7 @@ TARGETS = [
     "{}/a|b", '{}/a"b', "{}/<x>", "{}/[x]", "{}/a^b", "{}/{{x}}", "{}/`x`", "/{}", "//evil{}", "/.{}", "/..{}", "/x/..{}", "/%2e{}",
     "http://evil/{}", "http://evil//{}/x", "http://evil/x/..{}/y", "http:/{}/x", "http:{}/x", "http://[::1{}/x", "?{}/x", "#{}/x", "\\{}/x", "*{}/x", "evil{}/x", "@evil{}/x",
 ]  # fmt: skip
-WILD = [
+PASSTHROUGH_PATHS = [
     f"{PREFIX}{path}"
     for path in (MODELS, "/openai/v1/responses", "/copilot/mcp", "/second/api/event_logging")
 ]
@@ -90,25 +94,25 @@ WILD = [
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target: str) -> None:
-    for path in WILD:
-        said = closing("Authorization: Bearer own-key", path=target.format(path))
-        status, _ = raw(server, said)
+    for path in PASSTHROUGH_PATHS:
+        request = closing_request("Authorization: Bearer own-key", path=target.format(path))
+        status, _ = send_raw(server, request)
         assert status in (400, 404)
     for path in (MESSAGES, CHAT, "/copilot/v1/messages"):
-        said = closing(
+        request = closing_request(
             "Authorization: Bearer own-key",
             "Content-Length: 27",
             method="POST",
             path=target.format(PREFIX + path),
             body=BODY.decode(),
         )
-        assert raw(server, said)[0] in (400, 404)
+        assert send_raw(server, request)[0] in (400, 404)
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
-    ("target", "heard"),
+    ("target", "upstream_target"),
     [
         ("http://evil{}", "/v1/models"), ("http://a@evil:99{}?a=b", "/v1/models?a=b"), ("ftp://x{}/a", "/v1/models/a"),
         ("{}?../../x", "/v1/models?../../x"), ("{}?a=%0d%0aX-Y:%20z", "/v1/models?a=%0d%0aX-Y:%20z"), ("{}?x#y", "/v1/models?x"),
@@ -116,12 +120,12 @@ def test_no_trick_reaches_an_upstream(server: Server, upstream: Upstream, target
     ],
 )  # fmt: skip
 def test_a_target_never_names_another_host(
-    server: Server, upstream: Upstream, target: str, heard: str
+    server: Server, upstream: Upstream, target: str, upstream_target: str
 ) -> None:
     upstream.enqueue(http_response(200, b"{}"))
-    assert raw(server, closing(path=target.format(f"{PREFIX}{MODELS}")))[0] == 200
+    assert send_raw(server, closing_request(path=target.format(f"{PREFIX}{MODELS}")))[0] == 200
     assert (upstream.requests[0].target, upstream.requests[0].header("host")) == (
-        heard,
+        upstream_target,
         f"127.0.0.1:{upstream.port}",
     )
 
@@ -130,11 +134,11 @@ def test_a_target_never_names_another_host(
     "lines", [["SCRIPT_NAME: /x"], ["PATH_INFO: /v1/files"], [f"SCRIPT_NAME: {PREFIX}/anthropic"]]
 )
 def test_headers_do_not_move_the_path(server: Server, upstream: Upstream, lines: list[str]) -> None:
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     for path in (MODELS, "/anthropic/v1/files", f"{PREFIX}{MODELS}"):
-        raw(server, closing(*lines, path=PREFIX + path))
-        raw(server, closing(*lines, path="/x" + PREFIX + path))
-    assert {heard.target for heard in upstream.requests} <= {"/v1/models"}
+        send_raw(server, closing_request(*lines, path=PREFIX + path))
+        send_raw(server, closing_request(*lines, path="/x" + PREFIX + path))
+    assert {received.target for received in upstream.requests} <= {"/v1/models"}
 
 
 @pytest.mark.parametrize(
@@ -142,10 +146,12 @@ def test_headers_do_not_move_the_path(server: Server, upstream: Upstream, lines:
 )
 @pytest.mark.parametrize("path", [MESSAGES, MODELS, "/copilot/mcp/x", "/interceptions", "/nobody", ""])
 def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, method: str, path: str) -> None:
-    """TRACE would be answered with the central key."""
-    status, said = raw(server, closing("Authorization: Bearer tracer-77", method=method, path=PREFIX + path))
+    """An answer to TRACE would repeat the central key."""
+    status, response = send_raw(
+        server, closing_request("Authorization: Bearer tracer-77", method=method, path=PREFIX + path)
+    )
     assert status in (400, 404, 405)
-    assert b"tracer-77" not in said
+    assert b"tracer-77" not in response
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
@@ -154,25 +160,27 @@ def test_odd_methods_reach_no_upstream(server: Server, upstream: Upstream, metho
     "line", ["CONNECT 127.0.0.1:80", "CONNECT 127.0.0.1", "OPTIONS *", "GET 127.0.0.1:80", "POST"]
 )
 def test_a_line_without_a_path_reaches_no_upstream(server: Server, upstream: Upstream, line: str) -> None:
-    said = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    assert raw(server, said.encode())[0] in (400, 404)
+    request = f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    assert send_raw(server, request.encode())[0] in (400, 404)
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "DELETE", "PUT", "GET"])
-def test_methods_pass_on_passthroughs_alone(server: Server, upstream: Upstream, method: str) -> None:
+def test_other_methods_pass_on_passthrough_routes_only(
+    server: Server, upstream: Upstream, method: str
+) -> None:
     upstream.enqueue(http_response(200, b"" if method == "HEAD" else b"{}"))
-    status, said = raw(server, closing(method=method))
-    assert (status, said.endswith(b"\r\n\r\n" if method == "HEAD" else b"{}")) == (200, True)
-    assert raw(server, closing(method=method, path=PREFIX + MESSAGES))[0] == 404
-    assert [heard.method for heard in upstream.requests] == [method]
+    status, response = send_raw(server, closing_request(method=method))
+    assert (status, response.endswith(b"\r\n\r\n" if method == "HEAD" else b"{}")) == (200, True)
+    assert send_raw(server, closing_request(method=method, path=PREFIX + MESSAGES))[0] == 404
+    assert [received.method for received in upstream.requests] == [method]
     check_still_serves(server, upstream)
 
 
 # Smuggling
 
-INNER = f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Smuggled: 1\r\nContent-Length: 27\r\n\r\n{BODY.decode()}"
+SMUGGLED = f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Smuggled: 1\r\nContent-Length: 27\r\n\r\n{BODY.decode()}"
 CHUNKED = f"{len(BODY):x}\r\n{BODY.decode()}\r\n0\r\n\r\n"
 FRAMINGS = [
     ("Content-Length: 27\r\nTransfer-Encoding: chunked", CHUNKED), ("Transfer-Encoding: chunked\r\nContent-Length: 4", CHUNKED),
@@ -191,17 +199,17 @@ FRAMINGS = [
 
 
 @pytest.mark.parametrize(("lines", "body"), FRAMINGS)
-def test_framing_that_can_be_read_in_two_ways_smuggles_nothing(
+def test_ambiguous_framing_smuggles_no_request(
     server: Server, upstream: Upstream, lines: str, body: str
 ) -> None:
-    """What stands behind the request is never taken for one."""
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    """Bytes after the request are never taken for a second request."""
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     for path in (MESSAGES, COUNT):
         start = f"POST {PREFIX}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{body}"
-        status, said = raw(server, (start + INNER).encode("utf-8"))
+        status, response = send_raw(server, (start + SMUGGLED).encode("utf-8"))
         assert status // 100 in (4, 5)
         assert status != 500
-        assert b"HTTP/1.1 200" not in said
+        assert b"HTTP/1.1 200" not in response
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
@@ -209,11 +217,13 @@ def test_framing_that_can_be_read_in_two_ways_smuggles_nothing(
 @pytest.mark.parametrize(
     ("lines", "body"), [("Content_Length: 27", BODY.decode()), ("Transfer_Encoding: chunked", CHUNKED)]
 )
-def test_an_underscore_frames_nothing(server: Server, upstream: Upstream, lines: str, body: str) -> None:
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+def test_header_names_with_underscores_do_not_frame_the_body(
+    server: Server, upstream: Upstream, lines: str, body: str
+) -> None:
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     start = f"POST {PREFIX}{COUNT} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n\r\n{body}"
-    raw(server, (start + INNER).encode())
-    assert [heard.body for heard in upstream.requests] == [b""]
+    send_raw(server, (start + SMUGGLED).encode())
+    assert [received.body for received in upstream.requests] == [b""]
     check_still_serves(server, upstream)
 
 
@@ -224,15 +234,21 @@ def test_an_underscore_frames_nothing(server: Server, upstream: Upstream, lines:
 @pytest.mark.parametrize(
     "last", ["0\r\n\r\n", "0;a=b\r\n\r\n", "0\r\nX-Api-Key: stolen\r\nX-Trailer: 1\r\n\r\n", "000\r\n\r\n"]
 )
-def test_a_sound_chunked_body_arrives_as_one_of_a_length(
+def test_a_valid_chunked_body_is_forwarded_with_a_length(
     server: Server, upstream: Upstream, lines: str, last: str
 ) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     body = f"5;x=y\r\n{BODY[:5].decode()}\r\n{len(BODY) - 5:X}\r\n{BODY[5:].decode()}\r\n{last}"
-    assert raw(server, closing(lines, method="POST", path=PREFIX + MESSAGES, body=body))[0] == 200
-    heard = upstream.requests[0]
-    assert (heard.body, heard.header("content-length"), heard.header("x-api-key")) == (BODY, "27", CENTRAL)
-    assert not {"transfer-encoding", "x-trailer"} & heard.names()
+    assert (
+        send_raw(server, closing_request(lines, method="POST", path=PREFIX + MESSAGES, body=body))[0] == 200
+    )
+    received = upstream.requests[0]
+    assert (received.body, received.header("content-length"), received.header("x-api-key")) == (
+        BODY,
+        "27",
+        CENTRAL,
+    )
+    assert not {"transfer-encoding", "x-trailer"} & received.names()
     check_still_serves(server, upstream)
 
 
@@ -247,19 +263,23 @@ def test_a_sound_chunked_body_arrives_as_one_of_a_length(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [MESSAGES, MODELS])
-def test_a_doubled_credential_is_401(server: Server, upstream: Upstream, lines: list[str], path: str) -> None:
-    """Joined by the server, it would be sent on with a gateway token in it."""
+def test_a_repeated_credential_is_401(
+    server: Server, upstream: Upstream, lines: list[str], path: str
+) -> None:
+    """Values that the server joins would be forwarded with a gateway token inside."""
     method = "POST" if path == MESSAGES else "GET"
-    more = [f"Content-Length: {len(BODY)}"] if path == MESSAGES else []
-    said = closing(*lines, *more, method=method, path=PREFIX + path, body=BODY.decode() if more else "")
-    status, answered = raw(server, said)
+    framing = [f"Content-Length: {len(BODY)}"] if path == MESSAGES else []
+    request = closing_request(
+        *lines, *framing, method=method, path=PREFIX + path, body=BODY.decode() if framing else ""
+    )
+    status, response = send_raw(server, request)
     assert (status, upstream.requests) == (401, [])
-    assert b"two" not in answered
+    assert b"two" not in response
     check_still_serves(server, upstream)
 
 
 @pytest.mark.parametrize(
-    ("lines", "heard"),
+    ("lines", "expected"),
     [
         (["X-Api-Key: one", "Authorization: Bearer two"], {"x-api-key": "one", "authorization": None}),
         (["Authorization: Basic abc"], {"x-api-key": CENTRAL, "authorization": None}),
@@ -271,18 +291,20 @@ def test_a_doubled_credential_is_401(server: Server, upstream: Upstream, lines: 
         (["Transfer_Encoding: evil", "TE: trailers", "Upgrade: h2c", "HTTP2-Settings: AAMA", "Keep-Alive: 9", "Proxy-Connection: evil"], {"x-api-key": CENTRAL, "te": None, "upgrade": None, "http2-settings": None, "keep-alive": None, "proxy-connection": None, "transfer-encoding": None}),
     ],
 )  # fmt: skip
-def test_what_the_upstream_hears_is_ours(
-    server: Server, upstream: Upstream, lines: list[str], heard: dict[str, str | None]
+def test_headers_sent_upstream_are_the_bridges_own(
+    server: Server, upstream: Upstream, lines: list[str], expected: dict[str, str | None]
 ) -> None:
     upstream.enqueue(http_response(200, b"{}"))
-    said = closing(*lines, "Content-Length: 27", method="POST", path=PREFIX + MESSAGES, body=BODY.decode())
+    request = closing_request(
+        *lines, "Content-Length: 27", method="POST", path=PREFIX + MESSAGES, body=BODY.decode()
+    )
     client = server.connect()
-    client.sock.sendall(said.replace(b"Connection: close\r\n", b""))
+    client.sock.sendall(request.replace(b"Connection: close\r\n", b""))
     assert client.head()[0] == 200
-    (one,) = upstream.requests
-    assert {name: one.header(name) for name in heard} == heard
-    assert one.header("host") == f"127.0.0.1:{upstream.port}"
-    assert not re.search("evil|aib_", str(one.headers))
+    (received,) = upstream.requests
+    assert {name: received.header(name) for name in expected} == expected
+    assert received.header("host") == f"127.0.0.1:{upstream.port}"
+    assert not re.search("evil|aib_", str(received.headers))
     check_still_serves(server, upstream)
 
 
@@ -291,9 +313,9 @@ def test_what_the_upstream_hears_is_ours(
     ["X-AI-Bridge-Actor-ID", "x-ai-bridge-actor-id", "X_AI_Bridge_Actor_ID", "X-AI_Bridge-Actor_ID", "X-AI-BRIDGE-ACTOR-Metadata-Team", "X-Ai-Bridge-Actor-"],
 )  # fmt: skip
 def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str) -> None:
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     for path in ("/second/v1/messages", MESSAGES):
-        said = closing(
+        request = closing_request(
             f"{name}: root",
             f"{name}: admin",
             "X-Api-Key: own",
@@ -302,7 +324,7 @@ def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str)
             path=PREFIX + path,
             body=BODY.decode(),
         )
-        assert raw(server, said)[0] == 200
+        assert send_raw(server, request)[0] == 200
     sent, unsent = upstream.requests
     assert [value for key, value in sent.headers if "actor" in key.lower()] == ["local"]
     assert [value for key, value in unsent.headers if "actor" in key.lower()] == []
@@ -315,17 +337,17 @@ def test_actors_cannot_be_spoofed(server: Server, upstream: Upstream, name: str)
         [f"X-{n}: y" for n in range(10_000)], ["X: y"] * 10_000, ["X: " + "y" * 40_000], ["Content-Type: a", "Content-Type: b"], ["Expect: miracles"],
     ],
 )  # fmt: skip
-def test_headers_that_are_none_are_refused(server: Server, upstream: Upstream, lines: list[str]) -> None:
-    assert raw(server, closing(*lines))[0] in (400, 417, 431)
+def test_invalid_headers_are_refused(server: Server, upstream: Upstream, lines: list[str]) -> None:
+    assert send_raw(server, closing_request(*lines))[0] in (400, 417, 431)
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
 
-def test_expectations_are_met_here(server: Server, upstream: Upstream) -> None:
+def test_the_bridge_answers_expect_100_continue(server: Server, upstream: Upstream) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     client = server.connect()
     client.sock.sendall(
-        closing("Expect: 100-continue", "Content-Length: 27", method="POST", path=PREFIX + MESSAGES)
+        closing_request("Expect: 100-continue", "Content-Length: 27", method="POST", path=PREFIX + MESSAGES)
     )
     assert client.head()[0] == 100
     client.sock.sendall(BODY)
@@ -338,22 +360,25 @@ LOG_LINE = re.compile(r"\[[^\]]+\] \[\d+\] \[[A-Z]+\] [^\x00-\x1f\x7f]*")
 FAKE = "[2026-01-01 00:00:00 +0000] [1] [CRITICAL] fake"
 
 
-def test_each_line_of_the_log_is_the_servers_own(server: Server, upstream: Upstream) -> None:
+def test_no_client_can_forge_a_log_line(server: Server, upstream: Upstream) -> None:
     before = len(server.log.read_text().splitlines())
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
-    coded = FAKE.replace(" ", "%20").replace("[", "%5b").replace("]", "%5d")
-    for said in (
-        closing(path=f"{PREFIX}/nobody/%0d%0a{coded}%1b[31m"), closing(path=f"/%0a{coded}"), closing(path=f"{PREFIX}{MODELS}?%0a{coded}"),
-        closing(f"User-Agent: x\r{FAKE}"), closing(f"User-Agent: x\n{FAKE}"), closing(f"User-Agent: \x1b[31m{FAKE}"), closing(f"X\r\n{FAKE}"),
-        closing(f"Expect: x\x85{FAKE}"), closing(f"Transfer-Encoding: \x85{FAKE}"), closing(f"SCRIPT_NAME: /\x85{FAKE}"), closing(method=f"X\x1b{FAKE.split(maxsplit=1)[0]}"),
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+    encoded = FAKE.replace(" ", "%20").replace("[", "%5b").replace("]", "%5d")
+    for request in (
+        closing_request(path=f"{PREFIX}/nobody/%0d%0a{encoded}%1b[31m"), closing_request(path=f"/%0a{encoded}"), closing_request(path=f"{PREFIX}{MODELS}?%0a{encoded}"),
+        closing_request(f"User-Agent: x\r{FAKE}"), closing_request(f"User-Agent: x\n{FAKE}"), closing_request(f"User-Agent: \x1b[31m{FAKE}"), closing_request(f"X\r\n{FAKE}"),
+        closing_request(f"Expect: x\x85{FAKE}"), closing_request(f"Transfer-Encoding: \x85{FAKE}"), closing_request(f"SCRIPT_NAME: /\x85{FAKE}"), closing_request(method=f"X\x1b{FAKE.split(maxsplit=1)[0]}"),
         f"GET /\n{FAKE} HTTP/1.1\r\n\r\n".encode(), f"\n{FAKE}\r\n\r\n".encode(), f"GET / HTTP/1.1\n{FAKE}\r\n\r\n".encode(),
     ):  # fmt: skip
-        raw(server, said)
-    model = json.dumps(
+        send_raw(server, request)
+    body = json.dumps(
         {"model": f"m\r\n{FAKE}\x1b", "messages": [{"role": "user", "content": f"\n{FAKE}"}]}
     ).encode()
-    status, got, _ = post(server, model, User_Agent=f"x\x85{FAKE}")
-    assert (status, server.record(got["x-aibridge-interception-id"])["model"]) == (200, f"m\r\n{FAKE}\x1b")
+    status, headers, _ = post(server, body, User_Agent=f"x\x85{FAKE}")
+    assert (status, server.record(headers["x-aibridge-interception-id"])["model"]) == (
+        200,
+        f"m\r\n{FAKE}\x1b",
+    )
     lines = server.log.read_text().split("\n")[before:-1]
     assert lines
     assert all(LOG_LINE.fullmatch(line) for line in lines)
@@ -377,21 +402,23 @@ def test_a_body_that_is_too_large_is_413(
 ) -> None:
     client = server.connect()
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {LARGE}"
-    client.sock.sendall(closing("Authorization: Bearer own", framing, method="POST", path=PREFIX + path))
-    with contextlib.suppress(ConnectionError):  # it is told before it has sent all
+    client.sock.sendall(
+        closing_request("Authorization: Bearer own", framing, method="POST", path=PREFIX + path)
+    )
+    with contextlib.suppress(ConnectionError):  # the response comes before all is sent
         for _ in range(LARGE // MIB):
             client.sock.sendall(chunk(b" " * MIB) if chunked else b" " * MIB)
         client.sock.sendall(LAST_CHUNK if chunked else b"")
     status, headers = client.head()
-    told = json.loads(client.body(headers)[0])["error"]
+    error = json.loads(client.body(headers)[0])["error"]
     assert (status, headers["x-should-retry"]) == (413, "false")
-    assert (told["type"], told.get("code", told["type"])) == ("request_too_large", "request_too_large")
-    assert "32MiB" in told["message"]
+    assert (error["type"], error.get("code", error["type"])) == ("request_too_large", "request_too_large")
+    assert "32MiB" in error["message"]
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
 
-def test_a_body_that_is_just_small_enough_passes(server: Server, upstream: Upstream) -> None:
+def test_a_body_at_the_limit_passes(server: Server, upstream: Upstream) -> None:
     body = BODY[:-1] + b',"pad":"' + b"x" * (32 * MIB - len(BODY) - 9) + b'"}'
     upstream.enqueue(http_response(200, b"{}"))
     assert len(body) == 32 * MIB
@@ -410,11 +437,13 @@ JSONS = [
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
 @pytest.mark.parametrize("body", JSONS, ids=lambda body: repr(body[:20]))
-def test_what_is_no_json_object_is_400(server: Server, upstream: Upstream, path: str, body: bytes) -> None:
-    status, _, said = post(server, body, path)
-    told = json.loads(said)["error"]
-    assert status == 400, said
-    assert (told["type"], told.get("code", "invalid_json")) == ("invalid_request_error", "invalid_json")
+def test_a_body_that_is_no_json_object_is_400(
+    server: Server, upstream: Upstream, path: str, body: bytes
+) -> None:
+    status, _, response = post(server, body, path)
+    error = json.loads(response)["error"]
+    assert status == 400, response
+    assert (error["type"], error.get("code", "invalid_json")) == ("invalid_request_error", "invalid_json")
     assert upstream.requests == []
     check_still_serves(server, upstream)
 
@@ -429,18 +458,18 @@ MEMBERS = ["model", "stream", "messages", "input", "metadata", "stream_options"]
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
 @pytest.mark.parametrize("member", MEMBERS)
-def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path: str, member: str) -> None:
-    """Alone, and doubled with a sound one before."""
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+def test_wrong_json_types_pass_unchanged(server: Server, upstream: Upstream, path: str, member: str) -> None:
+    """The member alone, and repeated after a valid one."""
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     client = server.connect()
     for value in VALUES:
-        odd = b'"%s":%s' % (member.encode(), value)
-        for inside in (odd, b'"%s":"x",%s' % (member.encode(), odd)):
-            body = b"{" + inside + b"}"
+        member_text = b'"%s":%s' % (member.encode(), value)
+        for members in (member_text, b'"%s":"x",%s' % (member.encode(), member_text)):
+            body = b"{" + members + b"}"
             client.send("POST", path, body)
             status, headers = client.head()
-            said, _ = client.body(headers)
-            assert status == 200 or (status == 400 and b"9" * 5000 in odd), said
+            response, _ = client.body(headers)
+            assert status == 200 or (status == 400 and b"9" * 5000 in member_text), response
             if status == 200 and not (path == CHAT and b'"stream":true' in body):
                 assert upstream.requests[-1].body == body
     check_still_serves(server, upstream)
@@ -456,7 +485,7 @@ def test_wrong_types_pass_as_they_came(server: Server, upstream: Upstream, path:
         b'"stream":true,"x":"\\ud800"',
     ],
 )
-def test_asking_for_usage_never_breaks_a_body(server: Server, upstream: Upstream, extra: bytes) -> None:
+def test_adding_include_usage_never_breaks_a_body(server: Server, upstream: Upstream, extra: bytes) -> None:
     upstream.enqueue(http_response(200, b"{}"))
     assert post(server, b'{"model":"m",' + extra + b',"messages":[]}', CHAT)[0] == 200
     assert json.loads(upstream.requests[0].body)["model"] == "m"
@@ -471,13 +500,13 @@ def test_asking_for_usage_never_breaks_a_body(server: Server, upstream: Upstream
         ("compress", lambda: BODY, 415), ("gzip, nonsense", lambda: gzip.compress(BODY), 415), ("\xff", lambda: BODY, 415), (", ".join(["gzip"] * 2000), lambda: BODY, 415),
     ],
 )  # fmt: skip
-def test_a_coding_that_cannot_be_read_is_refused(
+def test_a_body_that_cannot_be_decoded_is_refused(
     server: Server, upstream: Upstream, coding: str, body: object, status: int
 ) -> None:
     check_still_serves(server, upstream)
     before = resident_mib(server)
-    got, headers, _ = post(server, body(), Content_Encoding=coding)
-    assert got == status
+    actual_status, headers, _ = post(server, body(), Content_Encoding=coding)
+    assert actual_status == status
     assert headers.get("x-should-retry") == ("false" if status != 400 else None)
     assert resident_mib(server) - before < 150
     assert len(upstream.requests) == 1
@@ -496,16 +525,16 @@ DENSE = {
 def test_a_body_of_millions_of_values_leaves_memory_bounded(
     server: Server, upstream: Upstream, path: str, name: str
 ) -> None:
-    """Built as objects, 16 MB of JSON would take half a gigabyte, and seconds of everybody's."""
-    frame, piece, expected = DENSE[name]
-    body = frame % (piece * (16 * MIB // len(piece)))
+    """Decoded into objects, 16 MB of JSON take half a gigabyte, and delay all requests by seconds."""
+    template, value, expected = DENSE[name]
+    body = template % (value * (16 * MIB // len(value)))
     body = body.replace(b'"messages"', b'"input"') if path == RESPONSES else body
     check_still_serves(server, upstream)
-    with peak_of(server) as grown:
+    with track_memory_growth(server) as growth:
         upstream.enqueue(http_response(200, b"{}"))
-        status, headers, said = post(server, body, path)
-    assert status == expected, said
-    assert grown[0] < 250
+        status, headers, response = post(server, body, path)
+    assert status == expected, response
+    assert growth[0] < 250
     if status == 200:
         assert upstream.requests[-1].body == body
         assert server.record(headers["x-aibridge-interception-id"])["model"] == "m"
@@ -514,38 +543,40 @@ def test_a_body_of_millions_of_values_leaves_memory_bounded(
 
 
 @contextlib.contextmanager
-def peak_of(server: Server) -> Iterator[list[int]]:
-    """By how many MiB the worker's memory grew at the most meanwhile."""
+def track_memory_growth(server: Server) -> Iterator[list[int]]:
+    """Yields a list; at the end it holds the peak growth of the worker's memory in MiB."""
     (worker,) = server.workers()
     Path(f"/proc/{worker}/clear_refs").write_text("5")
-    before, grown = resident_mib(server), []
-    yield grown
+    before, growth = resident_mib(server), []
+    yield growth
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
     assert peak
-    grown.append(int(peak[1]) // 1024 - before)
+    growth.append(int(peak[1]) // 1024 - before)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_answer_of_millions_of_values_leaves_memory_bounded(
     server: Server, upstream: Upstream, streaming: bool
 ) -> None:
-    said = b'{"id":"m","content":[' + b"[]," * (5 * MIB) + b"1]}"
-    said = b"data: " + said + b"\n\n" if streaming else said
-    upstream.handler = lambda heard: event_stream(said, 60_000) if streaming else [http_response(200, said)]
-    with peak_of(server) as grown:
-        status, headers, found = post(server, ASK if streaming else ASK_BLOCKING)
-    assert (status, found == said) == (200, True)
-    assert grown[0] < 250
+    answer = b'{"id":"m","content":[' + b"[]," * (5 * MIB) + b"1]}"
+    answer = b"data: " + answer + b"\n\n" if streaming else answer
+    upstream.handler = lambda received: (
+        event_stream(answer, 60_000) if streaming else [http_response(200, answer)]
+    )
+    with track_memory_growth(server) as growth:
+        status, headers, data = post(server, ASK if streaming else ASK_BLOCKING)
+    assert (status, data == answer) == (200, True)
+    assert growth[0] < 250
     assert server.record(headers["x-aibridge-interception-id"])["ended_at"]
     upstream.reset()
     check_still_serves(server, upstream)
 
 
-# Slow ones
+# Slow clients
 
 
-def test_slow_clients_hold_nobody_up(server: Server, upstream: Upstream) -> None:
-    """Some stop within the head, some within the body, some after it."""
+def test_slow_clients_delay_no_other_requests(server: Server, upstream: Upstream) -> None:
+    """Some stop inside the head, some inside the body, some after it."""
     head_, body = (
         f"POST {PREFIX}{MESSAGES} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 27\r\n\r\n".encode(),
         BODY,
@@ -565,25 +596,25 @@ def test_slow_clients_hold_nobody_up(server: Server, upstream: Upstream) -> None
 
 
 class Flood:
-    """An answer of so many MiB that counts what was taken."""
+    """An answer of `size` MiB that counts the MiB that were sent."""
 
-    def __init__(self, opening: bytes, framed: bool, size: int) -> None:
-        self.taken = 0
-        self._opening, self._framed, self._size = opening, framed, size
+    def __init__(self, opening: bytes, chunked: bool, size: int) -> None:
+        self.sent = 0
+        self._opening, self._chunked, self._size = opening, chunked, size
 
-    def __call__(self, heard: ReceivedRequest) -> Iterator[Step]:
+    def __call__(self, received: ReceivedRequest) -> Iterator[Step]:
         yield self._opening
         block = (b"data: " + b"x" * 65_528 + b"\n\n") * 16
         for _ in range(self._size):
-            yield chunk(block) if self._framed else block
-            self.taken += 1
-        yield LAST_CHUNK if self._framed else b""
+            yield chunk(block) if self._chunked else block
+            self.sent += 1
+        yield LAST_CHUNK if self._chunked else b""
 
     def stalls(self) -> bool:
-        """Nothing was taken for a while."""
-        before = self.taken
+        """Whether nothing could be sent for a while."""
+        before = self.sent
         time.sleep(0.3)
-        return before == self.taken > 0
+        return before == self.sent > 0
 
 
 FLOODS = [
@@ -594,40 +625,40 @@ FLOODS = [
 ]
 
 
-def flooded(upstream: Upstream, framed: bool, size: int) -> Flood:
-    opening = stream_head() if framed else head(200, f"Content-Length: {size * MIB}")
-    upstream.handler = flood = Flood(opening, framed, size)
+def start_flood(upstream: Upstream, chunked: bool, size: int) -> Flood:
+    opening = stream_head() if chunked else head(200, f"Content-Length: {size * MIB}")
+    upstream.handler = flood = Flood(opening, chunked, size)
     return flood
 
 
-@pytest.mark.parametrize(("body", "path", "framed", "size"), FLOODS)
-def test_a_slow_reader_stops_the_upstream_and_not_the_memory(
-    server: Server, upstream: Upstream, body: bytes, path: str, framed: bool, size: int
+@pytest.mark.parametrize(("body", "path", "chunked", "size"), FLOODS)
+def test_a_slow_reader_stalls_the_upstream_and_memory_stays_bounded(
+    server: Server, upstream: Upstream, body: bytes, path: str, chunked: bool, size: int
 ) -> None:
     check_still_serves(server, upstream)
     before = resident_mib(server)
-    flood = flooded(upstream, framed, size)
+    flood = start_flood(upstream, chunked, size)
     client = server.connect()
     client.send("POST", path, body)
     _, headers = client.head()
     wait_until(flood.stalls)
-    assert flood.taken < 60
+    assert flood.sent < 60
     assert resident_mib(server) - before < 80
     check_still_serves(server, upstream)
-    found, whole = client.body(headers)
-    assert (len(found), whole, flood.taken) == (size * MIB, True, size)
+    data, whole = client.body(headers)
+    assert (len(data), whole, flood.sent) == (size * MIB, True, size)
     assert resident_mib(server) - before < 120
     check_still_serves(server, upstream)
 
 
-# Leaving
+# Disconnects
 
 
-@pytest.mark.parametrize(("body", "path", "framed", "size"), FLOODS)
-def test_a_slow_reader_that_leaves_ends_it_all(
-    server: Server, upstream: Upstream, body: bytes, path: str, framed: bool, size: int
+@pytest.mark.parametrize(("body", "path", "chunked", "size"), FLOODS)
+def test_disconnect_of_a_slow_reader_closes_the_upstream(
+    server: Server, upstream: Upstream, body: bytes, path: str, chunked: bool, size: int
 ) -> None:
-    flood = flooded(upstream, framed, size)
+    flood = start_flood(upstream, chunked, size)
     client = server.connect()
     client.send("POST", path, body)
     _, headers = client.head()
@@ -636,7 +667,7 @@ def test_a_slow_reader_that_leaves_ends_it_all(
     wait_until(lambda: upstream.open_connections() == 0)
     if path != COUNT:
         assert server.record(headers["x-aibridge-interception-id"])["error_type"] == "client_closed"
-    assert flood.taken < size
+    assert flood.sent < size
     check_still_serves(server, upstream)
 
 
@@ -647,48 +678,49 @@ def test_a_slow_reader_that_leaves_ends_it_all(
         b"PO",
         b"\r\n",
         b"POST / HTTP/1.1\r\nHost",
-        closing("Content-Length: 27", method="POST", path=PREFIX + MESSAGES),
-        closing("Transfer-Encoding: chunked", method="POST", path=PREFIX + MESSAGES, body="5\r\n{"),
+        closing_request("Content-Length: 27", method="POST", path=PREFIX + MESSAGES),
+        closing_request("Transfer-Encoding: chunked", method="POST", path=PREFIX + MESSAGES, body="5\r\n{"),
     ],
 )
-@pytest.mark.parametrize("how", ["close", "half", "reset"])
-def test_who_leaves_before_the_body_is_whole_was_never_there(
-    server: Server, upstream: Upstream, sent: bytes, how: str
+@pytest.mark.parametrize("kind", ["close", "half", "reset"])
+def test_client_disconnect_before_the_whole_body_leaves_no_record(
+    server: Server, upstream: Upstream, sent: bytes, kind: str
 ) -> None:
     count = server.get("/interceptions?limit=1")["count"]
     client = server.connect()
     client.sock.sendall(sent)
-    leave(client, how)
+    disconnect(client, kind)
     check_still_serves(server, upstream)
     assert len(upstream.requests) == 1
     assert server.get("/interceptions?limit=1")["count"] == count + 1
 
 
-def leave(client: Client, how: str) -> None:
-    if how == "half":
+def disconnect(client: Client, kind: str) -> None:
+    """Closes the connection: at once (`close`), after a half-close (`half`), or with a reset (`reset`)."""
+    if kind == "half":
         client.sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
             client.stream.read()
-    elif how == "reset":
+    elif kind == "reset":
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
 
 
-@pytest.mark.parametrize("how", ["close", "half", "reset"])
+@pytest.mark.parametrize("kind", ["close", "half", "reset"])
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
 @pytest.mark.parametrize(
-    "said", [[], [stream_head()], [stream_head(), chunk(START)], [head(200, "Content-Length: 9"), b"{"]]
+    "steps", [[], [stream_head()], [stream_head(), chunk(START)], [head(200, "Content-Length: 9"), b"{"]]
 )
-def test_who_leaves_closes_the_upstream(
-    server: Server, upstream: Upstream, how: str, path: str, said: list[bytes]
+def test_client_disconnect_closes_the_upstream(
+    server: Server, upstream: Upstream, kind: str, path: str, steps: list[bytes]
 ) -> None:
-    upstream.enqueue(*said, WAIT_FOR_CLOSE)
+    upstream.enqueue(*steps, WAIT_FOR_CLOSE)
     client = server.connect()
     client.send("POST", path, ASK)
     upstream.wait_for_requests(1)
-    if said:
+    if steps:
         client.head()
-    leave(client, how)
+    disconnect(client, kind)
     assert upstream.peer_closed.wait(20)
     if path == MESSAGES:
         (newest,) = server.get("/interceptions?limit=1")["results"]
@@ -696,14 +728,16 @@ def test_who_leaves_closes_the_upstream(
     check_still_serves(server, upstream)
 
 
-def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server, upstream: Upstream) -> None:
-    """The upstream has taken the connection, and reads nothing."""
-    taken, left = threading.Event(), threading.Event()
+def test_client_disconnect_while_the_body_is_forwarded_closes_the_upstream(
+    server: Server, upstream: Upstream
+) -> None:
+    """The upstream accepts the connection and does not read."""
+    accepted, disconnected = threading.Event(), threading.Event()
 
     def hold(sock: socket.socket) -> None:
         sock.recv(1)
-        taken.set()
-        assert left.wait(20)
+        accepted.set()
+        assert disconnected.wait(20)
         with contextlib.suppress(ConnectionError):
             while sock.recv(MIB):
                 pass
@@ -712,9 +746,9 @@ def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server
     upstream.takeover = hold
     client = server.connect()
     client.send("POST", MESSAGES, BODY[:-1] + b',"pad":"' + b"x" * (30 * MIB) + b'"}')
-    assert taken.wait(20)
+    assert accepted.wait(20)
     client.close()
-    left.set()
+    disconnected.set()
     assert upstream.peer_closed.wait(20)
     (newest,) = server.get("/interceptions?limit=1")["results"]
     assert server.record(newest["id"])["error_type"] == "client_closed"
@@ -723,8 +757,8 @@ def test_who_leaves_while_the_body_is_sent_on_closes_the_upstream(server: Server
 
 
 @pytest.fixture(scope="module")
-def hole() -> Iterator[str]:
-    """Where nobody ever accepts: its queue is full, so that connecting takes for ever."""
+def unresponsive_url() -> Iterator[str]:
+    """A URL that accepts no connection: its backlog is full, so connecting never ends."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as stack:
         for _ in range(8):
             filler = stack.enter_context(socket.socket())
@@ -733,20 +767,25 @@ def hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_who_leaves_while_the_upstream_is_connected_to_is_recorded_so(
-    hole: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+def test_client_disconnect_while_connecting_upstream_is_recorded(
+    unresponsive_url: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    at_hole = {"type": "anthropic", "name": "hole", "base_url": hole, "keys": [{"value": CENTRAL}]}
-    settings = {"providers": [*providers(upstream.url), at_hole], "connect_timeout": 1.5, "drain_delay": 0}
+    provider = {
+        "type": "anthropic",
+        "name": "hole",
+        "base_url": unresponsive_url,
+        "keys": [{"value": CENTRAL}],
+    }
+    settings = {"providers": [*providers(upstream.url), provider], "connect_timeout": 1.5, "drain_delay": 0}
     server = Server(tmp_path_factory.mktemp("hole"), settings).wait_ready()
-    stays, leaves = server.connect(), server.connect()
-    for client in (stays, leaves):
+    patient, leaving = server.connect(), server.connect()
+    for client in (patient, leaving):
         client.send("POST", "/hole/v1/messages", ASK)
     wait_until(lambda: server.get("/interceptions")["count"] == 2)
-    leaves.close()
-    assert stays.head()[0] == 504
-    wait_until(lambda: all(one["ended_at"] for one in server.get("/interceptions")["results"]))
-    types = {one["error_type"] for one in server.get("/interceptions")["results"]}
+    leaving.close()
+    assert patient.head()[0] == 504
+    wait_until(lambda: all(record["ended_at"] for record in server.get("/interceptions")["results"]))
+    types = {record["error_type"] for record in server.get("/interceptions")["results"]}
     assert types == {"client_closed", "timeout"}
     check_still_serves(server, upstream)
     server.disconnect()

@@ -1,4 +1,4 @@
-"""Where the bridge stands: other prefixes, below a host's path, several in one process."""
+"""Mounting the bridge: other prefixes, below a host's path, several in one process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.upstream import Upstream, http_response
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 
 
-def check(client: Client | FlaskClient, upstream: Upstream, below: str, **headers: str) -> None:
-    """Everything is served below `below`, and nothing above it."""
+def check(client: Client | FlaskClient, upstream: Upstream, base: str, **headers: str) -> None:
+    """Checks that everything is served below `base`, and nothing elsewhere."""
     common: Any = {"environ_base": LOCAL, "headers": headers, "buffered": True}
     for path, target in (
         ("/anthropic/v1/messages?beta=true", "/v1/messages?beta=true"),
@@ -31,23 +31,23 @@ def check(client: Client | FlaskClient, upstream: Upstream, below: str, **header
         ("/second/v1/messages/count_tokens", "/base/v1/messages/count_tokens"),
     ):
         upstream.enqueue(http_response(200, b"{}"))
-        asked = client.post(
-            below + path, data=ASK_BLOCKING, **{**common, "headers": {"X-Api-Key": "x", **headers}}
+        response = client.post(
+            base + path, data=ASK_BLOCKING, **{**common, "headers": {"X-Api-Key": "x", **headers}}
         )
-        assert (asked.status_code, upstream.requests[-1].target) == (200, target)
-    heard = len(upstream.requests)
-    assert client.get(f"{below}/healthz", **common).get_json() == {"status": "ok"}
-    assert client.get(f"{below}/interceptions", **common).get_json()["count"] == 2
-    assert client.post(f"{below}/anthropic/v1/nowhere", **common).get_json()["error"]["message"] == (
+        assert (response.status_code, upstream.requests[-1].target) == (200, target)
+    count = len(upstream.requests)
+    assert client.get(f"{base}/healthz", **common).get_json() == {"status": "ok"}
+    assert client.get(f"{base}/interceptions", **common).get_json()["count"] == 2
+    assert client.post(f"{base}/anthropic/v1/nowhere", **common).get_json()["error"]["message"] == (
         "route not supported: POST /v1/nowhere"
     )
     for path in (
         "/anthropic/v1/messages",
         "/x/anthropic/v1/messages",
-        f"{below}{below}/anthropic/v1/messages",
+        f"{base}{base}/anthropic/v1/messages",
     ):
         assert client.post(path, data=ASK_BLOCKING, **common).status_code == 404
-    assert len(upstream.requests) == heard
+    assert len(upstream.requests) == count
 
 
 def as_wsgi(path: str) -> str:
@@ -73,34 +73,34 @@ def test_it_can_be_mounted_below_a_path(make_app: MakeApp, upstream: Upstream, m
 
 
 @pytest.mark.parametrize("prefix", [PREFIX, "/below/it"])
-def test_a_proxys_prefix_counts_in_addresses_alone(
+def test_a_proxys_prefix_only_changes_shown_addresses(
     make_app: MakeApp, upstream: Upstream, prefix: str
 ) -> None:
-    """The proxy has taken its prefix away before it asks."""
+    """The proxy strips its prefix before it forwards a request."""
     app = make_app(url_prefix=prefix, auth={"mode": "header", "admin_actors": ["ann"]})
     client = Client(ProxyFix(app.wsgi_app, x_for=0, x_prefix=1))
-    marked = {"X-Forwarded-Prefix": "/below", "X-Remote-User": "ann"}
-    check(client, upstream, prefix, **marked)
-    page = client.get("/", headers=marked).get_data(as_text=True)
+    headers = {"X-Forwarded-Prefix": "/below", "X-Remote-User": "ann"}
+    check(client, upstream, prefix, **headers)
+    page = client.get("/", headers=headers).get_data(as_text=True)
     assert f"http://localhost/below{prefix}/anthropic\n" in page
 
 
-def test_several_bridges_stand_below_one_host(make_app: MakeApp, upstream: Upstream) -> None:
-    one, two = make_app(), make_app(auth={"byok": "reject"})
+def test_several_bridges_can_be_mounted_below_one_host(make_app: MakeApp, upstream: Upstream) -> None:
+    first, second = make_app(), make_app(auth={"byok": "reject"})
     client = Client(
-        DispatcherMiddleware(Flask("outer").wsgi_app, {"/one": one.wsgi_app, "/two": two.wsgi_app})
+        DispatcherMiddleware(Flask("outer").wsgi_app, {"/one": first.wsgi_app, "/two": second.wsgi_app})
     )
-    upstream.handler = lambda heard: [http_response(200, b"{}")]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
     for mount, expected in (("/one", 200), ("/two", 403)):
-        asked = client.post(
+        response = client.post(
             f"{mount}{PREFIX}/anthropic/v1/messages",
             data=ASK_BLOCKING,
             headers={"X-Api-Key": "sk-own"},
             environ_base=LOCAL,
             buffered=True,
         )
-        assert asked.status_code == expected
-    one.extensions["aibridge"].drain(one)
+        assert response.status_code == expected
+    first.extensions["aibridge"].drain(first)
     ready = [client.get(f"{mount}{PREFIX}/readyz").status_code for mount in ("/one", "/two")]
     assert ready == [503, 200]
 

@@ -205,7 +205,7 @@ def test_passthrough_fails_over_with_cooldowns_of_its_own(
     client.post(f"{MESSAGES}/count_tokens", data=b"counted", buffered=True)
     assert [received.body for received in upstream.requests] == [b"counted"] * 2
     assert ask(client).status_code == 200
-    assert used_keys(upstream) == "bca"  # `a` is limited for passthrough alone
+    assert used_keys(upstream) == "bca"  # `a` is limited for passthrough only
 
 
 def test_a_stream_fails_over_before_its_first_byte_and_never_after(
