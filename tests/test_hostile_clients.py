@@ -686,12 +686,14 @@ def test_disconnect_of_a_slow_reader_closes_the_upstream(
 def test_client_disconnect_before_the_whole_body_leaves_no_record(
     server: Server, upstream: Upstream, sent: bytes, kind: str
 ) -> None:
+    server.wait_until_applied()
     count = server.get("/interceptions?limit=1")["count"]
     client = server.connect()
     client.sock.sendall(sent)
     disconnect(client, kind)
     check_still_serves(server, upstream)
     assert len(upstream.requests) == 1
+    server.wait_until_applied()
     assert server.get("/interceptions?limit=1")["count"] == count + 1
 
 
@@ -723,8 +725,7 @@ def test_client_disconnect_closes_the_upstream(
     disconnect(client, kind)
     assert upstream.peer_closed.wait(20)
     if path == MESSAGES:
-        (newest,) = server.get("/interceptions?limit=1")["results"]
-        assert server.record(newest["id"])["error_type"] == "client_closed"
+        assert server.record(server.newest()["id"])["error_type"] == "client_closed"
     check_still_serves(server, upstream)
 
 
@@ -750,8 +751,7 @@ def test_client_disconnect_while_the_body_is_forwarded_closes_the_upstream(
     client.close()
     disconnected.set()
     assert upstream.peer_closed.wait(20)
-    (newest,) = server.get("/interceptions?limit=1")["results"]
-    assert server.record(newest["id"])["error_type"] == "client_closed"
+    assert server.record(server.newest()["id"])["error_type"] == "client_closed"
     upstream.takeover = None
     check_still_serves(server, upstream)
 

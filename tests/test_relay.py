@@ -132,8 +132,7 @@ def test_client_disconnect_closes_the_upstream(
     disconnected_at = disconnect(client)
     assert upstream.peer_closed.wait(10)
     assert time.monotonic() - disconnected_at < 1
-    results = server.get("/interceptions?limit=1")["results"]
-    record = server.record(id or results[0]["id"])
+    record = server.record(id or server.newest()["id"])
     assert record["error_type"] == "client_closed"
     if len(steps) > 1:
         assert record["token_usages"][0]["input_tokens"] == 3
@@ -168,7 +167,7 @@ def test_client_disconnect_before_the_head_records_no_status(server: Server, ups
     upstream.wait_for_requests(1)
     client.close()
     assert upstream.peer_closed.wait(10)
-    record = server.record(server.get("/interceptions?limit=1")["results"][0]["id"])
+    record = server.record(server.newest()["id"])
     assert record["status_code"] is None
 
 
@@ -297,7 +296,7 @@ def test_the_record_is_written_before_the_last_event_is_sent(server: Server, ups
     client.send("POST", MESSAGES, ASK)
     _, headers = client.head()
     client.chunk()
-    (record,) = server.get("/interceptions?limit=1")["results"]
+    record = server.newest()
     go.set()
     assert record["id"] == headers["x-aibridge-interception-id"]
     assert record["ended_at"]

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from math import isfinite
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NoReturn
 from weakref import WeakSet
 
@@ -18,6 +18,8 @@ from ..model import Tool, ToolResult
 from ..waiting import Client
 from .jsonrpc import Message
 from .loader import CLOSE_TIMEOUT, ToolLoader
+
+_FIRST_LOAD_SECONDS = 1.0
 
 
 class ToolBox:
@@ -34,6 +36,7 @@ class ToolBox:
         self._loaders: tuple[ToolLoader, ...] = ()
         self._tools: tuple[Tool, ...] = ()
         self._is_running = not self._settings.mcp_servers
+        self._waits_until = 0.0
 
     @property
     def ready(self) -> bool:
@@ -43,8 +46,13 @@ class ToolBox:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """All tools, sorted by id. The tuple is never changed but replaced."""
+        """All tools, sorted by id. The tuple is never changed but replaced.
+
+        A process that has just started waits for the servers, so that its first requests have tools too.
+        """
         self.start()
+        while monotonic() < self._waits_until and not self.ready:
+            sleep(0.005)
         return self._tools
 
     def start(self) -> None:
@@ -56,6 +64,7 @@ class ToolBox:
                 return
             servers, settings = self._settings.mcp_servers, self._settings
             self._loaders = tuple(ToolLoader(server, settings, self._merge_tools) for server in servers)
+            self._waits_until = monotonic() + _FIRST_LOAD_SECONDS
             self._is_running = True
         atexit.register(self.close)
         for loader in self._loaders:

@@ -289,6 +289,7 @@ def test_claude_codes_side_request_passes_too(server: Server, upstream: Upstream
 
 
 def record_count(server: Server) -> int:
+    server.wait_until_applied()
     count = server.get("/interceptions?limit=1")["count"]
     assert isinstance(count, int)
     return count

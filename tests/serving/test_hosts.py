@@ -170,7 +170,7 @@ def test_client_disconnect_is_noticed_without_pings(
         client.stream.read(1)
     client.close()
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
-    record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+    record = host.record(host.newest()["id"])
     assert record["error_type"] == "client_closed"
     assert record["status_code"] == (200 if steps else None)
 
@@ -187,7 +187,7 @@ def test_client_disconnect_while_the_body_is_forwarded_is_noticed(
         upstream.settimeout(TIMEOUT_SECONDS)
         upstream.recv(1, socket.MSG_PEEK)
         client.close()
-        record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+        record = host.record(host.newest()["id"])
         assert record["error_type"] == "client_closed"
         received = 0
         with contextlib.suppress(ConnectionResetError):
@@ -204,7 +204,7 @@ def test_client_disconnect_while_connecting_upstream_is_noticed(host: Server) ->
     client.send("POST", "/absent/v1/messages", ASK)
     wait_until(lambda: host.get("/interceptions?limit=1000")["count"] > before)
     client.close()
-    record = host.record(host.get("/interceptions?limit=1")["results"][0]["id"])
+    record = host.record(host.newest()["id"])
     assert (record["provider_name"], record["error_type"]) == ("absent", "client_closed")
 
 

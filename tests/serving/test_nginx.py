@@ -176,7 +176,7 @@ def test_client_disconnect_closes_the_upstream(
         client.stream.read(1)
     client.close()
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
-    record = bridge.record(bridge.get("/interceptions?limit=1")["results"][0]["id"])
+    record = bridge.record(bridge.newest()["id"])
     assert record["error_type"] == "client_closed"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def toml(tree: object) -> str:
@@ -132,6 +135,21 @@ class Server:
     def disconnect(self) -> None:
         while self.clients:
             self.clients.pop().close()
+
+    def newest(self) -> dict[str, object]:
+        """The newest interception, as recorded so far."""
+        self.wait_until_applied()
+        (newest,) = self.get("/interceptions?limit=1")["results"]
+        return newest
+
+    def wait_until_applied(self) -> None:
+        """Waits until the database has all records: it gets them a moment after the response."""
+        wait_until(self._is_applied)
+
+    def _is_applied(self) -> bool:
+        with contextlib.suppress(urllib.error.HTTPError):  # not ready yet
+            return self.get("/readyz")["records_behind_bytes"] == 0
+        return False
 
     def record(self, id: str) -> dict[str, object]:
         """Waits until an interception has ended; returns its record."""

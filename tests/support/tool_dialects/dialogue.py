@@ -59,8 +59,7 @@ WHOLE_TEXT = "Let me add. It is 3."
 
 def newest_record(server: Server) -> Json:
     """The newest interception, once it has ended."""
-    (newest,) = server.get("/interceptions?limit=1")["results"]
-    return server.record(newest["id"])
+    return server.record(server.newest()["id"])
 
 
 def outcomes(record: Json) -> list[tuple[str, str]]:
