@@ -10,12 +10,12 @@ from typing import Any
 
 from .model import Failure
 from .protocols import Fold
-from .records.journal import Journal
+from .records.interception import InterceptionRecord
 from .turns import Turns
 from .waiting import TaskGroup
 
 
-def converse(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Generator[bytes]:
+def converse(turns: Turns, record: InterceptionRecord, ping: bytes, idle_interval: float) -> Generator[bytes]:
     """Yields the pieces of the client's response.
 
     All facts are recorded before the piece with the API's last event is yielded. `ping`, if not empty, is
@@ -23,9 +23,9 @@ def converse(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) 
 
     Raises UpstreamError, ClientDisconnected.
     """
-    yield from _relay(turns, journal, ping, idle_interval)
+    yield from _relay(turns, record, ping, idle_interval)
     while turns.fold.awaits_tools:
-        tool_run = turns.run_tools(journal.injected_calls())
+        tool_run = turns.run_tools(record.injected_calls())
         try:
             yield from _wait_for(tool_run, turns, ping, idle_interval)
         finally:  # a tool that was started may have had its effect, even if nobody waits for its result
@@ -33,21 +33,21 @@ def converse(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) 
         follow_up = turns.send_follow_up(tool_run.outcomes)
         yield from _wait_for(follow_up, turns, ping, idle_interval)
         turns.next_response(follow_up)
-        yield from _relay(turns, journal, ping, idle_interval)
+        yield from _relay(turns, record, ping, idle_interval)
 
 
-def _relay(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) -> Iterator[bytes]:
+def _relay(turns: Turns, record: InterceptionRecord, ping: bytes, idle_interval: float) -> Iterator[bytes]:
     """Relays one response. A ping is due after `idle_interval` without output, whatever came in."""
-    reader, fold = _ResponseReader(turns, journal), turns.fold
+    reader, fold = _ResponseReader(turns, record), turns.fold
     last_output = monotonic()
     for piece in turns.response.iter_body(idle_interval):
         output = reader.feed(piece) if piece else b""
         if output:
-            journal.first_byte_sent()
+            record.first_byte_sent()
         elif fold.awaits_tools and not piece:
             break  # all facts are known, but the upstream does not end the response
         elif ping and reader.allows_ping and (not piece or monotonic() - last_output >= idle_interval):
-            output, journal.exact = ping, False
+            output, record.exact = ping, False
         if output:
             yield output
             last_output = monotonic()
@@ -58,10 +58,10 @@ def _relay(turns: Turns, journal: Journal, ping: bytes, idle_interval: float) ->
 class _ResponseReader:
     """Feeds one response to its fold, and records the facts as they become known."""
 
-    __slots__ = ("_fold", "_journal", "_recorded_end", "_response", "ended")
+    __slots__ = ("_fold", "_record", "_recorded_end", "_response", "ended")
 
-    def __init__(self, turns: Turns, journal: Journal) -> None:
-        self._response, self._fold, self._journal = turns.response, turns.fold, journal
+    def __init__(self, turns: Turns, record: InterceptionRecord) -> None:
+        self._response, self._fold, self._record = turns.response, turns.fold, record
         self.ended = self._recorded_end = False
 
     @property
@@ -70,22 +70,22 @@ class _ResponseReader:
 
     def feed(self, piece: bytes) -> bytes:
         fold = self._fold
-        self._journal.body_received(piece)
+        self._record.body_received(piece)
         output = fold.feed(piece)
         if self._response.complete:
             return output + self.end()
-        _record_facts(fold, self._journal)
+        _record_facts(fold, self._record)
         if fold.complete and not self._recorded_end:
             self._recorded_end = True
-            self._journal.end()
+            self._record.end()
         return output
 
     def end(self) -> bytes:
         fold, self.ended = self._fold, True
         output = fold.end()
-        _record_facts(fold, self._journal)
+        _record_facts(fold, self._record)
         if not fold.awaits_tools:
-            self._journal.end(complete=fold.complete)
+            self._record.end(complete=fold.complete)
         return output
 
 
@@ -96,17 +96,17 @@ def _wait_for(tasks: TaskGroup[Any], turns: Turns, ping: bytes, idle_interval: f
             yield ping
 
 
-def record_early_end(fold: Fold, journal: Journal, failure: Failure) -> None:
+def record_early_end(fold: Fold, record: InterceptionRecord, failure: Failure) -> None:
     """Records the facts that were read of a truncated response, and why it ended."""
     complete = fold.complete
     fold.end()
-    _record_facts(fold, journal)
+    _record_facts(fold, record)
     if failure.type == "client_closed" and complete:
         failure = Failure()  # the response was whole: clients disconnect right after the last event
-    journal.end(failure, complete=complete)
+    record.end(failure, complete=complete)
 
 
-def _record_facts(fold: Fold, journal: Journal) -> None:
-    journal.exact = journal.exact and fold.exact
+def _record_facts(fold: Fold, record: InterceptionRecord) -> None:
+    record.exact = record.exact and fold.exact
     if fold.changed:
-        journal.record_turn(fold.turn())
+        record.record_turn(fold.turn())

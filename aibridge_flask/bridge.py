@@ -24,7 +24,7 @@ from .model import (
 from .outbound import Outbound
 from .providers.provider import Interceptor
 from .records.events import Started, now
-from .records.journal import Journal
+from .records.interception import InterceptionRecord
 from .records.recorder import Recorder
 from .relay import Cleanup, Relay, StreamEnd
 from .tools import ToolBox
@@ -73,16 +73,18 @@ class Bridge:
         Raises BridgeError before anything has been sent to the client.
         """
         request = self._read(outbound, client_request, actor, id)
-        journal = Journal(self._recorder, self._settings.records, outbound.hooks, _start_event(request))
-        journal.begin(request.facts.prompt)
+        record = InterceptionRecord(
+            self._recorder, self._settings.records, outbound.hooks, _start_event(request)
+        )
+        record.begin(request.facts.prompt)
         cleanup = Cleanup()
         try:
-            return self._respond(request, journal, self._send(request, journal, cleanup), cleanup.close)
+            return self._respond(request, record, self._send(request, record, cleanup), cleanup.close)
         except BaseException as error:
             cleanup.close()
             reported = error if isinstance(error, BridgeError) else GatewayError()
-            journal.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
-            journal.end(Failure(reported.record_type, reported.message))
+            record.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
+            record.end(Failure(reported.record_type, reported.message))
             reported.is_reported = True
             raise
 
@@ -102,18 +104,18 @@ class Bridge:
             outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts
         )
 
-    def _send(self, request: _BridgedRequest, journal: Journal, cleanup: Cleanup) -> Turns:
+    def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
         """Sends the request, and returns once the head of the first response has been read."""
         offer = self._offer(request)
-        journal.set_offered_tools(offer.tools)
+        record.set_offered_tools(offer.tools)
         is_changed = offer.body is not request.decoded or request.outbound.provider.translates
-        journal.exact = not is_changed
+        record.exact = not is_changed
         client = watch(request.client_request.client_socket)
         cleanup.add(client.close)
 
         def send(body: bytes, client: Client) -> Attempted:
             upstream_request = _upstream_request(request, body if is_changed else request.body, is_changed)
-            journal.upstream_started()
+            record.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
             attempted = request.outbound.send(upstream_request, request.credentials, endpoint, model, client)
             cleanup.add(attempted.response.close)
@@ -122,7 +124,7 @@ class Bridge:
         settings, wire_format = self._settings, request.interceptor.format
         limits = (settings.max_body_bytes, settings.mcp.max_rounds)
         context = TurnContext(wire_format, request.facts, offer, send, client, cleanup, *limits)
-        return Turns(context, journal, request.outbound.hooks, self._toolbox)
+        return Turns(context, record, request.outbound.hooks, self._toolbox)
 
     def _offer(self, request: _BridgedRequest) -> Offer:
         """Returns the unchanged body, unless the format changes it or there are tools to offer."""
@@ -132,27 +134,27 @@ class Bridge:
         return wire_format.offer(body, facts, tools) if tools else Offer(body)
 
     def _respond(
-        self, request: _BridgedRequest, journal: Journal, turns: Turns, close: Callable[[], None]
+        self, request: _BridgedRequest, record: InterceptionRecord, turns: Turns, close: Callable[[], None]
     ) -> ClientResponse:
         wire_format, client_request = request.interceptor.format, request.client_request
         ping = wire_format.PING if turns.streamed and turns.is_readable else b""
-        pieces = agent.converse(turns, journal, ping, self._settings.keepalive_interval)
+        pieces = agent.converse(turns, record, ping, self._settings.keepalive_interval)
 
         def record_early_end(error: BridgeError) -> None:
             pieces.close()
-            agent.record_early_end(turns.fold, journal, Failure(error.record_type, error.message))
+            agent.record_early_end(turns.fold, record, Failure(error.record_type, error.message))
 
         def error_event(error: BridgeError) -> bytes:
             is_possible = turns.streamed and turns.fold.at_event_boundary and not turns.fold.complete
-            journal.exact = journal.exact and not is_possible
-            return wire_format.error_event(error, journal.id) if is_possible else b""
+            record.exact = record.exact and not is_possible
+            return wire_format.error_event(error, record.id) if is_possible else b""
 
         stream_end = StreamEnd(record_early_end, error_event, close)
         client = (client_request.client_socket, turns.streamed, client_request.http10)
         relay = Relay(pieces, stream_end, *client)
         if not turns.streamed:
             relay.prefetch()
-        return ClientResponse(turns.response.status, _response_headers(turns, journal.id), relay)
+        return ClientResponse(turns.response.status, _response_headers(turns, record.id), relay)
 
 
 def _start_event(request: _BridgedRequest) -> Started:

@@ -16,7 +16,7 @@ from .headers import find
 from .hooks import Hooks, ToolCalled
 from .model import Offer, RequestFacts, ToolCall
 from .protocols import Fold, Format, Splice, UpstreamResponse
-from .records.journal import Journal
+from .records.interception import InterceptionRecord
 from .relay import Cleanup
 from .tools import ToolBox, ToolOutcome, ToolRun
 from .upstream.attempts import Attempted
@@ -47,15 +47,17 @@ class TurnContext(Struct, frozen=True):
 class Turns:
     """`response` is the newest response, whose head has been read; `fold` reads its body."""
 
-    def __init__(self, context: TurnContext, journal: Journal, hooks: Hooks, toolbox: ToolBox) -> None:
+    def __init__(
+        self, context: TurnContext, record: InterceptionRecord, hooks: Hooks, toolbox: ToolBox
+    ) -> None:
         """Sends the first request. Raises UpstreamError, ClientDisconnected."""
         self._contexts: tuple[TurnContext, ...] = (context,)
-        self._journal, self._hooks, self._toolbox = journal, hooks, toolbox
+        self._record, self._hooks, self._toolbox = record, hooks, toolbox
         self.client = context.client
         attempted = context.send(context.offer.body, context.client)
         self.response, self._status, self._count = attempted.response, attempted.response.status, 1
         self.streamed = _is_event_stream(attempted.response, context.facts)
-        journal.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
+        record.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
         self._splices = tuple(self._new_splices())
         self._follow_up_client = ReplaceableClient()
         self.fold = self._with_decoding(self._first_fold())
@@ -84,17 +86,17 @@ class Turns:
 
     def _record_outcome(self, outcome: ToolOutcome) -> None:
         error = outcome.result.error or (_TOOL_FAILED if outcome.result.is_error else "")
-        self._journal.record_tool_outcome(outcome.call, error)
+        self._record.record_tool_outcome(outcome.call, error)
         if self._hooks.has_listeners(ToolCalled):
             tool = next(tool for tool in self._context.offer.tools if tool.id == outcome.call.name)
-            names = (self._journal.id, tool.server, tool.name, outcome.call.id)
+            names = (self._record.id, tool.server, tool.name, outcome.call.id)
             error_type = "tool_error" if error else ""
             self._hooks.emit(ToolCalled(*names, outcome.began, outcome.ended, error_type))
 
     def send_follow_up(self, outcomes: Sequence[ToolOutcome]) -> TaskGroup[Attempted]:
         """Sends the results of the tools to the model, in parallel to the caller."""
         body = self._splices[0].follow_up([(outcome.call, outcome.result) for outcome in outcomes])
-        self._journal.next_turn()
+        self._record.next_turn()
         self._follow_up_client = follow_up_client = ReplaceableClient()
 
         def send(client: Client) -> Attempted:
@@ -112,7 +114,7 @@ class Turns:
         self.response, self._count = attempted.response, self._count + 1
         if not self.streamed:
             self._status = attempted.response.status
-        self._journal.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
+        self._record.head_received(self._status, attempted.credential.hint, attempted.credential.mask)
         self.fold = self._with_decoding(self._next_fold(attempted.credential.mask))
 
     def _new_splices(self) -> Iterator[Splice]:

@@ -40,16 +40,16 @@ class _Frozen(Schema):
 
 class AuthSchema(_Frozen):
     value_class = values.AuthSettings
-    mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who is let in: `local` (direct loopback callers), `token` or `header`"))
-    byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped, central keys are used)"))
+    mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who may use the bridge: `local` (direct connections from loopback), `token` or `header`"))
+    byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped; the central keys are used)"))
     actor_header = Text(load_default="X-Remote-User", metadata=_doc("mode `header`: the header that names the actor"))
-    admin_actors = Texts(load_default=(), metadata=_doc("mode `header`: who may read everybody's records"))
-    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=checks.networks, metadata=_doc("mode `header`: only these peers may set it"))
+    admin_actors = Texts(load_default=(), metadata=_doc("mode `header`: actors who may read everybody's records"))
+    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=checks.networks, metadata=_doc("mode `header`: the peers that may set it"))
 
 
 class RecordsSchema(_Frozen):
     value_class = values.RecordSettings
-    prompts = Flag(load_default=True, metadata=_doc("false: nothing of a prompt is stored"))
+    prompts = Flag(load_default=True, metadata=_doc("false: no prompt is stored"))
     tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
     thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
     retention_days = Count(load_default=60, metadata=_doc("days that records are kept; 0 keeps them for ever"))
@@ -66,8 +66,8 @@ class LogsSchema(_Frozen):
 
 class McpSchema(_Frozen):
     value_class = values.McpSettings
-    tool_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds that one call of a tool may take"))
-    max_rounds = Count(load_default=20, validate=POSITIVE, metadata=_doc("upstream calls in one request at most"))
+    tool_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds that a tool call may take"))
+    max_rounds = Count(load_default=20, validate=POSITIVE, metadata=_doc("maximum of upstream requests per client request"))
 
 
 class MetricsSchema(_Frozen):
@@ -78,8 +78,8 @@ class MetricsSchema(_Frozen):
 class TracingSchema(_Frozen):
     value_class = values.TracingSettings
     endpoint = Text(load_default="", validate=[checks.optional_url, checks.has_opentelemetry], metadata=_doc("base URL of an OTLP/HTTP collector; `/v1/traces` is added; empty: off"))
-    prompts = Flag(load_default=False, metadata=_doc("true: recorded prompts are attributes of spans"))
-    propagate = Flag(load_default=False, metadata=_doc("true: the upstream gets our `traceparent`, not the client's"))
+    prompts = Flag(load_default=False, metadata=_doc("true: spans have the recorded prompts as attributes"))
+    propagate = Flag(load_default=False, metadata=_doc("true: the upstream gets the bridge's `traceparent` instead of the client's"))
 
 
 class PriceSchema(_Frozen):
@@ -94,8 +94,8 @@ class CircuitBreakerSchema(_Frozen):
     value_class = values.BreakerSettings
     failure_threshold = Count(load_default=5, validate=POSITIVE, metadata=_doc("consecutive failures that open it"))
     interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds after which a closed breaker forgets its failures"))
-    timeout = Number(load_default=30.0, validate=POSITIVE, metadata=_doc("seconds open before half-open"))
-    max_requests = Count(load_default=3, validate=POSITIVE, metadata=_doc("trial requests at once when half-open"))
+    timeout = Number(load_default=30.0, validate=POSITIVE, metadata=_doc("seconds until an open breaker becomes half-open"))
+    max_requests = Count(load_default=3, validate=POSITIVE, metadata=_doc("concurrent trial requests while half-open"))
 
 
 class AwsSchema(_Frozen):
@@ -106,7 +106,7 @@ class AwsSchema(_Frozen):
     role_arn = Text(load_default="", metadata=_doc("role to assume"))
     external_id = Text(load_default="", metadata=_doc("external id for the role"))
     model = Text(required=True, metadata=_doc("model id or ARN of an inference profile"))
-    small_fast_model = Text(required=True, metadata=_doc("the model that `haiku` models map to"))
+    small_fast_model = Text(required=True, metadata=_doc("the model for requests whose model has `haiku` in its name"))
 
     @validates_schema
     def _both_keys(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -117,14 +117,14 @@ class AwsSchema(_Frozen):
 class ProviderSchema(_Frozen):
     value_class = values.ProviderSettings
     type = Text(required=True, validate=_one_of("anthropic", "bedrock", "openai", "copilot"), metadata=_doc("`anthropic`, `bedrock`, `openai` or `copilot`"))
-    name = Text(validate=checks.provider_name, metadata=_doc("the name in its routes; default: the type"))
-    enabled = Flag(load_default=True, metadata=_doc("false: 503 on every path of it"))
+    name = Text(validate=checks.provider_name, metadata=_doc("the name in the routes; default: the type"))
+    enabled = Flag(load_default=True, metadata=_doc("false: all its paths return 503"))
     base_url = Text(load_default="", validate=checks.optional_url, metadata=_doc("default: the provider's own"))
-    keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys in their order, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
+    keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys, in the order of use, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
     send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
     api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
-    inject_tools = Flag(load_default=True, metadata=_doc("false: the MCP servers' tools are not offered here"))
+    inject_tools = Flag(load_default=True, metadata=_doc("false: no tools of MCP servers are offered"))
     ca_file = Text(metadata=_doc("default: the global one"))
     proxy = Text(validate=checks.proxy_url, metadata=_doc("default: the global one"))
     circuit_breaker = fields.Nested(CircuitBreakerSchema, metadata=_doc("absent: no breaker"))
@@ -148,10 +148,10 @@ class ProviderSchema(_Frozen):
 
 class McpServerSchema(_Frozen):
     value_class = values.McpServerSettings
-    name = Text(required=True, validate=checks.provider_name, metadata=_doc("the name in its tools' ids"))
+    name = Text(required=True, validate=checks.provider_name, metadata=_doc("the name in the ids of its tools"))
     url = Text(required=True, validate=checks.http_url, metadata=_doc("Streamable HTTP endpoint"))
     headers = fields.Dict(Text(), SecretField(), load_default=dict, metadata=_doc("headers to send, each a secret as in `keys`"))
-    allow = Text(load_default="", validate=checks.pattern, metadata=_doc("regular expression on the tool's name"))
+    allow = Text(load_default="", validate=checks.pattern, metadata=_doc("regular expression, searched in the tool's name; empty: all tools"))
     deny = Text(load_default="", validate=checks.pattern, metadata=_doc("wins over `allow`"))
 
 
@@ -167,16 +167,16 @@ def _section(schema: type[Schema]) -> fields.Nested:
 
 class SettingsSchema(_Frozen):
     value_class = values.Settings
-    url_prefix = Text(load_default="/api/v2/aibridge", validate=checks.url_prefix, metadata=_doc("what all routes begin with"))
+    url_prefix = Text(load_default="/api/v2/aibridge", validate=checks.url_prefix, metadata=_doc("prefix of all routes"))
     database_url = Text(load_default="sqlite:///aibridge.db", validate=checks.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
-    redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("shares breaker and key state among processes and hosts"))
+    redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("Redis that shares the state of keys and circuit breakers among processes and hosts"))
     spool_dir = Text(load_default="", metadata=_doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
-    max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies: 413"))
+    max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies get 413"))
     keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
     connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))
     ca_file = Text(load_default="", metadata=_doc("CA bundle for upstreams; else `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"))
     proxy = Text(load_default="", validate=checks.proxy_url, metadata=_doc("HTTP proxy for upstreams; else `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`"))
-    drain_delay = Number(load_default=5.0, validate=NOT_NEGATIVE, metadata=_doc("seconds between `readyz` 503 and the closing of the listener"))
+    drain_delay = Number(load_default=5.0, validate=NOT_NEGATIVE, metadata=_doc("seconds from `readyz` 503 to the closing of the listener"))
     read_timeout = Number(load_default=600.0, validate=POSITIVE, metadata=_doc("seconds without a byte from the upstream"))
     max_retries = Count(load_default=0, metadata=_doc("of 408, 409, 5xx and refused connections, before the first byte"))
     auth = _section(AuthSchema)
@@ -185,7 +185,7 @@ class SettingsSchema(_Frozen):
     mcp = _section(McpSchema)
     metrics = _section(MetricsSchema)
     tracing = _section(TracingSchema)
-    prices = fields.Dict(Text(), fields.Nested(PriceSchema), load_default=dict, metadata=_doc("own prices by model"))
+    prices = fields.Dict(Text(), fields.Nested(PriceSchema), load_default=dict, metadata=_doc("your own prices, by model"))
     providers = fields.List(fields.Nested(ProviderSchema), load_default=list)
     mcp_servers = fields.List(fields.Nested(McpServerSchema), load_default=list)
 

@@ -34,7 +34,7 @@ from ..records.events import (
     Prompt,
     ToolUsage,
 )
-from ..records.journal import NOT_RUN
+from ..records.interception import NOT_RUN
 from ..records.recorder import Recorder
 from ..upstream.keys import KeyPool
 from ..waiting import FILES

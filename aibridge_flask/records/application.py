@@ -33,8 +33,6 @@ def apply_frames(store: Store, rejects: Rejects, log_id: str, position: int, fra
     """
     end = frames[-1].end
     events = [event for frame in frames for event in frame.events]
-    for unknown in (value for frame in frames for value in frame.unknown):
-        rejects.set_unknown_aside(unknown)
     try:
         store.apply(log_id, events, position, end)
     except RowsRejected as error:
@@ -47,6 +45,8 @@ def apply_frames(store: Store, rejects: Rejects, log_id: str, position: int, fra
         else:
             rejects.set_aside(events[0], str(error))
         store.apply(log_id, (), position, end)
+    for unknown in (value for frame in frames for value in frame.unknown):
+        rejects.set_unknown_aside(unknown)
     return end
 
 

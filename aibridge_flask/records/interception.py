@@ -36,7 +36,7 @@ _EARLY_END = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
 
-class Journal:
+class InterceptionRecord:
     """Turns what happens to an interception into events.
 
     What is not recorded yet is appended to the log at once.
