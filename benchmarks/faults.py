@@ -155,12 +155,14 @@ class Faults:
 
 
 class PostgresFaults(Faults):
-    def __init__(self, server: Server, redis: RedisServer, choice: random.Random, postgres: Postgres) -> None:
+    def __init__(
+        self, server: Server, redis: RedisServer, choice: random.Random, postgres: Postgres, url: str
+    ) -> None:
         super().__init__(server, redis, choice)
-        self.postgres = postgres
+        self.postgres, self.engine = postgres, database.connect(url)
 
     def all(self) -> list[Callable[[], None]]:
-        return [*super().all(), self.silent, self.away]
+        return [*super().all(), self.silent, self.away, self.restored]
 
     def silent(self) -> None:
         with self.postgres.silent():
@@ -170,6 +172,21 @@ class PostgresFaults(Faults):
         self.postgres.halt()
         self.wait(1, 4)
         self.postgres.resume()
+
+    def restored(self) -> None:
+        """All tables return to what they held a moment before."""
+        names = [table.name for table in tables.metadata.sorted_tables]
+        with self.engine.begin() as connection:
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            connection.execute(sa.text("DROP SCHEMA IF EXISTS backup CASCADE"))
+            connection.execute(sa.text("CREATE SCHEMA backup"))
+            for name in names:
+                connection.execute(sa.text(f"CREATE TABLE backup.{name} AS TABLE public.{name}"))
+        self.wait(0.5, 2)
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(f"TRUNCATE {', '.join(f'public.{name}' for name in names)}"))
+            for name in names:
+                connection.execute(sa.text(f"INSERT INTO public.{name} SELECT * FROM backup.{name}"))
 
 
 class SqliteFaults(Faults):
@@ -211,13 +228,13 @@ def account(url: str, requests: list[Request]) -> list[str]:
     engine = database.connect(url)
     with engine.connect() as connection:
         rows = {row["id"]: row for row in connection.execute(sa.select(tables.interceptions)).mappings()}
-        usages = {
-            row["interception_id"]: row
-            for row in connection.execute(sa.select(tables.token_usages)).mappings()
-        }
+        usages: dict[str, list[Any]] = {}
+        for usage in connection.execute(sa.select(tables.token_usages)).mappings():
+            usages.setdefault(usage["interception_id"], []).append(usage)
     differences = [f"{id} has not ended" for id, row in rows.items() if row["ended_at"] is None]
+    differences += [f"{id} has {len(found)} token usages" for id, found in usages.items() if len(found) > 1]
     for request in requests:
-        differences += _differences(request, rows.get(request.id), usages.get(request.id))
+        differences += _differences(request, rows.get(request.id), usages.get(request.id, [None])[0])
     return differences
 
 
@@ -259,7 +276,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     try:
         server.wait_ready()
         faults = (
-            PostgresFaults(server, redis, choice, postgres)
+            PostgresFaults(server, redis, choice, postgres, url)
             if postgres
             else SqliteFaults(server, redis, choice, folder / "records.db")
         )

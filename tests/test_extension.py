@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from operator import le
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flask import Flask, Response
 from aibridge_flask import Actor, AIBridge, ConfigError
 from aibridge_flask.records.events import InterceptionEnded, InterceptionStarted
 from tests.conftest import providers
-from tests.support.server import PREFIX
+from tests.support.server import PREFIX, wait_until
 from tests.support.upstream import (
     TIMEOUT_SECONDS,
     WAIT_FOR_CLOSE,
@@ -240,3 +241,30 @@ def test_host_listeners_get_interceptions_and_their_failures_do_no_harm(
     assert events == [("m", 0), (response.headers["X-AIBridge-Interception-Id"], 200)]
     assert "a listener failed" in caplog.text
     bridge.close(app)
+
+
+def count_files_and_threads() -> tuple[int, int]:
+    return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_making_an_application_opens_nothing(tmp_path: Path, upstream: Upstream) -> None:
+    before = count_files_and_threads()
+    for _ in range(5):
+        AIBridge(make_host(tmp_path, upstream, mcp_servers=[{"name": "docs", "url": f"{upstream.url}/mcp"}]))
+    assert count_files_and_threads() == before
+    assert list(tmp_path.iterdir()) == []
+    assert upstream.connections == 0
+
+
+def test_a_closed_application_leaves_no_file_and_no_thread(tmp_path: Path, upstream: Upstream) -> None:
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+
+    def use_and_close() -> tuple[int, int]:
+        app = make_host(tmp_path, upstream, mcp_servers=[{"name": "docs", "url": f"{upstream.url}/mcp"}])
+        bridge = AIBridge(app)
+        assert app.test_client().post(MESSAGES, json={"model": "m"}).get_data() == b"{}"
+        bridge.close(app)
+        return count_files_and_threads()
+
+    files, threads = use_and_close()
+    wait_until(lambda: all(map(le, use_and_close(), (files, threads))))

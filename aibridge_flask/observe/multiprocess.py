@@ -71,8 +71,10 @@ def collect_families() -> list[Any]:
     for remaining in reversed(range(_ATTEMPTS)):
         try:
             with _locked(folder, fcntl.LOCK_SH):
-                return list(MultiProcessCollector.merge(map(str, _metric_files(folder))))
-        except (OSError, struct.error):  # a starting worker has an empty file
+                # a worker that is starting has an empty file
+                files = [str(path) for path in _metric_files(folder) if path.stat().st_size]
+                return list(MultiProcessCollector.merge(files))
+        except (OSError, struct.error):  # a file was removed or cut meanwhile
             if not remaining:
                 raise
     return []

@@ -6,6 +6,7 @@ must happen at a reload is in `configure`, which the file calls.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -18,6 +19,7 @@ from ..observe import multiprocess
 from ..records import recorder
 from .worker import DrainingWorker
 
+_OPEN_MAX = 10240  # what macOS allows where the hard limit is infinite
 _SWITCH_SECONDS = 0.0005  # after which the applier's thread lets requests run
 
 
@@ -69,8 +71,10 @@ def _hooks(error: str) -> dict[str, Any]:
 
 def _raise_file_limit() -> None:
     """An open stream holds two descriptors: one for the client, one for the upstream."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(soft, _OPEN_MAX) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
 
 
 def _migrate(server: Any) -> None:

@@ -122,6 +122,14 @@ def test_a_killed_workers_counts_stay_and_its_inflight_requests_are_dropped(
     assert scrape(server).sum("interceptions_inflight") == 0
 
 
+def test_the_empty_file_of_a_starting_worker_is_skipped(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "common"
+    folder.mkdir()
+    server = start(metrics=ON, environ={"PROMETHEUS_MULTIPROC_DIR": str(folder)})
+    (folder / "counter_4242.db").touch()
+    assert scrape(server).value("records_lost_total") == 0
+
+
 def test_reloads_lose_nothing_and_leave_no_files(start: Start, upstream: Upstream, tmp_path: Path) -> None:
     folder = tmp_path / "common"
     folder.mkdir()
