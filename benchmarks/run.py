@@ -48,7 +48,11 @@ class Plan:
 _LONG = Plan(rounds=1, window=60.0)
 _QUICK = Plan(rounds=1, json=600, burst=200, single=60, window=1.5, leaving=3)
 _CLIENTS = 16
-_CASES = {"empty": ("json",), "tools": ("json", "burst")}  # targets that run only some cases
+_CASES = {
+    "empty": ("json",),
+    "tools": ("json", "burst"),
+    "unrecorded": ("json", "burst"),
+}  # targets that run only some cases
 _WARM_UP_REQUESTS = 50
 
 
@@ -115,6 +119,7 @@ def _list_targets(upstream: Server, core: int) -> Iterator[tuple[str, Callable[[
         yield "nginx", lambda target_folder: servers.nginx(target_folder, upstream.port, core)
     yield "bridge", lambda target_folder: servers.bridge(target_folder, upstream.port, core)
     yield "tools", lambda target_folder: servers.tools(target_folder, upstream.port, core)
+    yield "unrecorded", lambda target_folder: servers.unrecorded(target_folder, upstream.port, core)
     yield "empty", lambda target_folder: servers.empty(target_folder, upstream.port, core)
     yield "naive", lambda target_folder: servers.naive(target_folder, upstream.port, core)
 
@@ -202,7 +207,7 @@ def _stop(server: Server, upstream: Server, figures: Figures) -> list[str]:
     problems = server.stop()
     if figures.get("lost"):
         problems.append(f"{figures['lost']:.0f} events did not arrive")
-    if (server.folder / "records.db").exists():
+    if server.is_recorded:
         records, ended = server.records()
         if not records == ended == figures["sent"]:
             problems.append(f"{figures['sent']:.0f} requests, {records} records, {ended} of them ended")

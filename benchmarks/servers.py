@@ -21,6 +21,7 @@ from .processes import with_children
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 30.0
 _PATH = "/v1/messages"
+_BRIDGE = "wsgi:app"
 _PREFIX = "/api/v2/aibridge/anthropic"
 _GUNICORN = (sys.executable, "-m", "gunicorn")
 _GEVENT_OPTIONS = ("--workers=1", "--worker-class=gevent", "--worker-connections=2000", "--keep-alive=75")
@@ -61,12 +62,16 @@ def on_core(core: int) -> Iterator[None]:
 
 
 class Server:
-    """A listening process and its log. `worker` is the id of the child that serves requests."""
+    """A listening process and its log. `worker` is the id of the child that serves requests.
+
+    `is_recorded`: its database holds a record of each request.
+    """
 
     def __init__(
         self, command: list[str], folder: Path, port: int, core: int, path: str, **environ: str
     ) -> None:
         self.port, self.path, self.folder = port, path, folder
+        self.is_recorded = command[-1] == _BRIDGE
         self.log = folder / "log"
         self._started_at = time.monotonic()
         inherited = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
@@ -127,7 +132,7 @@ def upstream_server(folder: Path, core: int) -> Server:
     return Server([sys.executable, "-m", "benchmarks.upstream", str(port)], folder, port, core, _PATH)
 
 
-def bridge(folder: Path, upstream: int, core: int, settings: str = "") -> Server:
+def bridge(folder: Path, upstream: int, core: int, settings: str = "", app: str = _BRIDGE) -> Server:
     """The bridge as `gunicorn.conf.py` starts it, with records in SQLite; `settings` is TOML text."""
     port, config = free_port(), folder / "aibridge.toml"
     config.write_text(
@@ -136,7 +141,7 @@ def bridge(folder: Path, upstream: int, core: int, settings: str = "") -> Server
         f'type = "anthropic"\nname = "anthropic"\nbase_url = "http://127.0.0.1:{upstream}"\n'
         f'keys = [{{ value = "sk-ant-bench-0123456789abcdef" }}]\n{settings}'
     )
-    command = [*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+    command = [*_GUNICORN, "-c", str(ROOT / "gunicorn.conf.py"), app]
     environ = {"AIBRIDGE_CONFIG": str(config), "AIBRIDGE_BIND": f"127.0.0.1:{port}", "AIBRIDGE_WORKERS": "1"}
     return Server(command, folder, port, core, _PREFIX + _PATH, **environ)
 
@@ -152,6 +157,11 @@ def tools(folder: Path, upstream: int, core: int) -> Server:
             raise RuntimeError(server.log.read_text())
         time.sleep(0.05)
     return server
+
+
+def unrecorded(folder: Path, upstream: int, core: int) -> Server:
+    """The bridge without records."""
+    return bridge(folder, upstream, core, app="benchmarks.unrecorded:app")
 
 
 def empty(folder: Path, upstream: int, core: int) -> Server:
