@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from time import monotonic
 from flask import Request
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import IdentityUnavailable, Unauthorized
+from ..errors import ConfigError, IdentityUnavailable, Unauthorized
 from ..headers import TOKEN_HEADERS, TOKEN_PREFIX, bearer_token
 from ..model import Actor
 from ..records import tokens
@@ -105,7 +106,8 @@ class TokenLoader:
         cached = _CachedToken(actor, valid[0].expires_at if valid else (), monotonic())
         self._store(key, cached)
         if valid:
-            self._recorder.record(GatewayTokenUsed(valid[0].id, now()))
+            with contextlib.suppress(OSError, ConfigError):  # without a log it is just not noted
+                self._recorder.record(GatewayTokenUsed(valid[0].id, now()))
         return cached
 
     def _cached(self, cached: _CachedToken | None) -> Actor | None:

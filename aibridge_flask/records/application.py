@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from time import monotonic, thread_time
 
 from .frames import Frame
 from .rejects import Rejects
 from .store import RowsRejected, Store
 
-_SLICE_SECONDS = 0.02
-_MAX_FRAMES = 500
+_CPU_SECONDS = 0.02
+_MAX_SECONDS = 1.0
+_FIRST_FRAMES, _MAX_FRAMES = 50, 500
 
 
 class SliceSize:
-    """How many frames fit a slice of 20 ms, as the slices before have shown."""
+    """How many frames fit a slice, as the slices before have shown.
+
+    Requests wait while a slice computes: for 20 ms at most. They do not while it waits for the database, so a
+    distant one gets slices that are worth their round trips.
+    """
 
     def __init__(self) -> None:
-        self.frames = 50
+        self.frames = _FIRST_FRAMES
 
-    def adapt(self, count: int, seconds: float) -> None:
-        """Takes the number of frames of a slice and the time that they took."""
-        if count >= self.frames and seconds < _SLICE_SECONDS / 2:
-            self.frames = min(2 * self.frames, _MAX_FRAMES)
-        elif seconds > _SLICE_SECONDS:
+    @contextlib.contextmanager
+    def measured(self, count: int) -> Iterator[None]:
+        """Applies a slice of `count` frames inside, and adapts to the time that it took."""
+        started_at, computed = monotonic(), thread_time()
+        try:
+            yield
+        except BaseException:
+            self.frames = max(1, self.frames // 2)  # it may have been too much for a deadline
+            raise
+        self._adapt(count, thread_time() - computed, monotonic() - started_at)
+
+    def _adapt(self, count: int, computed: float, seconds: float) -> None:
+        if computed > _CPU_SECONDS or seconds > _MAX_SECONDS:
             self.frames = max(1, self.frames // 2)
+        elif count >= self.frames and computed < _CPU_SECONDS / 2 and seconds < _MAX_SECONDS / 2:
+            self.frames = min(2 * self.frames, _MAX_FRAMES)
 
 
 def apply_frames(store: Store, rejects: Rejects, log_id: str, position: int, frames: Sequence[Frame]) -> int:

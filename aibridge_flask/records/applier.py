@@ -6,8 +6,8 @@ slices, move the position in the same transaction.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
 from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,11 +17,13 @@ from ..waiting import OneShotEvent, set_events, start_thread, unpatched
 from . import log_folder, log_reader, prices
 from .application import SliceSize, apply_frames
 from .database import SchemaTooNew
+from .database_errors import describe
 from .frames import Frame
 from .log import RecordLog
 from .rejects import Rejects
 from .store import DatabaseBusy, DatabaseDown, PositionChanged, Store, TablesMissing
 from .takeover import Takeover
+from .unapplied import UnappliedFrames
 
 _log = logging.getLogger("aibridge.records")
 _LINGER_SECONDS = 0.01  # events of this time are committed together
@@ -29,6 +31,8 @@ _TICK_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 _RENEW_SECONDS = 10.0
 _MAX_BUSY_SECONDS = 5.0
+_FINISH_SECONDS = 8.0
+_TAKEOVER_STEPS = 8  # a slice of a dead worker's log for so many of the own one
 
 
 class Applier:
@@ -41,7 +45,7 @@ class Applier:
         takeover: Takeover,
         rejects: Rejects,
         identity: str,
-        tick: Callable[[], None],
+        tick: Callable[[], object],
     ) -> None:
         """`identity` names the database as long as its id is unknown. `tick` is called each second."""
         self._log, self._store, self._takeover, self._rejects = log, store, takeover, rejects
@@ -49,7 +53,11 @@ class Applier:
         self.position = 0
         self.is_up = True  # until the first attempt
         self.has_tried = False
-        self.caught_up_at = time.time()
+        self._caught_up_at = self._mark_at = monotonic()
+        self._mark = 0
+        self._steps = 0
+        self._unapplied = UnappliedFrames(log)
+        self._is_prepared = False
         self._slice = SliceSize()
         self._wakeups: SimpleQueue[bool] = SimpleQueue()
         self._is_idle = False
@@ -61,9 +69,14 @@ class Applier:
         self._has_checked_indexes = False
 
     @property
-    def behind_since(self) -> float:
-        """The time (seconds since 1970) since which events are not in the database, 0 if all are."""
-        return self.caught_up_at if self.position < self._log.end else 0.0
+    def seconds_behind(self) -> float:
+        """An upper bound of the age of the oldest event that is not in the database; 0 if there is none."""
+        return monotonic() - self._caught_up_at if self.position < self._log.end else 0.0
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What the logs of this database may name it: its address, and its id once it is known."""
+        return (self._identity, self._store.database_id or self._identity)
 
     def notify(self) -> None:
         """Something was appended. Wakes the thread only if it is idle."""
@@ -76,14 +89,17 @@ class Applier:
         self._waiters.append((position, applied))
         self._wakeups.put(False)
 
+    def stop_waiting(self, position: int, applied: OneShotEvent) -> None:
+        """Forgets what `wait_for` was called with."""
+        with contextlib.suppress(ValueError):
+            self._waiters.remove((position, applied))
+
     def stop(self) -> None:
         """Ends the thread once the log is applied, or the database is away."""
         self._wakeups.put(True)
 
     def run(self) -> None:
         """The thread's function."""
-        log_folder.set_database(self._log.path, self._identity)
-        prices.load()
         is_stopping = False
         while not is_stopping:
             is_stopping = self._wait()
@@ -96,7 +112,8 @@ class Applier:
         """Waits for work; returns whether the thread is to end."""
         has_backlog = self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
         if has_backlog and not self._waiters:
-            unpatched("time", "sleep")(_LINGER_SECONDS if self.position < self._log.end else 0.0)
+            lingers = self.position < self._log.end and not self._unapplied.are_read
+            unpatched("time", "sleep")(_LINGER_SECONDS if lingers else 0.0)
         self._is_idle = not has_backlog
         try:
             return self._wakeups.get(
@@ -118,7 +135,7 @@ class Applier:
             self._went_down(str(error))
         except Exception:  # noqa: BLE001 - logged below
             self._store.close()
-            self._next_connect = monotonic() + _RECONNECT_SECONDS
+            self.is_up, self._next_connect = False, monotonic() + _RECONNECT_SECONDS
             _log.exception("records could not be applied")
 
     def _was_busy(self) -> None:
@@ -129,6 +146,7 @@ class Applier:
         unpatched("time", "sleep")(_LINGER_SECONDS)
 
     def _step(self) -> None:
+        self._prepare()
         if monotonic() >= self._next_tick:
             self._next_tick = monotonic() + _TICK_SECONDS
             self._tick()
@@ -140,20 +158,32 @@ class Applier:
         self._renew()
         if self.position < self._log.end:
             self._apply_own()
-        else:
-            self.caught_up_at = time.time()
+        self._note_progress()
+        self._steps += 1
+        if self.position >= self._log.end or self._steps % _TAKEOVER_STEPS == 0:
             self._takeover.advance()
+
+    def _prepare(self) -> None:
+        if not self._is_prepared:
+            log_folder.set_database(self._log.path, self._identity)
+            prices.load()
+            self._is_prepared = True
+
+    def _note_progress(self) -> None:
+        """What was appended before the last mark is applied now: this bounds the age of the rest."""
+        self._set_waiters()
+        if self.position >= self._mark:
+            self._caught_up_at = self._mark_at
+            self._mark, self._mark_at = self._log.end, monotonic()
 
     def _connect(self) -> None:
         self._next_connect = monotonic() + _RECONNECT_SECONDS
         try:
-            self._store.open()
-        except TablesMissing:
-            self._store.migrate()
-            self._store.open()
+            self._open_store()
+        except BaseException:
+            self._store.close()  # else it would seem to be connected
+            raise
         log_folder.set_database(self._log.path, self._store.database_id)
-        self.position = min(self._store.position(self._log.id), self._log.end)
-        self._inode = self._store.file_inode()
         self._next_renewal = 0.0
         if not self._has_checked_indexes:
             self._has_checked_indexes = True
@@ -162,12 +192,21 @@ class Applier:
             _log.warning("the database takes records again")
         self.is_up, self._last_reason = True, ""
 
+    def _open_store(self) -> None:
+        try:
+            self._store.open()
+        except TablesMissing:
+            self._store.migrate()
+            self._store.open()
+        self.position = min(self._store.position(self._log.id), self._log.end)
+        self._inode = self._store.file_inode()
+
     def _create_indexes(self) -> None:
         """In a thread of its own, since it may take minutes."""
         try:
             self._store.create_indexes()
         except Exception as error:  # noqa: BLE001 - logged; queries are slower without
-            _log.warning("indexes could not be created: %s", error)
+            _log.warning("indexes could not be created: %s", describe(error))
 
     def _probe(self) -> None:
         """Notices a database that went away while nothing was to be written, and a file that was replaced."""
@@ -194,41 +233,46 @@ class Applier:
 
     def _apply_own(self) -> None:
         """Applies one slice of this worker's log."""
-        frames: Sequence[Frame] = self._log.take(self.position, self._slice.frames)
-        if not frames:
-            chunk = log_reader.read(self._log.path, self.position, self._log.end)
-            frames = chunk.frames[: self._slice.frames]
-            self._rejects.report_damage(self._log.id, chunk.damaged)
-            if not frames:
-                self._skip(chunk.end)
-                return
-        begun = monotonic()
+        frames = self._unapplied.take(self.position, self._slice.frames)
         try:
-            self.position = apply_frames(self._store, self._rejects, self._log.id, self.position, frames)
+            if frames:
+                with self._slice.measured(len(frames)):
+                    self._apply(frames)
+            elif self._unapplied.end > self.position:
+                self._store.apply(self._log.id, (), self.position, self._unapplied.end)
+                self.position = self._unapplied.end
         except PositionChanged:
             self.position = min(self._store.position(self._log.id), self._log.end)
             _log.warning("the database knows another position: records are applied from there")
             return
-        self._slice.adapt(len(frames), monotonic() - begun)
-        self._applied()
-
-    def _skip(self, position: int) -> None:
-        if position > self.position:
-            self._store.apply(self._log.id, (), self.position, position)
-            self.position = position
-
-    def _applied(self) -> None:
+        self._rejects.report_damage(self._log.id, self._unapplied.pop_damaged())
         log_reader.note_position(self._log.path, self.position)
-        due = [waiter for waiter in self._waiters if waiter[0] <= self.position]
-        for waiter in due:
-            self._waiters.remove(waiter)
+
+    def _apply(self, frames: Sequence[Frame]) -> None:
+        self.position = apply_frames(self._store, self._rejects, self._log.id, self.position, frames)
+
+    def _set_waiters(self) -> None:
+        due = [waiter for waiter in tuple(self._waiters) if waiter[0] <= self.position]
+        for position, applied in due:
+            self.stop_waiting(position, applied)
         if due:
-            set_events([event for _, event in due])
+            set_events([applied for _, applied in due])
 
     def _finish(self) -> None:
         """Applies the rest of the log, and closes what this worker leaves open."""
+        deadline = monotonic() + _FINISH_SECONDS
+        while True:
+            try:
+                return self._finish_now()
+            except DatabaseBusy:
+                if monotonic() > deadline:
+                    raise
+                unpatched("time", "sleep")(_LINGER_SECONDS)
+
+    def _finish_now(self) -> None:
         if not self._store.is_open:
             self._connect()
         while self.position < self._log.end:
             self._apply_own()
+            self._set_waiters()
         self._store.interrupt_worker(self._log.id)

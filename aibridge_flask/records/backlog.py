@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,10 +19,10 @@ class Backlog(Struct, frozen=True):
     events: int = 0
 
 
-def measure(folder: Path) -> Backlog:
-    """Measures all logs of a folder. Reads the headers of the frames that are not applied."""
+def measure(folder: Path, identities: Collection[str] = ()) -> Backlog:
+    """Measures the logs of a database (`log_folder.logs_of`). Reads the headers of unapplied frames."""
     oldest, size, events = time.time(), 0, 0
-    for log in log_folder.logs(folder):
+    for log in log_folder.logs_of(folder, identities):
         position, end = log_reader.read_position(log), log_reader.end_of(log)
         if position >= end:
             continue
@@ -32,7 +33,7 @@ def measure(folder: Path) -> Backlog:
     return Backlog(time.time() - oldest if size else 0.0, size, events)
 
 
-def is_applied(folder: Path, own: Path) -> bool:
-    """Whether all logs but a worker's own are applied."""
-    others = (log for log in log_folder.logs(folder) if log != own)
+def is_applied(folder: Path, own: Path, identities: Collection[str]) -> bool:
+    """Whether all logs of a database but a worker's own are applied."""
+    others = (log for log in log_folder.logs_of(folder, identities) if log != own)
     return all(log_reader.read_position(log) >= log_reader.end_of(log) for log in others)

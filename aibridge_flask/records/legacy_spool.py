@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,16 @@ from sqlalchemy import URL
 
 from .events import Event
 from .frames import decode_event
+from .log_reader import open_regular
 
 _SUFFIX, _LOCK_SUFFIX = ".spool", ".lock"
-_BATCH_SIZE = 500
 
 
 def files(folder: Path, configured: str, url: URL) -> list[Path]:
-    """Returns the spools in the folder, and in the temporary folder, where they once were by default."""
+    """Returns the spools in the folder, and in the temporary folder, where they once were by default.
+
+    A folder of another user is left alone: anybody can create one in the temporary folder.
+    """
     folders = [folder]
     if not configured and url.get_backend_name() != "sqlite":
         name = hashlib.sha256(url.render_as_string().encode()).hexdigest()[:16]
@@ -29,15 +33,22 @@ def files(folder: Path, configured: str, url: URL) -> list[Path]:
     found: list[Path] = []
     for place in folders:
         with contextlib.suppress(OSError):
-            found += [path for path in place.iterdir() if path.suffix in (_SUFFIX, _LOCK_SUFFIX)]
+            if _is_own_folder(place):
+                found += [path for path in place.iterdir() if path.suffix in (_SUFFIX, _LOCK_SUFFIX)]
     return sorted({path.with_suffix(_SUFFIX) for path in found})
+
+
+def _is_own_folder(place: Path) -> bool:
+    """Raises OSError."""
+    status = place.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 @contextlib.contextmanager
 def lock_if_dead(spool: Path) -> Iterator[bool]:
     """Yields whether no worker of the earlier version uses a spool. One without a lock file is nobody's."""
     try:
-        descriptor = os.open(spool.with_suffix(_LOCK_SUFFIX), os.O_RDWR)
+        descriptor = os.open(spool.with_suffix(_LOCK_SUFFIX), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield True
         return
@@ -58,30 +69,29 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def batches(spool: Path) -> Iterator[tuple[list[Event], int]]:
-    """Yields the events of a spool in batches, each with the number of lines that cannot be read.
+def events(spool: Path) -> Iterator[Event | None]:
+    """Yields the events of a spool, and None for each line that cannot be read. A missing spool has none.
 
-    A last line without its end was cut by a kill; nobody relied on it.
+    A last line without its end was cut by a kill; nobody relied on it. Raises OSError; only without it the
+    end was reached.
     """
-    batch: list[Event] = []
-    unreadable = 0
-    with contextlib.suppress(OSError), spool.open("rb") as lines:
+    try:
+        lines = open_regular(spool, os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    with lines:
         for line in lines:
             try:
-                batch += _decode_line(line)
+                yield from _decode_line(line)
             except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-                unreadable += line.endswith(b"\n")
-            if len(batch) >= _BATCH_SIZE:
-                yield batch, unreadable
-                batch, unreadable = [], 0
-    yield batch, unreadable
+                if line.endswith(b"\n"):
+                    yield None
 
 
 def remove(spool: Path) -> None:
-    """Deletes a spool and its lock file."""
+    """Deletes a spool and its lock file. Raises OSError."""
     for path in (spool, spool.with_suffix(_LOCK_SUFFIX)):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _decode_line(line: bytes) -> list[Event]:

@@ -13,6 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from errno import EEXIST
 from pathlib import Path
 
 from ..waiting import unpatched
@@ -35,9 +36,7 @@ class RecordLog:
     def __init__(self, folder: Path, id: str) -> None:
         """Creates `folder/id` and locks it. Raises OSError."""
         self.id, self.path = id, folder / id
-        self.path.mkdir(mode=0o700)
-        self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._folder, fcntl.LOCK_EX)
+        self._folder = _create_locked(self.path)
         self.end = 0
         # a real lock: the applier's thread appends, too, when the disk has been full
         self._lock = unpatched("_thread", "allocate_lock")()
@@ -87,6 +86,11 @@ class RecordLog:
                 os.close(self._folder)
                 self._folder = _NO_FILE
 
+    def close_in_child(self) -> None:
+        """Closes the files after a fork. Another thread of the parent may have held the lock."""
+        self._lock = unpatched("_thread", "allocate_lock")()
+        self.close()
+
     def _write(self, data: bytes) -> None:
         if self._segment == _NO_FILE or self.end - self._segment_start >= _SEGMENT_BYTES:
             self._open_segment()
@@ -108,8 +112,11 @@ class RecordLog:
             self.end = self._segment_start + size
 
     def _open_segment(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         segment = os.open(segment_name(self.end), flags, 0o600, dir_fd=self._folder)
+        if os.fstat(segment).st_size:  # what a failed first write has left is empty
+            os.close(segment)
+            raise FileExistsError(EEXIST, "the segment is not empty")
         self._close_segment()
         self._segment, self._segment_start = segment, self.end
 
@@ -123,6 +130,26 @@ class RecordLog:
         with contextlib.suppress(IndexError):
             while self.end - self._window_start > _WINDOW_BYTES:
                 self._window_start = self._window.popleft().end
+
+
+def _create_locked(path: Path) -> int:
+    """Creates a folder and returns its locked descriptor. It gets its name once it is locked.
+
+    Before, another worker would take it for a dead worker's.
+    """
+    unlocked = path.with_name(f".new-{path.name}")
+    unlocked.mkdir(mode=0o700)
+    descriptor = _NO_FILE
+    try:
+        descriptor = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        unlocked.rename(path)
+    except OSError:
+        if descriptor != _NO_FILE:
+            os.close(descriptor)
+        unlocked.rmdir()
+        raise
+    return descriptor
 
 
 def segment_name(start: int) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -20,6 +20,7 @@ from ..model import new_id
 
 _DATABASE_FILE = "database"
 _HOST_FILE = "host-id"
+_UNREADABLE = "unreadable"  # no database's identity: such a log is left alone
 REJECTED = "rejected"
 
 
@@ -50,10 +51,12 @@ def host_id(folder: Path) -> str:
         if id := file.read_text("ascii").strip():
             return id
     temporary = folder / f"{_HOST_FILE}.{new_id()}"
-    temporary.write_text(new_id(), "ascii")
-    with contextlib.suppress(FileExistsError):
-        os.link(temporary, file)  # the first process wins
-    temporary.unlink()
+    try:
+        temporary.write_text(new_id(), "ascii")
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)  # the first process wins
+    finally:
+        temporary.unlink(missing_ok=True)
     return file.read_text("ascii").strip()
 
 
@@ -64,18 +67,28 @@ def url_identity(url: URL) -> str:
 
 
 def set_database(log: Path, identity: str) -> None:
-    """Notes to which database a log belongs. Raises OSError."""
+    """Notes to which database a log belongs. On a full disk it stays as it was: the records matter more."""
+    if database_of(log) == identity:
+        return
     temporary = log / f"{_DATABASE_FILE}.new"
-    temporary.write_text(identity, "ascii")
-    temporary.replace(log / _DATABASE_FILE)
+    with contextlib.suppress(OSError):
+        temporary.write_text(identity, "ascii")
+        temporary.replace(log / _DATABASE_FILE)
 
 
 def database_of(log: Path) -> str:
-    """Returns the identity of the database to which a log belongs, or ""."""
+    """Returns the identity of the database to which a log belongs, or "" if it names none."""
     try:
         return (log / _DATABASE_FILE).read_text("ascii")
-    except (OSError, UnicodeError):
+    except (FileNotFoundError, NotADirectoryError):
         return ""
+    except (OSError, UnicodeError):
+        return _UNREADABLE
+
+
+def logs_of(folder: Path, identities: Collection[str]) -> list[Path]:
+    """Returns the logs that belong to a database or to none yet; without identities, all logs."""
+    return [log for log in logs(folder) if not identities or database_of(log) in ("", *identities)]
 
 
 def logs(folder: Path) -> list[Path]:
@@ -98,10 +111,24 @@ def lock_if_dead(log: Path) -> Iterator[bool]:
     except OSError:
         yield False
         return
+    _held.add(descriptor)
     try:
         yield _try_lock(descriptor, log)
     finally:
+        _held.discard(descriptor)
         os.close(descriptor)
+
+
+_held: set[int] = set()
+
+
+def _close_in_child() -> None:
+    """A forked process would keep a dead worker's log locked."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _try_lock(descriptor: int, log: Path) -> bool:
@@ -113,9 +140,10 @@ def _try_lock(descriptor: int, log: Path) -> bool:
 
 
 def remove(log: Path) -> None:
-    """Deletes a log whose lock is held."""
+    """Deletes a log whose lock is held, and which has no segments: with one it stays."""
     with contextlib.suppress(OSError):
-        for entry in list(os.scandir(log)):
-            with contextlib.suppress(OSError):
-                Path(entry.path).unlink()
-        log.rmdir()
+        entries = [Path(entry.path) for entry in os.scandir(log)]
+        if not any(entry.suffix == ".log" for entry in entries):
+            for entry in entries:
+                entry.unlink()
+            log.rmdir()

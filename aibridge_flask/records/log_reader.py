@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from . import frames
 from .frames import Frame
@@ -14,6 +18,13 @@ from .log import SUFFIX
 
 _CHUNK_BYTES = 1 << 20
 _POSITION_FILE = "applied"
+_NAME_DIGITS = 20
+_MAX_OFFSET = 1 << 63
+_APPLIED_MODE = 0o400
+
+
+class NotRegular(OSError):
+    """A folder, FIFO or device is in the place of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +46,52 @@ class Chunk:
 
 
 def segments(log: Path) -> list[Segment]:
-    """Returns the segments of a log in their order. A missing folder has none."""
+    """Returns the segments of a log in their order. A missing folder has none.
+
+    Files whose names are no offsets are ignored. Raises OSError if the folder cannot be listed.
+    """
     found: list[Segment] = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(log):
-            start = entry.name.removesuffix(SUFFIX)
-            if entry.name.endswith(SUFFIX) and start.isdecimal():
-                with contextlib.suppress(FileNotFoundError):
-                    found.append(Segment(Path(entry.path), int(start), int(start) + entry.stat().st_size))
+    for entry in _files(log):
+        start = _offset(entry.name)
+        if start is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Segment(Path(entry.path), start, start + entry.stat().st_size))
     return sorted(found, key=lambda segment: segment.start)
 
 
+def is_empty(log: Path) -> bool:
+    """Whether a log has no files, not even such that are no segments. Raises OSError."""
+    return not _files(log)
+
+
+def _files(log: Path) -> list[os.DirEntry[str]]:
+    """Returns what has a segment's suffix. Raises OSError, but not for a folder that is missing."""
+    try:
+        with os.scandir(log) as entries:
+            return [entry for entry in entries if entry.name.endswith(SUFFIX)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _offset(name: str) -> int | None:
+    digits = name.removesuffix(SUFFIX)
+    if len(digits) != _NAME_DIGITS or not (digits.isascii() and digits.isdigit()):
+        return None
+    return int(digits) if int(digits) < _MAX_OFFSET else None
+
+
 def end_of(log: Path) -> int:
-    """Returns the offset after the last byte of a log."""
-    return max((segment.end for segment in segments(log)), default=0)
+    """Returns the offset after the last byte of a log. For measurements: 0 if it cannot be listed."""
+    with contextlib.suppress(OSError):
+        return max((segment.end for segment in segments(log)), default=0)
+    return 0
 
 
 def read(log: Path, position: int, limit: int) -> Chunk:
     """Reads frames from `position` on, about a megabyte of them, up to the offset `limit`.
 
-    The end of the returned chunk is `position` only if nothing follows it. Files that cannot be read are
-    skipped and count as damage.
+    The end of the returned chunk is `position` only if nothing follows it. Files that are gone, forbidden or
+    not regular are skipped and count as damage. Raises OSError for what may pass, as a lack of descriptors.
     """
     for segment in segments(log):
         end = min(segment.end, limit)
@@ -63,18 +99,23 @@ def read(log: Path, position: int, limit: int) -> Chunk:
             continue
         start = max(position, segment.start)
         try:
-            return _read_segment(segment.path, segment.start, start, end)
-        except OSError:
+            chunk = _read_segment(segment.path, segment.start, start, end)
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotRegular):
             return Chunk((), end, damaged=1)
+        if chunk.end > position:  # else the file was shortened meanwhile
+            return chunk
     return Chunk((), position)
 
 
 def _read_segment(path: Path, segment_start: int, start: int, end: int) -> Chunk:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(start - segment_start)
         data = file.read(min(_CHUNK_BYTES, end - start))
         while (missing := frames.missing_bytes(data)) and start + len(data) < end:
-            data += file.read(min(missing, end - start - len(data)))
+            more = file.read(min(missing, end - start - len(data)))
+            if not more:  # the file was shortened meanwhile
+                end = start + len(data)
+            data += more
     is_end = start + len(data) >= end
     decoded, consumed, damaged = frames.decode(data, start, is_end)
     if consumed == start and not is_end:  # an incomplete frame that claims more than there is
@@ -82,21 +123,31 @@ def _read_segment(path: Path, segment_start: int, start: int, end: int) -> Chunk
     return Chunk(tuple(decoded), consumed, damaged)
 
 
+def open_regular(path: Path, flags: int = 0) -> BinaryIO:
+    """Opens a regular file to read it, with more flags of `os.open`. Waits for nobody. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def scan(log: Path, position: int) -> Iterator[tuple[int, float]]:
     """Yields the number of events and the time of the frames from `position` on, without decoding them.
 
-    Ends at a damaged frame.
+    Ends at a damaged frame. For measurements: what cannot be read is left out.
     """
-    for segment in segments(log):
-        start = max(position, segment.start)
-        with contextlib.suppress(OSError), segment.path.open("rb") as file:
-            while start < segment.end:
-                file.seek(start - segment.start)
-                length, count, time = frames.read_header(file.read(frames.HEADER_BYTES))
-                if not length:
-                    return
-                yield count, time
-                start += length
+    with contextlib.suppress(OSError):
+        for segment in segments(log):
+            with contextlib.suppress(OSError), open_regular(segment.path) as file:
+                start = max(position, segment.start)
+                while start < segment.end:
+                    file.seek(start - segment.start)
+                    length, count, appended = frames.read_header(file.read(frames.HEADER_BYTES))
+                    if not length:
+                        return
+                    yield count, appended
+                    start += length
 
 
 def read_position(log: Path) -> int:
@@ -115,3 +166,16 @@ def note_position(log: Path, position: int) -> None:
             os.pwrite(file, position.to_bytes(8, "little"), 0)
         finally:
             os.close(file)
+
+
+def applied_at(segment: Segment) -> float:
+    """Returns when an applied segment was first asked for, in seconds since 1970. Raises OSError.
+
+    The file keeps that as its time of modification, and is read-only from then on.
+    """
+    status = segment.path.stat()
+    if not status.st_mode & stat.S_IWUSR:
+        return status.st_mtime
+    os.utime(segment.path)
+    segment.path.chmod(_APPLIED_MODE)
+    return time.time()

@@ -5,9 +5,9 @@ nothing else. The applier, a thread, brings them to the database.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -72,7 +72,7 @@ class Recorder:
         try:
             self.start()
             (part,) = self._running
-            if part.unwritten or self._must_refuse():
+            if not part.write_rest() or self._must_refuse():
                 raise RecordingFailed
             end = part.log.append(events)
         except (OSError, ConfigError) as error:
@@ -96,9 +96,9 @@ class Recorder:
     def wait_until_applied(self) -> None:
         """Waits up to 100 ms until the records of this host are in the database. For a thread of a pool.
 
-        The first time it waits for the connection, since a new database has no tables before.
+        The first time it waits for the connection, since a new database has no tables before. Call `start`
+        before, in the request's thread.
         """
-        self.start()
         parts, sleep = self._running, unpatched("time", "sleep")
         deadline = monotonic() + _FIRST_CONNECTION_SECONDS
         while parts and not parts[0].applier.has_tried and monotonic() < deadline:
@@ -110,7 +110,7 @@ class Recorder:
     def backlog(self) -> Backlog:
         """Returns how far the database is behind, for all logs of this host. Reads files."""
         folder = self._running[0].folder if self._running else Path()
-        return backlog.measure(folder) if self._running else Backlog()
+        return backlog.measure(folder, self._running[0].applier.identities) if self._running else Backlog()
 
     def close(self) -> None:
         """Applies all records, for up to 10 seconds, and ends the thread.
@@ -133,20 +133,21 @@ class Recorder:
         if not self._refuses or not self._running:
             return False
         (part,) = self._running
-        return not part.applier.is_up or part.unapplied_seconds() > _REFUSE_AFTER_SECONDS
+        return not part.applier.is_up or part.applier.seconds_behind > _REFUSE_AFTER_SECONDS
 
     def _wait_for_commit(self, part: _Running, end: int) -> None:
         if self._waits_for_commit and end:
             applied = one_shot_event()
             part.applier.wait_for(end, applied)
             if not applied.wait(_COMMIT_SECONDS):
+                part.applier.stop_waiting(end, applied)
                 part.counters.add_unconfirmed()
 
     def _reset_after_fork(self) -> None:
         """The log, its lock and its thread are the parent's."""
         self._start_lock = threading.Lock()
         for part in self._running:
-            part.log.close()
+            part.log.close_in_child()
         self._running = ()
 
 
@@ -158,19 +159,20 @@ class _Running:
         self.folder = log_folder.prepare(settings.spool_dir, engine.url)
         self.counters = Counters(hooks)
         self.unwritten: list[tuple[Event, ...]] = []
-        self.log = RecordLog(self.folder, new_id())
-        self._store = Store(engine, settings.prices)
-        rejects = Rejects(self.folder, self.log.id, self.counters)
-        takeover = Takeover(self._store, rejects, self.folder, self.log.id, settings.spool_dir, engine.url)
+        self._rest_lock = unpatched("_thread", "allocate_lock")()
+        self._store, id = Store(engine, settings.prices), new_id()
+        rejects = Rejects(self.folder, id, self.counters)
+        takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)
         identity = log_folder.url_identity(engine.url)
-        self.applier = Applier(self.log, self._store, takeover, rejects, identity, self._retry_unwritten)
+        self.log = RecordLog(self.folder, id)  # last, since it is to be closed if anything fails
+        self.applier = Applier(self.log, self._store, takeover, rejects, identity, self.write_rest)
         self._join: Callable[[float], bool] = start_thread(self.applier.run)
         self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()
 
     def append(self, events: tuple[Event, ...]) -> int:
         """Returns the offset after the events, 0 if they are kept in memory."""
-        if not self.unwritten:
+        if self.write_rest():
             try:
                 end = self.log.append(events)
             except OSError as error:
@@ -182,15 +184,12 @@ class _Running:
         return 0
 
     def is_applied(self) -> bool:
-        return self.applier.position >= self.log.end and backlog.is_applied(self.folder, self.log.path)
-
-    def unapplied_seconds(self) -> float:
-        """Returns the age of the oldest event that is not in the database."""
-        since = self.applier.behind_since
-        return time.time() - since if since else 0.0
+        return self.applier.position >= self.log.end and backlog.is_applied(
+            self.folder, self.log.path, self.applier.identities
+        )
 
     def close(self) -> None:
-        self._retry_unwritten()
+        self.write_rest()
         self.applier.stop()
         if not self._join(_CLOSE_SECONDS):
             _log.error("records are left for another worker: %d bytes", self.log.end - self.applier.position)
@@ -202,14 +201,14 @@ class _Running:
             self.counters.add_lost(lost)
         self.counters.emit()
 
-    def _retry_unwritten(self) -> None:
-        """Appends what is kept in memory, in its order. Called each second, and at the end."""
-        try:
-            while self.unwritten:
-                self.log.append(self.unwritten[0])
-                self.unwritten.pop(0)
-        except OSError:
-            return
+    def write_rest(self) -> bool:
+        """Appends what is kept in memory, in its order; returns whether nothing is left."""
+        if self.unwritten:
+            with contextlib.suppress(OSError), self._rest_lock:
+                while self.unwritten:
+                    self.log.append(self.unwritten[0])
+                    self.unwritten.pop(0)
+        return not self.unwritten
 
 
 def check(settings: Settings) -> None:

@@ -6,9 +6,10 @@ clock, and only after this worker has renewed its own row without a break: after
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sys import maxsize
 from time import monotonic
@@ -17,14 +18,18 @@ from sqlalchemy import URL
 
 from . import legacy_spool, log_folder, log_reader
 from .application import SliceSize, apply_frames
+from .database import SchemaTooNew
+from .events import Event
+from .frames import Frame
 from .rejects import Rejects
-from .store import RowsRejected, Store
+from .store import DatabaseDown, PositionChanged, RowsRejected, Store
 
 _log = logging.getLogger("aibridge.records")
 _ROUND_SECONDS = 30.0
 _EXPIRY_SECONDS = 60
 _UNBROKEN_SECONDS = 70.0
-_KEEP_SECONDS = 3600.0  # applied segments, for a database that goes back in time
+_SLICE_SECONDS = 0.02
+_KEEP_SECONDS = 3600.0  # applied segments, from then on, for a database that goes back in time
 _KEEP_BYTES = 256 << 20  # of applied segments of all logs
 
 
@@ -44,6 +49,7 @@ class Takeover:
         self._next_round = 0.0
         self._renewed_since = 0.0
         self._finished: set[str] = set()
+        self._faults: dict[str, str] = {}
 
     def renew(self) -> None:
         """Shows other hosts that this worker lives. Raises DatabaseDown."""
@@ -64,15 +70,36 @@ class Takeover:
             self.is_running, self._next_round = False, monotonic() + _ROUND_SECONDS
 
     def _slices(self) -> Iterator[None]:
-        for log in log_folder.logs(self._folder):
-            if log.name != self._own_id and self._belongs_here(log):
-                yield from self._take_over(log)
+        # one that failed comes last: it may have closed the connection, which begins the round anew
+        for log in sorted(log_folder.logs(self._folder), key=lambda log: log.name in self._faults):
+            with self._isolated(log.name):
+                if log.name != self._own_id and self._belongs_here(log):
+                    yield from self._take_over(log)
         for spool in legacy_spool.files(self._folder, self._configured, self._url):
-            yield from self._take_over_spool(spool)
+            with self._isolated(spool.name):
+                yield from self._take_over_spool(spool)
         if self._renewed_since and monotonic() - self._renewed_since >= _UNBROKEN_SECONDS:
             for worker_id in self._store.expired_workers(self._host, _EXPIRY_SECONDS):
                 self._close(worker_id)
         self._delete_old_segments()
+
+    @contextlib.contextmanager
+    def _isolated(self, name: str) -> Iterator[None]:
+        """What a file itself is at fault for keeps no other from its turn, and is logged once.
+
+        Raises what the database is at fault for.
+        """
+        try:
+            yield
+        except (DatabaseDown, SchemaTooNew, PositionChanged):
+            raise
+        except Exception as error:  # noqa: BLE001 - logged below
+            reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+            if self._faults.get(name) != reason:
+                _log.error("it cannot be taken over, and is tried again: %s: %s", name, reason)
+            self._faults[name] = reason
+        else:
+            self._faults.pop(name, None)
 
     def _belongs_here(self, log: Path) -> bool:
         return log_folder.database_of(log) in (self._store.database_id, self._identity, "")
@@ -89,38 +116,54 @@ class Takeover:
             if log.name not in self._finished:
                 self._close(log.name)
                 self._finished.add(log.name)
-            if not log_reader.segments(log):
+            if log_reader.is_empty(log):
                 log_folder.remove(log)
                 self._store.delete_log(log.name)
 
     def _apply(self, log: Path, position: int, chunk: log_reader.Chunk) -> Iterator[None]:
-        self._rejects.report_damage(log.name, chunk.damaged)
-        frames = list(chunk.frames)
+        """Reports damage once it was passed, so that what is tried again reports nothing again."""
+        frames, damaged = list(chunk.frames), chunk.damaged
         while frames:
             part, frames = frames[: self._slice.frames], frames[self._slice.frames :]
-            begun = monotonic()
-            position = apply_frames(self._store, self._rejects, log.name, position, part)
-            self._slice.adapt(len(part), monotonic() - begun)
+            passed = min(damaged, _gaps(position, part))
+            with self._slice.measured(len(part)):
+                position = apply_frames(self._store, self._rejects, log.name, position, part)
             log_reader.note_position(log, position)
+            self._rejects.report_damage(log.name, passed)
+            damaged -= passed
             yield
         if position < chunk.end:
             self._store.apply(log.name, (), position, chunk.end)
             log_reader.note_position(log, chunk.end)
+        self._rejects.report_damage(log.name, damaged)
 
     def _take_over_spool(self, spool: Path) -> Iterator[None]:
         with legacy_spool.lock_if_dead(spool) as is_dead:
             if not is_dead:
                 return
-            for batch, unreadable in legacy_spool.batches(spool):
-                self._rejects.report_damage(spool.name, unreadable)
-                for event in batch:
-                    try:
-                        self._store.apply_legacy(spool.stem, (event,))
-                    except RowsRejected as error:
-                        self._rejects.set_aside(event, str(error))
-                yield
-            self._close(spool.stem)
+            if spool.name not in self._finished:
+                yield from self._apply_spool(spool)
+                self._finished.add(spool.name)
             legacy_spool.remove(spool)
+
+    def _apply_spool(self, spool: Path) -> Iterator[None]:
+        unreadable, begun = 0, monotonic()
+        for event in legacy_spool.events(spool):
+            if event is None:
+                unreadable += 1
+            else:
+                self._apply_legacy(spool.stem, event)
+            if monotonic() - begun > _SLICE_SECONDS:
+                yield
+                begun = monotonic()
+        self._close(spool.stem)
+        self._rejects.report_damage(spool.name, unreadable)
+
+    def _apply_legacy(self, worker_id: str, event: Event) -> None:
+        try:
+            self._store.apply_legacy(worker_id, (event,))
+        except RowsRejected as error:
+            self._rejects.set_aside(event, str(error))
 
     def _close(self, worker_id: str) -> None:
         count = self._store.interrupt_worker(worker_id)
@@ -128,24 +171,33 @@ class Takeover:
             _log.warning("interceptions of a worker that died were closed: %d", count)
 
     def _delete_old_segments(self) -> None:
-        """Deletes applied segments that are too old or too many, of all logs of this host."""
+        """Deletes segments that were applied too long ago or are too many, of all logs of this host."""
         kept, now = 0, time.time()
-        for modified, segment in self._applied_segments():
+        for applied_at, segment in self._applied_segments():
             kept += segment.end - segment.start
-            if now - modified > _KEEP_SECONDS or kept > _KEEP_BYTES:
-                segment.path.unlink(missing_ok=True)
+            if now - applied_at > _KEEP_SECONDS or kept > _KEEP_BYTES:
+                with self._isolated(str(segment.path)):
+                    segment.path.unlink(missing_ok=True)
 
     def _applied_segments(self) -> list[tuple[float, log_reader.Segment]]:
-        """The newest first; without the newest of each log of a living worker, to which it appends."""
+        """The newest first. The position of a log that failed may be that of a database that went back."""
         found: list[tuple[float, log_reader.Segment]] = []
         for log in log_folder.logs(self._folder):
-            position, segments = log_reader.read_position(log), log_reader.segments(log)
-            closed = segments if log.name in self._finished else segments[:-1]
-            for segment in closed:
-                try:
-                    modified = segment.path.stat().st_mtime
-                except OSError:
-                    continue
-                if segment.end <= position:
-                    found.append((modified, segment))
+            if log.name not in self._faults:
+                with self._isolated(f"{log.name}/"):
+                    found += self._applied_segments_of(log)
         return sorted(found, key=lambda pair: pair[0], reverse=True)
+
+    def _applied_segments_of(self, log: Path) -> Iterator[tuple[float, log_reader.Segment]]:
+        """Without the newest of the log of a living worker, to which it appends."""
+        position, segments = log_reader.read_position(log), log_reader.segments(log)
+        for segment in segments if log.name in self._finished else segments[:-1]:
+            if segment.end <= position:
+                with contextlib.suppress(FileNotFoundError):  # another worker has deleted it
+                    yield log_reader.applied_at(segment), segment
+
+
+def _gaps(position: int, part: Sequence[Frame]) -> int:
+    """Returns how many frames do not begin where the one before has ended."""
+    ends = [position, *(frame.end for frame in part)]
+    return sum(frame.start != end for frame, end in zip(part, ends, strict=False))

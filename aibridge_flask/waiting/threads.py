@@ -174,10 +174,15 @@ def fork_lock() -> Any:
         if acquired.pop():
             lock.release()
 
+    def reset() -> None:
+        """Whoever held it is not in the child."""
+        acquired.clear()
+        lock._at_fork_reinit()  # noqa: SLF001 - as the standard library does
+
     os.register_at_fork(
         before=lambda: acquired.append(lock.acquire(timeout=_FORK_WAIT_SECONDS)),
         after_in_parent=release,
-        after_in_child=release,
+        after_in_child=reset,
     )
     return lock
 

@@ -41,6 +41,7 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
             query = _PageSchema().load(request.args)
             conditions = search.parse(query.pop("q"))
             page = interception_queries.Page(**query)
+            recorder.start()
 
             def query() -> dict[str, Any]:
                 recorder.wait_until_applied()
@@ -56,7 +57,7 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
             return _invalid({"q": [str(error)]})
         except LookupError:
             return _invalid({"after_id": ["there is no such interception"]})
-        except (SQLAlchemyError, TimeoutError) as error:
+        except (SQLAlchemyError, OSError) as error:
             # no traceback: it would show the statement and its values
             current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
             return _error_response(503, "the records cannot be read", "the database is away")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 from sys import maxsize
 
 import pytest
 
 from aibridge_flask.model import Usage, new_id
-from aibridge_flask.records import frames, log_reader
+from aibridge_flask.records import frames, log_folder, log_reader
 from aibridge_flask.records.events import Ended, Event, Started, TokenUsage, now
 from aibridge_flask.records.log import RecordLog
 
@@ -134,6 +136,105 @@ def test_a_folder_in_the_place_of_a_segment_is_skipped(log: RecordLog) -> None:
     assert read_all(log.path)[0] == appended
 
 
+def test_a_pipe_in_the_place_of_a_segment_holds_nobody_up(log: RecordLog) -> None:
+    appended = one_each(log, 2)
+    os.mkfifo(log.path / f"{log.end + 10:020d}.log")
+    assert read_all(log.path) == (appended, 1)
+
+
+PASSING = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    """Lets a function of `os` fail."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, name, fail)
+
+
+@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("name", ["open", "scandir"])
+def test_what_may_pass_costs_nothing(
+    log: RecordLog, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    appended = one_each(log, 3)
+    with monkeypatch.context() as patch:
+        failing(patch, name, code)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            log_reader.read(log.path, 0, maxsize)
+    assert read_all(log.path) == (appended, 0)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR])
+def test_a_segment_that_is_not_to_be_had_is_skipped(
+    log: RecordLog, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    one_each(log, 3)
+    failing(monkeypatch, "open", code)
+    assert read_all(log.path) == ([], 1)
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    log: RecordLog, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    failing(monkeypatch, "scandir", code)
+    for function in (log_reader.segments, log_reader.is_empty):
+        with pytest.raises(OSError, match=os.strerror(code)):
+            function(log.path)
+    assert log_reader.end_of(log.path) == 0  # measurements go on
+    assert list(log_reader.scan(log.path, 0)) == []
+
+
+def test_a_file_in_the_place_of_a_log_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert log_reader.is_empty(tmp_path / "file")
+    assert log_reader.is_empty(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["9" * 25, "9" * 20, f"{1 << 63:020d}", "1" * 19, "\u0661" * 20, "\u00b2" * 20, "", "-" + "1" * 19],
+)
+def test_files_whose_names_are_no_offsets_are_ignored(log: RecordLog, name: str) -> None:
+    appended = one_each(log, 2)
+    (log.path / f"{name}.log").write_bytes(b"x")
+    assert read_all(log.path) == (appended, 0)
+    next(iter(log_reader.segments(log.path))).path.unlink()
+    assert log_reader.segments(log.path) == []
+    assert not log_reader.is_empty(log.path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 100, 200])
+def test_a_file_that_is_shortened_while_it_is_read_ends_there(
+    log: RecordLog, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr("aibridge_flask.records.log._SEGMENT_BYTES", 250)
+    appended = one_each(log, 20)
+    first, second, *_ = log_reader.segments(log.path)
+    size, real = log.end // 20, os.open
+
+    def shorten(path: Path, *arguments: int, **options: int) -> int:
+        if path == first.path:
+            os.truncate(path, kept)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", shorten)
+    assert read_all(log.path) == (appended[: kept // size] + appended[second.start // size :], 0)
+
+
+def test_a_segment_keeps_when_it_was_applied(log: RecordLog) -> None:
+    one_each(log, 1)
+    (segment,) = log_reader.segments(log.path)
+    os.utime(segment.path, (1e9, 1e9))  # an append of long ago
+    applied_at = log_reader.applied_at(segment)
+    assert abs(applied_at - time.time()) < 60
+    os.utime(segment.path, (2e9, 2e9))
+    assert log_reader.applied_at(segment) == 2e9  # not set again
+
+
 def test_an_event_of_a_later_version_takes_nothing_with_it(log: RecordLog) -> None:
     later = type("Later", (Ended,), {})
     with pytest.MonkeyPatch.context() as patch:
@@ -161,3 +262,55 @@ def test_positions_are_noted_for_others(log: RecordLog) -> None:
     assert log_reader.read_position(log.path) == 0
     log_reader.note_position(log.path, 1 << 40)
     assert log_reader.read_position(log.path) == 1 << 40
+
+
+def test_a_log_has_no_name_before_it_is_locked(tmp_path: Path) -> None:
+    """Else a worker that looks for dead ones would take it over and remove it."""
+    stop = threading.Event()
+
+    def take_over() -> None:
+        while not stop.is_set():
+            for log in log_folder.logs(tmp_path):
+                with log_folder.lock_if_dead(log) as is_dead:
+                    if is_dead:
+                        log_folder.remove(log)
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    logs = [RecordLog(tmp_path, new_id()) for _ in range(200)]
+    stop.set()
+    thread.join()
+    assert all(log.path.exists() for log in logs)
+    for log in logs:
+        log.close()
+
+
+def test_a_log_goes_on_after_a_disk_that_could_do_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RecordLog(tmp_path, new_id())
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        patch.setattr(os, "ftruncate", fail)
+        with pytest.raises(OSError, match="gone"):
+            log.append(EVENTS)
+    log.append(EVENTS)
+    assert [frame.events for frame in log_reader.read(log.path, 0, log.end).frames] == [tuple(EVENTS)]
+    log.close()
+
+
+def test_which_database_a_log_belongs_to_needs_no_disk(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path, new_id())
+    log_folder.set_database(log.path, "one")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        log_folder.set_database(log.path, "other")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log_folder.database_of(log.path) == "one"
+    log.close()

@@ -18,9 +18,11 @@ from aibridge_flask.model import Usage, new_id
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import log_folder, tables
 from aibridge_flask.records.events import Ended, ModelThought, Prompt, TokenUsage, ToolUsage, now
+from aibridge_flask.records.log import RecordLog
 from aibridge_flask.records.recorder import Recorder
+from aibridge_flask.waiting import one_shot_event
 from tests.conftest import BOTH_DATABASES
-from tests.support.records import is_applied, locked, rows, settings, started, statuses
+from tests.support.records import is_applied, killed_worker, locked, rows, settings, started, statuses
 from tests.support.server import wait_until
 
 pytestmark = BOTH_DATABASES
@@ -280,3 +282,63 @@ def test_the_folders_place(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_making_a_recorder_does_no_io(url: str, tmp_path: Path) -> None:
     Recorder(settings("sqlite:////nowhere/at/all.db", spool_dir=f"{tmp_path}/log"))
     assert not (tmp_path / "log").exists()
+
+
+def test_closing_waits_while_the_database_is_locked(recorder: Recorder, url: str) -> None:
+    ids = [new_id() for _ in range(2)]
+    for id in ids:
+        recorder.begin(started(id))
+    wait_until(lambda: is_applied(recorder))
+    closing = threading.Thread(target=recorder.close)
+    with locked(url):
+        recorder.end(ended(ids[0]))
+        closing.start()
+        closing.join(0.5)
+        assert closing.is_alive()
+    closing.join(20)
+    assert {row["id"]: row["error_type"] for row in rows(url)} == {ids[0]: "", ids[1]: "interrupted"}
+
+
+def test_who_waits_for_what_is_applied_already_waits_no_longer(recorder: Recorder) -> None:
+    recorder.begin(started(new_id()))
+    wait_until(lambda: is_applied(recorder))
+    (part,) = recorder._running
+    applied = one_shot_event()
+    part.applier.wait_for(part.log.end, applied)
+    assert applied.wait(3.0)
+
+
+def test_under_steady_load_dead_workers_are_closed_and_nothing_is_refused(
+    make: Make, url: str, tmp_path: Path
+) -> None:
+    tree = {"database_url": url, "spool_dir": str(tmp_path / "spool")}
+    with locked(url):
+        killed_worker(tree, 'recorder.begin(Started("begun", "ann", now()))')
+    recorder, stop, refused = make(on_database_down="refuse"), threading.Event(), []
+
+    def load() -> None:
+        (part,) = recorder._running
+        while not stop.is_set():
+            try:
+                recorder.begin(started(new_id()))
+            except RecordingFailed:
+                refused.append(True)
+            while part.log.end - part.applier.position > 20_000:
+                stop.wait(0.001)
+
+    thread = threading.Thread(target=load)
+    wait_until(lambda: recorder._running[0].applier.has_tried)
+    thread.start()
+    wait_until(lambda: {row["error_type"] for row in rows(url) if row["id"] == "begun"} == {"interrupted"})
+    stop.set()
+    thread.join()
+    assert refused == []
+
+
+def test_logs_of_another_database_are_no_backlog(recorder: Recorder, tmp_path: Path) -> None:
+    other = RecordLog(tmp_path / "spool", new_id())
+    log_folder.set_database(other.path, "another-database")
+    other.append((started(new_id()),))
+    recorder.begin(started(new_id()))
+    wait_until(lambda: is_applied(recorder))
+    other.close()
