@@ -22,9 +22,13 @@ def upgrade() -> None:
     engine = _engine()
     try:
         database.migrate(engine)
-        additions.create_indexes(engine)
+        has_indexes = additions.create_indexes(engine)
     except SQLAlchemyError as error:
         raise _unavailable(error) from None
+    if not has_indexes:
+        raise click.ClickException(
+            "another process builds the indexes: `aibridge db check` says if they exist"
+        )
     click.echo(f"The database has the tables of version {database.VERSION}.")
 
 

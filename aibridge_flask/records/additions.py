@@ -44,15 +44,34 @@ def missing(engine: Engine) -> list[str]:
         return names + [str(index.name) for index in _missing_indexes(connection)]
 
 
-def create_indexes(engine: Engine) -> None:
-    """Creates missing indexes. PostgreSQL builds them beside the traffic, which may take minutes."""
-    if engine.dialect.name != "postgresql":
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            _create_missing(connection, "")
-        return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_INDEX_LOCK_ID))):
-            _create_missing(connection, "CONCURRENTLY")  # else another process does it
+def create_indexes(engine: Engine) -> bool:
+    """Creates missing indexes; returns false if another process does it at this time.
+
+    PostgreSQL builds them beside the traffic, which may take minutes. Raises SQLAlchemyError.
+    """
+    with engine.connect() as connection:
+        if not _missing_indexes(connection):
+            return True
+    if engine.dialect.name == "postgresql":
+        return _create_concurrently(engine)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        _create_missing(connection, "")
+    return True
+
+
+def _create_concurrently(engine: Engine) -> bool:
+    """Creates them while a transaction of another connection holds a lock.
+
+    Statements outside a transaction may reach different sessions behind PgBouncer: a lock of a session would
+    stay, and could not be released. The idle transaction has no snapshot, so the build does not wait for it.
+    """
+    with engine.connect() as holder, holder.begin():
+        if not holder.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_INDEX_LOCK_ID))):
+            return False
+        holder.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            _create_missing(connection, "CONCURRENTLY")
+    return True
 
 
 def _create_missing(connection: Connection, mode: str) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import ConfigError
 from ..model import new_id
 from . import additions, tables
+from .database_errors import is_busy
 from .deadlines import DEADLINES
 
 HEAD = "0003"  # of Alembic's migrations, which ended when changes became additive
@@ -27,6 +28,8 @@ _CONNECT_TIMEOUT = 3  # seconds
 _MAX_WAL_PAGES = 4000  # a writer checkpoints a larger write-ahead log itself
 _RETRY_SECONDS = 0.05
 _PLAIN = re.compile(r"[\w.:-]*")
+_LOCK_ATTEMPTS = {"sqlite": 1, "postgresql": 5}  # of a migration
+_PAUSE_SECONDS = 0.5  # between these, for those that have queued up
 _MIGRATION_LOCK_ID = 0x61694272  # of PostgreSQL's advisory lock: "aiBr"
 
 
@@ -91,13 +94,12 @@ def migrate(engine: Engine, repair: bool = False) -> None:
 
     New indexes of existing tables are not created here, since that may take minutes (`additions`). `repair`
     adds what is missing whatever version the tables claim to have. Raises ConfigError if the database
-    cannot be used, SchemaTooNew if it needs a later version.
+    cannot be used or somebody's lock on a table stays, SchemaTooNew if it needs a later version.
     """
     try:
         if repair or not _is_current(engine):
             _enable_wal(engine)
-            with _migration_lock(engine) as connection:
-                _bring_up(connection, repair)
+            _bring_up_patiently(engine, repair)
     except SQLAlchemyError as error:
         raise ConfigError(
             f"database_url: {_redacted_url(engine.url)} cannot be used: {type(error).__name__}"
@@ -130,6 +132,20 @@ def read_info(connection: Connection) -> dict[str, str]:
 def _is_current(engine: Engine) -> bool:
     with engine.connect() as connection:
         return check_version(connection)
+
+
+def _bring_up_patiently(engine: Engine, repair: bool) -> None:
+    """Tries again in a new transaction if a table is locked. Raises ConfigError if it stays so."""
+    for left in reversed(range(_LOCK_ATTEMPTS[engine.dialect.name])):
+        try:
+            with _migration_lock(engine) as connection:
+                return _bring_up(connection, repair)
+        except OperationalError as error:
+            if engine.dialect.name == "sqlite" or not is_busy(error):
+                raise
+        if left:
+            sleep(_PAUSE_SECONDS)
+    raise ConfigError("database_url: the tables cannot be changed: another session holds a lock on them")
 
 
 def _bring_up(connection: Connection, repair: bool) -> None:
@@ -195,6 +211,8 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK_ID)))
             connection.execute(sa.text("SET LOCAL statement_timeout = 0"))  # an index may take minutes
+            # whoever uses a table queues behind a change of it that waits for a reader
+            connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
         yield connection
 
 

@@ -69,6 +69,7 @@ class EventWriter:
 
     def write(self, cursor: Any, rows: Rows) -> None:
         """Writes the rows, links interceptions to threads, and updates sums."""
+        self._lineage.lock(cursor, rows[Started], rows[ToolUsage])
         for kind in EVENTS:
             if rows[kind]:
                 self._statements[kind].run(cursor, rows[kind])

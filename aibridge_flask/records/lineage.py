@@ -2,6 +2,10 @@
 
 Logs of different workers are applied in any order, so a link is made from both sides: when a child arrives,
 and when a tool call does. The root of a thread follows, also for descendants that were linked before.
+
+Some upstreams number the calls of each response, and clients choose the ids that they send: an id may recur
+without end. So both look-ups read at most `_CANDIDATES` rows that have the id and, if there are more of
+these, the `_CANDIDATES` interceptions of the actor that are nearest in time.
 """
 
 from __future__ import annotations
@@ -9,61 +13,112 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+from zlib import crc32
 
 import sqlalchemy as sa
 from sqlalchemy import Dialect
 
 from .statement import Statement
-from .tables import interceptions, tool_usages
+from .tables import interceptions
 
-_parent, _child = interceptions.alias("parent"), interceptions.alias("child")
+Row = Mapping[str, Any]
+_CANDIDATES = 100
+_CHILDREN = 10  # of one tool call that are linked when it arrives: the first after it
+_LOCKS = 512  # a transaction holds no more: PostgreSQL keeps all locks in a table of fixed size
+_LOCK_CLASS = 0x6169426C  # of PostgreSQL's advisory locks: "aiBl"
 
-
-def _belong_together(first: Any, second: Any) -> list[Any]:
-    """The same actor, and the same session if both have one."""
-    sessions = (first.c.client_session_id, second.c.client_session_id)
-    return [
-        first.c.initiator_id == second.c.initiator_id,
-        first.c.id != second.c.id,
-        sa.or_(sessions[0] == "", sessions[1] == "", sessions[0] == sessions[1]),
-    ]
-
-
-# The newest, if a conversation was forked or replayed.
-_FIND_PARENT = (
-    sa.select(_parent.c.id, _parent.c.thread_root_id)
-    .select_from(
-        _child.join(tool_usages, tool_usages.c.tool_call_id == _child.c.correlating_tool_call_id).join(
-            _parent, _parent.c.id == tool_usages.c.interception_id
-        )
-    )
-    .where(
-        _child.c.id == sa.bindparam("child"),
-        _child.c.correlating_tool_call_id == sa.bindparam("call"),
-        *_belong_together(_parent, _child),
-        _parent.c.started_at <= _child.c.started_at,
-    )
-    .order_by(_parent.c.started_at.desc())
-    .limit(1)
+# The same actor, the same session if both have one, and no call after the answer.
+_BELONG_TOGETHER = (
+    "parent.initiator_id = child.initiator_id AND parent.id <> child.id"
+    " AND parent.started_at <= child.started_at"
+    " AND (parent.client_session_id = '' OR child.client_session_id = ''"
+    " OR parent.client_session_id = child.client_session_id)"
 )
-# Interceptions that wait for a parent, by the tool calls that they answer: one query for a batch.
-_WAITING = (
-    "SELECT id, correlating_tool_call_id FROM interceptions"
-    " WHERE thread_parent_id IS NULL AND correlating_tool_call_id <> '' AND correlating_tool_call_id"
+
+
+def _candidates(id: str, having_it: str, nearest: str, order: str) -> str:
+    """Returns the query of the ids of candidates. `id` and `having_it` are a column and the rest of a query
+    for rows with a tool call id, `nearest` is the query for the actor's, nearest first in this `order`.
+    """
+    first = f"{having_it} LIMIT {_CANDIDATES}"
+    are_more = f"(SELECT count(*) FROM (SELECT 1 {first}) AS counted) = {_CANDIDATES}"  # noqa: S608
+    return (
+        f"SELECT id FROM (SELECT {id} AS id {first}) AS having_it"  # noqa: S608 - parts are constants
+        f" UNION SELECT id FROM ({nearest} AND {are_more} ORDER BY {order} LIMIT {_CANDIDATES}) AS nearest"
+    )
+
+
+# Of several parents the newest counts, if a conversation was forked or replayed. `|| ''` keeps a query off
+# the index of the ids, which may recur.
+_PARENT_CANDIDATES = _candidates(
+    "interception_id",
+    "FROM tool_usages WHERE tool_call_id = child.correlating_tool_call_id",
+    "SELECT id FROM interceptions AS near WHERE initiator_id = child.initiator_id"
+    " AND started_at <= child.started_at",
+    "started_at DESC",
 )
-_FIND_WAITING = {  # constant texts
-    "sqlite": f"{_WAITING} IN (SELECT value FROM json_each(?))",  # noqa: S608
-    "postgresql": f"{_WAITING} = ANY(%s)",
+_CALLS_IT = (
+    "EXISTS (SELECT 1 FROM tool_usages WHERE interception_id = parent.id"
+    " AND tool_call_id || '' = child.correlating_tool_call_id)"
+)
+_FIND_PARENTS = (
+    f"SELECT child.id, (SELECT parent.id FROM ({_PARENT_CANDIDATES}) AS candidate"  # noqa: S608 - constants
+    " JOIN interceptions AS parent ON parent.id = candidate.id"
+    f" WHERE {_BELONG_TOGETHER} AND {_CALLS_IT} ORDER BY parent.started_at DESC LIMIT 1)"
+    " FROM interceptions AS child WHERE child.id IN ({ids}) ORDER BY child.started_at"
+)
+_CHILD_CANDIDATES = _candidates(
+    "id",
+    "FROM interceptions WHERE correlating_tool_call_id = call.id AND correlating_tool_call_id <> ''",
+    "SELECT id FROM interceptions AS near WHERE initiator_id = parent.initiator_id"
+    " AND started_at >= parent.started_at",
+    "started_at",
+)
+_FIND_WAITING = (
+    "SELECT parent.id, (SELECT {array}(id) FROM ("  # noqa: S608 - constants
+    f"SELECT child.id FROM ({_CHILD_CANDIDATES}) AS candidate"
+    " JOIN interceptions AS child ON child.id = candidate.id"
+    f" WHERE {_BELONG_TOGETHER} AND child.thread_parent_id IS NULL"
+    f" AND child.correlating_tool_call_id = call.id ORDER BY child.started_at LIMIT {_CHILDREN}) AS first)"
+    " FROM ({calls}) AS call JOIN interceptions AS parent ON parent.id = call.parent_id"
+    " ORDER BY parent.started_at"
+)
+_DIALECTS = {
+    "sqlite": {
+        "ids": "SELECT value FROM json_each(?)",
+        "calls": "SELECT json_extract(value, '$[0]') AS parent_id, json_extract(value, '$[1]') AS id"
+        " FROM json_each(?)",
+        "array": "json_group_array",
+    },
+    "postgresql": {
+        "ids": "SELECT value FROM json_array_elements_text(%s::json)",
+        "calls": "SELECT value ->> 0 AS parent_id, value ->> 1 AS id FROM json_array_elements(%s::json)",
+        "array": "json_agg",
+    },
 }
+# The server ends a transaction whose process was stopped in it, for which others would wait. If most rows
+# have one id, the planner would read the whole table for another.
+_LOCK = (
+    "SELECT set_config('idle_in_transaction_session_timeout', '10s', true),"
+    " set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(%s, lock)"
+    " FROM unnest(%s::int[]) AS lock"
+)
+_of_parent, _of_child = (
+    sa.select(row.c.thread_root_id).where(row.c.id == sa.bindparam(name)).scalar_subquery()
+    for name, row in ((name, interceptions.alias(name)) for name in ("parent", "child"))
+)
 _SET_PARENT = (
     sa.update(interceptions)
     .where(interceptions.c.id == sa.bindparam("child"))
-    .values(thread_parent_id=sa.bindparam("parent"), thread_root_id=sa.bindparam("root"))
+    .values(
+        thread_parent_id=sa.bindparam("parent"),
+        thread_root_id=sa.func.coalesce(_of_parent, sa.bindparam("parent")),
+    )
 )
 _SET_ROOT = (
     sa.update(interceptions)
     .where(interceptions.c.thread_root_id == sa.bindparam("child"))
-    .values(thread_root_id=sa.bindparam("root"))
+    .values(thread_root_id=_of_child)
 )
 
 
@@ -71,30 +126,54 @@ class Lineage:
     """Links within a transaction, on the driver's cursor."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._find_parent = Statement(_FIND_PARENT, dialect)
-        self._find_waiting, self._is_sqlite = _FIND_WAITING[dialect.name], dialect.name == "sqlite"
-        self._set_parent = Statement(_SET_PARENT, dialect)
-        self._set_root = Statement(_SET_ROOT, dialect)
+        parts = _DIALECTS[dialect.name]
+        self._find_parents, self._find_waiting = _FIND_PARENTS.format(**parts), _FIND_WAITING.format(**parts)
+        self._locks = dialect.name == "postgresql"
+        self._set_parent, self._set_root = Statement(_SET_PARENT, dialect), Statement(_SET_ROOT, dialect)
 
-    def link(
-        self, cursor: Any, started: Iterable[Mapping[str, Any]], calls: Iterable[Mapping[str, Any]]
-    ) -> None:
+    def lock(self, cursor: Any, started: Iterable[Row], calls: Iterable[Row]) -> None:
+        """Makes transactions with the same tool call ids wait for each other: of two that write a parent and
+        its child at the same time, neither would see the other's row. SQLite has one writer anyway.
+
+        Called before rows are locked, and before `link`. The locks are taken in the order of their numbers,
+        so that none wait in a ring.
+        """
+        if not self._locks:
+            return
+        ids = {row["correlating_tool_call_id"] for row in started} | {row["tool_call_id"] for row in calls}
+        numbers = sorted({crc32(id.encode()) % _LOCKS for id in ids if id})
+        if numbers:
+            cursor.execute(_LOCK, (_LOCK_CLASS, numbers))
+
+    def link(self, cursor: Any, started: Iterable[Row], calls: Iterable[Row]) -> None:
         """Links the rows of new interceptions to their parents, and those of new tool calls to their
         children.
         """
-        for row in started:
-            if row["correlating_tool_call_id"]:
-                self._link_child(cursor, row["id"], row["correlating_tool_call_id"])
-        ids = sorted({row["tool_call_id"] for row in calls if row["tool_call_id"]})
-        if ids:
-            cursor.execute(self._find_waiting, (json.dumps(ids) if self._is_sqlite else ids,))
-            for child, call in cursor.fetchall():
-                self._link_child(cursor, child, call)
+        children = [row["id"] for row in started if row["correlating_tool_call_id"]]
+        if children:
+            found = _rows(cursor, self._find_parents, children)
+            self._set(cursor, {child: parent for child, parent in found if parent})
+        pairs = sorted(
+            {(row["interception_id"], row["tool_call_id"]) for row in calls if row["tool_call_id"]}
+        )
+        if pairs:  # one without a parent has none but these: the newest is the last
+            found = _rows(cursor, self._find_waiting, pairs)
+            self._set(cursor, {child: parent for parent, waiting in found for child in _array(waiting)})
 
-    def _link_child(self, cursor: Any, child: str, call: str) -> None:
-        found = self._find_parent.first(cursor, {"child": child, "call": call})
-        if found:
-            parent, root = found
-            links = {"child": child, "parent": parent, "root": root or parent}
-            self._set_parent.run(cursor, [links])
-            self._set_root.run(cursor, [links])
+    def _set(self, cursor: Any, parents: Mapping[str, str]) -> None:
+        """Sets parents, by the ids of children. First all parents, then roots, which follow in this order."""
+        links = [{"child": child, "parent": parent} for child, parent in parents.items()]
+        if links:
+            self._set_parent.run(cursor, links)
+            self._set_root.run(cursor, links)
+
+
+def _rows(cursor: Any, query: str, argument: Iterable[Any]) -> list[tuple[Any, Any]]:
+    cursor.execute(query, (json.dumps(argument, ensure_ascii=False),))
+    return list(cursor.fetchall())
+
+
+def _array(value: Any) -> list[str]:
+    """Returns an aggregated array, which is JSON or None in some drivers."""
+    array: list[str] = json.loads(value) if isinstance(value, str) else value or []
+    return array

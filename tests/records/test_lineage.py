@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 import pytest
+import sqlalchemy as sa
 
+from aibridge_flask.model import new_id
+from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import Event, Started, ToolUsage
 from aibridge_flask.records.recorder import Recorder
+from aibridge_flask.records.store import Store
 from tests.conftest import BOTH_DATABASES
 from tests.support.records import is_applied, rows, settings
 from tests.support.server import wait_until
@@ -101,3 +107,128 @@ def test_of_several_parents_the_newest_counts(recorder: Recorder, database_url: 
     recorder.record(*interception("child", 2, answers="call"))
     wait_until(lambda: is_applied(recorder))
     assert links(database_url)["child"] == ("replayed", "replayed")
+
+
+MANY = 30_000
+_NUMBERS = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :many) INSERT INTO "
+_INTERCEPTIONS = (
+    "interceptions (id, initiator_id, metadata, streaming, started_at, correlating_tool_call_id)"
+    " SELECT :actor || n, :actor, '{}', false, :moment, :answers FROM numbers"
+)
+_CALLS = (
+    "tool_usages (interception_id, turn, position, tool_call_id, injected, created_at)"
+    " SELECT :actor || n, 0, 0, 'call_0', false, :moment FROM numbers"
+)
+
+
+def insert_many(url: str, kind: str, actor: str, minute: int) -> None:
+    """Inserts interceptions that answer `call_0`, or those that call it."""
+    moment = (
+        str(BEGIN + timedelta(minutes=minute)) if "postgresql" in url else f"2026-01-01 00:{minute:02}:00"
+    )
+    values = {
+        "many": MANY,
+        "actor": actor,
+        "moment": moment,
+        "answers": "call_0" if kind == "waiting" else "",
+    }
+    with databases.connect(url).execution_options(writes=True).begin() as connection:
+        connection.execute(sa.text(_NUMBERS + _INTERCEPTIONS), values)
+        if kind == "calling":
+            connection.execute(sa.text(_NUMBERS + _CALLS), values)
+        connection.execute(sa.text("ANALYZE"))
+
+
+class Writer:
+    """What one worker writes, in batches."""
+
+    def __init__(self, url: str) -> None:
+        self._store, self._log, self._position = Store(databases.connect(url), {}), new_id(), 0
+        self._store.open()
+        self._store.position(self._log)
+
+    def apply(self, *events: Event) -> float:
+        """Returns the time that it took, in seconds."""
+        begun = monotonic()
+        self._store.apply(self._log, events, self._position, self._position + 1)
+        self._position += 1
+        return monotonic() - begun
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@pytest.fixture
+def writers(database_url: str) -> Iterator[list[Writer]]:
+    writers = [Writer(database_url), Writer(database_url)]
+    yield writers
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.parametrize("kind", ["waiting", "calling"])
+@pytest.mark.parametrize("actor", ["bob", "ann"])
+@pytest.mark.parametrize("minute", [1, 30])
+def test_an_id_that_recurs_costs_no_more(
+    writers: list[Writer], database_url: str, kind: str, actor: str, minute: int
+) -> None:
+    insert_many(database_url, kind, actor, minute)
+    writer = writers[0]
+    seconds = [
+        writer.apply(
+            *interception(f"parent {n}", 10, calls="call_0"),
+            *interception(f"child {n}", 11, answers="call_0"),
+        )
+        for n in range(5)
+    ]
+    assert sorted(seconds)[2] < 0.1
+    newest = [found[0] for id, found in links(database_url).items() if id.startswith("child")]
+    assert None not in newest
+
+
+@pytest.mark.parametrize("actor", ["bob", "ann"])
+def test_a_call_whose_id_recurs_finds_its_child(writers: list[Writer], database_url: str, actor: str) -> None:
+    insert_many(database_url, "waiting", actor, 1)
+    writers[0].apply(*interception("child", 11, answers="call_0"))
+    writers[0].apply(*interception("parent", 10, calls="call_0"))
+    assert links(database_url)["child"] == ("parent", "parent")
+
+
+def test_what_two_workers_write_at_the_same_time_is_linked(writers: list[Writer], database_url: str) -> None:
+    pairs, together = range(100), threading.Barrier(2)
+
+    def write(writer: Writer, batches: list[tuple[Event, ...]]) -> None:
+        for batch in batches:
+            together.wait(20)
+            writer.apply(*batch)
+
+    parents = [interception(f"parent {n}", 0, calls=f"call {n}") for n in pairs]
+    children = [interception(f"child {n}", 1, answers=f"call {n}") for n in pairs]
+    threads = [
+        threading.Thread(target=write, args=work) for work in zip(writers, (parents, children), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = links(database_url)
+    assert [found[f"child {n}"] for n in pairs] == [(f"parent {n}", f"parent {n}") for n in pairs]
+
+
+def test_batches_with_the_same_ids_in_another_order_do_not_block_each_other(
+    writers: list[Writer], database_url: str
+) -> None:
+    ids = [f"call {n}" for n in range(20)]
+    batches = [
+        [event for n, id in enumerate(order) for event in interception(f"{name} {n}", 0, answers=id)]
+        for name, order in (("one", ids), ("other", ids[::-1]))
+    ]
+    threads = [
+        threading.Thread(target=writer.apply, args=batch)
+        for writer, batch in zip(writers, batches, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(links(database_url)) == 40
