@@ -75,8 +75,9 @@ class Applier:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """What the logs of this database may name it: its address, and its id once it is known."""
-        return (self._identity, self._store.database_id or self._identity)
+        """What the logs of this database may name it: its address and its id; none before its id is known."""
+        id = self._store.database_id
+        return (self._identity, id) if id else ()
 
     def notify(self) -> None:
         """Something was appended. Wakes the thread only if it is idle."""

@@ -46,9 +46,11 @@ def totals(page: Page) -> tuple[float, ...]:
 
 
 def reload(server: Server) -> None:
+    """Replaces both workers."""
+    wait_until(lambda: len(server.workers()) == 2)
     old = set(server.workers())
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(server.workers()) == len(old) and not old & set(server.workers()))
+    wait_until(lambda: len(server.workers()) == 2 and not old & set(server.workers()))
 
 
 def open_streams_on_both(server: Server, upstream: Upstream, go: threading.Event) -> list[StreamReader]:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from click.testing import CliRunner
 
-from aibridge_flask.cli import aibridge
 from aibridge_flask.errors import ConfigError
-from aibridge_flask.records import additions, tables
+from aibridge_flask.records import additions
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.recorder import Recorder
 from tests.conftest import BOTH_DATABASES
 from tests.support.records import settings, started, statuses
+from tests.support.schema import differences, drop_an_index, set_info, version
 from tests.support.server import ROOT, wait_until
 
 pytestmark = BOTH_DATABASES
@@ -33,16 +28,6 @@ def make_tables_of_the_version_before(engine: sa.Engine) -> None:
     """As Alembic made them; without what was added since."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         databases.upgrade(connection)
-
-
-def version(engine: sa.Engine) -> str:
-    with engine.connect() as connection:
-        return databases.read_info(connection)["version"]
-
-
-def differences(engine: sa.Engine) -> list[Any]:
-    with engine.connect() as connection:
-        return list(compare_metadata(MigrationContext.configure(connection), tables.metadata))
 
 
 @pytest.mark.parametrize("begin", ["empty", "the version before"])
@@ -106,11 +91,6 @@ def kept(empty_database_url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def drop_an_index(engine: sa.Engine) -> None:
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        connection.execute(sa.text("DROP INDEX ix_tool_usages_call"))
-
-
 def test_a_build_leaves_no_lock_in_a_session_that_is_kept(empty_database_url: str, kept: sa.Engine) -> None:
     engine = databases.connect(empty_database_url)
     for builder in (kept, engine):
@@ -129,71 +109,6 @@ def test_a_build_that_fails_leaves_no_lock(empty_database_url: str, kept: sa.Eng
     with engine.begin() as connection:
         connection.execute(sa.text("DROP VIEW ix_tool_usages_call"))
     assert additions.create_indexes(engine)
-    assert differences(engine) == []
-
-
-@pytest.fixture
-def postgresql_url(database: str, empty_database_url: str) -> str:
-    """A database without tables, for what SQLite lacks: builds beside the traffic, changes behind readers."""
-    return empty_database_url if database == "postgresql" else pytest.skip("SQLite has one lock")
-
-
-def test_an_upgrade_says_that_another_process_builds_the_indexes(
-    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIBRIDGE_DATABASE_URL", postgresql_url)
-    monkeypatch.setenv("AIBRIDGE_SPOOL_DIR", f"{tmp_path}/spool")
-    engine = databases.connect(postgresql_url)
-    databases.migrate(engine)
-    drop_an_index(engine)
-    with engine.connect() as builder:
-        builder.execute(sa.select(sa.func.pg_try_advisory_lock(additions._INDEX_LOCK_ID)))
-        told = CliRunner().invoke(aibridge, ["db", "upgrade"])
-    assert told.exit_code == 1
-    assert told.output.startswith("Error: another process builds the indexes")
-    assert told.output.count("\n") == 1
-    assert CliRunner().invoke(aibridge, ["db", "upgrade"]).exit_code == 0
-
-
-def make_tables_without_a_column(engine: sa.Engine) -> None:
-    databases.migrate(engine)
-    with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE interceptions DROP COLUMN contributed"))
-    set_info(engine, version="3")
-
-
-def is_waiting_for_a_lock(engine: sa.Engine) -> bool:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with engine.connect() as connection:
-        return bool(connection.scalar(sa.text(query)))
-
-
-def test_nobody_waits_long_behind_an_upgrade_that_waits_for_a_reader(postgresql_url: str) -> None:
-    engine = databases.connect(postgresql_url)
-    make_tables_without_a_column(engine)
-    upgrade = threading.Thread(target=databases.migrate, args=(databases.connect(postgresql_url),))
-    count = sa.text("SELECT count(*) FROM interceptions")
-    with engine.connect() as reader:
-        reader.execute(count)
-        upgrade.start()
-        wait_until(lambda: is_waiting_for_a_lock(engine))
-        with engine.begin() as other:
-            other.execute(sa.text("SET LOCAL statement_timeout = '3s'"))
-            other.execute(count)
-    upgrade.join()
-    assert differences(engine) == []
-    assert version(engine) == str(databases.VERSION)
-
-
-def test_an_upgrade_gives_up_if_a_reader_stays(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(databases._LOCK_ATTEMPTS, "postgresql", 2)
-    engine = databases.connect(postgresql_url)
-    make_tables_without_a_column(engine)
-    with engine.connect() as reader:
-        reader.execute(sa.text("SELECT count(*) FROM interceptions"))
-        with pytest.raises(ConfigError, match="another session holds a lock"):
-            databases.migrate(engine)
-    databases.migrate(engine)
     assert differences(engine) == []
 
 
@@ -233,13 +148,6 @@ def test_a_newer_schema_that_admits_this_version_is_written_to(database_url: str
     set_info(engine, version="99", min_code="4")
     databases.migrate(engine)
     assert version(engine) == "99"
-
-
-def set_info(engine: sa.Engine, **values: str) -> None:
-    with engine.begin() as connection:
-        for name, value in values.items():
-            connection.execute(sa.delete(tables.schema_info).where(tables.schema_info.c.name == name))
-            connection.execute(sa.insert(tables.schema_info).values(name=name, value=value))
 
 
 def test_a_database_of_an_unknown_version_stops_the_start(database_url: str) -> None:

@@ -339,8 +339,9 @@ def test_a_log_that_failed_comes_last(
     takeover: Takeover, folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What fails in a log may have closed the connection too."""
-    log, _ = dead_log(folder, "first"), dead_log(folder, "second")
-    (segment,) = log_reader.segments(log)
+    ids = {dead_log(folder, id): id for id in ("one", "other")}
+    first, second = sorted(ids)
+    (segment,) = log_reader.segments(first)
     real = os.open
 
     def fail(path: object, *arguments: int, **options: int) -> int:
@@ -355,7 +356,7 @@ def test_a_log_that_failed_comes_last(
     takeover.interrupt()
     takeover._store.open()
     a_round(takeover)
-    assert ends(database_url) == {"second": "interrupted"}
+    assert ends(database_url) == {ids[second]: "interrupted"}
 
 
 def test_the_databases_own_fault_ends_the_round(takeover: Takeover, folder: Path) -> None:
