@@ -32,7 +32,7 @@ def providers(url: str) -> list[dict[str, object]]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    # a busy machine may take longer than the contract's 100 ms to apply what was just recorded
+    # a busy machine may take longer than 100 ms to apply what was just recorded
     monkeypatch.setattr("aibridge_flask.records.recorder._READ_AFTER_WRITE_SECONDS", 20.0)
     for name in ("AIBRIDGE_CONFIG", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
