@@ -110,20 +110,26 @@ class Applier:
         self._store.close()
 
     def _wait(self) -> bool:
-        """Waits for work; returns whether the thread is to end."""
-        has_backlog = self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
-        if has_backlog and not self._waiters:
-            lingers = self.position < self._log.end and not self._unapplied.are_read
-            unpatched("time", "sleep")(_LINGER_SECONDS if lingers else 0.0)
-        self._is_idle = not has_backlog
+        """Waits for work, and then for what may follow it soon; returns whether the thread is to end."""
+        self._is_idle = True  # before it looks: else an append in between would wake nobody
+        if not self._has_backlog() and self._is_stopped_within(max(0.001, self._next_tick - monotonic())):
+            return True
+        self._is_idle = False
+        is_own = self.position < self._log.end
+        if is_own and not self._unapplied.are_read and not self._waiters:
+            return self._is_stopped_within(_LINGER_SECONDS)
+        unpatched("time", "sleep")(0.0)  # requests have their turn
+        return self._is_stopped_within(0.0)
+
+    def _has_backlog(self) -> bool:
+        return self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
+
+    def _is_stopped_within(self, seconds: float) -> bool:
+        """Waits for a wakeup. One by `stop` ends the thread, others end the wait."""
         try:
-            return self._wakeups.get(
-                timeout=0.0 if has_backlog else max(0.001, self._next_tick - monotonic())
-            )
+            return self._wakeups.get(timeout=seconds)
         except Empty:
             return False
-        finally:
-            self._is_idle = False
 
     def _run_safely(self, work: Callable[[], None]) -> None:
         """The thread survives any error."""
