@@ -247,18 +247,6 @@ def test_a_key_in_an_upstream_error_is_masked_in_the_record(server: Server, upst
     assert record["error_message"] == "bad key: sk-a...6789"
 
 
-def test_an_http_1_0_client_gets_a_reset_for_a_cut(server: Server, upstream: Upstream) -> None:
-    go = threading.Event()
-    upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
-    client = server.connect()
-    client.send("POST", MESSAGES, ASK, version="1.0")
-    client.head()
-    assert client.stream.read(30) == START[:30]
-    go.set()
-    with pytest.raises(ConnectionResetError):
-        client.stream.read(1)
-
-
 def test_a_clean_end_without_the_last_event_passes_and_is_recorded(
     server: Server, upstream: Upstream
 ) -> None:

@@ -43,9 +43,7 @@ class Deadlines:
         thread = self._thread_id()
         with self._lock:
             self._calls[thread] = (monotonic() + seconds, connection)
-            if not self._is_running:
-                self._is_running = True
-                start_thread(self._run)
+            self._ensure_running()
         try:
             yield
         finally:
@@ -69,14 +67,14 @@ class Deadlines:
             idle_checks = 0 if self._calls else idle_checks + 1
         with self._lock:
             self._is_running = False
-        if self._calls:  # a call has begun meanwhile
-            self._restart()
+            if self._calls:  # one has begun meanwhile
+                self._ensure_running()
 
-    def _restart(self) -> None:
-        with self._lock:
-            if not self._is_running:
-                self._is_running = True
-                start_thread(self._run)
+    def _ensure_running(self) -> None:
+        """Starts the thread unless it runs. The lock is held."""
+        if not self._is_running:
+            self._is_running = True
+            start_thread(self._run)
 
     def _overdue(self) -> list[Any]:
         with self._lock:

@@ -60,10 +60,6 @@ class RecordLog:
             self._shrink_window()
         return self.end
 
-    def probe(self) -> None:
-        """Appends an empty frame, to see whether the log can be appended to. Raises OSError."""
-        self.append(())
-
     def take(self, position: int, max_frames: int) -> list[Frame]:
         """Takes the next frames from memory, if they begin at `position`. For the applier's thread."""
         taken: list[Frame] = []

@@ -17,6 +17,7 @@ from sqlalchemy import URL
 
 from ..errors import ConfigError
 from ..model import new_id
+from .log import SUFFIX
 
 _DATABASE_FILE = "database"
 _HOST_FILE = "host-id"
@@ -143,7 +144,7 @@ def remove(log: Path) -> None:
     """Deletes a log whose lock is held, and which has no segments: with one it stays."""
     with contextlib.suppress(OSError):
         entries = [Path(entry.path) for entry in os.scandir(log)]
-        if not any(entry.suffix == ".log" for entry in entries):
+        if not any(entry.suffix == SUFFIX for entry in entries):
             for entry in entries:
                 entry.unlink()
             log.rmdir()

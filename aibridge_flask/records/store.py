@@ -114,12 +114,6 @@ class Store:
                 connection.execute(sa.insert(tables.logs).values(id=log_id, position=0))
             return int(position or 0)
 
-    def positions(self) -> dict[str, int]:
-        """Returns the positions of all logs. Raises DatabaseDown."""
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(tables.logs.c.id, tables.logs.c.position))
-            return {id: int(position) for id, position in rows}
-
     def delete_log(self, log_id: str) -> None:
         """Deletes the position of a log whose file is gone. Raises DatabaseDown."""
         with self._transaction() as connection:

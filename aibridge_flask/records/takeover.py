@@ -70,10 +70,11 @@ class Takeover:
             self.is_running, self._next_round = False, monotonic() + _ROUND_SECONDS
 
     def _slices(self) -> Iterator[None]:
+        logs = log_folder.logs_of(self._folder, (self._store.database_id, self._identity))
         # one that failed comes last: it may have closed the connection, which begins the round anew
-        for log in sorted(log_folder.logs(self._folder), key=lambda log: log.name in self._faults):
-            with self._isolated(log.name):
-                if log.name != self._own_id and self._belongs_here(log):
+        for log in sorted(logs, key=lambda log: log.name in self._faults):
+            if log.name != self._own_id:
+                with self._isolated(log.name):
                     yield from self._take_over(log)
         for spool in legacy_spool.files(self._folder, self._configured, self._url):
             with self._isolated(spool.name):
@@ -100,9 +101,6 @@ class Takeover:
             self._faults[name] = reason
         else:
             self._faults.pop(name, None)
-
-    def _belongs_here(self, log: Path) -> bool:
-        return log_folder.database_of(log) in (self._store.database_id, self._identity, "")
 
     def _take_over(self, log: Path) -> Iterator[None]:
         with log_folder.lock_if_dead(log) as is_dead:

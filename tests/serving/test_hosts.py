@@ -263,7 +263,7 @@ def test_a_cut_json_answer_stays_incomplete(host: Server, upstream: Upstream) ->
     assert host.record(headers[ID])["error_type"] == "server_error"
 
 
-@only_on(["gthread", "sync"])
+@only_on(["gevent", "gthread", "sync"])
 def test_an_http_1_0_client_gets_a_reset_for_a_cut(host: Server, upstream: Upstream) -> None:
     go = threading.Event()
     upstream.enqueue(stream_head(), chunk(START[:30]), go, CLOSE)
