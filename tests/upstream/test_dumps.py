@@ -35,11 +35,11 @@ def provider(upstream: Upstream, folder: Path, **options: object) -> dict[str, o
     }
 
 
-def dumps(folder: Path, kind: str, count: int = 1) -> list[Path]:
-    """Waits for `count` dumps of a kind; returns them in order."""
+def dumps(folder: Path, kind: str, count: int = 1, id: str = "") -> list[Path]:
+    """Waits for `count` dumps of a kind, or of one interception; returns them in order."""
 
     def paths() -> list[Path]:
-        return sorted(folder.glob(f"anthropic/*/*.{kind}.txt"), key=lambda path: path.name)
+        return sorted(folder.glob(f"anthropic/*/*{id}.{kind}.txt"), key=lambda path: path.name)
 
     wait_until(lambda: len(paths()) >= count and all(path.stat().st_size for path in paths()))
     assert len(paths()) == count
@@ -216,8 +216,8 @@ def test_an_unwritable_folder_gives_one_warning_and_requests_go_on(
     warning = f"dumps cannot be written to {tmp_path}/d: Not a directory"
     wait_until(lambda: warning in server.log.read_text())
     (tmp_path / "d").unlink()
-    post(server, ASK)
-    read_until(dumps(tmp_path / "d", "resp")[0], b'{"id":"m"}')
+    _, id, _ = post(server, ASK)  # those before may be written only now, too
+    read_until(dumps(tmp_path / "d", "resp", id=id)[0], b'{"id":"m"}')
     assert server.log.read_text().count("dumps cannot") == 1
     assert "Traceback" not in server.stop()
 
