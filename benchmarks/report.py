@@ -9,8 +9,10 @@ Results = Mapping[str, Mapping[str, list[float]]]
 
 _ROWS = (
     ("json_cpu_us", "JSON of 2 KB: CPU µs/request", 0),
+    ("json_single_cpu_us", "JSON of 2 KB, one after the other: CPU µs/request", 0),
     ("json_rate", "JSON of 2 KB: requests/s", 0),
     ("burst_cpu_us", "stream of 200 events: CPU µs/stream", 0),
+    ("burst_single_cpu_us", "stream of 200 events, one after the other: CPU µs/stream", 0),
     ("burst_rate", "stream of 200 events: streams/s", 0),
     ("event_cpu_us", "500 paced streams: CPU µs/event", 0),
     ("stream_kb", "500 paced streams: KB/stream", 1),
@@ -28,7 +30,9 @@ _ROWS = (
 )
 _NEEDS_SERVER = (
     "json_cpu_us",
+    "json_single_cpu_us",
     "burst_cpu_us",
+    "burst_single_cpu_us",
     "event_cpu_us",
     "stream_kb",
     "grown_mb",

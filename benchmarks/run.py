@@ -37,7 +37,7 @@ class Plan:
     rounds: int = 3
     json: int = 1000
     burst: int = 400
-    single: int = 100
+    single: int = 400
     streams: int = 500
     pause: int = 100
     ramp: float = 2.0
@@ -132,8 +132,9 @@ def _run_cases(plan: Plan, server: Server, *benches: str) -> Figures:
         target: dict[str, Any] = {"port": server.port, "path": server.path, "bench": bench}
         _run_load("closed", **target, server=0, count=_WARM_UP_REQUESTS, clients=1)
         result = _run_load("closed", **target, server=server.worker, count=count, clients=_CLIENTS)
-        figures |= _rate_figures(bench, result)
-        figures["sent"] += _WARM_UP_REQUESTS + count
+        single = _run_load("closed", **target, server=server.worker, count=plan.single, clients=1)
+        figures |= _rate_figures(bench, result) | _single_figures(bench, single)
+        figures["sent"] += _WARM_UP_REQUESTS + count + plan.single
     return figures
 
 
@@ -158,9 +159,9 @@ def _run_all_cases(plan: Plan, server: Server, upstream: Server) -> Figures:
         figures |= _rate_figures(
             bench, load("closed", bench=bench, server=worker, count=count, clients=_CLIENTS)
         )
-        single = load("closed", bench=bench, server=0, count=plan.single, clients=1)
-        figures[f"{bench}_first_ms"] = statistics.median(single["first"]) / 1e6
-        figures[f"{bench}_first_p99_ms"] = _p99(single["first"]) / 1e6
+        figures |= _single_figures(
+            bench, load("closed", bench=bench, server=worker, count=plan.single, clients=1)
+        )
     disconnects = load("leave", upstream=upstream.port, pause=200, count=plan.leaving)
     figures["leave_ms"] = statistics.median(disconnects["gone"]) / 1e6
     figures["leave_worst_ms"] = max(disconnects["gone"]) / 1e6
@@ -172,6 +173,14 @@ def _rate_figures(bench: str, result: dict[str, Any]) -> Figures:
     return {
         f"{bench}_rate": result["requests"] / result["seconds"],
         f"{bench}_cpu_us": result["cpu"] / result["requests"] * 1e6,
+    }
+
+
+def _single_figures(bench: str, result: dict[str, Any]) -> Figures:
+    return {
+        f"{bench}_single_cpu_us": result["cpu"] / result["requests"] * 1e6,
+        f"{bench}_first_ms": statistics.median(result["first"]) / 1e6,
+        f"{bench}_first_p99_ms": _p99(result["first"]) / 1e6,
     }
 
 

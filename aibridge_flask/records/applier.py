@@ -26,7 +26,8 @@ from .takeover import Takeover
 from .unapplied import UnappliedFrames
 
 _log = logging.getLogger("aibridge.records")
-_LINGER_SECONDS = 0.01  # events of this time are committed together
+_LINGER_SECONDS = 0.05  # events of this time are committed together, unless somebody waits for them
+_RETRY_SECONDS = 0.01
 _TICK_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 _RENEW_SECONDS = 10.0
@@ -85,10 +86,14 @@ class Applier:
             self._is_idle = False
             self._wakeups.put(False)
 
+    def hurry(self) -> None:
+        """Applies what was appended at once, since somebody asks for it."""
+        self._wakeups.put(False)
+
     def wait_for(self, position: int, applied: OneShotEvent) -> None:
         """Sets `applied` once the log is applied up to `position`."""
         self._waiters.append((position, applied))
-        self._wakeups.put(False)
+        self.hurry()
 
     def stop_waiting(self, position: int, applied: OneShotEvent) -> None:
         """Forgets what `wait_for` was called with."""
@@ -150,7 +155,7 @@ class Applier:
         self._busy_since = self._busy_since or monotonic()
         if monotonic() - self._busy_since > _MAX_BUSY_SECONDS:
             self._went_down("it is locked")
-        unpatched("time", "sleep")(_LINGER_SECONDS)
+        unpatched("time", "sleep")(_RETRY_SECONDS)
 
     def _step(self) -> None:
         self._prepare()
@@ -274,7 +279,7 @@ class Applier:
             except DatabaseBusy:
                 if monotonic() > deadline:
                     raise
-                unpatched("time", "sleep")(_LINGER_SECONDS)
+                unpatched("time", "sleep")(_RETRY_SECONDS)
 
     def _finish_now(self) -> None:
         if not self._store.is_open:

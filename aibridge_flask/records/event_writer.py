@@ -56,9 +56,12 @@ class EventWriter:
         self._lineage, self._contributions = Lineage(dialect), Contributions(dialect, steps)
 
     def rows(self, worker_id: str, events: Iterable[Event]) -> Rows:
-        """Returns the rows of events by their type. `worker_id` is that of their log."""
+        """Returns the rows of events by their type, without those that a later event replaces.
+
+        `worker_id` is that of their log.
+        """
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
-        for event in events:
+        for event in {_key(event): event for event in events}.values():
             row = to_row(event)
             if isinstance(event, Ended):
                 row["new_cost_micros"] = self._cost(event)
@@ -91,6 +94,11 @@ class EventWriter:
         self._contributions.update(cursor, ids)
 
 
+def _key(event: Event) -> tuple[Any, ...]:
+    """Returns what events have in common that replace each other: their row."""
+    return (type(event), *map(event.__getattribute__, _KEYS[type(event)]))
+
+
 def _upsert(insert: Any, table: Table) -> Any:
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
@@ -106,3 +114,14 @@ def _update(key: Column[Any], **parameters: str) -> Any:
 
 _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
         "wire_exact", "response_sha256", "cost_micros")  # fmt: skip
+_KEYS: Mapping[type, tuple[str, ...]] = {
+    Started: ("id",),
+    Prompt: ("interception_id",),
+    PromptAnswered: ("interception_id",),
+    CredentialUsed: ("interception_id",),
+    TokenUsage: ("interception_id", "turn"),
+    ToolUsage: ("interception_id", "turn", "position"),
+    ModelThought: ("interception_id", "turn", "position"),
+    Ended: ("id",),
+    GatewayTokenUsed: ("token_id",),
+}

@@ -103,6 +103,8 @@ class Recorder:
         deadline = monotonic() + _FIRST_CONNECTION_SECONDS
         while parts and not parts[0].applier.has_tried and monotonic() < deadline:
             sleep(0.005)
+        for part in parts:
+            part.applier.hurry()
         deadline = monotonic() + _READ_AFTER_WRITE_SECONDS
         while parts and not parts[0].is_applied() and monotonic() < deadline:
             sleep(0.002)
