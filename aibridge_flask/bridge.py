@@ -17,10 +17,10 @@ from .model import (
     ClientResponse,
     Failure,
     HeaderList,
-    Offer,
     RequestFacts,
     UpstreamRequest,
 )
+from .offers import Offered, Offers
 from .outbound import Outbound
 from .providers.provider import Interceptor
 from .records.events import Started, now
@@ -28,8 +28,9 @@ from .records.interception import InterceptionRecord
 from .records.recorder import Recorder
 from .relay import Cleanup, Relay, StreamEnd
 from .tools import ToolBox
-from .turns import TurnContext, Turns
+from .turns import Send, TurnContext, Turns
 from .upstream.attempts import Attempted
+from .upstream.buffered import BufferedResponse
 from .upstream.keys import CredentialSource
 from .waiting import Client, watch
 
@@ -37,6 +38,7 @@ _NO_BUFFERING = ("X-Accel-Buffering", "no")
 _SET_BY_BRIDGE = headers.DROPPED_RESPONSE_HEADERS | {INTERCEPTION_HEADER.lower()}
 _STREAM_HEADERS = {"content-length", "x-accel-buffering"}  # pings change the length of a stream
 _BODY_HEADERS = {"content-encoding", "content-length"}
+_REFUSED_BODY = (400, 422)
 _DROPPED = {  # by (streamed, body unchanged)
     (False, True): _SET_BY_BRIDGE,
     (False, False): _SET_BY_BRIDGE | _BODY_HEADERS,
@@ -64,6 +66,7 @@ class Bridge:
 
     def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox) -> None:
         self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
+        self._offers = Offers(toolbox)
 
     def intercept(
         self, outbound: Outbound, client_request: ClientRequest, actor: Actor, id: str
@@ -106,14 +109,14 @@ class Bridge:
 
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
         """Sends the request, and returns once the head of the first response has been read."""
-        offer = self._offer(request)
-        record.set_offered_tools(offer.tools)
-        is_changed = offer.body is not request.decoded or request.outbound.provider.translates
-        record.exact = not is_changed
+        provider, wire_format = request.outbound.provider, request.interceptor.format
+        offered = self._offers.make(provider, wire_format, request.facts, request.decoded)
+        record.exact = not (offered.is_changed or provider.translates)
         client = watch(request.client_request.client_socket)
         cleanup.add(client.close)
 
         def send(body: bytes, client: Client) -> Attempted:
+            is_changed = body is not request.decoded or provider.translates
             upstream_request = _upstream_request(request, body if is_changed else request.body, is_changed)
             record.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
@@ -121,17 +124,25 @@ class Bridge:
             cleanup.add(attempted.response.close)
             return attempted
 
-        settings, wire_format = self._settings, request.interceptor.format
-        limits = (settings.max_body_bytes, settings.mcp.max_rounds)
-        context = TurnContext(wire_format, request.facts, offer, send, client, cleanup, *limits)
-        return Turns(context, record, request.outbound.hooks, self._toolbox)
+        attempted = send(offered.offer.body, client)
+        if offered.is_changed and attempted.response.status in _REFUSED_BODY:
+            attempted, offered = self._send_unchanged(request, offered, attempted, send, client)
+            record.exact = not provider.translates
+        record.set_offered_tools(offered.offer.tools)
+        limits = (self._settings.max_body_bytes, self._settings.mcp.max_rounds)
+        context = TurnContext(wire_format, offered.facts, offered.offer, send, client, cleanup, *limits)
+        return Turns(context, attempted, record, request.outbound.hooks, self._toolbox)
 
-    def _offer(self, request: _BridgedRequest) -> Offer:
-        """Returns the unchanged body, unless the format changes it or there are tools to offer."""
-        wire_format, facts = request.interceptor.format, request.facts
-        body = wire_format.upstream_body(request.decoded, facts)
-        tools = self._toolbox.tools if request.outbound.provider.inject_tools else ()
-        return wire_format.offer(body, facts, tools) if tools else Offer(body)
+    def _send_unchanged(
+        self, request: _BridgedRequest, offered: Offered, refused: Attempted, send: Send, client: Client
+    ) -> tuple[Attempted, Offered]:
+        """Sends the client's own body once, since what was added to it may be what the upstream refuses."""
+        response = BufferedResponse(refused.response)
+        response.close()
+        attempted = send(request.decoded, client)
+        if 200 <= attempted.response.status < 300:
+            self._offers.remember(request.outbound.provider, offered, response.beginning)
+        return attempted, self._offers.without(request.facts, request.decoded)
 
     def _respond(
         self, request: _BridgedRequest, record: InterceptionRecord, turns: Turns, close: Callable[[], None]
@@ -185,7 +196,7 @@ def _start_event(request: _BridgedRequest) -> Started:
 
 
 def _upstream_request(request: _BridgedRequest, body: bytes, is_decoded: bool) -> UpstreamRequest:
-    target = (request.client_request, request.interceptor.url, body, request.actor)
+    target = (request.client_request, request.interceptor.url, body, request.actor, request.credentials)
     return request.outbound.bridged_request(*target, is_decoded, request.id, request.facts.model)
 
 

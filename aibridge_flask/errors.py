@@ -214,6 +214,10 @@ class AllKeysRefused(UpstreamError):
     code, record_type = "server_error", "unauthorized"
     default_message = "all configured keys failed authentication. Contact your administrator"
 
+    def __init__(self, words: str = "") -> None:
+        """`words` are the provider's own, without secrets."""
+        super().__init__(f"{self.default_message}: {words}" if words else "")
+
 
 class ToolError(UpstreamError):
     code = "tool_error"

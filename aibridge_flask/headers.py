@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -23,7 +24,18 @@ _REQUEST_ONLY = frozenset((
     "authorization", "x-api-key",
 ))  # fmt: skip
 DROPPED_REQUEST_HEADERS = _HOP_BY_HOP | _REQUEST_ONLY | frozenset(TOKEN_HEADERS)
-_NOT_UP_PREFIXES = ("x-forwarded-", "x-ai-bridge-actor-")
+_NOT_UP_PREFIXES: tuple[str, ...] = (
+    "x-forwarded-", "x-ai-bridge-actor-",
+    # the identity headers of login proxies: oauth2-proxy, Cloudflare, AWS, Google, Azure
+    "x-auth-request-", "cf-access-", "x-amzn-oidc-", "x-goog-iap-", "x-goog-authenticated-user-",
+    "x-ms-client-principal",
+)  # fmt: skip
+# The client's account and browser, by which a provider would judge a central key.
+_ACCOUNT_HEADERS = frozenset((
+    "openai-organization", "openai-project", "chatgpt-account-id", "origin", "referer",
+))  # fmt: skip
+_ACCOUNT_PREFIXES = ("sec-fetch-",)
+_GATEWAY_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}[A-Za-z0-9_-]{{20}}")
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_CACHED_LENGTH = 2000  # characters of all keys of an environ
@@ -92,19 +104,30 @@ def _wire_name(name: str) -> str:
 
 
 def to_upstream(
-    headers: Mapping[str, str], dropped: frozenset[str] = DROPPED_REQUEST_HEADERS
+    headers: Mapping[str, str],
+    dropped: frozenset[str] = DROPPED_REQUEST_HEADERS,
+    with_central_key: bool = False,
 ) -> list[tuple[str, str]]:
     """Returns the headers of a client's request that an upstream may see, without credentials.
 
-    `dropped` are lower-case names, at least DROPPED_REQUEST_HEADERS.
+    `dropped` are lower-case names, at least DROPPED_REQUEST_HEADERS. `with_central_key`: the client's account
+    is left out, too.
     """
+    prefixes = _NOT_UP_PREFIXES
+    if with_central_key:
+        dropped, prefixes = dropped | _ACCOUNT_HEADERS, prefixes + _ACCOUNT_PREFIXES
     if "connection" in headers:
         dropped |= _connection_options(headers["connection"])
     return [
         (_wire_name(name), value)
         for name, value in headers.items()
-        if name not in dropped and not name.startswith(_NOT_UP_PREFIXES)
+        if name not in dropped and not name.startswith(prefixes) and not _holds_token(value)
     ]
+
+
+def _holds_token(value: str) -> bool:
+    """Whether a header's value holds a gateway token, in whatever dress."""
+    return TOKEN_PREFIX in value and _GATEWAY_TOKEN.search(value) is not None
 
 
 def to_client(

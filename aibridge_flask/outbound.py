@@ -15,6 +15,7 @@ from .upstream.attempts import Attempted, Attempts
 from .upstream.breaker import Breakers
 from .upstream.dump import DumpingSender
 from .upstream.keys import (
+    CENTRALIZED,
     PASSTHROUGH,
     Credential,
     CredentialSource,
@@ -42,7 +43,8 @@ class Outbound:
         self.hooks = hooks
         self._byok = settings.auth.byok
         actor_header = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
-        self._dropped = headers.DROPPED_REQUEST_HEADERS | actor_header
+        configured_names = frozenset(name.lower() for name in settings.drop_headers)
+        self._dropped = headers.DROPPED_REQUEST_HEADERS | actor_header | configured_names
         self._dropped_if_bridged = self._dropped | {"accept-encoding"}
         self._dropped_if_decoded = self._dropped_if_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)
@@ -64,7 +66,7 @@ class Outbound:
         """
         provider = self.provider
         if provider.signing_hint:
-            return RequestSigning(Credential("centralized", provider.signing_hint))
+            return RequestSigning(Credential(CENTRALIZED, provider.signing_hint))
         own = user_credential(provider.user_headers, client_headers)
         policy = "allow" if provider.byok_only else self._byok
         if own and policy == "allow":
@@ -81,6 +83,7 @@ class Outbound:
         url: str,
         body: bytes,
         actor: Actor,
+        credentials: CredentialSource,
         is_decoded: bool,
         id: str,
         model: str,
@@ -90,11 +93,14 @@ class Outbound:
         `is_decoded`: `body` no longer has the content codings that the client's headers name.
         """
         dropped = self._dropped_if_decoded if is_decoded else self._dropped_if_bridged
-        return self._request(request, url, body, actor, dropped, (_IDENTITY,), id, model)
+        return self._request(request, url, body, actor, credentials, dropped, (_IDENTITY,), id, model)
 
-    def passthrough_request(self, request: ClientRequest, body: bytes, actor: Actor) -> UpstreamRequest:
+    def passthrough_request(
+        self, request: ClientRequest, body: bytes, actor: Actor, credentials: CredentialSource
+    ) -> UpstreamRequest:
         """Returns a passthrough request without credential."""
-        return self._request(request, self.provider.url(request), body, actor, self._dropped, ())
+        url = self.provider.url(request)
+        return self._request(request, url, body, actor, credentials, self._dropped, ())
 
     def send(
         self,
@@ -118,11 +124,12 @@ class Outbound:
         self._sender.close()
 
     def _request(
-        self, request: ClientRequest, url: str, body: bytes, actor: Actor,
+        self, request: ClientRequest, url: str, body: bytes, actor: Actor, credentials: CredentialSource,
         dropped: frozenset[str], added: Iterable[tuple[str, str]], id: str = "", model: str = "",
     ) -> UpstreamRequest:  # fmt: skip
         fields = [("Host", self.provider.host)]
-        fields += headers.to_upstream(request.headers, dropped)
+        is_central = credentials.first.kind == CENTRALIZED
+        fields += headers.to_upstream(request.headers, dropped, is_central)
         fields += added
         if self.provider.send_actor_headers:
             fields += headers.actor_headers(actor)

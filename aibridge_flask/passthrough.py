@@ -30,7 +30,7 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
         response = _local_response(request, local_body)
     else:
         credentials = outbound.credentials_for(request.headers)
-        upstream_request = outbound.passthrough_request(request, request.read_body(), actor)
+        upstream_request = outbound.passthrough_request(request, request.read_body(), actor, credentials)
         upstream_request = replace(upstream_request, id=id, model="passthrough")
         try:
             response = _send(outbound, request, upstream_request, credentials)

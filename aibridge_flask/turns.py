@@ -24,6 +24,7 @@ from .waiting import Client, ReplaceableClient, TaskGroup
 
 _EVENT_STREAM = "text/event-stream"
 _MAX_ERROR_BYTES = 1 << 20
+Send = Callable[[bytes, Client], Attempted]
 _TOOL_FAILED = "the tool answered with an error"
 
 
@@ -37,7 +38,7 @@ class TurnContext(Struct, frozen=True):
     format: Format
     facts: RequestFacts
     offer: Offer
-    send: Callable[[bytes, Client], Attempted]
+    send: Send
     client: Client
     cleanup: Cleanup
     max_decoded_bytes: int
@@ -48,13 +49,17 @@ class Turns:
     """`response` is the newest response, whose head has been read; `fold` reads its body."""
 
     def __init__(
-        self, context: TurnContext, record: InterceptionRecord, hooks: Hooks, toolbox: ToolBox
+        self,
+        context: TurnContext,
+        attempted: Attempted,
+        record: InterceptionRecord,
+        hooks: Hooks,
+        toolbox: ToolBox,
     ) -> None:
-        """Sends the first request. Raises UpstreamError, ClientDisconnected."""
+        """`attempted` has the response to the first request."""
         self._contexts: tuple[TurnContext, ...] = (context,)
         self._record, self._hooks, self._toolbox = record, hooks, toolbox
         self.client = context.client
-        attempted = context.send(context.offer.body, context.client)
         self.response, self._status, self._count = attempted.response, attempted.response.status, 1
         self.streamed = _is_event_stream(attempted.response, context.facts)
         record.head_received(self._status, attempted.credential.hint, attempted.credential.mask)

@@ -18,7 +18,7 @@ LAYERS = (
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
     {"relay", "outbound"},
-    {"turns", "agent", "bridge", "passthrough", "identity"},
+    {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
     {"routes", "web"},
     {"extension", "cli", "serving"},
     {"__init__", "__main__"},

@@ -124,6 +124,7 @@ class ProviderSchema(_Frozen):
     send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
     api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
+    force_usage = Flag(load_default=True, metadata=_doc("false: streamed chat completions are not asked for their usage, for upstreams that refuse `stream_options`"))
     inject_tools = Flag(load_default=True, metadata=_doc("false: no tools of MCP servers are offered"))
     ca_file = Text(metadata=_doc("default: the global one"))
     proxy = Text(validate=checks.proxy_url, metadata=_doc("default: the global one"))
@@ -171,6 +172,7 @@ class SettingsSchema(_Frozen):
     database_url = Text(load_default="sqlite:///aibridge.db", validate=checks.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
     redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("Redis that shares the state of keys and circuit breakers among processes and hosts"))
     spool_dir = Text(load_default="", metadata=_doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
+    drop_headers = fields.List(Text(), load_default=list, metadata=_doc("further request headers that never go to a provider"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies get 413"))
     keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
     connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))
@@ -200,8 +202,8 @@ class SettingsSchema(_Frozen):
         ]
         _check_distinct("providers", [provider.name for provider in providers])
         _check_distinct("mcp_servers", [server.name for server in data["mcp_servers"]])
-        servers = tuple(data["mcp_servers"])
-        return values.Settings(**{**data, "providers": tuple(providers), "mcp_servers": servers})
+        lists = {name: tuple(data[name]) for name in ("drop_headers", "mcp_servers")}
+        return values.Settings(**{**data, **lists, "providers": tuple(providers)})
 
 
 def _check_distinct(where: str, names: list[str]) -> None:

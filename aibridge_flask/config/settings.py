@@ -94,6 +94,7 @@ class ProviderSettings:
     api_dump_dir: str
     max_retries: int
     inject_tools: bool
+    force_usage: bool
     ca_file: str
     proxy: str = field(repr=False)
     circuit_breaker: tuple[BreakerSettings, ...] = ()
@@ -115,6 +116,7 @@ class Settings:
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     spool_dir: str
+    drop_headers: tuple[str, ...]
     max_body_bytes: int
     keepalive_interval: float
     connect_timeout: float

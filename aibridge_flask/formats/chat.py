@@ -23,6 +23,7 @@ from .tap import BlockingTap, StreamTap
 NAME = "chat"
 PING = openai.PING
 error_body = openai.error_body
+refusal = openai.refusal
 _NULL = msgspec.Raw(b"null")
 _MAX_DESCRIPTION_LENGTH = 1024  # the API refuses the whole request for a longer one
 _NO_PARALLEL_CALLS = re.compile(r"(?:.*/)?o\d")  # these models never call in parallel, and refuse the switch
@@ -78,7 +79,7 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     """
     members = offering.editable_members(data)
     own = members.get("tools", offering.NULL)
-    new = offering.without_clashes(tools, own) if offering.is_array(own) and _can_follow_up(members) else ()
+    new = openai.new_tools(tools, own) if offering.is_array(own) and _can_follow_up(members) else ()
     choice = body.loads(members.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)

@@ -12,14 +12,16 @@ import msgspec
 from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
-from . import body, offering, prompt
+from . import body, offering, prompt, tool_schema
 from .messages_reader import MessagesReader
 from .messages_splice import MessagesSplicer
 from .splice import BlockingSplice, StreamSplice
 from .tap import BlockingTap, StreamTap
+from .tool_schema import SchemaRules
 
 NAME = "messages"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+_RULES = SchemaRules(takes_references=False, needs_items=False, property_name="[a-zA-Z0-9_.-]{1,64}")
 _NULL = msgspec.Raw(b"null")
 _AUTO_CHOICE = b'{"type":"auto"}'
 _FOLLOW_UP_CHOICE = b'{"type":"auto","disable_parallel_tool_use":true}'
@@ -86,7 +88,13 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    return {"name": tool.id, "description": tool.description, "input_schema": tool.input_schema}
+    schema, _ = tool_schema.fit(tool, _RULES)
+    return {"name": tool.id, "description": tool.description, "input_schema": schema}
+
+
+def refusal(tool: Tool) -> str:
+    """Returns why this API refuses a tool's schema, "" if it does not."""
+    return tool_schema.fit(tool, _RULES)[1]
 
 
 def splice(offer: Offer, facts: RequestFacts) -> Splice:

@@ -7,10 +7,13 @@ from typing import Any
 
 from ..errors import BridgeError
 from ..model import Failure, Tool, Usage
-from . import body
+from . import body, offering, tool_schema
 from .tap import failure
+from .tool_schema import SchemaRules
 
 PING = b": keep-alive\n\n"
+_RULES = SchemaRules(takes_references=True, needs_items=True)
+_MAX_TOOLS = 128
 
 
 def error_object(error: BridgeError) -> dict[str, Any]:
@@ -34,8 +37,20 @@ def failure_from(error: Mapping[str, Any]) -> Failure:
 
 
 def tool_parameters(tool: Tool) -> Mapping[str, Any]:
-    """Returns a tool's whole schema. MCP allows an object without `properties`, these APIs do not."""
-    return {"type": "object", "properties": {}, **tool.input_schema}
+    return tool_schema.fit(tool, _RULES)[0]
+
+
+def refusal(tool: Tool) -> str:
+    """Returns why these APIs refuse a tool's schema, "" if they do not."""
+    return tool_schema.fit(tool, _RULES)[1]
+
+
+def new_tools(tools: tuple[Tool, ...], own: bytes) -> tuple[Tool, ...]:
+    """Returns the tools for which there is room beside the client's `own`, a JSON array."""
+    tools = offering.without_clashes(tools, own)
+    if len(tools) + own.count(b"{") <= _MAX_TOOLS:  # there are no more elements than braces
+        return tools
+    return tools[: max(0, _MAX_TOOLS - len(body.array_elements(own)))]
 
 
 def parse_usage(counts: Mapping[str, Any], input_word: str, output_word: str) -> Usage:

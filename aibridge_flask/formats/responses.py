@@ -23,6 +23,7 @@ from .tap import BlockingTap, StreamTap
 NAME = "responses"
 PING = openai.PING
 error_body = openai.error_body
+refusal = openai.refusal
 _NULL = msgspec.Raw(b"null")
 _ENCRYPTED_CONTENT = "reasoning.encrypted_content"
 _MODELS_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "chatgpt-4o")
@@ -80,7 +81,7 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     members = offering.editable_members(data)
     own, include = members.get("tools", offering.NULL), members.get("include", offering.NULL)
     can_offer = offering.is_array(own) and offering.is_array(include) and _can_follow_up(members)
-    new = offering.without_clashes(tools, own) if can_offer else ()
+    new = openai.new_tools(tools, own) if can_offer else ()
     choice = body.loads(members.get("tool_choice", offering.NULL))
     if not new or choice == "none":
         return Offer(data)

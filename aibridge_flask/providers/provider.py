@@ -69,6 +69,7 @@ class Provider:
     max_retries: int = 0
     api_dump_dir: str = ""
     inject_tools: bool = True
+    force_usage: bool = True
     translates: bool = False
     signing_hint: str = ""
     local_responses: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
@@ -146,4 +147,5 @@ def common_fields(settings: ProviderSettings, base_url: str) -> dict[str, object
         "max_retries": settings.max_retries,
         "api_dump_dir": settings.api_dump_dir,
         "inject_tools": settings.inject_tools,
+        "force_usage": settings.force_usage,
     }

@@ -18,6 +18,7 @@ from ..protocols import UpstreamResponse
 from ..waiting import Client
 from .breaker import Breakers
 from .keys import Credential, CredentialSource, retry_after
+from .refusals import UNAUTHORIZED, Refusal
 from .transport import Sender
 
 _MIN_PAUSE, _MAX_PAUSE = 0.5, 8.0  # seconds between retries, growing
@@ -57,12 +58,22 @@ class Attempts:
         `scope` is the model, or PASSTHROUGH. Without `endpoint` there is no circuit breaker.
         Raises UpstreamError, ClientDisconnected.
         """
+        refused: list[tuple[Credential, Refusal]] = []
         for credential in credentials.candidates(scope):
-            response = self._send_with_retries(_with_credential(request, credential), endpoint, scope, client)
-            if not credentials.report_status(credential, scope, response.status, response.headers):
-                return Attempted(response, credential)
+            sent = self._send_with_retries(_with_credential(request, credential), endpoint, scope, client)
+            response, refusal = credentials.examine(sent)
+            if refusal.reason == UNAUTHORIZED:  # perhaps because of the request: then no key does better
+                refused.append((credential, refusal))
+            else:
+                for other, _ in refused:
+                    credentials.rest(other, scope, UNAUTHORIZED)
+                refused.clear()
+                if not refusal.reason:
+                    return Attempted(response, credential)
+                credentials.rest(credential, scope, refusal.reason, response.headers)
             response.close()
-        raise credentials.exhausted_error(scope)
+        words = [credential.mask(refusal.words) for credential, refusal in refused]
+        raise credentials.exhausted_error(scope, words)
 
     def _send_with_retries(
         self, request: UpstreamRequest, endpoint: str, model: str, client: Client

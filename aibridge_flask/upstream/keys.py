@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -16,14 +17,17 @@ from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCre
 from ..headers import TOKEN_PREFIX, bearer_token, find, mask_secret
 from ..hooks import Hooks, KeyCooledDown, KeyCooling, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
+from ..protocols import UpstreamResponse
+from . import refusals
+from .refusals import RATE_LIMITED, UNAUTHORIZED, Refusal
 from .shared_state import Flag, SharedState
 
 PASSTHROUGH = "\0passthrough"  # a scope that cannot be a model's name
-RATE_LIMITED, UNAUTHORIZED = "rate_limited", "unauthorized"
+CENTRALIZED = "centralized"
 _ALL_SCOPES = "\0"
 _COOLDOWN_SECONDS = 60.0
 _MAX_SECONDS = 86_400.0
-_MAX_DIGITS = 10
+_NUMBER = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?", re.ASCII)
 _BURST_SECONDS = 1.0  # cool-downs of parallel requests that differ by less are one
 _MAX_SCOPE_LENGTH = 256
 
@@ -54,45 +58,53 @@ class CredentialSource(Protocol):
         """Yields the credentials that may be sent now, each once, in their order."""
         ...
 
-    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        """Takes a response's status and headers; returns whether to try the next credential."""
+    def examine(self, response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
+        """Returns the response, which may have been read in part, and whether it refuses the credential.
+
+        Raises ClientDisconnected.
+        """
         ...
 
-    def exhausted_error(self, scope: str) -> BridgeError:
-        """Returns the error for the client when there is no further credential."""
+    def rest(self, credential: Credential, scope: str, reason: str, headers: HeaderList = ()) -> None:
+        """Does not use a credential for a while. `headers` are those of the response that refused it."""
+        ...
+
+    def exhausted_error(self, scope: str, words: Sequence[str]) -> BridgeError:
+        """Returns the error for the client when there is no further credential.
+
+        `words` are the provider's, one for each credential that it has just refused.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class UserKey:
+class _OneCredential:
+    first: Credential
+
+    def candidates(self, scope: str) -> Iterator[Credential]:
+        yield self.first
+
+    def rest(self, credential: Credential, scope: str, reason: str, headers: HeaderList = ()) -> None:
+        """There is no other to use."""
+
+    def exhausted_error(self, scope: str, words: Sequence[str]) -> BridgeError:
+        return AllKeysRefused(words[-1] if words else "")
+
+
+@dataclass(frozen=True, slots=True)
+class UserKey(_OneCredential):
     """A user's own key: sent once, and every response goes to the user."""
 
-    first: Credential
-
-    def candidates(self, scope: str) -> Iterator[Credential]:
-        yield self.first
-
-    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        return False
-
-    def exhausted_error(self, scope: str) -> BridgeError:
-        return AllKeysRefused()
+    def examine(self, response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
+        return response, Refusal()
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSigning:
+class RequestSigning(_OneCredential):
     """Requests are signed with the provider's credentials at each attempt; there is no other to try."""
 
-    first: Credential
-
-    def candidates(self, scope: str) -> Iterator[Credential]:
-        yield self.first
-
-    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        return status == 401
-
-    def exhausted_error(self, scope: str) -> BridgeError:
-        return AllKeysRefused()
+    def examine(self, response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
+        return refusals.unauthorized(response)
 
 
 class KeyPool:
@@ -123,24 +135,27 @@ class KeyPool:
         finally:
             self._hooks.emit(KeysTried(self._provider, count))
 
-    def report_status(self, credential: Credential, scope: str, status: int, headers: HeaderList) -> bool:
-        """A 401 cools a key down for all models, a 429 for this model. A single key never cools down."""
+    def examine(self, response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
         is_single = len(self._credentials) == 1
-        if status == 401:
-            if not is_single:
-                self._cool_down(credential, _ALL_SCOPES, UNAUTHORIZED, _COOLDOWN_SECONDS)
-            return True
-        if status == 429 and not is_single:
-            self._cool_down(credential, scope, RATE_LIMITED, retry_after(headers, _COOLDOWN_SECONDS))
-            return True
-        return False
+        return refusals.unauthorized(response) if is_single else refusals.of_a_key(response)
 
-    def exhausted_error(self, scope: str) -> BridgeError:
+    def rest(self, credential: Credential, scope: str, reason: str, headers: HeaderList = ()) -> None:
+        """A rate limit rests a key for this model, another refusal for all models.
+
+        A refusal of a passthrough request, which may need more rights, rests it for these only.
+        """
+        if reason == RATE_LIMITED:
+            self._cool_down(credential, scope, reason, retry_after(headers, _COOLDOWN_SECONDS))
+        else:
+            affected = scope if scope == PASSTHROUGH else _ALL_SCOPES
+            self._cool_down(credential, affected, reason, _COOLDOWN_SECONDS)
+
+    def exhausted_error(self, scope: str, words: Sequence[str]) -> BridgeError:
         flags = [flag for credential in self._credentials for flag in self._cooldowns(credential, scope)]
         limited = [flag.seconds_left for flag in flags if flag.value == RATE_LIMITED]
-        if not limited and (flags or len(self._credentials) == 1):
+        if not limited and (flags or words):
             self._hooks.emit(KeysExhausted(self._provider, UNAUTHORIZED))
-            return AllKeysRefused()
+            return AllKeysRefused(words[-1] if words else "")
         self._hooks.emit(KeysExhausted(self._provider, RATE_LIMITED))
         return AllKeysRateLimited(min(limited, default=0.0))  # default: all have just ended
 
@@ -201,7 +216,7 @@ def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple
 
 def _central_credential(header: str, key: Secret) -> Credential:
     value = f"Bearer {key.value}" if header == "Authorization" else key.value
-    return Credential("centralized", mask_secret(key.value), (header, value))
+    return Credential(CENTRALIZED, mask_secret(key.value), (header, value))
 
 
 @lru_cache(maxsize=1024)
@@ -211,14 +226,21 @@ def _digest(credential: Credential) -> str:
 
 
 def retry_after(headers: HeaderList, default: float) -> float:
-    """Returns the seconds of a `Retry-After`, given as seconds or a date (RFC 9110 10.2.3); a day at most.
+    """Returns the seconds that a response asks to wait, a day at most.
+
+    They stand in `retry-after-ms`, which OpenAI and Anthropic send, or in `Retry-After` as seconds, of which
+    some send fractions, or as a date (RFC 9110 10.2.3).
 
     >>> retry_after((("Retry-After", "7"),), 60.0), retry_after((), 60.0)
     (7.0, 60.0)
+    >>> retry_after((("retry-after-ms", "250"), ("Retry-After", "1")), 60.0)
+    0.25
     """
-    value = find(headers, "retry-after").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:_MAX_DIGITS]), _MAX_SECONDS)
+    milliseconds, value = (find(headers, name).strip() for name in ("retry-after-ms", "retry-after"))
+    if _NUMBER.fullmatch(milliseconds):
+        return min(float(milliseconds) / 1000, _MAX_SECONDS)
+    if _NUMBER.fullmatch(value):
+        return min(float(value), _MAX_SECONDS)
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

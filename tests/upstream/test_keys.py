@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,15 @@ from werkzeug.test import TestResponse
 from tests.conftest import MakeApp
 from tests.support.clock import Clock
 from tests.support.server import PREFIX
-from tests.support.upstream import LAST_CHUNK, Upstream, chunk, event_stream, http_response, stream_head
+from tests.support.upstream import (
+    CLOSE,
+    LAST_CHUNK,
+    Upstream,
+    chunk,
+    event_stream,
+    http_response,
+    stream_head,
+)
 
 KEYS = [f"sk-ant-{letter}-0123456789-{letter}{letter}{letter}{letter}" for letter in "abc"]
 MESSAGES = f"{PREFIX}/anthropic/v1/messages"
@@ -95,11 +104,12 @@ def test_a_rate_limit_cools_a_key_for_one_model_and_a_refusal_for_all(
     ("header", "cooldown"),
     [
         ("Retry-After: 7", 7), ("Retry-After: DATE", 90), ("X: y", 60), ("Retry-After: soon", 60),
+        ("Retry-After: 7.5", 7.5), ("retry-after-ms: 7500", 7.5), ("retry-after-ms: x\r\nRetry-After: 7", 7),
         ("Retry-After: -5", 60), ("Retry-After: 99999999999999999999", 86_400),
     ],
 )  # fmt: skip
 def test_the_cooldown_follows_retry_after(
-    client: FlaskClient, upstream: Upstream, clock: Clock, header: str, cooldown: int
+    client: FlaskClient, upstream: Upstream, clock: Clock, header: str, cooldown: float
 ) -> None:
     date = datetime.fromtimestamp(clock.now, UTC).replace(microsecond=0) + timedelta(seconds=91)
     upstream.enqueue(http_response(429, b"{}", header.replace("DATE", format_datetime(date, usegmt=True))))
@@ -135,21 +145,113 @@ def test_each_key_is_tried_once_and_the_shortest_cooldown_is_returned(
     assert used_keys(upstream) == "abcb"
 
 
-def test_all_keys_refused_is_a_502_that_names_the_administrator(
+def test_a_request_that_every_key_refuses_is_a_502_with_the_providers_words_and_rests_no_key(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
-    for _ in KEYS:
-        upstream.enqueue(REFUSED)
     for _ in range(2):
+        for _ in KEYS:
+            upstream.enqueue(REFUSED)
         response = ask(client)
         assert response.status_code == 502
         assert response.get_json()["error"] == {
             "type": "api_error",
-            "message": "all configured keys failed authentication. Contact your administrator",
+            "message": "all configured keys failed authentication. Contact your administrator: x",
         }
         assert "Retry-After" not in response.headers
-    assert used_keys(upstream) == "abc"
     assert newest_record(client)["error_type"] == "unauthorized"
+    upstream.enqueue(OK)
+    assert ask(client).status_code == 200
+    assert used_keys(upstream) == "abcabca"
+
+
+def test_the_providers_words_do_not_reveal_the_key(client: FlaskClient, upstream: Upstream) -> None:
+    upstream.handler = lambda received: [
+        http_response(401, json.dumps({"error": {"message": f"bad {received.header('x-api-key')}"}}).encode())
+    ]
+    response = ask(client)
+    assert response.get_json()["error"]["message"].endswith(": bad sk-a...cccc")
+
+
+def test_a_key_that_is_refused_rests_once_another_is_rate_limited(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (REFUSED, LIMITED, OK, OK):
+        upstream.enqueue(reply)
+    assert ask(client).status_code == 200
+    assert ask(client).status_code == 200
+    assert used_keys(upstream) == "abcc"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (
+            400,
+            {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API"},
+        ),
+        (403, {"type": "billing_error", "message": "y"}),
+        (402, {"type": "billing_error", "message": "y"}),
+        (429, {"type": "insufficient_quota", "message": "y"}),
+        (429, {"code": "insufficient_quota", "message": "You exceeded your current quota"}),
+        (402, {"message": "Insufficient Balance"}),
+    ],
+)
+def test_a_key_without_credit_rests_for_all_models(
+    client: FlaskClient, upstream: Upstream, clock: Clock, status: int, error: dict[str, str]
+) -> None:
+    for reply in (http_response(status, json.dumps({"error": error}).encode()), OK, OK, OK):
+        upstream.enqueue(reply)
+    assert ask(client, "opus").status_code == 200
+    assert ask(client, "haiku").status_code == 200
+    clock.advance(61)
+    assert ask(client).status_code == 200
+    assert used_keys(upstream) == "abba"
+
+
+def test_a_single_key_without_credit_gives_the_client_the_upstreams_own_answer(
+    make_app: MakeApp, upstream: Upstream
+) -> None:
+    body = b'{"error":{"type":"insufficient_quota","message":"y"}}'
+    upstream.enqueue(http_response(429, body))
+    response = ask(make_client(make_app, upstream, KEYS[0]))
+    assert (response.status_code, response.get_data()) == (429, body)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_refusal_about_the_request_passes_whole(client: FlaskClient, upstream: Upstream, size: int) -> None:
+    body = json.dumps({"error": {"type": "invalid_request_error", "message": "x" * size}}).encode()
+    upstream.enqueue(http_response(400, body))
+    response = ask(client)
+    assert (response.status_code, response.get_data()) == (400, body)
+    assert used_keys(upstream) == "a"
+
+
+def test_a_compressed_refusal_is_read_and_passes_unchanged(client: FlaskClient, upstream: Upstream) -> None:
+    refusal = gzip.compress(b'{"error":{"type":"billing_error"}}')
+    other = gzip.compress(b'{"error":{"type":"permission_error"}}')
+    for body in (refusal, other):
+        upstream.enqueue(http_response(403, body, "Content-Encoding: gzip"))
+    response = client.get(MODELS, buffered=True)
+    assert (response.status_code, response.get_data()) == (403, other)
+    assert used_keys(upstream) == "ab"
+
+
+def test_a_refusal_that_breaks_off_breaks_off_for_the_client(client: FlaskClient, upstream: Upstream) -> None:
+    upstream.enqueue(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 50\r\n\r\n{", CLOSE)
+    with pytest.raises(ConnectionResetError):
+        ask(client)
+    assert used_keys(upstream) == "a"
+
+
+def test_passthrough_401s_rest_a_key_for_passthrough_only(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    for reply in (REFUSED, OK, OK, OK):
+        upstream.enqueue(reply)
+    assert client.get(MODELS, buffered=True).status_code == 200
+    assert client.get(MODELS, buffered=True).status_code == 200
+    assert ask(client).status_code == 200
+    assert used_keys(upstream) == "abba"
 
 
 def test_one_limited_key_among_refused_ones_is_a_rate_limit(
@@ -205,7 +307,7 @@ def test_passthrough_fails_over_with_cooldowns_of_its_own(
     client.post(f"{MESSAGES}/count_tokens", data=b"counted", buffered=True)
     assert [received.body for received in upstream.requests] == [b"counted"] * 2
     assert ask(client).status_code == 200
-    assert used_keys(upstream) == "bca"  # `a` is limited for passthrough only
+    assert used_keys(upstream) == "bca"  # the 401 and the 429 rest them for passthrough only
 
 
 def test_a_stream_fails_over_before_its_first_byte_and_never_after(
