@@ -104,7 +104,8 @@ class RequestSigning(_OneCredential):
     """Requests are signed with the provider's credentials at each attempt; there is no other to try."""
 
     def examine(self, response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
-        return refusals.unauthorized(response)
+        """Keeps AWS's words back: they repeat what was signed, a session's token among it."""
+        return response, Refusal(UNAUTHORIZED if response.status == 401 else "")
 
 
 class KeyPool:

@@ -320,21 +320,118 @@ def test_each_attempt_is_signed_again(make_app: MakeApp, upstream: Upstream) -> 
     assert upstream.requests[0].body == upstream.requests[1].body
 
 
-def test_only_members_that_bedrock_refuses_are_removed(client: FlaskClient, upstream: Upstream) -> None:
+def test_the_members_that_bedrock_knows_keep_their_bytes(client: FlaskClient, upstream: Upstream) -> None:
     body = (
-        b'{ "model":"claude-sonnet-4-5","stream" : false,"temperature":1e0,"big":12345678901234567890,'
+        b'{ "model":"claude-sonnet-4-5","stream" : false,"temperature":1e0,"top_k":12345678901234567890,'
         b'"metadata":{"user_id":"u"},"service_tier":"auto","container":"c","inference_geo":"us","output_config":{},'
+        b'"speed":"fast","mcp_servers":[],"cache_control":{"type":"ephemeral"},"whatever_comes_next":1,'
         b'"context_management":{},"anthropic_version":"2023-06-01","messages":[{"role":"user",  "content":"%s"}]}'
     )
     for text in (b"\\u00e9 \xc3\xa9", b"\\ud800"):
         received = send(client, upstream, body % text)
         expected = (
-            b'{"temperature":1e0,"big":12345678901234567890,"anthropic_version":"bedrock-2023-05-31",'
+            b'{"temperature":1e0,"top_k":12345678901234567890,"anthropic_version":"bedrock-2023-05-31",'
             b'"messages":[{"role":"user",  "content":"%s"}]}'
         )
         assert received.body == expected % text
         assert received.header("content-length") == str(len(received.body))
         assert signer(received) == ACCESS_KEY
+
+
+HAIKU_35, OPUS_48 = "anthropic.claude-3-5-haiku-20241022-v1:0", "us.anthropic.claude-opus-4-8"
+CACHED = {"type": "ephemeral", "ttl": "1h", "scope": "global", "next": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "cache_control"),
+    [(HAIKU_35, {"type": "ephemeral"}), (OPUS_48, {"type": "ephemeral", "ttl": "1h"})],
+)
+def test_cache_control_has_only_what_the_model_knows(
+    make_app: MakeApp, upstream: Upstream, model: str, cache_control: object
+) -> None:
+    def request(control: object) -> dict[str, object]:
+        text = {"type": "text", "text": "x", "cache_control": control}
+        result = {"type": "tool_result", "tool_use_id": "t", "content": [text], "cache_control": control}
+        use = {"type": "tool_use", "id": "t", "name": "n", "input": {"cache_control": CACHED}}
+        return {
+            "system": [text, {"type": "text", "text": "y"}],
+            "messages": [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}],
+            "tools": [{"name": "n", "input_schema": {"type": "object"}, "cache_control": control}],
+        }
+
+    client = make_app(providers=[bedrock.settings(upstream.url, model=model)]).test_client()
+    body = json.loads(send(client, upstream, {**ASK, **request(CACHED)}).body)
+    assert {name: body[name] for name in ("system", "messages", "tools")} == request(cache_control)
+
+
+@pytest.mark.parametrize(
+    ("betas", "kept"),
+    [
+        ("", {"strict"}),
+        ("tool-search-tool-2025-10-19", {"strict", "defer_loading"}),
+        ("advanced-tool-use-2025-11-20", {"strict", "defer_loading", "input_examples"}),
+    ],
+)
+def test_members_of_tools_depend_on_the_betas(
+    make_app: MakeApp, upstream: Upstream, betas: str, kept: set[str]
+) -> None:
+    plain = {"name": "n", "description": "d", "input_schema": {"type": "object"}}
+    bash = {"type": "bash_20250124", "name": "bash"}
+    optional = {"strict": True, "defer_loading": True, "input_examples": [{}], "eager_input_streaming": True}
+    tools = [{**plain, **optional}, {**plain, "type": "custom"}, {**bash, "eager_input_streaming": True}]
+    model = "anthropic.claude-opus-4-5-20251101-v1:0"
+    client = make_app(providers=[bedrock.settings(upstream.url, model=model)]).test_client()
+    body = json.loads(send(client, upstream, {**ASK, "tools": tools}, anthropic_beta=betas).body)
+    expected = {name: value for name, value in optional.items() if name in kept}
+    assert body["tools"] == [{**plain, **expected}, {**plain, "type": "custom"}, bash]
+
+
+def reminder(text: str) -> dict[str, str]:
+    return {"type": "text", "text": f"<system-reminder>\n{text}\n</system-reminder>"}
+
+
+HI, SYSTEM = {"role": "user", "content": "hi"}, {"role": "system", "content": "be brief"}
+HELLO = {"role": "assistant", "content": "hello"}
+TEXT = {"type": "text", "text": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "fitted"),
+    [
+        ([HI, SYSTEM], [{"role": "user", "content": [TEXT, reminder("be brief")]}]),
+        (
+            [{"role": "user", "content": [TEXT]}, SYSTEM, HELLO, HI],
+            [{"role": "user", "content": [TEXT, reminder("be brief")]}, HELLO, HI],
+        ),
+        ([SYSTEM, HELLO], [{"role": "user", "content": [reminder("be brief")]}, HELLO]),
+        (
+            [HI, HELLO, {"role": "system", "content": [{**TEXT, "cache_control": {"type": "ephemeral"}}]}],
+            [
+                HI,
+                HELLO,
+                {"role": "user", "content": [{**reminder("hi"), "cache_control": {"type": "ephemeral"}}]},
+            ],
+        ),
+        (
+            [HI, SYSTEM, SYSTEM],
+            [{"role": "user", "content": [TEXT, reminder("be brief"), reminder("be brief")]}],
+        ),
+        ([{"role": "user", "content": "the system"}], [{"role": "user", "content": "the system"}]),
+    ],
+)
+def test_system_messages_become_the_users_where_the_model_takes_none(
+    make_app: MakeApp, upstream: Upstream, messages: list[object], fitted: list[object]
+) -> None:
+    for model, expected in ((HAIKU_35, fitted), (OPUS_48, messages)):
+        client = make_app(providers=[bedrock.settings(upstream.url, model=model)]).test_client()
+        upstream.requests.clear()
+        body = json.loads(send(client, upstream, {**ASK, "messages": messages}).body)
+        assert body["messages"] == expected
+        upstream.requests.clear()
+        upstream.enqueue(http_response(200, b'{"inputTokens":42}'))
+        ask(client, {"model": "claude-sonnet-4-5", "messages": messages}, COUNT)
+        inner = json.loads(upstream.requests[0].body)["input"]["invokeModel"]["body"]
+        assert json.loads(base64.b64decode(inner))["messages"] == expected
 
 
 def test_a_compressed_body_is_sent_decoded(client: FlaskClient, upstream: Upstream) -> None:
@@ -599,9 +696,13 @@ def test_claude_codes_request_is_served(server: Server, upstream: Upstream) -> N
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 16000}
     assert body["anthropic_beta"] == [INTERLEAVED, MANAGED]
     assert {"model", "stream", "metadata", "output_config"} & body.keys() == set()
-    assert [body[name] for name in ("system", "messages", "tools", "context_management")] == [
-        request[name] for name in ("system", "messages", "tools", "context_management")
+    assert [body[name] for name in ("system", "tools", "context_management")] == [
+        request[name] for name in ("system", "tools", "context_management")
     ]
+    (message,) = body["messages"]
+    texts = [block["text"] for block in message["content"]]
+    environment = "<system-reminder>\n# Environment\n</system-reminder>"
+    assert (message["role"], texts) == ("user", ["<system-reminder>a</system-reminder>", "hi", environment])
     recorded = server.record(headers["x-aibridge-interception-id"])
     expected = ("Claude Code", "s-1", "claude-haiku-4-5-20251001")
     assert (recorded["client"], recorded["client_session_id"], recorded["model"]) == expected

@@ -5,6 +5,9 @@ Betas: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-ant
 Interleaved thinking: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 Tool search: https://platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool
 Adaptive thinking: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html
+System messages: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-mid-conversation-system.html
+Prompt caching: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
+Structured outputs: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-structured-outputs.html
 Compaction: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-compaction.html
 No beta at all since Opus 4.7: https://github.com/anthropics/claude-code/issues/49648
 """
@@ -47,8 +50,11 @@ BETAS: dict[str, frozenset[str]] = {
 BEDROCK_NAMES = {"advanced-tool-use-2025-11-20": ("tool-search-tool-2025-10-19", "tool-examples-2025-10-29")}
 """Bedrock's names for one of Anthropic's betas."""
 
-UNSUPPORTED_FIELDS = ("metadata", "service_tier", "container", "inference_geo")
-"""Fields of Anthropic's API that Bedrock's does not have."""
+FIELDS = frozenset((
+    "anthropic_version", "anthropic_beta", "max_tokens", "messages", "system", "temperature", "top_p",
+    "top_k", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "context_management",
+))  # fmt: skip
+"""The fields of a request that Bedrock knows. Anthropic's API has more, and gets more still."""
 
 BETA_FIELDS = {
     "output_config": ("effort-2025-11-24",),
@@ -56,6 +62,16 @@ BETA_FIELDS = {
 }
 """Fields that Bedrock accepts only with one of these betas."""
 
+BETA_TOOL_MEMBERS = {
+    "input_examples": "tool-examples-2025-10-29",
+    "defer_loading": "tool-search-tool-2025-10-19",
+}
+"""Members of tools that Bedrock accepts only with this beta."""
+
+UNSUPPORTED_TOOL_MEMBERS = frozenset(("eager_input_streaming", "allowed_callers"))
+"""Members of tools that Bedrock does not know."""
+
+_TOOL_MEMBERS = frozenset(("type", "name", "description", "input_schema", "cache_control"))
 # Percent of `max_tokens`, by effort. The Go original takes them from
 # https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
 BUDGET_PERCENT = {"low": 20, "medium": 50, "high": 80, "max": 95}
@@ -64,6 +80,8 @@ MIN_BUDGET_TOKENS = 1024
 
 _FIRST_ADAPTIVE = (4, 6)
 _FIRST_ADAPTIVE_ONLY = (4, 7)
+_FIRST_WITH_LONG_CACHE = _FIRST_STRICT = (4, 5)
+_FIRST_WITH_SYSTEM_MESSAGES = (4, 8)
 _WITHOUT_FORMAT = frozenset(("opus-4-7", "opus-4-8"))  # https://github.com/vercel/ai/pull/15288
 
 
@@ -91,6 +109,21 @@ class Model:
     def supports_effort(self) -> bool:
         """Whether the model accepts `output_config` without a beta."""
         return self.version >= _FIRST_ADAPTIVE
+
+    @property
+    def takes_system_messages(self) -> bool:
+        """Whether messages of role `system` may stand among the others."""
+        return self.version >= _FIRST_WITH_SYSTEM_MESSAGES
+
+    @property
+    def cache_control_members(self) -> frozenset[str]:
+        """What the model knows of `cache_control`."""
+        return frozenset(("type", "ttl") if self.version >= _FIRST_WITH_LONG_CACHE else ("type",))
+
+    @property
+    def tool_members(self) -> frozenset[str]:
+        """What the model knows of a custom tool, without betas."""
+        return _TOOL_MEMBERS | {"strict"} if self.version >= _FIRST_STRICT else _TOOL_MEMBERS
 
     @property
     def supports_format(self) -> bool:

@@ -14,6 +14,7 @@ from ...errors import UnknownRoute
 from ...formats import body
 from ...headers import find
 from ...model import HeaderList, UpstreamRequest
+from . import members as fitting
 from . import models
 from .models import Model, parse_model_id
 
@@ -118,9 +119,9 @@ def _betas(flags: list[str], model: Model) -> dict[str, None]:
 
 
 def _rewrite(members: Members, wanted: _ModelRequest) -> Members:
-    rewritten = {**members, "anthropic_version": _VERSION}
-    for name in ("model", "stream", "anthropic_beta", *models.UNSUPPORTED_FIELDS):
-        rewritten.pop(name, None)
+    known = {name: value for name, value in members.items() if name in models.FIELDS}
+    rewritten = {**known, "anthropic_version": _VERSION}
+    rewritten.pop("anthropic_beta", None)
     if wanted.betas:
         rewritten["anthropic_beta"] = body.dumps(list(wanted.betas))
     if "thinking" in rewritten:
@@ -129,7 +130,18 @@ def _rewrite(members: Members, wanted: _ModelRequest) -> Members:
         rewritten.pop(name, None)
     if "output_config" in rewritten and not wanted.model.supports_format:
         rewritten["output_config"] = _without_format(rewritten["output_config"])
-    return rewritten
+    return _with_fitted_members(rewritten, wanted)
+
+
+def _with_fitted_members(members: Members, wanted: _ModelRequest) -> Members:
+    fitted = dict(members)
+    if "system" in fitted:
+        fitted["system"] = fitting.fit_system(fitted["system"], wanted.model)
+    if "messages" in fitted:
+        fitted["messages"] = fitting.fit_messages(fitted["messages"], wanted.model)
+    if "tools" in fitted:
+        fitted["tools"] = fitting.fit_tools(fitted["tools"], wanted.model, wanted.betas)
+    return fitted
 
 
 def _fields_without_beta(wanted: _ModelRequest) -> Iterator[str]:
