@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from . import agent, clients, content_coding, headers
 from .config import Settings
 from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError
 from .headers import INTERCEPTION_HEADER
 from .model import (
+    EMPTY,
     Actor,
     ClientRequest,
     ClientResponse,
@@ -115,9 +118,10 @@ class Bridge:
         client = watch(request.client_request.client_socket)
         cleanup.add(client.close)
 
-        def send(body: bytes, client: Client) -> Attempted:
+        def send(body: bytes, client: Client, added: Mapping[str, str] = EMPTY) -> Attempted:
             is_changed = body is not request.decoded or provider.translates
-            upstream_request = _upstream_request(request, body if is_changed else request.body, is_changed)
+            sent_body = body if is_changed else request.body
+            upstream_request = _upstream_request(request, sent_body, is_changed, added)
             record.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
             attempted = request.outbound.send(upstream_request, request.credentials, endpoint, model, client)
@@ -130,7 +134,8 @@ class Bridge:
             record.exact = not provider.translates
         record.set_offered_tools(offered.offer.tools)
         limits = (self._settings.max_body_bytes, self._settings.mcp.max_rounds)
-        context = TurnContext(wire_format, offered.facts, offered.offer, send, client, cleanup, *limits)
+        follow_up = partial(send, added=provider.follow_up_headers)
+        context = TurnContext(wire_format, offered.facts, offered.offer, follow_up, client, cleanup, *limits)
         return Turns(context, attempted, record, request.outbound.hooks, self._toolbox)
 
     def _send_unchanged(
@@ -195,8 +200,13 @@ def _start_event(request: _BridgedRequest) -> Started:
     )
 
 
-def _upstream_request(request: _BridgedRequest, body: bytes, is_decoded: bool) -> UpstreamRequest:
-    target = (request.client_request, request.interceptor.url, body, request.actor, request.credentials)
+def _upstream_request(
+    request: _BridgedRequest, body: bytes, is_decoded: bool, added: Mapping[str, str]
+) -> UpstreamRequest:
+    client_request = request.client_request
+    if added:
+        client_request = replace(client_request, headers={**client_request.headers, **added})
+    target = (client_request, request.interceptor.url, body, request.actor, request.credentials)
     return request.outbound.bridged_request(*target, is_decoded, request.id, request.facts.model)
 
 

@@ -32,7 +32,7 @@ _NOT_UP_PREFIXES: tuple[str, ...] = (
 )  # fmt: skip
 # The client's account and browser, by which a provider would judge a central key.
 _ACCOUNT_HEADERS = frozenset((
-    "openai-organization", "openai-project", "chatgpt-account-id", "origin", "referer",
+    "openai-organization", "openai-project", "origin", "referer",
 ))  # fmt: skip
 _ACCOUNT_PREFIXES = ("sec-fetch-",)
 _GATEWAY_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}[A-Za-z0-9_-]{{20}}")

@@ -31,8 +31,8 @@ _TOOL_FAILED = "the tool answered with an error"
 class TurnContext(Struct, frozen=True):
     """What stays the same for all upstream requests of one client request.
 
-    `send` sends a body and watches a client meanwhile. `cleanup` closes what is still open at the end.
-    `max_decoded_bytes` bounds a decoded response, `max_rounds` the number of upstream requests.
+    `send` sends the body of a follow-up and watches a client meanwhile. `cleanup` closes what is still open
+    at the end. `max_decoded_bytes` bounds a decoded response, `max_rounds` the number of upstream requests.
     """
 
     format: Format

@@ -6,12 +6,13 @@ Strings are joined as they are in the JSON, with their escapes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from .. import sse
 from . import body
 from .chat_reader import CallNumbering
-from .offering import NULL
+from .joined_json import NULL, Node, join, to_json
 
 _EMPTY = b'""'
 
@@ -45,19 +46,21 @@ class AssistantMessage:
     """Collects what the model said, from a stream's deltas or from whole messages."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, list[bytes]] = {}
+        self._members: dict[str, Node] = {}
         self._calls: dict[int, _StreamedCall] = {}
         self._numbering = CallNumbering()
 
-    @property
-    def texts(self) -> dict[str, bytes]:
-        """The texts by member name: the content, and reasoning that some upstreams expect back."""
-        texts = {name: _quote(contents) for name, contents in self._texts.items()}
-        return {name: text for name, text in texts.items() if text != _EMPTY}
+    def before(self, message: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Returns the members of a later message, after what was said in this one."""
+        texts = {name: node for name, node in self._members.items() if _is_said(name, node)}
+        joined = {name: join(deepcopy(node), message.get(name, NULL), name) for name, node in texts.items()}
+        return {**message, **{name: to_json(node) for name, node in joined.items()}}
 
     def to_json(self) -> bytes:
+        """Returns the whole message: some upstreams expect their reasoning back in members of their own."""
         calls = b",".join([call.to_json() for call in self._calls.values()])
-        members = {"role": b'"assistant"', "content": NULL, **self.texts}
+        said = {name: to_json(node) for name, node in self._members.items() if node}
+        members = {"role": b'"assistant"', "content": NULL, **said}
         return body.join_members({**members, "tool_calls": b"[" + calls + b"]"})
 
     def add_events(self, batches: Iterable[bytes]) -> None:
@@ -81,8 +84,13 @@ class AssistantMessage:
                     number = self._numbering.call_number(choice, position, body.loads(piece))
                     call = self._calls.setdefault(number, _StreamedCall({}))
                     call.add_piece(body.object_members(piece))
-            elif name != "role" and raw.startswith(b'"'):
-                self._texts.setdefault(name, []).append(strip_quotes(raw))
+            elif name != "role" and raw[:1] in (b'"', b"[", b"{"):
+                self._members[name] = join(self._members.get(name, NULL), raw)
+
+
+def _is_said(name: str, node: Node) -> bool:
+    """Whether a member is text that the client reads: the content, or reasoning."""
+    return bool(node) and (isinstance(node, bytearray) or name == "content")
 
 
 def member_elements(members: Mapping[str, bytes], name: str) -> list[bytes]:

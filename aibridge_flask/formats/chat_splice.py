@@ -14,7 +14,7 @@ from .. import sse
 from ..model import Offer
 from . import body
 from .chat_calls import VisibleCalls
-from .chat_message import AssistantMessage, member_elements, strip_quotes
+from .chat_message import AssistantMessage, member_elements
 from .chat_reader import ChatReader, has_usage
 from .offering import NULL, with_elements
 from .splice import CallResults, sum_counts
@@ -229,9 +229,7 @@ class ChatSplicer:
     def _with_earlier_texts(self, raw: bytes) -> bytes:
         """Prepends to a choice what the model said before tools were called."""
         choice = body.object_members(raw)
-        message = body.object_members(choice.get("message", NULL))
-        for name, text in self._earlier_message.texts.items():
-            message[name] = text[:-1] + strip_quotes(message.get(name, NULL)) + b'"'
+        message = self._earlier_message.before(body.object_members(choice.get("message", NULL)))
         return body.join_members({**choice, "message": body.join_members(message)})
 
     def follow_up(self, results: CallResults) -> bytes:

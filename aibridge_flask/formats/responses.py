@@ -26,7 +26,7 @@ error_body = openai.error_body
 refusal = openai.refusal
 _NULL = msgspec.Raw(b"null")
 _ENCRYPTED_CONTENT = "reasoning.encrypted_content"
-_MODELS_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "chatgpt-4o")
+_MODELS_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "gpt-5-chat", "chatgpt-")
 
 
 class _ResponsesFields(msgspec.Struct):
@@ -75,8 +75,8 @@ def blocking_fold() -> Fold:
 def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     """Adds the tools after the client's own. Returns the body unchanged if it cannot.
 
-    The model may call one tool at a time. A response that is not stored can be sent back only with its
-    encrypted reasoning: the request asks for it.
+    The model may call one tool at a time. A response that is not stored, be it that the organisation stores
+    none, can be sent back only with its encrypted reasoning: the request asks for it.
     """
     members = offering.editable_members(data)
     own, include = members.get("tools", offering.NULL), members.get("include", offering.NULL)
@@ -87,9 +87,9 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
         return Offer(data)
     all_tools = offering.with_elements(own, after=offering.tools_json(_tool, new))
     changes = {"tools": all_tools, "parallel_tool_calls": b"false"}
-    unstored = members.get("store", offering.NULL) == b"false"
+    goes_back = members.get("conversation", offering.NULL) == offering.NULL
     included = body.loads(include) or ()
-    adds_encrypted = unstored and _has_reasoning(facts.model) and _ENCRYPTED_CONTENT not in included
+    adds_encrypted = goes_back and _has_reasoning(facts.model) and _ENCRYPTED_CONTENT not in included
     if adds_encrypted:
         changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED_CONTENT))
     follow_up = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')

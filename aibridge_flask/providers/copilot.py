@@ -24,4 +24,5 @@ def Copilot(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a 
         },
         passthrough_routes=("/models", "/models/*", "/agents/*", "/mcp/*", "/.well-known/*"),
         default_format=CHAT,
+        follow_up_headers={"x-initiator": "agent"},  # else each counts as a request of the user
     )

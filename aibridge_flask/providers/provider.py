@@ -48,7 +48,8 @@ class Provider:
     `prepare` rewrites a request at each attempt, and `decode` rewrites its response for the client. If they
     do, `translates` is true. If requests are signed instead of sent with a key, `signing_hint` is the
     credential's hint; else it is empty. `local_responses` are the JSON texts that the bridge itself returns,
-    by path.
+    by path. `follow_up_headers`, with lower-case names, go with requests that the bridge makes itself between
+    rounds of tools.
     """
 
     type: str
@@ -73,6 +74,7 @@ class Provider:
     translates: bool = False
     signing_hint: str = ""
     local_responses: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
+    follow_up_headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     prepare: Callable[[UpstreamRequest], UpstreamRequest] = _same_request
     decode: Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse] = _same_response
 

@@ -84,10 +84,12 @@ def test_each_call_and_each_turn_is_recorded(
     last = Answer("answer_3", (CLIENT_CALL,), "6", "aha")
     api.enqueue(upstream, streaming, CALLS, Answer("answer_2", (again,)), last)
     docs.enqueue("tools/call", http_response(500, b"no"))
-    headers = {"Authorization": COPILOT_TOKEN} if route == "copilot_path" else {}
+    headers = {"Authorization": COPILOT_TOKEN, "X_Initiator": "user"} if route == "copilot_path" else {}
     status, body, whole, id = toolbridge.post(getattr(api, route), api.request(streaming), **headers)
     assert (status, whole) == (200, True)
     assert api.read(body, streaming).calls == api.view_of(last).calls
+    initiators = [received.header("x-initiator") for received in upstream.requests]
+    assert initiators == (["user", "agent", "agent"] if headers else [None, None, None])
     record = toolbridge.record(id)
     counts = ("provider_response_id", "input_tokens", "cache_read_input_tokens", "output_tokens")
     assert [tuple(usage[key] for key in counts) for usage in record["token_usages"]] == [

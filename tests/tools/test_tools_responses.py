@@ -128,15 +128,18 @@ def test_items_of_rounds_that_show_nothing_are_left_out(
     ]
 
 
+@pytest.mark.parametrize(
+    "store", [{}, {"store": True}, {"store": False}], ids=["default", "stored", "not stored"]
+)
 @pytest.mark.parametrize("asks", [True, False], ids=["asked for", "not asked for"])
 def test_encrypted_thoughts_go_back_and_are_shown_if_asked_for(
-    toolbridge: Server, upstream: Upstream, streaming: bool, asks: bool
+    toolbridge: Server, upstream: Upstream, streaming: bool, asks: bool, store: dict[str, bool]
 ) -> None:
     wanted = "reasoning.encrypted_content"
     last = response("resp_2", thought("rs_2", encrypted="gBB=="), text("msg_2", "3"))
     enqueue(upstream, streaming, CALLS_QUIETLY, last)
     include = {"include": [wanted]} if asks else {}
-    body = RESPONSES.request(streaming, store=False, **include)
+    body = RESPONSES.request(streaming, **store, **include)
     _, body, whole, _ = toolbridge.post(RESPONSES.path, body)
     assert whole
     first, second = (json.loads(received.body) for received in upstream.requests)

@@ -24,7 +24,6 @@ IDENTITY = {
 ACCOUNT = {
     "OpenAI-Organization": "org-x",
     "OpenAI-Project": "proj_x",
-    "ChatGPT-Account-Id": "a",
     "Origin": "http://localhost",
     "Referer": "http://localhost/",
     "Sec-Fetch-Mode": "cors",
