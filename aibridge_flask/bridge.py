@@ -197,6 +197,7 @@ def _start_event(request: _BridgedRequest) -> Started:
         route=request.interceptor.endpoint,
         streaming=facts.streaming,
         request_sha256=hashlib.sha256(request.body).hexdigest(),
+        kind=facts.kind,
     )
 
 

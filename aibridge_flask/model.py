@@ -117,8 +117,9 @@ class UpstreamRequest(Struct, frozen=True):
 class RequestFacts(Struct, frozen=True):
     """The facts that are read from a request's body.
 
-    `prompt` is the user's last text. `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false
-    for a streamed chat completion that does not ask for its usage.
+    `kind` is `main`, or names what a client does beside the conversation. `prompt` is the user's last text.
+    `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false for a streamed chat completion that
+    does not ask for its usage.
     """
 
     model: str = ""
@@ -128,6 +129,7 @@ class RequestFacts(Struct, frozen=True):
     background: bool = False
     user_id: str = ""
     includes_usage: bool = True
+    kind: str = "main"
 
 
 class Usage(Struct, frozen=True):

@@ -9,12 +9,14 @@ from typing import cast
 
 from ..protocols import Format
 from . import chat as _chat
+from . import compaction as _compaction
 from . import messages as _messages
 from . import responses as _responses
 from .tap import DecodingFold, error_fold, error_type_of, parse_error
 
 __all__ = [
     "CHAT",
+    "COMPACTION",
     "MESSAGES",
     "RESPONSES",
     "DecodingFold",
@@ -27,3 +29,4 @@ __all__ = [
 MESSAGES = cast(Format, _messages)
 CHAT = cast(Format, _chat)
 RESPONSES = cast(Format, _responses)
+COMPACTION = cast(Format, _compaction)

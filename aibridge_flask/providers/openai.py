@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import ProviderSettings
-from ..formats import CHAT, RESPONSES
+from ..formats import CHAT, COMPACTION, RESPONSES
 from .provider import Provider, common_fields
 
 
@@ -16,7 +16,11 @@ def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a P
         **fields,
         route_prefix="/v1",
         auth_header="Authorization",
-        bridged_routes={"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES},
+        bridged_routes={
+            "/v1/chat/completions": CHAT,
+            "/v1/responses": RESPONSES,
+            "/v1/responses/compact": COMPACTION,
+        },
         passthrough_routes=(
             "/v1/conversations",
             "/v1/conversations/*",

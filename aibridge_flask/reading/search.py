@@ -21,6 +21,7 @@ _COLUMNS = {
     "provider_name": interceptions.c.provider_name,
     "model": interceptions.c.model,
     "client": interceptions.c.client,
+    "kind": interceptions.c.kind,
 }
 _TIMES = ("started_after", "started_before")
 KEYS = (*_COLUMNS, "session_id", *_TIMES)

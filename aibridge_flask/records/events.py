@@ -42,6 +42,7 @@ class Started(Struct, frozen=True):
     route: str = ""
     streaming: bool = False
     request_sha256: str = ""
+    kind: str = "main"
 
 
 class Prompt(Struct, frozen=True):

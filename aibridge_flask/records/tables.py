@@ -104,6 +104,7 @@ interceptions = Table(
     _text("response_sha256"),
     Column("cost_micros", BigInteger),
     Column("worker_id", String(36), nullable=False, server_default=""),
+    Column("kind", Text, nullable=False, server_default="main"),
     Index("ix_interceptions_started_at", "started_at", "id"),
     Index("ix_interceptions_initiator", "initiator_id", "started_at"),
     Column("contributed", JSON),

@@ -147,11 +147,7 @@ def test_a_tool_with_the_name_of_a_client_tool_is_left_out() -> None:
                 "type": "object",
                 "properties": {"a": {"$ref": "#/$defs/a"}},
             },
-            {
-                "$defs": {"a": {"type": "object"}},
-                "type": "object",
-                "properties": {"a": {"$ref": "#/$defs/a"}},
-            },
+            {"type": "object", "properties": {"a": {"type": "object"}}},
         ),
     ],
 )

@@ -89,7 +89,8 @@ def test_a_record_holds_actor_request_and_outcome(client: FlaskClient, upstream:
         "provider": "anthropic", "provider_name": "anthropic", "model": "claude-sonnet-4-5", "client": "Claude Code",
         "client_session_id": "s-1", "user_agent": "claude-cli/2.1", "credential_kind": "centralized",
         "credential_hint": "sk-a...6789", "correlating_tool_call_id": "", "thread_parent_id": None, "thread_root_id": None,
-        "agent_id": "", "parent_agent_id": "", "route": "/v1/messages", "streaming": False, "status_code": 200,
+        "agent_id": "", "parent_agent_id": "", "route": "/v1/messages",
+            "kind": "main", "streaming": False, "status_code": 200,
         "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": round(cost * 1_000_000),
         "token_usages": [{
             "turn": 0, "provider_response_id": "msg_1", "model": "claude-sonnet-4-5-20250929", "input_tokens": 10, "output_tokens": 20,
