@@ -28,6 +28,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aibridge_flask.records import backlog, database, tables
+from benchmarks.swallowing_proxy import SwallowingProxy
 from tests.support.postgres import Postgres
 from tests.support.redis import RedisServer
 from tests.support.server import Client, Server
@@ -156,16 +157,26 @@ class Faults:
 
 class PostgresFaults(Faults):
     def __init__(
-        self, server: Server, redis: RedisServer, choice: random.Random, postgres: Postgres, url: str
+        self,
+        server: Server,
+        redis: RedisServer,
+        choice: random.Random,
+        postgres: Postgres,
+        url: str,
+        proxy: SwallowingProxy,
     ) -> None:
         super().__init__(server, redis, choice)
-        self.postgres, self.engine = postgres, database.connect(url)
+        self.postgres, self.engine, self.proxy = postgres, database.connect(url), proxy
 
     def all(self) -> list[Callable[[], None]]:
-        return [*super().all(), self.silent, self.away, self.restored]
+        return [*super().all(), self.silent, self.swallowed, self.away, self.restored]
 
     def silent(self) -> None:
         with self.postgres.silent():
+            self.wait(1, 8)
+
+    def swallowed(self) -> None:
+        with self.proxy.swallowing():
             self.wait(1, 8)
 
     def away(self) -> None:
@@ -183,10 +194,19 @@ class PostgresFaults(Faults):
             for name in names:
                 connection.execute(sa.text(f"CREATE TABLE backup.{name} AS TABLE public.{name}"))
         self.wait(0.5, 2)
-        with self.engine.begin() as connection:
-            connection.execute(sa.text(f"TRUNCATE {', '.join(f'public.{name}' for name in names)}"))
-            for name in names:
-                connection.execute(sa.text(f"INSERT INTO public.{name} SELECT * FROM backup.{name}"))
+        while not self._restore(names):
+            self.wait(0.1, 0.2)
+
+    def _restore(self, names: list[str]) -> bool:
+        """Returns false if a worker's transaction and this one waited for each other."""
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(sa.text(f"TRUNCATE {', '.join(f'public.{name}' for name in names)}"))
+                for name in names:
+                    connection.execute(sa.text(f"INSERT INTO public.{name} SELECT * FROM backup.{name}"))
+        except sa.exc.OperationalError:
+            return False
+        return True
 
 
 class SqliteFaults(Faults):
@@ -270,14 +290,20 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     redis = RedisServer(folder)
     postgres = Postgres(folder) if options.database == "postgresql" else None
     url = postgres.new_url() if postgres else f"sqlite:///{folder}/records.db"
+    proxy = SwallowingProxy(url) if postgres else None
     provider = {"type": "anthropic", "base_url": upstream.url, "keys": [{"value": "sk-1"}]}
-    tree = {"database_url": url, "redis_url": redis.url, "providers": [provider], "drain_delay": 0}
+    tree = {
+        "database_url": proxy.url if proxy else url,
+        "redis_url": redis.url,
+        "providers": [provider],
+        "drain_delay": 0,
+    }
     server = Server(folder, tree, "--workers", "2", "--graceful-timeout", "5")
     try:
         server.wait_ready()
         faults = (
-            PostgresFaults(server, redis, choice, postgres, url)
-            if postgres
+            PostgresFaults(server, redis, choice, postgres, url, proxy)
+            if postgres and proxy
             else SqliteFaults(server, redis, choice, folder / "records.db")
         )
         return _exercise(options, server, faults, url, choice)

@@ -51,15 +51,13 @@ class Postgres:
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
         """Its processes are stopped: connections are accepted by the kernel, and nothing is ever answered."""
-        pids = [self._server.get_pid(), *self._children()]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        os.kill(self._server.get_pid(), signal.SIGSTOP)  # first: it starts no more children then
+        children = self._children()
+        _signal_all(children, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            _signal_all([self._server.get_pid(), *children], signal.SIGCONT)
 
     def _children(self) -> list[int]:
         pid = self._server.get_pid()
@@ -67,3 +65,10 @@ class Postgres:
 
     def stop(self) -> None:
         self._server.cleanup()
+
+
+def _signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Signals processes, of which some may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
