@@ -96,3 +96,17 @@ def test_the_architecture_page_names_existing_files_and_all_folders() -> None:
     roots = (PACKAGE, PACKAGE.parent)
     assert {name for name in names if not any((root / name).exists() for root in roots)} == set()
     assert {f"{unit_of(path)}/" for path in FILES if path.parent != PACKAGE} <= names
+
+
+def test_the_compatibility_page_names_existing_tests() -> None:
+    page = (PACKAGE.parent / "docs" / "compatibility.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| who")]
+    named = [re.findall(r"`([\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert all(named), "each row names a test"
+    tests = PACKAGE.parent / "tests"
+    missing = [
+        f"{path}::{name}"
+        for path, name in (test for row in named for test in row)
+        if not (tests / path).exists() or f"\ndef {name}(" not in (tests / path).read_text()
+    ]
+    assert missing == []

@@ -373,7 +373,9 @@ def test_repr_of_request_values_shows_no_secret(credential: dict[str, str]) -> N
     headers = {**credential, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
     request = ClientRequest("POST", "/v1/messages", "", headers, lambda: b"")
     credentials = outbound.credentials_for(headers)
-    sent = outbound.bridged_request(request, "https://x/y", b"{}", Actor("me"), False, "id-1", "m")
+    sent = outbound.bridged_request(
+        request, "https://x/y", b"{}", Actor("me"), credentials, False, "id-1", "m"
+    )
     assert (OWN if credential else VALUE) in str(credentials.first.header)
     values = (
         settings,

@@ -24,7 +24,9 @@ from .transport import Transport, WireResponse
 _MAX_NAME_LENGTH = 99
 _UNSAFE = re.compile(r"[^A-Za-z0-9._@+=~-]")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_SECRET_HEADER = re.compile(r"(?i)authorization|cookie|api-?key|secret|password|credential|signature|-token$")
+_SECRET_HEADER = re.compile(
+    r"(?i)authorization|authenticat|cookie|api-?key|secret|password|credential|signature|-token$"
+)
 _MIN_SECRET_LENGTH = 8  # shorter ones are words such as `dummy`, which may occur anywhere
 
 
@@ -52,14 +54,16 @@ class DumpingSender:
         """Sends as the transport does, and dumps request and response."""
         stem, secrets = self._stem(request), _secrets(request.headers)
         head = _request_head(request)
-        self._write(DumpFile(f"{stem}.req.txt", secrets), head, request.body)
+        self._write(DumpFile(f"{stem}.req.txt", secrets, _encoding(request.headers)), head, request.body)
         try:
             response = self._transport.send(request, client)
         except BaseException as error:
             message = error.message if isinstance(error, BridgeError) else type(error).__name__
             self._write(DumpFile(f"{stem}.req_error.txt", secrets), head, message.encode() + b"\n")
             raise
-        return _DumpedResponse(response, self._writer, DumpFile(f"{stem}.resp.txt", secrets))
+        secrets += _secrets(response.headers)
+        file = DumpFile(f"{stem}.resp.txt", secrets, _encoding(response.headers))
+        return _DumpedResponse(response, self._writer, file)
 
     def close(self) -> None:
         """Closes idle connections, and writes what is queued."""
@@ -117,16 +121,35 @@ def _head(first: str, headers: HeaderList) -> bytes:
 
 
 def _mask_value(name: str, value: str) -> str:
-    return value[: -len(secret)] + mask_secret(secret) if (secret := _secret_part(name, value)) else value
+    for secret in _secret_parts(name, value):
+        value = value.replace(secret, mask_secret(secret))
+    return value
 
 
-def _secret_part(name: str, value: str) -> str:
-    """Returns the secret part of a header's value, or "": the scheme of an `Authorization` is not secret."""
-    if not _SECRET_HEADER.search(name):
-        return ""
-    return value.partition(" ")[2] or value if "authorization" in name.lower() else value
+def _secret_parts(name: str, value: str) -> list[str]:
+    """Returns the secret parts of a header's value: not the scheme of an `Authorization` or of a challenge, nor
+    the names of cookies and their attributes.
+
+    >>> _secret_parts("Authorization", "Bearer abc"), _secret_parts("Set-Cookie", "sid=a=b; Path=/")
+    (['abc'], ['a=b'])
+    """
+    lower = name.lower()
+    if not _SECRET_HEADER.search(name) or not value:
+        return []
+    if lower == "set-cookie":
+        return [part for part in [value.partition(";")[0].partition("=")[2].strip()] if part]
+    if lower == "cookie":
+        parts = (pair.partition("=") for pair in value.split(";"))
+        return [secret for name, _, rest in parts if (secret := (rest or name).strip())]
+    return [value.partition(" ")[2] or value] if "auth" in lower else [value]
 
 
 def _secrets(headers: HeaderList) -> tuple[bytes, ...]:
-    secrets = (_secret_part(name, value).encode("latin-1", "replace") for name, value in headers)
+    parts = (part for name, value in headers for part in _secret_parts(name, value))
+    secrets = (part.encode("latin-1", "replace") for part in parts)
     return tuple(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
+
+
+def _encoding(headers: HeaderList) -> str:
+    """Returns the content codings of a body; repeated headers count together."""
+    return ",".join(value for name, value in headers if name.lower() == "content-encoding")

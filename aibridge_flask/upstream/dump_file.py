@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..content_coding import BoundedDecoder, codings
+from ..errors import BridgeError
 from ..headers import mask_secret
 
 MAX_FILE_BYTES = 32 << 20
@@ -23,11 +25,14 @@ _DUMP = re.compile(r"\d{13,}-[0-9a-f-]*\.(req|resp|req_error)\.txt")
 class DumpFile:
     """Appends by `write`, which masks `secrets`, also one that is split over two pieces.
 
-    `cut` says why the rest is missing; requests set it and `ended`.
+    Secrets would not be found in a compressed body: it is decoded. `content_encoding` names its codings; the
+    first piece is the head. `cut` says why the rest is missing; requests set it and `ended`.
     """
 
-    def __init__(self, path: str, secrets: tuple[bytes, ...]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, secrets: tuple[bytes, ...], content_encoding: str = "") -> None:
+        self._path, self._content_encoding = Path(path), content_encoding
+        self._decoders: tuple[BoundedDecoder, ...] = ()
+        self._has_head = False
         self._secrets = [
             (secret, mask_secret(secret.decode("latin-1")).encode("latin-1")) for secret in secrets
         ]
@@ -41,7 +46,8 @@ class DumpFile:
         if self._is_closed:
             return
         self._is_closed = last
-        output = self._mask(data, last)
+        decoded = self._decode(data)
+        output = self._mask(decoded, self._is_closed)
         room = MAX_FILE_BYTES - _NOTE_BYTES - self._size
         if len(output) > room:
             self._is_closed, self.cut = True, f"a file is {MAX_FILE_BYTES >> 20} MiB at most"
@@ -54,6 +60,20 @@ class DumpFile:
             except OSError:
                 self._is_closed = True
                 raise
+
+    def _decode(self, data: bytes) -> bytes:
+        """Returns data without its content codings. What cannot be decoded is left out, and ends the dump."""
+        try:
+            if not self._has_head:
+                self._has_head, names = True, codings(self._content_encoding)
+                self._decoders = tuple(BoundedDecoder(name, MAX_FILE_BYTES) for name in reversed(names))
+                return data
+            for decoder in self._decoders:
+                data = decoder.feed(data)
+        except BridgeError as error:
+            self._is_closed, self.cut = True, f"a compressed body: {error.message}"
+            return data if not self._decoders else b""
+        return data
 
     def _append(self, data: bytes) -> None:
         """Opens the file each time: streams may last long, and requests need the descriptors."""

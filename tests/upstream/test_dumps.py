@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
 import threading
 import time
+import zlib
 from pathlib import Path
 
+import brotli
 import pytest
+import zstandard
 
 from aibridge_flask import ConfigError, config
 from aibridge_flask.upstream.dump_file import DumpFile, sweep
@@ -22,6 +26,19 @@ from tests.support.upstream import CLOSE, LAST_CHUNK, Upstream, chunk, http_resp
 KEYS = ("sk-ant-first-0123456789", "sk-ant-later-0123456789")
 HINT = "sk-a...6789"
 OWN = "sk-own/abcdefghij-0123456789"
+
+
+def compress(data: bytes, codings: str) -> bytes:
+    """Applies content codings, as a header names them."""
+    compressors = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "br": brotli.compress,
+        "zstd": zstandard.compress,
+    }
+    for name in filter(None, codings.split(", ")):
+        data = compressors[name](data)
+    return data
 
 
 def provider(upstream: Upstream, folder: Path, **options: object) -> dict[str, object]:
@@ -163,8 +180,56 @@ def test_credentials_are_masked_in_dumps(start: Start, upstream: Upstream, tmp_p
     assert request_dump.count(b"sk-o...6789") == 3
     assert b"Authorization: Bearer sk-o...6789\r\n" in request_dump
     assert b"X-Note: key=sk-o...6789\r\n" in request_dump
-    assert b"Set-Cookie: sess...mnop\r\nX-Echo: <sk-o...6789>" in response_dump
+    assert b"Set-Cookie: session=0123...mnop\r\nX-Echo: <sk-o...6789>" in response_dump
     assert response_dump.endswith(b"\r\n\r\nyou said sk-o...6789, ...")
+
+
+SESSION, CHALLENGE = "0123456789abcdefghijklmnop", 'realm="api", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c0"'
+
+
+@pytest.mark.parametrize("coding", ["", "gzip", "deflate", "br", "zstd", "gzip, br"])
+def test_secrets_of_both_sides_are_masked_in_compressed_bodies_too(
+    start: Start, upstream: Upstream, tmp_path: Path, coding: str
+) -> None:
+    server = start(providers=[provider(upstream, tmp_path / "d")])
+    answer = compress(f"session {SESSION} of {OWN}, challenge {CHALLENGE}!".encode(), coding)
+    encoding = [f"Content-Encoding: {coding}"] if coding else []
+    challenges = (f"WWW-Authenticate: Digest {CHALLENGE}", f"Proxy-Authentication-Info: {CHALLENGE}")
+    secrets = (f"Set-Cookie: sid={SESSION}; Path=/; Secure", *challenges)
+    upstream.enqueue(http_response(401, answer, *encoding, *secrets))
+    headers = {"Authorization": f"Bearer {OWN}", **({"Content_Encoding": coding} if coding else {})}
+    client = server.connect()
+    client.send("GET", "/anthropic/v1/models", compress(f"by {OWN}".encode(), coding), **headers)
+    client.body(client.head()[1])
+    (request,), (response,) = dumps(tmp_path / "d", "req"), dumps(tmp_path / "d", "resp")
+    dumped = read_until(response, b"!")
+    for text in (dumped, read_until(request, b"by ")):
+        assert not [secret for secret in (SESSION, OWN, CHALLENGE) if secret.encode() in text]
+    assert dumped.endswith(b'session 0123...mnop of sk-o...6789, challenge real...0c0"!')
+    assert b"Set-Cookie: sid=0123...mnop; Path=/; Secure\r\n" in dumped
+    assert b'WWW-Authenticate: Digest real...0c0"\r\n' in dumped
+
+
+@pytest.mark.parametrize(
+    ("coding", "answer", "note"),
+    [
+        ("snappy", OWN.encode(), b"content coding 'snappy' is not supported"),
+        ("gzip", b"no gzip " + OWN.encode(), b"not in the content coding that it names"),
+        ("gzip", gzip.compress(bytes(40 << 20)), b"too large"),
+    ],
+)
+def test_a_body_that_cannot_be_decoded_is_left_out(
+    start: Start, upstream: Upstream, tmp_path: Path, coding: str, answer: bytes, note: bytes
+) -> None:
+    server = start(providers=[provider(upstream, tmp_path / "d")])
+    upstream.enqueue(http_response(200, answer, f"Content-Encoding: {coding}"))
+    client = server.connect()
+    client.send("GET", "/anthropic/v1/models", b"", X_Api_Key=OWN)
+    assert client.body(client.head()[1]) == (answer, True)
+    (response,) = dumps(tmp_path / "d", "resp")
+    dumped = read_until(response, b"]\n")
+    assert note in dumped
+    assert OWN.encode() not in dumped
 
 
 def test_a_very_short_key_leaves_the_body_readable(start: Start, upstream: Upstream, tmp_path: Path) -> None:
