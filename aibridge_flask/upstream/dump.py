@@ -127,7 +127,7 @@ def _mask_value(name: str, value: str) -> str:
 
 
 def _secret_parts(name: str, value: str) -> list[str]:
-    """Returns the secret parts of a header's value: not the scheme of an `Authorization` or of a challenge, nor
+    """Returns the secret parts of a header's value: neither the scheme of an `Authorization` nor
     the names of cookies and their attributes.
 
     >>> _secret_parts("Authorization", "Bearer abc"), _secret_parts("Set-Cookie", "sid=a=b; Path=/")
