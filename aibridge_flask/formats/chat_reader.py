@@ -11,10 +11,11 @@ from typing import Any
 from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
+from .chat_thoughts import StreamedThoughts
 from .tap import StreamTap
 
 # Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
-_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b"[DONE]")
+_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b'"thinking"', b"[DONE]")
 _NULL_USAGE = (b'"usage":null', b'"usage": null')
 
 
@@ -58,7 +59,7 @@ class ChatReader:
         self._numbering = CallNumbering()
         self._open_calls: dict[int, dict[str, str]] = {}
         self._calls: list[ToolCall] = []
-        self._thinking: dict[int, list[str]] = {}
+        self._open_thoughts = StreamedThoughts()
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
@@ -113,9 +114,7 @@ class ChatReader:
             self.changed = True
 
     def _add_delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        thinking = body.get_string(delta, "reasoning_content") or body.get_string(delta, "reasoning_text")
-        if thinking:
-            self._thinking.setdefault(choice, []).append(thinking)
+        self._open_thoughts.add(choice, delta)
         for position, piece in enumerate(body.get_array(delta, "tool_calls")):
             if isinstance(piece, Mapping):
                 number = self._numbering.call_number(choice, position, piece)
@@ -135,11 +134,9 @@ class ChatReader:
         """Records the calls and thoughts that were streamed."""
         for call in self._open_calls.values():
             self._calls.append(ToolCall(call["id"], call["name"], call["input"]))
-        for texts in self._thinking.values():
-            self._thoughts.append(Thought("".join(texts), "thinking"))
-        self.changed = self.changed or bool(self._open_calls or self._thinking)
+        self.changed = self.changed or bool(self._open_calls or self._open_thoughts)
         self._open_calls.clear()
-        self._thinking.clear()
+        self._thoughts += self._open_thoughts.take()
 
 
 def _may_have_facts(events: bytes) -> bool:

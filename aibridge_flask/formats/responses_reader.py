@@ -106,6 +106,7 @@ class ResponsesReader:
             self._calls.append(_tool_call(item, kind))
         elif kind == "reasoning":
             self._add_thoughts(body.get_array(item, "summary"), "reasoning_summary")
+            self._add_thoughts(body.get_array(item, "content"), "thinking")  # of models with open weights
         elif kind == "message" and item.get("phase") == "commentary":
             self._add_thoughts(body.get_array(item, "content"), "commentary")
         self.changed = True

@@ -107,3 +107,11 @@ def test_a_call_is_read_of_a_stream_that_was_cut() -> None:
 def test_two_calls_of_one_id_are_two_calls() -> None:
     turn = read(dumps(response("r", call("a", "weigh"), call("a", "weigh"))), streaming=False)
     assert len(turn.tool_calls) == 2
+
+
+@BOTH
+def test_thoughts_of_models_with_open_weights_are_whole(streaming: bool) -> None:
+    item = {**thought("rs", "Sums."), "content": [{"type": "reasoning_text", "text": "1 + 1"}]}
+    turn = read_response(response("r", item), streaming)
+    found = [(thought.content, thought.source) for thought in turn.thoughts]
+    assert found == [("Sums.", "reasoning_summary"), ("1 + 1", "thinking")]
