@@ -12,6 +12,7 @@ from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 from .chat_thoughts import StreamedThoughts
+from .counts import merge_counts
 from .tap import StreamTap
 
 # Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
@@ -107,8 +108,9 @@ class ChatReader:
             self._id = body.get_string(value, "id")
             self.changed = True
         self._model = self._model or body.get_string(value, "model")
-        if body.get_object(value, "usage"):
-            self._usage, self.changed = body.get_object(value, "usage"), True
+        for holder in (value, body.get_object(value, "x_groq"), *body.get_array(value, "choices")):
+            if body.get_object(holder, "usage"):  # Moonshot tells it in the choice, Groq beside
+                self._usage, self.changed = merge_counts(self._usage, holder["usage"]), True
         if body.get_object(value, "error"):
             self._failure = openai.failure_from(body.get_object(value, "error"))
             self.changed = True

@@ -10,19 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import sse
-from ..model import Failure, Thought, ToolCall, Turn, Usage
+from ..model import Failure, Thought, ToolCall, Turn
 from . import body
+from .counts import merge_counts
+from .messages_usage import inner_usages, parse_usage
 from .tap import failure
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
 _TOOL_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
-_USAGE_FIELDS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-)
 
 
 @dataclass(slots=True)
@@ -80,6 +76,7 @@ class MessagesReader:
             response_id=self._id,
             model=self._model,
             usage=parse_usage(self._usage),
+            inner_usages=tuple((model or self._model, usage) for model, usage in inner_usages(self._usage)),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
@@ -121,12 +118,11 @@ class MessagesReader:
                 self.changed = True
 
     def _read_usage(self, value: Mapping[str, Any]) -> None:
-        """The API's counts are cumulative: a later count replaces an earlier one."""
-        usage = body.get_object(value, "usage")
-        self._usage.update({key: usage[key] for key in usage if usage[key] is not None})
+        self._usage = merge_counts(self._usage, body.get_object(value, "usage"))
         self.changed = True
 
     def _stop_message(self, event: Mapping[str, Any]) -> None:
+        self._read_usage(event)  # some upstreams tell it only here
         self.complete = True
 
     def _fail(self, event: Mapping[str, Any]) -> None:
@@ -163,23 +159,3 @@ def is_text(events: bytes) -> bool:
     count = events.count(_TEXT_DELTA)
     is_delta = count > 0 and count == events.count(DELTA_HEAD)
     return is_delta and count == events.count(b"\n\n") == events.count(b"event: ")
-
-
-def parse_usage(counts: Mapping[str, Any]) -> Usage:
-    """Converts the API's `usage`. Its `input_tokens` do not include cached tokens."""
-    metadata: dict[str, int] = {}
-    for key, value in counts.items():
-        if not isinstance(value, Mapping):
-            metadata.update(body.positive_counts({key: value}) if key not in _USAGE_FIELDS else {})
-        elif key == "cache_creation":
-            metadata.update({f"cache_{name}": count for name, count in body.positive_counts(value).items()})
-        else:
-            prefix = "" if key == "server_tool_use" else key.removesuffix("_tokens_details") + "_"
-            metadata.update({prefix + name: count for name, count in body.positive_counts(value).items()})
-    return Usage(
-        input_tokens=body.get_count(counts, "input_tokens"),
-        output_tokens=body.get_count(counts, "output_tokens"),
-        cache_read_input_tokens=body.get_count(counts, "cache_read_input_tokens"),
-        cache_write_input_tokens=body.get_count(counts, "cache_creation_input_tokens"),
-        metadata=body.limit_counts(metadata),
-    )

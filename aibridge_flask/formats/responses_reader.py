@@ -11,6 +11,7 @@ from typing import Any
 from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
+from .counts import merge_counts
 
 UNREAD_EVENTS = tuple(
     b"event: response." + name
@@ -86,7 +87,7 @@ class ResponsesReader:
     def _read_response(self, response: Mapping[str, Any]) -> None:
         self._id = self._id or body.get_string(response, "id")
         self._model = body.get_string(response, "model") or self._model
-        self._usage = body.get_object(response, "usage") or self._usage
+        self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
         if body.get_string(response, "status") == "failed" or body.get_object(response, "error"):
             self._failure = openai.failure_from(body.get_object(response, "error"))
         self.changed = True

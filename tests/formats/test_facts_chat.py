@@ -6,7 +6,7 @@ import pytest
 
 from aibridge_flask.formats import CHAT
 from aibridge_flask.model import RequestFacts, Turn
-from tests.support.chat import DONE, chunk, text, whole
+from tests.support.chat import DONE, chunk, event, text, whole
 
 BOTH = pytest.mark.parametrize("streaming", [False, True])
 Json = dict[str, object]
@@ -106,3 +106,68 @@ def test_two_choices_may_have_the_same_thought() -> None:
 def test_a_text_that_speaks_of_thoughts_is_none() -> None:
     turn = read(text("c", 'say "thinking" and "reasoning": "x"') + DONE)
     assert turn.thoughts == ()
+
+
+def counted(usage: Json) -> tuple[int, int, int]:
+    """Input, output and cached tokens that are read of a usage."""
+    turn = read(whole({"id": "c", "choices": [], "usage": usage}), streaming=False)
+    return turn.usage.input_tokens, turn.usage.output_tokens, turn.usage.cache_read_input_tokens
+
+
+def tokens(
+    prompt: int, completion: int, total: int, cached: int = 0, reasoning: int = 0, **more: int
+) -> Json:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (tokens(32, 9, 135, reasoning=94), (32, 103, 0)),
+        (tokens(32, 9, 135), (32, 103, 0)),
+        (tokens(32, 0, 126), (32, 94, 0)),
+        (tokens(32, 103, 135, reasoning=94), (32, 103, 0)),
+        (tokens(32, 9, 135, cached=20, reasoning=94), (12, 103, 20)),
+        (tokens(32, 9, 61, cached=20, reasoning=20), (12, 29, 20)),
+        (tokens(32, 9, 61, cached=20), (32, 9, 20)),
+        (tokens(32, 9, 541, cached=500), (32, 9, 500)),
+        (tokens(32, 9, 635, cached=500, reasoning=94), (32, 103, 500)),
+        (tokens(32, 9, 41, cached=20), (12, 9, 20)),
+        (tokens(32, 9, 0), (32, 9, 0)),
+        (tokens(0, 0, 41), (0, 0, 0)),
+        (tokens(32, 9, 41, cached_tokens=20), (12, 9, 20)),
+        (tokens(32, 9, 41, prompt_cache_hit_tokens=20, prompt_cache_miss_tokens=12), (12, 9, 20)),
+    ],
+)
+def test_what_stands_only_in_the_total_is_counted_once(usage: Json, expected: tuple[int, int, int]) -> None:
+    """It is reasoning, or cached tokens."""
+    assert counted(usage) == expected
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": tokens(32, 9, 41)}]},
+        {"choices": [], "x_groq": {"usage": tokens(32, 9, 41)}},
+        {"choices": [], "usage": tokens(32, 9, 41)},
+    ],
+)
+@pytest.mark.parametrize("is_before_done", [True, False])
+def test_a_usage_counts_wherever_it_stands(last: Json, is_before_done: bool) -> None:
+    ends = [event(id="c", **last), DONE]
+    turn = read(text("c", "Hi") + b"".join(ends if is_before_done else ends[::-1]))
+    assert (turn.usage.input_tokens, turn.usage.output_tokens) == (32, 9)
+
+
+def test_a_later_nothing_does_not_replace_a_count() -> None:
+    told = [tokens(32, 1, 33, cached=20), tokens(0, 9, 0), {"prompt_tokens": None}, {}, None]
+    turn = read(b"".join([event(id="c", choices=[], usage=usage) for usage in told]) + DONE)
+    usage = turn.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens) == (12, 9, 20)

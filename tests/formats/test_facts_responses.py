@@ -115,3 +115,10 @@ def test_thoughts_of_models_with_open_weights_are_whole(streaming: bool) -> None
     turn = read_response(response("r", item), streaming)
     found = [(thought.content, thought.source) for thought in turn.thoughts]
     assert found == [("Sums.", "reasoning_summary"), ("1 + 1", "thinking")]
+
+
+@BOTH
+def test_reasoning_beside_the_output_is_output(streaming: bool) -> None:
+    usage = {"input_tokens": 32, "output_tokens": 9, "total_tokens": 135}
+    turn = read_response(response("r", usage=usage), streaming)
+    assert (turn.usage.input_tokens, turn.usage.output_tokens) == (32, 103)
