@@ -13,10 +13,11 @@ from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 from .chat_thoughts import StreamedThoughts
 from .counts import merge_counts
+from .failures import failure_in
 from .tap import StreamTap
 
 # Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
-_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b'"thinking"', b"[DONE]")
+_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b'"thinking"', b"[DONE]", b"\nevent: error")
 _NULL_USAGE = (b'"usage":null', b'"usage": null')
 
 
@@ -78,6 +79,7 @@ class ChatReader:
             self._close()
             return
         chunk = body.loads(data)
+        self._fail(failure_in(chunk, name))
         self._read_envelope(chunk)
         for choice in body.get_array(chunk, "choices"):
             self._add_delta(body.get_count(choice, "index"), body.get_object(choice, "delta"))
@@ -111,9 +113,12 @@ class ChatReader:
         for holder in (value, body.get_object(value, "x_groq"), *body.get_array(value, "choices")):
             if body.get_object(holder, "usage"):  # Moonshot tells it in the choice, Groq beside
                 self._usage, self.changed = merge_counts(self._usage, holder["usage"]), True
-        if body.get_object(value, "error"):
-            self._failure = openai.failure_from(body.get_object(value, "error"))
-            self.changed = True
+        for holder in (*body.get_array(value, "choices"), value):
+            self._fail(failure_in(holder))
+
+    def _fail(self, failure: Failure) -> None:
+        if failure:
+            self._failure, self.changed = failure, True
 
     def _add_delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         self._open_thoughts.add(choice, delta)

@@ -13,8 +13,8 @@ from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body
 from .counts import merge_counts
+from .failures import failure_in
 from .messages_usage import inner_usages, parse_usage
-from .tap import failure
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
@@ -54,11 +54,13 @@ class MessagesReader:
 
     def read_event(self, name: bytes, data: bytes) -> None:
         event = body.loads(data)
+        self._fail(failure_in(event, name))
         handler = _HANDLERS.get(body.get_string(event, "type") or name.decode("utf-8", "replace"))
         if handler is not None and isinstance(event, dict):
             handler(self, event)
 
     def read_body(self, value: Any) -> None:
+        self._fail(failure_in(value))
         self._start_message({"message": value})
         for block in body.get_array(value, "content"):
             self._close(_OpenBlock(block if isinstance(block, dict) else {}))
@@ -125,10 +127,9 @@ class MessagesReader:
         self._read_usage(event)  # some upstreams tell it only here
         self.complete = True
 
-    def _fail(self, event: Mapping[str, Any]) -> None:
-        error = body.get_object(event, "error")
-        self._failure = failure(body.get_string(error, "type"), body.get_string(error, "message"))
-        self.changed = True
+    def _fail(self, failure: Failure) -> None:
+        if failure:
+            self._failure, self.changed = failure, True
 
 
 _HANDLERS = {
@@ -138,7 +139,6 @@ _HANDLERS = {
     "content_block_stop": MessagesReader._stop_block,
     "message_delta": MessagesReader._read_usage,
     "message_stop": MessagesReader._stop_message,
-    "error": MessagesReader._fail,
 }
 
 

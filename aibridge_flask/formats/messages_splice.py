@@ -13,6 +13,7 @@ from typing import Any
 from .. import sse
 from ..model import Offer, ToolCall, ToolResult
 from . import body, messages_blocks, tool_results
+from .failures import failure_in
 from .messages_reader import DELTA_HEAD, MessagesReader
 from .offering import NULL, with_elements
 from .splice import CallResults, sum_counts
@@ -78,7 +79,7 @@ class MessagesSplicer:
             return event
         data = sse.parse(event).data
         value = body.loads(data) if data else None
-        handler = _HANDLERS.get(body.get_string(value, "type"))
+        handler = _HANDLERS.get("error" if failure_in(value) else body.get_string(value, "type"))
         return handler(self, event, value) if handler and isinstance(value, dict) else event
 
     def _start_message(self, event: bytes, value: Mapping[str, Any]) -> bytes:

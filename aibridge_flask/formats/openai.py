@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BridgeError
-from ..model import Failure, Tool, Usage
+from ..model import Tool, Usage
 from . import body
-from .tap import failure
 
 PING = b": keep-alive\n\n"
 
@@ -25,12 +24,6 @@ def error_object(error: BridgeError) -> dict[str, Any]:
 
 def error_body(error: BridgeError, request_id: str) -> bytes:
     return body.dumps({"error": error_object(error)})
-
-
-def failure_from(error: Mapping[str, Any]) -> Failure:
-    """Returns the failure that the API reports inside a 200 response: by its type, code and message."""
-    words = f"{body.get_string(error, 'type')} {body.get_string(error, 'code')}".strip()
-    return failure(words, body.get_string(error, "message"))
 
 
 def tool_parameters(tool: Tool) -> Mapping[str, Any]:

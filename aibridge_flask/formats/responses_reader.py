@@ -12,6 +12,7 @@ from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
 from .counts import merge_counts
+from .failures import failure_in
 
 UNREAD_EVENTS = tuple(
     b"event: response." + name
@@ -58,12 +59,11 @@ class ResponsesReader:
             self._open_items[item_key(event)] = item
         elif kind == ITEM_DONE:
             self._read_item(item_key(event), body.get_object(event, "item"))
-        elif kind == "error":
-            error = body.get_object(event, "error") or event
-            self._failure, self.changed = openai.failure_from(error), True
+        elif failure := failure_in(event, name):
+            self._failure, self.changed = failure, True
 
     def read_body(self, value: Any) -> None:
-        self._read_response(value if isinstance(value, Mapping) else {})
+        self._read_response(value)
         self._read_output(value)
         self.complete = isinstance(value, dict)
 
@@ -84,12 +84,12 @@ class ResponsesReader:
             failure=self._failure,
         )
 
-    def _read_response(self, response: Mapping[str, Any]) -> None:
+    def _read_response(self, response: Any) -> None:
         self._id = self._id or body.get_string(response, "id")
         self._model = body.get_string(response, "model") or self._model
         self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
-        if body.get_string(response, "status") == "failed" or body.get_object(response, "error"):
-            self._failure = openai.failure_from(body.get_object(response, "error"))
+        failed = body.get_string(response, "status") == "failed"
+        self._failure = failure_in(response) or (Failure("unknown") if failed else self._failure)
         self.changed = True
 
     def _read_output(self, response: Any) -> None:
