@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .. import sse
 from . import body
-from .chat_reader import CallNumbering
+from .chat_numbering import CallNumbering
 from .offering import NULL
 
 _EMPTY = b'""'

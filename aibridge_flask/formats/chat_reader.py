@@ -11,6 +11,7 @@ from typing import Any
 from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
+from .chat_numbering import CallNumbering, call_name
 from .chat_thoughts import StreamedThoughts
 from .counts import merge_counts
 from .failures import failure_in
@@ -19,34 +20,6 @@ from .tap import StreamTap
 # Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
 _FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b'"thinking"', b"[DONE]", b"\nevent: error")
 _NULL_USAGE = (b'"usage":null', b'"usage": null')
-
-
-class CallNumbering:
-    """Numbers a response's tool calls, which arrive in pieces identified by an index.
-
-    Some upstreams send no index, some send the same index for all calls. Then a new id starts a new call.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[int, int], int] = {}
-        self._ids: list[str] = []
-
-    def call_number(self, choice: int, position: int, piece: Any) -> int:
-        """Returns the number, from 0, of the call to which a piece at a position in its chunk belongs."""
-        index = piece.get("index") if isinstance(piece, Mapping) else None
-        key = (choice, index if isinstance(index, int) else ~position)
-        id, number = body.get_string(piece, "id"), self._numbers.get(key, -1)
-        if number < 0 or (id and call_name(piece) and self._ids[number] not in ("", id)):
-            self._numbers[key] = number = len(self._ids)
-            self._ids.append(id)
-        self._ids[number] = self._ids[number] or id
-        return number
-
-
-def call_name(piece: Any) -> str:
-    """Returns the name of the called tool; "" in most pieces, which do not contain it."""
-    function, custom = body.get_object(piece, "function"), body.get_object(piece, "custom")
-    return body.get_string(function, "name") or body.get_string(custom, "name")
 
 
 class ChatReader:
@@ -140,7 +113,7 @@ class ChatReader:
     def _close(self) -> None:
         """Records the calls and thoughts that were streamed."""
         for call in self._open_calls.values():
-            self._calls.append(ToolCall(call["id"], call["name"], call["input"]))
+            self._calls.append(ToolCall(call["id"], call["name"], body.join_texts([call["input"]])))
         self.changed = self.changed or bool(self._open_calls or self._open_thoughts)
         self._open_calls.clear()
         self._thoughts += self._open_thoughts.take()

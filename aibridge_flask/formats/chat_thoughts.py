@@ -39,7 +39,7 @@ class StreamedThoughts:
         return [
             thought
             for texts in choices.values()
-            for thought in _without_repeated([Thought("".join(texts[key]), key[1]) for key in texts])
+            for thought in _without_repeated([Thought(body.join_texts(texts[key]), key[1]) for key in texts])
         ]
 
 

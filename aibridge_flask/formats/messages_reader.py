@@ -109,12 +109,12 @@ class MessagesReader:
     def _close(self, block: _OpenBlock) -> None:
         start, kind = block.start, body.get_string(block.start, "type")
         if kind in _TOOL_BLOCKS:
-            text = "".join(block.deltas) or body.dumps(start.get("input") or {}).decode()
+            text = body.join_texts(block.deltas) or body.dumps(start.get("input") or {}).decode()
             call = ToolCall(body.get_string(start, "id"), body.get_string(start, "name"), text)
             self._calls.append(call)
             self.changed = True
         elif kind == "thinking":
-            text = body.get_string(start, "thinking") + "".join(block.deltas)
+            text = body.join_texts([body.get_string(start, "thinking"), *block.deltas])
             if text:
                 self._thoughts.append(Thought(text, "thinking"))
                 self.changed = True

@@ -19,6 +19,7 @@ from .offering import NULL, with_elements
 from .splice import CallResults, sum_counts
 
 _HIDDEN = -1
+_WHOLE_TURN = ("tool_use", "end_turn")  # some upstreams say the latter of calls, too
 _BLOCK_EVENT_HEADS = (DELTA_HEAD, b"event: content_block_stop\n")
 _INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
@@ -47,7 +48,7 @@ class MessagesSplicer:
     @property
     def awaits_tools(self) -> bool:
         """The model stopped, and all its calls are calls of offered tools."""
-        return self._has_offered_call and not self._has_client_call and self._stop_reason == "tool_use"
+        return self._has_offered_call and not self._has_client_call and self._stop_reason in _WHOLE_TURN
 
     def new_reader(self) -> MessagesReader:
         self._reader = MessagesReader()

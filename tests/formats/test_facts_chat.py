@@ -171,3 +171,83 @@ def test_a_later_nothing_does_not_replace_a_count() -> None:
     turn = read(b"".join([event(id="c", choices=[], usage=usage) for usage in told]) + DONE)
     usage = turn.usage
     assert (usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens) == (12, 9, 20)
+
+
+def piece(index: int | None = None, arguments: str = "", **members: str) -> Json:
+    """A piece of a tool call."""
+    function = {name: members.pop(name) for name in ("name",) if name in members}
+    position = {} if index is None else {"index": index}
+    return {**position, **members, "function": {**function, "arguments": arguments}}
+
+
+A, B = ("a", "x", '{"n":1}'), ("b", "x", '{"n":2}')
+
+
+@pytest.mark.parametrize(
+    ("chunks", "calls"),
+    [
+        ([[piece(0, A[2], id="a", name="x")], [piece(0, B[2], id="b", name="x")]], [A, B]),
+        ([[piece(0, A[2], id="a", name="x"), piece(0, B[2], id="b", name="x")]], [A, B]),
+        ([[piece(0, A[2], name="x")], [piece(0, B[2], name="x")]], [("", *A[1:]), ("", *B[1:])]),
+        ([[piece(None, A[2], name="x")], [piece(None, B[2], name="x")]], [("", *A[1:]), ("", *B[1:])]),
+        ([[piece(None, A[2], name="x"), piece(None, B[2], name="x")]], [("", *A[1:]), ("", *B[1:])]),
+        ([[piece(0, '{"n":', name="x")], [piece(0, "1}", name="x")], [piece(0, B[2], name="x")]],
+         [("", *A[1:]), ("", *B[1:])]),
+        ([[piece(0, '{"n":', id="a", name="x")], [piece(0, "1}", id="a", name="x")], [piece(0, "", name="x")]], [A]),
+        ([[piece(0, '{"n":', id="a", name="x")], [piece(0, "1}", id="other")]], [A]),
+        (
+            [
+                [piece(None, '{"n":', id="a", name="x"), piece(None, '{"n":', id="b", name="x")],
+                [piece(None, "2}", id="b")],
+                [piece(None, "1}", id="a")],
+            ],
+            [A, B],
+        ),
+        (
+            [
+                [piece(0, '{"n":', name="x"), piece(1, '{"n":', name="x")],
+                [piece(1, "2}")],
+                [piece(0, "1}")],
+            ],
+            [("", *A[1:]), ("", *B[1:])],
+        ),
+        (
+            [
+                [piece(0, "", id="a", name="x")],
+                [piece(0, '{"n":')],
+                [piece(0, "1}")],
+                [piece(0, "", id="b", name="x")],
+                [piece(0, B[2])],
+            ],
+            [A, B],
+        ),
+        ([[piece(0, A[2], id="a", name="x")], [piece(1, B[2], id="a", name="x")]], [A, ("a", *B[1:])]),
+        ([[piece(None, A[2], id="a", name="x"), piece(None, B[2], id="a", name="x")]], [A, ("a", *B[1:])]),
+        (
+            [
+                [piece(0, '{"n":', id="a", name="x"), piece(1, '{"n":', id="a", name="x")],
+                [piece(0, "1}", id="a"), piece(1, "2}", id="a")],
+            ],
+            [A, ("a", *B[1:])],
+        ),
+    ],
+)  # fmt: skip
+def test_calls_are_told_apart(chunks: list[list[Json]], calls: list[tuple[str, str, str]]) -> None:
+    """Some upstreams send one index for all calls, or none, or no ids."""
+    turn = read_message(True, *[{"tool_calls": pieces} for pieces in chunks])
+    assert [(call.id, call.name, call.input) for call in turn.tool_calls] == calls
+
+
+def test_whole_calls_without_ids_and_indexes_are_read() -> None:
+    calls = [{"function": {"name": "x", "arguments": arguments}} for _, _, arguments in (A, B)]
+    turn = read_message(False, {"tool_calls": calls})
+    assert [call.input for call in turn.tool_calls] == [A[2], B[2]]
+
+
+def test_a_character_may_be_cut_over_two_deltas() -> None:
+    """Each has half of a surrogate pair."""
+    halves = "a\ud83d", "\ude00z"
+    deltas = [{"reasoning": half, "tool_calls": [piece(0, half, id="a", name="x")]} for half in halves]
+    turn = read_message(True, *deltas)
+    assert [thought.content for thought in turn.thoughts] == ["a😀z"]
+    assert [call.input for call in turn.tool_calls] == ["a😀z"]

@@ -9,7 +9,7 @@ import pytest
 
 from aibridge_flask.formats import MESSAGES
 from aibridge_flask.model import RequestFacts, Turn, Usage
-from tests.support.claude import MODEL, message, stream, text, whole
+from tests.support.claude import MODEL, message, stream, text, use, whole
 
 BOTH = pytest.mark.parametrize("streaming", [False, True])
 Json = dict[str, Any]
@@ -98,3 +98,33 @@ def test_a_usage_may_stand_only_at_the_end(kind: str) -> None:
 def test_a_stream_and_a_whole_message_say_the_same() -> None:
     told = message("m", text("Hi"), server_tool_use={"web_search_requests": 2})
     assert read(stream(told)) == read(whole(told), streaming=False)
+
+
+def block_events(block: Json, *deltas: Json) -> bytes:
+    start = event("content_block_start", index=0, content_block=block)
+    told = [event("content_block_delta", index=0, delta=delta) for delta in deltas]
+    return start + b"".join(told) + event("content_block_stop", index=0)
+
+
+@pytest.mark.parametrize("halves", [("a\ud83d", "\ude00z"), ("a\ud83d", "", "\ude00z"), ("a", "😀", "z")])
+def test_a_character_may_be_cut_over_two_deltas(halves: tuple[str, ...]) -> None:
+    """Each has half of a surrogate pair."""
+    call = {"type": "tool_use", "id": "t", "name": "say", "input": {}}
+    pieces = [{"type": "input_json_delta", "partial_json": half} for half in ('{"w":"', *halves, '"}')]
+    thoughts = [{"type": "thinking_delta", "thinking": half} for half in halves]
+    turn = read(block_events(call, *pieces) + block_events({"type": "thinking", "thinking": ""}, *thoughts))
+    assert [json.loads(call.input) for call in turn.tool_calls] == [{"w": "a😀z"}]
+    assert [thought.content for thought in turn.thoughts] == ["a😀z"]
+
+
+def test_half_a_character_stays_half() -> None:
+    thought = block_events({"type": "thinking"}, {"type": "thinking_delta", "thinking": "a\ud83d"})
+    assert [thought.content for thought in read(thought).thoughts] == ["a\ud83d"]
+
+
+@BOTH
+@pytest.mark.parametrize("stop", ["tool_use", "end_turn", "max_tokens"])
+def test_a_call_counts_whatever_the_stop_reason_is(streaming: bool, stop: str) -> None:
+    told = message("m", use("t", "Read", path="a"), stop=stop)
+    turn = read(stream(told) if streaming else whole(told), streaming)
+    assert [(call.id, json.loads(call.input)) for call in turn.tool_calls] == [("t", {"path": "a"})]

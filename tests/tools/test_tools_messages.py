@@ -44,6 +44,16 @@ def test_blocks_of_all_rounds_stay_apart(toolbridge: Server, upstream: Upstream,
     assert follow_up == {**sent, "messages": [*sent["messages"], *turns]}
 
 
+def test_a_call_is_run_if_the_turn_ends_with_it(
+    toolbridge: Server, upstream: Upstream, streaming: bool
+) -> None:
+    """Some upstreams say `end_turn` of it."""
+    enqueue(upstream, streaming, message("msg_1", OFFERED_USE, stop="end_turn"), ENDS_TURN)
+    seen = MESSAGES.use_package(toolbridge.url, streaming)
+    assert [block["text"] for block in seen["content"]] == ["It is 3."]
+    assert len(upstream.requests) == 2
+
+
 def test_tokens_are_counted_without_the_tools(toolbridge: Server, upstream: Upstream) -> None:
     body = MESSAGES.request(True)
     upstream.enqueue(*MESSAGES.steps(ENDS, True))
