@@ -213,14 +213,23 @@ class Failure(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """The facts known so far about one upstream response; also valid for a truncated one."""
+    """The facts known so far about one upstream response; also valid for a truncated one.
+
+    `inner_usages` are the tokens that served inside the response and `usage` does not count, with the model.
+    """
 
     response_id: str = ""
     model: str = ""
     usage: Usage = Usage()
+    inner_usages: tuple[tuple[str, Usage], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     thoughts: tuple[Thought, ...] = ()
     failure: Failure = Failure()
+
+    @property
+    def usages(self) -> tuple[tuple[str, Usage], ...]:
+        """All tokens of the response, by the model that served."""
+        return ((self.model, self.usage), *self.inner_usages)
 
 
 class Offer(Struct, frozen=True):

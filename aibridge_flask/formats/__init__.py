@@ -12,7 +12,8 @@ from . import chat as _chat
 from . import compaction as _compaction
 from . import messages as _messages
 from . import responses as _responses
-from .tap import DecodingFold, error_fold, error_type_of, parse_error
+from .failures import error_type_of, parse_error
+from .tap import DecodingFold, error_fold
 
 __all__ = [
     "CHAT",

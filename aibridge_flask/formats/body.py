@@ -7,7 +7,7 @@ msgspec finds the wanted fields without building the rest. It refuses some thing
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -44,6 +44,20 @@ def decode_fields(body: bytes, struct_type: type[T]) -> T:
         return struct_type(
             **{name: members[name] for name in struct_type.__struct_fields__ if name in members}
         )
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Joins the pieces of a text. Two may share a character: each has half of a surrogate pair.
+
+    >>> join_texts(["a\\ud83d", "\\ude00z"]) == "a\\U0001f600z", join_texts(["\\ud83d", "z"]) == "\\ud83dz"
+    (True, True)
+    """
+    text = "".join(texts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
 
 
 def is_dense(data: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import body
-from .chat_reader import CallNumbering, call_name
+from .chat_numbering import CallNumbering, call_name
 
 _HIDDEN = -1
 

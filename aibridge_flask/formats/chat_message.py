@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .. import sse
 from . import body
-from .chat_reader import CallNumbering
+from .chat_numbering import CallNumbering
 from .joined_json import NULL, Node, join, to_json
 
 _EMPTY = b'""'

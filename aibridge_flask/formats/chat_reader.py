@@ -11,39 +11,15 @@ from typing import Any
 from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
+from .chat_numbering import CallNumbering, call_name
+from .chat_thoughts import StreamedThoughts
+from .counts import merge_counts
+from .failures import failure_in
 from .tap import StreamTap
 
 # Events with facts contain one of these. They cannot match inside a text: its quotes would be escaped.
-_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b"[DONE]")
+_FACT_MARKERS = (b"_call", b'"error"', b'"reasoning', b'"thinking"', b"[DONE]", b"\nevent: error")
 _NULL_USAGE = (b'"usage":null', b'"usage": null')
-
-
-class CallNumbering:
-    """Numbers a response's tool calls, which arrive in pieces identified by an index.
-
-    Some upstreams send no index, some send the same index for all calls. Then a new id starts a new call.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[int, int], int] = {}
-        self._ids: list[str] = []
-
-    def call_number(self, choice: int, position: int, piece: Any) -> int:
-        """Returns the number, from 0, of the call to which a piece at a position in its chunk belongs."""
-        index = piece.get("index") if isinstance(piece, Mapping) else None
-        key = (choice, index if isinstance(index, int) else ~position)
-        id, number = body.get_string(piece, "id"), self._numbers.get(key, -1)
-        if number < 0 or (id and call_name(piece) and self._ids[number] not in ("", id)):
-            self._numbers[key] = number = len(self._ids)
-            self._ids.append(id)
-        self._ids[number] = self._ids[number] or id
-        return number
-
-
-def call_name(piece: Any) -> str:
-    """Returns the name of the called tool; "" in most pieces, which do not contain it."""
-    function, custom = body.get_object(piece, "function"), body.get_object(piece, "custom")
-    return body.get_string(function, "name") or body.get_string(custom, "name")
 
 
 class ChatReader:
@@ -58,7 +34,7 @@ class ChatReader:
         self._numbering = CallNumbering()
         self._open_calls: dict[int, dict[str, str]] = {}
         self._calls: list[ToolCall] = []
-        self._thinking: dict[int, list[str]] = {}
+        self._open_thoughts = StreamedThoughts()
         self._thoughts: list[Thought] = []
         self._failure = Failure()
 
@@ -76,6 +52,7 @@ class ChatReader:
             self._close()
             return
         chunk = body.loads(data)
+        self._fail(failure_in(chunk, name))
         self._read_envelope(chunk)
         for choice in body.get_array(chunk, "choices"):
             self._add_delta(body.get_count(choice, "index"), body.get_object(choice, "delta"))
@@ -106,16 +83,18 @@ class ChatReader:
             self._id = body.get_string(value, "id")
             self.changed = True
         self._model = self._model or body.get_string(value, "model")
-        if body.get_object(value, "usage"):
-            self._usage, self.changed = body.get_object(value, "usage"), True
-        if body.get_object(value, "error"):
-            self._failure = openai.failure_from(body.get_object(value, "error"))
-            self.changed = True
+        for holder in (value, body.get_object(value, "x_groq"), *body.get_array(value, "choices")):
+            if body.get_object(holder, "usage"):  # Moonshot tells it in the choice, Groq beside
+                self._usage, self.changed = merge_counts(self._usage, holder["usage"]), True
+        for holder in (*body.get_array(value, "choices"), value):
+            self._fail(failure_in(holder))
+
+    def _fail(self, failure: Failure) -> None:
+        if failure:
+            self._failure, self.changed = failure, True
 
     def _add_delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        thinking = body.get_string(delta, "reasoning_content") or body.get_string(delta, "reasoning_text")
-        if thinking:
-            self._thinking.setdefault(choice, []).append(thinking)
+        self._open_thoughts.add(choice, delta)
         for position, piece in enumerate(body.get_array(delta, "tool_calls")):
             if isinstance(piece, Mapping):
                 number = self._numbering.call_number(choice, position, piece)
@@ -134,12 +113,10 @@ class ChatReader:
     def _close(self) -> None:
         """Records the calls and thoughts that were streamed."""
         for call in self._open_calls.values():
-            self._calls.append(ToolCall(call["id"], call["name"], call["input"]))
-        for texts in self._thinking.values():
-            self._thoughts.append(Thought("".join(texts), "thinking"))
-        self.changed = self.changed or bool(self._open_calls or self._thinking)
+            self._calls.append(ToolCall(call["id"], call["name"], body.join_texts([call["input"]])))
+        self.changed = self.changed or bool(self._open_calls or self._open_thoughts)
         self._open_calls.clear()
-        self._thinking.clear()
+        self._thoughts += self._open_thoughts.take()
 
 
 def _may_have_facts(events: bytes) -> bool:

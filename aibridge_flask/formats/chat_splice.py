@@ -16,6 +16,7 @@ from . import body
 from .chat_calls import VisibleCalls
 from .chat_message import AssistantMessage, member_elements
 from .chat_reader import ChatReader, has_usage
+from .failures import failure_in
 from .offering import NULL, with_elements
 from .splice import CallResults, sum_counts
 from .tool_results import as_text
@@ -116,7 +117,7 @@ class ChatSplicer:
         """
         choices, usage = body.get_array(value, "choices"), body.get_object(value, "usage")
         self._usage = usage or self._usage
-        self._is_cut_off = self._is_cut_off or bool(body.get_object(value, "error"))
+        self._is_cut_off = self._is_cut_off or bool(failure_in(value))
         numbers = [number for choice in choices for number in self._update_by_choice(choice, member)]
         is_usage_chunk = usage and not choices
         self._is_finishing = self._is_finishing or bool(is_usage_chunk and self._calls.has_hidden_calls)

@@ -10,19 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import sse
-from ..model import Failure, Thought, ToolCall, Turn, Usage
+from ..model import Failure, Thought, ToolCall, Turn
 from . import body
-from .tap import failure
+from .counts import merge_counts
+from .failures import failure_in
+from .messages_usage import inner_usages, parse_usage
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
 _TOOL_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
-_USAGE_FIELDS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-)
 
 
 @dataclass(slots=True)
@@ -58,11 +54,13 @@ class MessagesReader:
 
     def read_event(self, name: bytes, data: bytes) -> None:
         event = body.loads(data)
+        self._fail(failure_in(event, name))
         handler = _HANDLERS.get(body.get_string(event, "type") or name.decode("utf-8", "replace"))
         if handler is not None and isinstance(event, dict):
             handler(self, event)
 
     def read_body(self, value: Any) -> None:
+        self._fail(failure_in(value))
         self._start_message({"message": value})
         for block in body.get_array(value, "content"):
             self._close(_OpenBlock(block if isinstance(block, dict) else {}))
@@ -80,6 +78,7 @@ class MessagesReader:
             response_id=self._id,
             model=self._model,
             usage=parse_usage(self._usage),
+            inner_usages=tuple((model or self._model, usage) for model, usage in inner_usages(self._usage)),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
@@ -110,29 +109,27 @@ class MessagesReader:
     def _close(self, block: _OpenBlock) -> None:
         start, kind = block.start, body.get_string(block.start, "type")
         if kind in _TOOL_BLOCKS:
-            text = "".join(block.deltas) or body.dumps(start.get("input") or {}).decode()
+            text = body.join_texts(block.deltas) or body.dumps(start.get("input") or {}).decode()
             call = ToolCall(body.get_string(start, "id"), body.get_string(start, "name"), text)
             self._calls.append(call)
             self.changed = True
         elif kind == "thinking":
-            text = body.get_string(start, "thinking") + "".join(block.deltas)
+            text = body.join_texts([body.get_string(start, "thinking"), *block.deltas])
             if text:
                 self._thoughts.append(Thought(text, "thinking"))
                 self.changed = True
 
     def _read_usage(self, value: Mapping[str, Any]) -> None:
-        """The API's counts are cumulative: a later count replaces an earlier one."""
-        usage = body.get_object(value, "usage")
-        self._usage.update({key: usage[key] for key in usage if usage[key] is not None})
+        self._usage = merge_counts(self._usage, body.get_object(value, "usage"))
         self.changed = True
 
     def _stop_message(self, event: Mapping[str, Any]) -> None:
+        self._read_usage(event)  # some upstreams tell it only here
         self.complete = True
 
-    def _fail(self, event: Mapping[str, Any]) -> None:
-        error = body.get_object(event, "error")
-        self._failure = failure(body.get_string(error, "type"), body.get_string(error, "message"))
-        self.changed = True
+    def _fail(self, failure: Failure) -> None:
+        if failure:
+            self._failure, self.changed = failure, True
 
 
 _HANDLERS = {
@@ -142,7 +139,6 @@ _HANDLERS = {
     "content_block_stop": MessagesReader._stop_block,
     "message_delta": MessagesReader._read_usage,
     "message_stop": MessagesReader._stop_message,
-    "error": MessagesReader._fail,
 }
 
 
@@ -163,23 +159,3 @@ def is_text(events: bytes) -> bool:
     count = events.count(_TEXT_DELTA)
     is_delta = count > 0 and count == events.count(DELTA_HEAD)
     return is_delta and count == events.count(b"\n\n") == events.count(b"event: ")
-
-
-def parse_usage(counts: Mapping[str, Any]) -> Usage:
-    """Converts the API's `usage`. Its `input_tokens` do not include cached tokens."""
-    metadata: dict[str, int] = {}
-    for key, value in counts.items():
-        if not isinstance(value, Mapping):
-            metadata.update(body.positive_counts({key: value}) if key not in _USAGE_FIELDS else {})
-        elif key == "cache_creation":
-            metadata.update({f"cache_{name}": count for name, count in body.positive_counts(value).items()})
-        else:
-            prefix = "" if key == "server_tool_use" else key.removesuffix("_tokens_details") + "_"
-            metadata.update({prefix + name: count for name, count in body.positive_counts(value).items()})
-    return Usage(
-        input_tokens=body.get_count(counts, "input_tokens"),
-        output_tokens=body.get_count(counts, "output_tokens"),
-        cache_read_input_tokens=body.get_count(counts, "cache_read_input_tokens"),
-        cache_write_input_tokens=body.get_count(counts, "cache_creation_input_tokens"),
-        metadata=body.limit_counts(metadata),
-    )

@@ -13,11 +13,13 @@ from typing import Any
 from .. import sse
 from ..model import Offer, ToolCall, ToolResult
 from . import body, messages_blocks, tool_results
+from .failures import failure_in
 from .messages_reader import DELTA_HEAD, MessagesReader
 from .offering import NULL, with_elements
 from .splice import CallResults, sum_counts
 
 _HIDDEN = -1
+_WHOLE_TURN = ("tool_use", "end_turn")  # some upstreams say the latter of calls, too
 _BLOCK_EVENT_HEADS = (DELTA_HEAD, b"event: content_block_stop\n")
 _INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
@@ -46,7 +48,7 @@ class MessagesSplicer:
     @property
     def awaits_tools(self) -> bool:
         """The model stopped, and all its calls are calls of offered tools."""
-        return self._has_offered_call and not self._has_client_call and self._stop_reason == "tool_use"
+        return self._has_offered_call and not self._has_client_call and self._stop_reason in _WHOLE_TURN
 
     def new_reader(self) -> MessagesReader:
         self._reader = MessagesReader()
@@ -78,7 +80,7 @@ class MessagesSplicer:
             return event
         data = sse.parse(event).data
         value = body.loads(data) if data else None
-        handler = _HANDLERS.get(body.get_string(value, "type"))
+        handler = _HANDLERS.get("error" if failure_in(value) else body.get_string(value, "type"))
         return handler(self, event, value) if handler and isinstance(value, dict) else event
 
     def _start_message(self, event: bytes, value: Mapping[str, Any]) -> bytes:

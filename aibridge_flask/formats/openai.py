@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BridgeError
-from ..model import Failure, Tool, Usage
+from ..model import Tool, Usage
 from . import body, offering, tool_schema
-from .tap import failure
 from .tool_schema import SchemaRules
 
 PING = b": keep-alive\n\n"
@@ -30,13 +29,8 @@ def error_body(error: BridgeError, request_id: str) -> bytes:
     return body.dumps({"error": error_object(error)})
 
 
-def failure_from(error: Mapping[str, Any]) -> Failure:
-    """Returns the failure that the API reports inside a 200 response: by its type, code and message."""
-    words = f"{body.get_string(error, 'type')} {body.get_string(error, 'code')}".strip()
-    return failure(words, body.get_string(error, "message"))
-
-
 def tool_parameters(tool: Tool) -> Mapping[str, Any]:
+    """Returns a tool's schema in the shape that these APIs take."""
     return tool_schema.fit(tool, _RULES)[0]
 
 
@@ -56,18 +50,28 @@ def new_tools(tools: tuple[Tool, ...], own: bytes) -> tuple[Tool, ...]:
 def parse_usage(counts: Mapping[str, Any], input_word: str, output_word: str) -> Usage:
     """Converts the API's `usage`. `input_word` and `output_word` are the API's words for input and output.
 
-    The API counts cached tokens as part of the input; here they are subtracted from it.
+    The API counts cached tokens as part of the input; here they are subtracted from it. Some upstreams count
+    reasoning only in the total, and some count cached tokens only there.
     """
     metadata: dict[str, int] = {}
     for word in (input_word, output_word):
         details = body.positive_counts(body.get_object(counts, f"{word}_tokens_details"))
         metadata.update({f"{word}_{name}": count for name, count in details.items()})
-    cache_read = metadata.pop(f"{input_word}_cached", 0)
+    cache_read = metadata.pop(f"{input_word}_cached", 0) or _cached_at_top(counts)
     cache_write = metadata.pop(f"{input_word}_cache_write", 0)
+    cached, reasoning = cache_read + cache_write, metadata.get(f"{output_word}_reasoning", 0)
+    input, output = (body.get_count(counts, f"{word}_tokens") for word in (input_word, output_word))
+    only_in_total = max(0, body.get_count(counts, "total_tokens") - input - output) if input > 0 else 0
+    is_beside_input = cached <= only_in_total and (cached > input or cached == only_in_total != reasoning)
     return Usage(
-        input_tokens=max(0, body.get_count(counts, f"{input_word}_tokens") - cache_read - cache_write),
-        output_tokens=body.get_count(counts, f"{output_word}_tokens"),
+        input_tokens=input if is_beside_input else max(0, input - cached),
+        output_tokens=output + only_in_total - (cached if is_beside_input else 0),
         cache_read_input_tokens=cache_read,
         cache_write_input_tokens=cache_write,
         metadata=body.limit_counts(metadata),
     )
+
+
+def _cached_at_top(counts: Mapping[str, Any]) -> int:
+    """Returns the cached tokens where Moonshot and DeepSeek tell them."""
+    return body.get_count(counts, "cached_tokens") or body.get_count(counts, "prompt_cache_hit_tokens")

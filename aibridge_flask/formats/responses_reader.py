@@ -11,6 +11,8 @@ from typing import Any
 from .. import sse
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body, openai
+from .counts import merge_counts
+from .failures import failure_in
 
 UNREAD_EVENTS = tuple(
     b"event: response." + name
@@ -19,6 +21,11 @@ UNREAD_EVENTS = tuple(
 )  # fmt: skip
 TERMINAL_EVENTS = ("response.completed", "response.failed", "response.incomplete")
 ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
+# What a call of the API's own tools has beside its input: its names and state, and its result.
+_NOT_INPUT = {
+    "id", "call_id", "type", "status", "name", "namespace", "created_by", "caller", "execution", "agent",
+    "result", "results", "output", "outputs", "error",
+}  # fmt: skip
 
 
 class ResponsesReader:
@@ -30,6 +37,7 @@ class ResponsesReader:
         self._id = self._model = ""
         self._usage: Mapping[str, Any] = {}
         self._open_items: dict[int | str, Mapping[str, Any]] = {}
+        self._told: set[tuple[str, int | str]] = set()
         self._calls: list[ToolCall] = []
         self._thoughts: list[Thought] = []
         self._failure = Failure()
@@ -43,27 +51,27 @@ class ResponsesReader:
         kind = body.get_string(event, "type")
         if kind in TERMINAL_EVENTS or kind == "response.created":
             self._read_response(body.get_object(event, "response"))
-            self.complete = kind in TERMINAL_EVENTS
+            if kind in TERMINAL_EVENTS:
+                self._read_output(body.get_object(event, "response"))
+                self.complete = True
         elif kind == ITEM_ADDED:
             item = body.get_object(event, "item")
             self._open_items[item_key(event)] = item
         elif kind == ITEM_DONE:
-            self._open_items.pop(item_key(event), None)
-            self._read_item(body.get_object(event, "item"))
-        elif kind == "error":
-            error = body.get_object(event, "error") or event
-            self._failure, self.changed = openai.failure_from(error), True
+            self._read_item(item_key(event), body.get_object(event, "item"))
+        elif failure := failure_in(event, name):
+            self._failure, self.changed = failure, True
 
     def read_body(self, value: Any) -> None:
-        self._read_response(value if isinstance(value, Mapping) else {})
-        for item in body.get_array(value, "output"):
-            self._read_item(item if isinstance(item, Mapping) else {})
+        self._read_response(value)
+        self._read_output(value)
         self.complete = isinstance(value, dict)
 
     def end(self) -> None:
         """Records the items that a stream left open when it was cut."""
-        for item in list(self._open_items.values()):
-            self._read_item(item)
+        for key, item in list(self._open_items.items()):
+            if not self._told & _names(key, item):
+                self._read_item(key, item)
 
     def turn(self) -> Turn:
         self.changed = False
@@ -76,20 +84,30 @@ class ResponsesReader:
             failure=self._failure,
         )
 
-    def _read_response(self, response: Mapping[str, Any]) -> None:
+    def _read_response(self, response: Any) -> None:
         self._id = self._id or body.get_string(response, "id")
         self._model = body.get_string(response, "model") or self._model
-        self._usage = body.get_object(response, "usage") or self._usage
-        if body.get_string(response, "status") == "failed" or body.get_object(response, "error"):
-            self._failure = openai.failure_from(body.get_object(response, "error"))
+        self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
+        failed = body.get_string(response, "status") == "failed"
+        self._failure = failure_in(response) or (Failure("unknown") if failed else self._failure)
         self.changed = True
 
-    def _read_item(self, item: Mapping[str, Any]) -> None:
+    def _read_output(self, response: Any) -> None:
+        """Reads the items that no event has told before."""
+        told = frozenset(self._told)
+        for index, item in enumerate(body.get_array(response, "output")):
+            if isinstance(item, Mapping) and not told & _names(index, item):
+                self._read_item(index, item)
+
+    def _read_item(self, key: int | str, item: Mapping[str, Any]) -> None:
+        self._open_items.pop(key, None)
+        self._told |= _names(key, item)
         kind = body.get_string(item, "type")
         if kind.endswith("_call"):
             self._calls.append(_tool_call(item, kind))
         elif kind == "reasoning":
             self._add_thoughts(body.get_array(item, "summary"), "reasoning_summary")
+            self._add_thoughts(body.get_array(item, "content"), "thinking")  # of models with open weights
         elif kind == "message" and item.get("phase") == "commentary":
             self._add_thoughts(body.get_array(item, "content"), "commentary")
         self.changed = True
@@ -108,14 +126,33 @@ def item_key(event: Mapping[str, Any]) -> int | str:
     return body.get_string(event, "item_id") or body.get_string(body.get_object(event, "item"), "id")
 
 
+def _names(key: int | str, item: Mapping[str, Any]) -> set[tuple[str, int | str]]:
+    """Returns all that an item is known by: some upstreams tell no index, some another id in each event."""
+    kind, ids = body.get_string(item, "type"), (body.get_string(item, "id"), body.get_string(item, "call_id"))
+    return {(kind, name) for name in (key, *ids) if name != ""}
+
+
 def _tool_call(item: Mapping[str, Any], kind: str) -> ToolCall:
     """Converts an item. Calls of functions and of custom tools have a `call_id`. Calls of hosted tools, such
-    as a web search, have only the item's id, and their arguments are in `action`."""
-    input = body.get_string(item, "arguments") or body.get_string(item, "input")
-    action = body.get_object(item, "action")
+    as a web search, have only the item's id."""
     return ToolCall(
         id=body.get_string(item, "call_id") or body.get_string(item, "id"),
         name=body.get_string(item, "name") or kind.removesuffix("_call"),
-        input=input or (body.dumps(dict(action)).decode() if action else ""),
+        input=_input(item),
         item_id=body.get_string(item, "id"),
     )
+
+
+def _input(item: Mapping[str, Any]) -> str:
+    """Returns a call's input: each of the API's own tools has members of its own for it."""
+    for name in ("arguments", "input"):
+        if item.get(name) is not None:
+            return _text(item[name])
+    own = {name: value for name, value in item.items() if name not in _NOT_INPUT and value}
+    return _text(own["action"] if own.keys() == {"action"} else own)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return body.dumps(value).decode() if value else ""

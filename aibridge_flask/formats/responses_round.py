@@ -14,6 +14,7 @@ from typing import Any
 from .. import sse
 from ..model import EMPTY
 from . import body
+from .failures import failure_in
 from .offering import NULL
 from .responses_items import VisibleItems
 from .responses_reader import ITEM_DONE, TERMINAL_EVENTS, UNREAD_EVENTS, item_key
@@ -119,7 +120,7 @@ class Round:
         kind = body.get_string(value, "type")
         if kind in TERMINAL_EVENTS:
             return self._filter_terminal_event(event, data, value)
-        self._has_error = self._has_error or kind == "error"
+        self._has_error = self._has_error or bool(failure_in(value))
         self._is_shown = self._is_shown or self._has_error
         hides = self._earlier.next_index > 0 and kind in _START_EVENTS
         return self._hide(value) if hides else self._filter_item_event(event, data, value)

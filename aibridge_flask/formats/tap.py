@@ -14,9 +14,9 @@ from ..errors import BridgeError, UpstreamCut
 from ..model import Failure, Turn
 from ..protocols import Fold
 from . import body
+from .failures import error_type_of, words_of
 
 BODY_LIMIT = 32 << 20
-_MAX_MESSAGE_LENGTH = 1000
 
 
 class FactReader(Protocol):
@@ -203,72 +203,14 @@ class ErrorReader:
         """Error responses contain no events that matter."""
 
     def read_body(self, value: Any) -> None:
-        error = body.get_object(value, "error")
-        self._message = body.get_string(error, "message") or body.get_string(value, "message")
+        _, _, self._message = words_of(value)
         self.changed = True
 
     def end(self) -> None:
         self.complete = True
 
     def turn(self) -> Turn:
-        return Turn(failure=Failure(self._type, self._message[:_MAX_MESSAGE_LENGTH]))
-
-
-def parse_error(data: bytes) -> tuple[str, str, str]:
-    """Returns type, code and message of an error's JSON; a missing one is empty.
-
-    >>> parse_error(b'{"error":{"type":"overloaded_error","message":"Overloaded"}}')
-    ('overloaded_error', '', 'Overloaded')
-    """
-    value = body.loads(data)
-    error = body.get_object(value, "error")
-    message = body.get_string(error, "message") or body.get_string(value, "message")
-    return body.get_string(error, "type"), body.get_string(error, "code"), message[:_MAX_MESSAGE_LENGTH]
-
-
-def failure(api_type: str, message: str) -> Failure:
-    """Returns the failure for an error event inside a stream, by the API's word for it.
-
-    >>> failure("overloaded_error", "Overloaded").type, failure("server_error", "").type
-    ('overloaded', 'server_error')
-    """
-    for words, type in _ERROR_TYPES:
-        if any(word in api_type for word in words):
-            return Failure(type, message[:_MAX_MESSAGE_LENGTH])
-    return Failure("unknown", message[:_MAX_MESSAGE_LENGTH])
-
-
-_ERROR_TYPES = (
-    (("overloaded",), "overloaded"),
-    (("rate_limit", "quota"), "rate_limited"),
-    (("timeout",), "timeout"),
-    (("authentication", "permission", "invalid_api_key"), "unauthorized"),
-    (("invalid", "not_found", "too_large", "bad_request", "context_length"), "bad_request"),
-    (("server_error", "api_error", "internal"), "server_error"),
-)
-
-
-def error_type_of(status: int) -> str:
-    """Returns the record's `error_type` for an upstream's status; "" for success.
-
-    >>> [error_type_of(status) for status in (200, 400, 401, 429, 500, 529, 504)]
-    ['', 'bad_request', 'unauthorized', 'rate_limited', 'server_error', 'overloaded', 'timeout']
-    """
-    if 200 <= status < 300:
-        return ""
-    type_by_status = {
-        401: "unauthorized",
-        403: "unauthorized",
-        407: "unauthorized",
-        408: "timeout",
-        429: "rate_limited",
-        503: "overloaded",
-        504: "timeout",
-        529: "overloaded",
-    }
-    if status in type_by_status:
-        return type_by_status[status]
-    return "bad_request" if 400 <= status < 500 else "server_error" if status >= 500 else "unknown"
+        return Turn(failure=Failure(self._type, self._message))
 
 
 def error_fold(status: int) -> Fold:

@@ -68,7 +68,8 @@ class CredentialUsed(Struct, frozen=True):
 
 
 class TokenUsage(Struct, frozen=True):
-    """The tokens of one upstream response; a later event replaces an earlier one."""
+    """The tokens of one upstream response, or of a model that served inside it; a later event replaces an
+    earlier one. `turn` numbers these: it is the response's number as long as nothing served inside."""
 
     interception_id: str
     turn: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from time import monotonic
 
 from ..config.settings import RecordSettings
@@ -51,7 +52,7 @@ class InterceptionRecord:
         self._tools: Mapping[str, Tool] = EMPTY
         self._earlier_usage = Usage()
         self._earlier_parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
-        self._turn_number = 0
+        self._turn_number = self._usage_count = 0
         self._reset_turn()
         self._digest = hashlib.sha256()
         self._status = 0
@@ -84,9 +85,9 @@ class InterceptionRecord:
 
     def next_turn(self) -> None:
         """The facts recorded from now on belong to the next response."""
-        self._earlier_usage = self._earlier_usage.plus(self._turn.usage)
-        self._earlier_parts = (*self._earlier_parts, self._part)
+        self._earlier_usage, self._earlier_parts = self._usage, self._parts
         self._turn_number += 1
+        self._usage_count += len(self._turn.usages)
         self._received = monotonic()  # running tools is neither our overhead nor the upstream's time
         self._reset_turn()
 
@@ -164,8 +165,7 @@ class InterceptionRecord:
         created_at, number = now(), self._turn_number
         if self._has_prompt and not number and turn.response_id != self._turn.response_id:
             yield PromptAnswered(self.id, turn.response_id)
-        if turn.usage != self._turn.usage:
-            yield TokenUsage(self.id, number, turn.response_id, turn.model, turn.usage, created_at)
+        yield from self._new_usages(turn, created_at)
         for position, call in enumerate(turn.tool_calls[self._call_count :], self._call_count):
             yield self._tool_usage(position, call, created_at, _PENDING, turn.response_id)
         self._call_count = len(turn.tool_calls)
@@ -174,9 +174,28 @@ class InterceptionRecord:
                 yield ModelThought(self.id, number, position, thought.content, thought.source, created_at)
             self._thought_count = len(turn.thoughts)
 
+    def _new_usages(self, turn: Turn, created_at: datetime) -> Iterator[TokenUsage]:
+        """Yields those that have changed; the response's own is the last, since spans show the last one."""
+        earlier = [usage for _, usage in self._turn.usages]
+        for position, (model, usage) in reversed([*enumerate(turn.usages)]):
+            if usage != (earlier[position] if position < len(earlier) else Usage()):
+                row = self._usage_count + position
+                yield TokenUsage(self.id, row, turn.response_id, model, usage, created_at)
+
     @property
-    def _part(self) -> tuple[Usage, tuple[str, ...]]:
-        return self._turn.usage, (self._turn.model, self._model)
+    def _usage(self) -> Usage:
+        """The tokens of all responses so far."""
+        return reduce(Usage.plus, [usage for _, usage in self._turn.usages], self._earlier_usage)
+
+    @property
+    def _parts(self) -> tuple[tuple[Usage, tuple[str, ...]], ...]:
+        """The usages of all responses so far. The model asked for has a price only if it may have served."""
+        turn = self._turn
+        inner = [(usage, (model, *self._asked(model))) for model, usage in turn.inner_usages]
+        return (*self._earlier_parts, (turn.usage, (turn.model, self._model)), *inner)
+
+    def _asked(self, model: str) -> tuple[str, ...]:
+        return (self._model,) if model == self._turn.model else ()
 
     def _tool_usage(
         self, position: int, call: ToolCall, created_at: datetime, error: str, response_id: str = ""
@@ -202,6 +221,7 @@ class InterceptionRecord:
                 self.record_tool_outcome(call, reason)
 
     def _record_end(self, failure: Failure, is_first: bool) -> None:
+        parts = self._parts
         ended = Ended(
             id=self.id,
             ended_at=now(),
@@ -211,8 +231,8 @@ class InterceptionRecord:
             error_message=self._mask(failure.message),
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
-            usage=self._earlier_usage.plus(self._turn.usage) if self._turn_number else self._turn.usage,
-            parts=(*self._earlier_parts, self._part),
+            usage=self._usage if len(parts) > 1 else self._turn.usage,
+            parts=parts,
         )
         if is_first:
             self._recorder.end(ended)

@@ -5,12 +5,14 @@ and when a tool call does. The root of a thread follows, also for descendants th
 
 Some upstreams number the calls of each response, and clients choose the ids that they send: an id may recur
 without end. So both look-ups read at most `_CANDIDATES` rows that have the id and, if there are more of
-these, the `_CANDIDATES` interceptions of the actor that are nearest in time.
+these, the `_CANDIDATES` interceptions of the actor that are nearest in time. An id that is only a number,
+such as `Bash:0`, begins anew in each conversation: it links within a session, or if one call of it is open.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import crc32
@@ -26,6 +28,8 @@ _CANDIDATES = 100
 _CHILDREN = 10  # of one tool call that are linked when it arrives: the first after it
 _LOCKS = 512  # a transaction holds no more: PostgreSQL keeps all locks in a table of fixed size
 _LOCK_CLASS = 0x6169426C  # of PostgreSQL's advisory locks: "aiBl"
+
+_NUMBERED = re.compile(r"(?:^|[^0-9A-Za-z])\d{1,4}$")  # `call_0`, but not `call_00_a8Fk` or a UUID
 
 # The same actor, the same session if both have one, and no call after the answer.
 _BELONG_TOGETHER = (
@@ -65,6 +69,23 @@ _FIND_PARENTS = (
     f"SELECT child.id, (SELECT parent.id FROM ({_PARENT_CANDIDATES}) AS candidate"  # noqa: S608 - constants
     " JOIN interceptions AS parent ON parent.id = candidate.id"
     f" WHERE {_BELONG_TOGETHER} AND {_CALLS_IT} ORDER BY parent.started_at DESC LIMIT 1)"
+    " FROM interceptions AS child WHERE child.id IN ({ids}) ORDER BY child.started_at"
+)
+_ANSWERED_BEFORE = (
+    "(SELECT max(started_at) FROM (SELECT * FROM interceptions AS near"  # noqa: S608 - constants
+    " WHERE initiator_id = child.initiator_id AND started_at < child.started_at"
+    f" ORDER BY started_at DESC LIMIT {_CANDIDATES}) AS earlier"
+    " WHERE correlating_tool_call_id = child.correlating_tool_call_id AND client_session_id = ''"
+    " AND agent_id = child.agent_id)"
+)
+_FIND_PARENTS_BY_NUMBER = (
+    "SELECT child.id, (SELECT id FROM (SELECT parent.id, count(*) OVER () AS open_calls"  # noqa: S608 - constants
+    f" FROM ({_PARENT_CANDIDATES}) AS candidate JOIN interceptions AS parent ON parent.id = candidate.id"
+    f" WHERE {_BELONG_TOGETHER} AND parent.client_session_id = child.client_session_id"
+    f" AND parent.agent_id = child.agent_id AND {_CALLS_IT}"
+    f" AND (child.client_session_id <> '' OR coalesce(parent.started_at >= {_ANSWERED_BEFORE}, true))"
+    " ORDER BY parent.started_at DESC LIMIT 1) AS newest"
+    " WHERE open_calls = 1 OR child.client_session_id <> '')"
     " FROM interceptions AS child WHERE child.id IN ({ids}) ORDER BY child.started_at"
 )
 _CHILD_CANDIDATES = _candidates(
@@ -128,6 +149,7 @@ class Lineage:
     def __init__(self, dialect: Dialect) -> None:
         parts = _DIALECTS[dialect.name]
         self._find_parents, self._find_waiting = _FIND_PARENTS.format(**parts), _FIND_WAITING.format(**parts)
+        self._find_parents_by_number = _FIND_PARENTS_BY_NUMBER.format(**parts)
         self._locks = dialect.name == "postgresql"
         self._set_parent, self._set_root = Statement(_SET_PARENT, dialect), Statement(_SET_ROOT, dialect)
 
@@ -149,16 +171,25 @@ class Lineage:
         """Links the rows of new interceptions to their parents, and those of new tool calls to their
         children.
         """
-        children = [row["id"] for row in started if row["correlating_tool_call_id"]]
-        if children:
-            found = _rows(cursor, self._find_parents, children)
-            self._set(cursor, {child: parent for child, parent in found if parent})
-        pairs = sorted(
-            {(row["interception_id"], row["tool_call_id"]) for row in calls if row["tool_call_id"]}
-        )
-        if pairs:  # one without a parent has none but these: the newest is the last
-            found = _rows(cursor, self._find_waiting, pairs)
-            self._set(cursor, {child: parent for parent, waiting in found for child in _array(waiting)})
+        answers = {row["id"]: row["correlating_tool_call_id"] for row in started}
+        self._link_children(cursor, self._find_parents, [id for id in answers if _is_unique(answers[id])])
+        pairs = sorted({(row["interception_id"], row["tool_call_id"]) for row in calls})
+        # one without a parent has none but these: the newest is the last
+        waiting = self._waiting(cursor, [pair for pair in pairs if _is_unique(pair[1])])
+        self._set(cursor, {child: parent for parent, children in waiting for child in children})
+        waiting = self._waiting(cursor, [pair for pair in pairs if _NUMBERED.search(pair[1])])
+        children = {child for _, found in waiting for child in found}
+        children |= {id for id in answers if _NUMBERED.search(answers[id])}
+        self._link_children(cursor, self._find_parents_by_number, sorted(children))
+
+    def _link_children(self, cursor: Any, query: str, children: list[str]) -> None:
+        found = _rows(cursor, query, children) if children else []
+        self._set(cursor, {child: parent for child, parent in found if parent})
+
+    def _waiting(self, cursor: Any, pairs: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+        """Returns the children without a parent that the calls of each parent may have."""
+        found = _rows(cursor, self._find_waiting, pairs) if pairs else []
+        return [(parent, _array(waiting)) for parent, waiting in found]
 
     def _set(self, cursor: Any, parents: Mapping[str, str]) -> None:
         """Sets parents, by the ids of children. First all parents, then roots, which follow in this order."""
@@ -166,6 +197,10 @@ class Lineage:
         if links:
             self._set_parent.run(cursor, links)
             self._set_root.run(cursor, links)
+
+
+def _is_unique(id: str) -> bool:
+    return bool(id) and not _NUMBERED.search(id)
 
 
 def _rows(cursor: Any, query: str, argument: Iterable[Any]) -> list[tuple[Any, Any]]:

@@ -37,10 +37,18 @@ def links(url: str) -> dict[str, tuple[str | None, str | None]]:
 
 
 def interception(
-    id: str, minute: int, answers: str = "", calls: str = "", actor: str = "ann", session: str = ""
+    id: str,
+    minute: int,
+    answers: str = "",
+    calls: str = "",
+    actor: str = "ann",
+    session: str = "",
+    agent: str = "",
 ) -> tuple[Event, ...]:
     at = BEGIN + timedelta(minutes=minute)
-    start = Started(id, actor, at, correlating_tool_call_id=answers, client_session_id=session)
+    start = Started(
+        id, actor, at, correlating_tool_call_id=answers, client_session_id=session, agent_id=agent
+    )
     return (start, *([ToolUsage(id, 0, 0, "r", calls, "", "Read", "", at)] if calls else []))
 
 
@@ -107,6 +115,73 @@ def test_of_several_parents_the_newest_counts(recorder: Recorder, database_url: 
     recorder.record(*interception("child", 2, answers="call"))
     wait_until(lambda: is_applied(recorder))
     assert links(database_url)["child"] == ("replayed", "replayed")
+
+
+def conversation(
+    name: str, minute: int, call: str, pause: int = 1, **members: str
+) -> list[tuple[Event, ...]]:
+    """A question whose answer calls a tool, and the result, for which the answer calls the next."""
+    return [
+        interception(f"{name} asks", minute, calls=f"{call}0", **members),  # type: ignore[arg-type]
+        interception(f"{name} tells", minute + pause, f"{call}0", f"{call}1", **members),  # type: ignore[arg-type]
+        interception(f"{name} ends", minute + 2 * pause, f"{call}1", **members),  # type: ignore[arg-type]
+    ]
+
+
+def parents(url: str, name: str) -> list[str | None]:
+    found = links(url)
+    return [found[f"{name} {part}"][0] for part in ("asks", "tells", "ends")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"session": "a"}, {"session": "b"}),
+        ({"session": "a"}, {}),
+        ({"session": "a", "agent": "x"}, {"session": "a", "agent": "y"}),
+        ({"session": "a", "agent": "x"}, {"session": "a"}),
+        ({"agent": "x"}, {}),
+    ],
+)
+def test_numbered_calls_link_within_a_conversation(
+    recorder: Recorder, database_url: str, order: int, one: dict[str, str], other: dict[str, str]
+) -> None:
+    """The conversations run at the same time, and each numbers its calls from 0."""
+    both = [*conversation("one", 0, "Bash:", 2, **one), *conversation("other", 1, "Bash:", 2, **other)]
+    for events in both[::order]:
+        recorder.record(*events)
+        wait_until(lambda: is_applied(recorder))
+    assert parents(database_url, "one") == [None, "one asks", "one tells"]
+    assert parents(database_url, "other") == [None, "other asks", "other tells"]
+
+
+def test_numbered_calls_without_a_session_link_if_one_is_open(recorder: Recorder, database_url: str) -> None:
+    """One conversation after the other."""
+    for events in [*conversation("one", 0, "call_"), *conversation("other", 5, "call_")]:
+        recorder.record(*events)
+    wait_until(lambda: is_applied(recorder))
+    assert parents(database_url, "one") == [None, "one asks", "one tells"]
+    assert parents(database_url, "other") == [None, "other asks", "other tells"]
+
+
+@pytest.mark.parametrize("call", ["Bash:", "functions.Bash:", "call_", ""])
+def test_numbered_calls_of_two_conversations_without_a_session_do_not_link(
+    recorder: Recorder, database_url: str, call: str
+) -> None:
+    """Both are open: nothing says which one is answered."""
+    one, other = conversation("one", 0, call, 2), conversation("other", 1, call, 2)
+    for pair in zip(one, other, strict=True):
+        recorder.record(*pair[0], *pair[1])
+    wait_until(lambda: is_applied(recorder))
+    assert parents(database_url, "one")[1] is parents(database_url, "other")[1] is None
+
+
+def test_each_answer_may_call_the_same_number_again(recorder: Recorder, database_url: str) -> None:
+    for n in range(4):
+        recorder.record(*interception(f"turn {n}", n, answers="call_0" if n else "", calls="call_0"))
+    wait_until(lambda: is_applied(recorder))
+    assert [links(database_url)[f"turn {n}"][0] for n in range(4)] == [None, "turn 0", "turn 1", "turn 2"]
 
 
 MANY = 30_000
@@ -176,8 +251,8 @@ def test_an_id_that_recurs_costs_no_more(
     writer = writers[0]
     seconds = [
         writer.apply(
-            *interception(f"parent {n}", 10, calls="call_0"),
-            *interception(f"child {n}", 11, answers="call_0"),
+            *interception(f"parent {n}", 10, calls="call_0", session="s"),
+            *interception(f"child {n}", 11, answers="call_0", session="s"),
         )
         for n in range(5)
     ]
@@ -189,8 +264,8 @@ def test_an_id_that_recurs_costs_no_more(
 @pytest.mark.parametrize("actor", ["bob", "ann"])
 def test_a_call_whose_id_recurs_finds_its_child(writers: list[Writer], database_url: str, actor: str) -> None:
     insert_many(database_url, "waiting", actor, 1)
-    writers[0].apply(*interception("child", 11, answers="call_0"))
-    writers[0].apply(*interception("parent", 10, calls="call_0"))
+    writers[0].apply(*interception("child", 11, answers="call_0", session="s"))
+    writers[0].apply(*interception("parent", 10, calls="call_0", session="s"))
     assert links(database_url)["child"] == ("parent", "parent")
 
 

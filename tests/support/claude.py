@@ -63,6 +63,7 @@ def _event(members: dict[str, Any]) -> bytes:
 
 def _events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     usage = {**message["usage"], "output_tokens": 1}
+    usage.pop("iterations", None)
     begun = {**message, "content": [], "stop_reason": None, "usage": usage}
     yield {"type": "message_start", "message": begun}
     for index, block in enumerate(message["content"]):
@@ -72,7 +73,8 @@ def _events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    counts = {"output_tokens": message["usage"]["output_tokens"]}
+    last = ("output_tokens", "iterations")
+    counts = {name: count for name, count in message["usage"].items() if name in last}
     yield {"type": "message_delta", "delta": delta, "usage": counts}
     yield {"type": "message_stop"}
 

@@ -44,6 +44,16 @@ def test_blocks_of_all_rounds_stay_apart(toolbridge: Server, upstream: Upstream,
     assert follow_up == {**sent, "messages": [*sent["messages"], *turns]}
 
 
+def test_a_call_is_run_if_the_turn_ends_with_it(
+    toolbridge: Server, upstream: Upstream, streaming: bool
+) -> None:
+    """Some upstreams say `end_turn` of it."""
+    enqueue(upstream, streaming, message("msg_1", OFFERED_USE, stop="end_turn"), ENDS_TURN)
+    seen = MESSAGES.use_package(toolbridge.url, streaming)
+    assert [block["text"] for block in seen["content"]] == ["It is 3."]
+    assert len(upstream.requests) == 2
+
+
 def test_tokens_are_counted_without_the_tools(toolbridge: Server, upstream: Upstream) -> None:
     body = MESSAGES.request(True)
     upstream.enqueue(*MESSAGES.steps(ENDS, True))
@@ -84,6 +94,25 @@ def test_each_answer_costs_what_it_costs_alone(
     assert read_events(body)[-2]["usage"]["input_tokens"] == 210_000
     (record,) = client.get(f"{PREFIX}/interceptions").get_json()["results"]
     assert record["cost_micros"] == 3 * (90_000 * 3 + 5 * 15)
+
+
+def test_what_served_inside_an_answer_has_rows_and_costs_of_its_own(
+    toolbridge: Server, upstream: Upstream, streaming: bool
+) -> None:
+    """A model that advises, here without a price, does not cost what the model asked for costs."""
+    advice = {"type": "advisor_message", "model": "a-model-of-nobody", "input_tokens": 3, "output_tokens": 2}
+    compaction = {"type": "compaction", "input_tokens": 1000, "output_tokens": 100}
+    first = message("msg_1", OFFERED_USE, stop="tool_use", iterations=[compaction, compaction])
+    for second in (ENDS_TURN, message("msg_2", text("3"), iterations=[advice])):
+        enqueue(upstream, streaming, first, second)
+        record = toolbridge.record(toolbridge.post(MESSAGES.path, MESSAGES.request(streaming))[3])
+        names = ("provider_response_id", "model", "input_tokens", "output_tokens")
+        rows = [tuple(usage[name] for name in names) for usage in record["token_usages"]]
+        compacted = ("msg_1", claude.MODEL, 1000, 100)
+        own = [(id, claude.MODEL, 10, 5) for id in ("msg_1", "msg_2")]
+        advised = [("msg_2", "a-model-of-nobody", 3, 2)] if second is not ENDS_TURN else []
+        assert rows == [own[0], compacted, compacted, own[1], *advised]
+        assert record["cost_micros"] == (None if advised else 1020 * 5 + 110 * 25 + 1000 * 5 + 100 * 25)
 
 
 def event(type: str, **members: object) -> bytes:
