@@ -117,8 +117,9 @@ def test_tools_come_after_the_clients_own(own: bytes, wanted: bytes) -> None:
         b'"parameters":{"type":"object","properties":{}},"strict":false}' % tool.id.encode()
         for tool in TOOLS
     )
-    head = b'{"model":"gpt-5.2","input":[{"role":"user","content":"\\u00e9 1e5"}],"n":1.50E+2'
-    offer = responses.offer(head + own + b"}", FACTS, TOOLS)
+    head = b'{"model":"gpt-4.1","input":[{"role":"user","content":"\\u00e9 1e5"}],"n":1.50E+2'
+    request_body = head + own + b"}"
+    offer = responses.offer(request_body, responses.read(request_body), TOOLS)
     assert offer.body == head + wanted % tools + b"}"
     assert (offer.tools, offer.strips_encrypted) == (TOOLS, False)
 
@@ -126,9 +127,8 @@ def test_tools_come_after_the_clients_own(own: bytes, wanted: bytes) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "object", "$defs": {"n": {"type": "number"}}, "properties": {"a": {"$ref": "#/$defs/n"}}},
+        {"type": "object", "properties": {"a": {"type": "number", "minimum": 1}}},
         {"type": "object", "properties": {}, "additionalProperties": False},
-        {"$ref": "#/$defs/it", "$defs": {"it": {"type": "object"}}},
     ],
 )
 def test_schemas_are_sent_whole(schema: Json) -> None:
@@ -176,13 +176,14 @@ def test_a_tool_with_the_name_of_a_client_tool_is_left_out() -> None:
         (b'"store":false,"include":[]', ["reasoning.encrypted_content"]),
         (b'"store":false,"include":["a"]', ["a", "reasoning.encrypted_content"]),
         (b'"store":false,"include":["reasoning.encrypted_content"]', None),
-        (b'"store":true,"include":["a"]', None),
-        (b'"store":null', None),
-        (b'"x":1', None),
+        (b'"store":true,"include":["a"]', ["a", "reasoning.encrypted_content"]),
+        (b'"store":null', ["reasoning.encrypted_content"]),
+        (b'"x":1', ["reasoning.encrypted_content"]),
+        (b'"store":false,"conversation":"conv_1"', None),
     ],
 )
 def test_encrypted_thoughts_are_asked_for(members: bytes, include: list[str] | None) -> None:
-    """Without them a response that is not stored could not be sent back."""
+    """Without them a response that is not stored could not be sent back; an organisation may store none."""
     request_body = REQUEST[:-1] + b"," + members + b"}"
     offer = responses.offer(request_body, FACTS, TOOLS)
     assert offer.strips_encrypted is (include is not None)
@@ -232,14 +233,14 @@ ANSWERS = [exchange for exchange in EXCHANGES if not exchange.streaming]
 @SIZES
 @pytest.mark.parametrize("exchange", STREAMS, ids=lambda exchange: exchange.name)
 def test_a_stream_without_offered_calls_passes_byte_for_byte(exchange: object, size: int) -> None:
-    fold = splice()
+    fold = splice(WITH_INCLUDE)
     assert feed(fold, exchange.answer, size) == exchange.answer
     assert not fold.awaits_tools
 
 
 @pytest.mark.parametrize("exchange", ANSWERS, ids=lambda exchange: exchange.name)
 def test_an_answer_without_offered_calls_passes_byte_for_byte(exchange: object) -> None:
-    fold = splice(is_blocking=True)
+    fold = splice(WITH_INCLUDE, is_blocking=True)
     assert feed(fold, exchange.answer, 100) == exchange.answer
     assert (fold.awaits_tools, fold.complete) == (False, True)
 
