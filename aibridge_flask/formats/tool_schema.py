@@ -37,7 +37,8 @@ Schema = Mapping[str, Any]
 
 
 class SchemaRules(Struct, frozen=True):
-    """What an API takes. `property_name` is a regular expression, empty if every name will do. If it
+    """What an API takes. `needs_items`: arrays tell their items, and objects at the top their properties.
+    `property_name` is a regular expression, empty if every name will do. If it
     `takes_references`, a schema that refers to itself can stay as it is.
     """
 
@@ -57,7 +58,7 @@ class _RefersToItself(_Unfit):
 def fit(tool: Tool, rules: SchemaRules) -> tuple[Schema, str]:
     """Returns the tool's schema in a shape that the API takes, or the reason why there is none."""
     try:
-        return _with_object_at_top(_fit(tool.input_schema, rules)), ""
+        return _with_object_at_top(_fit(tool.input_schema, rules), rules), ""
     except _Unfit as error:
         return {}, str(error)
     except RecursionError:
@@ -157,7 +158,7 @@ def _is_array(schema: Schema) -> bool:
     return kind == "array" or (isinstance(kind, list) and "array" in kind)
 
 
-def _with_object_at_top(schema: Any) -> Schema:
+def _with_object_at_top(schema: Any, rules: SchemaRules) -> Schema:
     """Returns a schema whose top is an object with properties and without combinators."""
     if not isinstance(schema, dict):
         schema = {}
@@ -167,7 +168,9 @@ def _with_object_at_top(schema: Any) -> Schema:
     moved = {name: schema[name] for name in _NOT_AT_TOP if name in schema}
     kept = {name: value for name, value in schema.items() if name not in moved}
     properties = {**_branch_properties(moved), **body.get_object(kept, "properties")}
-    fitted = {**kept, "type": "object", "properties": properties}
+    fitted = {**kept, "type": "object"}
+    if properties or rules.needs_items:
+        fitted["properties"] = properties
     if moved:
         words = f"{_CONDITION}{body.dumps(moved).decode()}"
         description = body.get_string(kept, "description")

@@ -159,7 +159,8 @@ def test_an_errors_words_are_recorded(
     data = json.dumps({"error": LOADING} if status == 200 else {"detail": [{"msg": LOADING}]}).encode()
     in_stream = streaming and status == 200
     answer = b"data: %s\n\n" % data if in_stream else data
-    upstream.enqueue(*(event_stream(answer) if in_stream else [http_response(status, answer)]))
+    for _ in range(2):  # a chat stream's body is changed, so it is sent once more as the client wrote it
+        upstream.enqueue(*(event_stream(answer) if in_stream else [http_response(status, answer)]))
     request = {
         "model": "m",
         "stream": streaming,

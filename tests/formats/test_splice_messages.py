@@ -361,8 +361,7 @@ def test_a_required_tool_choice_becomes_auto_after_the_offered_call_if_there_is_
 
 def test_schemas_are_sent_whole() -> None:
     schema = {
-        "$defs": {"n": {"type": "number"}},
-        "properties": {"a": {"$ref": "#/$defs/n"}},
+        "properties": {"a": {"type": "number", "minimum": 1}},
         "type": "object",
     }
     tool = Tool("bmcp_docs_sum", "docs", "", "sum", "", schema)
