@@ -23,7 +23,7 @@ from .model import (
     RequestFacts,
     UpstreamRequest,
 )
-from .offers import Offered, Offers
+from .offers import Offered, Offers, own_body
 from .outbound import Outbound
 from .providers.provider import Interceptor
 from .records.events import Started, now
@@ -114,14 +114,15 @@ class Bridge:
         """Sends the request, and returns once the head of the first response has been read."""
         provider, wire_format = request.outbound.provider, request.interceptor.format
         offered = self._offers.make(provider, wire_format, request.facts, request.decoded)
-        record.exact = not (offered.is_changed or provider.translates)
+        is_changed = offered.offer.body is not request.decoded
+        record.exact = not (is_changed or provider.translates)
         client = watch(request.client_request.client_socket)
         cleanup.add(client.close)
 
         def send(body: bytes, client: Client, added: Mapping[str, str] = EMPTY) -> Attempted:
-            is_changed = body is not request.decoded or provider.translates
-            sent_body = body if is_changed else request.body
-            upstream_request = _upstream_request(request, sent_body, is_changed, added)
+            is_decoded = body is not request.decoded or provider.translates
+            sent_body = body if is_decoded else request.body
+            upstream_request = _upstream_request(request, sent_body, is_decoded, added)
             record.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
             attempted = request.outbound.send(upstream_request, request.credentials, endpoint, model, client)
@@ -129,7 +130,7 @@ class Bridge:
             return attempted
 
         attempted = send(offered.offer.body, client)
-        if offered.is_changed and attempted.response.status in _REFUSED_BODY:
+        if is_changed and attempted.response.status in _REFUSED_BODY:
             attempted, offered = self._send_unchanged(request, offered, attempted, send, client)
             record.exact = not provider.translates
         record.set_offered_tools(offered.offer.tools)
@@ -147,7 +148,7 @@ class Bridge:
         attempted = send(request.decoded, client)
         if 200 <= attempted.response.status < 300:
             self._offers.remember(request.outbound.provider, offered, response.beginning)
-        return attempted, self._offers.without(request.facts, request.decoded)
+        return attempted, own_body(request.facts, request.decoded)
 
     def _respond(
         self, request: _BridgedRequest, record: InterceptionRecord, turns: Turns, close: Callable[[], None]

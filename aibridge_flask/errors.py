@@ -214,9 +214,10 @@ class AllKeysRefused(UpstreamError):
     code, record_type = "server_error", "unauthorized"
     default_message = "all configured keys failed authentication. Contact your administrator"
 
-    def __init__(self, words: str = "") -> None:
-        """`words` are the provider's own, without secrets."""
-        super().__init__(f"{self.default_message}: {words}" if words else "")
+    def __init__(self, *words: str) -> None:
+        """`words` are the provider's own to each key, without secrets; the last ones are told."""
+        last = words[-1] if words else ""
+        super().__init__(f"{self.default_message}: {last}" if last else "")
 
 
 class ToolError(UpstreamError):

@@ -34,7 +34,7 @@ _NOT_UP_PREFIXES: tuple[str, ...] = (
 _ACCOUNT_HEADERS = frozenset((
     "openai-organization", "openai-project", "origin", "referer",
 ))  # fmt: skip
-_ACCOUNT_PREFIXES = ("sec-fetch-",)
+_WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
 _GATEWAY_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}[A-Za-z0-9_-]{{20}}")
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -113,15 +113,17 @@ def to_upstream(
     `dropped` are lower-case names, at least DROPPED_REQUEST_HEADERS. `with_central_key`: the client's account
     is left out, too.
     """
-    prefixes = _NOT_UP_PREFIXES
-    if with_central_key:
-        dropped, prefixes = dropped | _ACCOUNT_HEADERS, prefixes + _ACCOUNT_PREFIXES
+    account = _ACCOUNT_HEADERS if with_central_key else frozenset()
+    prefixes = _WITH_ACCOUNT_PREFIXES if with_central_key else _NOT_UP_PREFIXES
     if "connection" in headers:
         dropped |= _connection_options(headers["connection"])
     return [
         (_wire_name(name), value)
         for name, value in headers.items()
-        if name not in dropped and not name.startswith(prefixes) and not _holds_token(value)
+        if name not in dropped
+        and name not in account
+        and not name.startswith(prefixes)
+        and not _holds_token(value)
     ]
 
 
@@ -150,6 +152,11 @@ def find(headers: HeaderList, lower_name: str) -> str:
         if _lower(name) == lower_name:
             return value
     return ""
+
+
+def is_event_stream(headers: HeaderList) -> bool:
+    """Whether the headers of a response say that its body is an event stream."""
+    return find(headers, "content-type").lower().startswith("text/event-stream")
 
 
 class HeaderMapping(Mapping[str, str]):

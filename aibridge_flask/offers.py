@@ -23,11 +23,11 @@ _MAX_MODEL_LENGTH = 256
 
 
 class Offered(Struct, frozen=True):
-    """The body to send, and the facts by which its response is read."""
+    """The body to send, which is the client's own object if nothing was added, and the facts by which its
+    response is read."""
 
     offer: Offer
     facts: RequestFacts
-    is_changed: bool
 
 
 class _Accepted(Struct, frozen=True):
@@ -53,11 +53,7 @@ class Offers:
         has_tools = provider.inject_tools and not self._is_refused(provider, facts, _TOOLS)
         tools = self._tools_for(wire_format) if has_tools else ()
         offer = wire_format.offer(with_usage, facts, tools) if tools else Offer(with_usage)
-        return Offered(offer, facts, offer.body is not body)
-
-    def without(self, facts: RequestFacts, body: bytes) -> Offered:
-        """Returns the client's own body."""
-        return Offered(Offer(body), _unasked(facts), False)
+        return Offered(offer, facts)
 
     def remember(self, provider: Provider, offered: Offered, error: bytes) -> None:
         """The model refused an offer with the body `error`, and accepted the request without it."""
@@ -83,6 +79,11 @@ class Offers:
         if not self._refused:
             return False
         return monotonic() < self._refused.get(_key(provider, facts, reason), 0.0)
+
+
+def own_body(facts: RequestFacts, body: bytes) -> Offered:
+    """Returns the client's body with nothing added."""
+    return Offered(Offer(body), _unasked(facts))
 
 
 def _accept(wire_format: Format, tools: tuple[Tool, ...]) -> _Accepted:

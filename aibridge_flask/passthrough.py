@@ -75,7 +75,7 @@ def _local_response(request: ClientRequest, body: bytes) -> ClientResponse:
 
 def _relay(request: ClientRequest, response: UpstreamResponse, close: Callable[[], None]) -> ClientResponse:
     stream_end = StreamEnd(on_early_end=_record_nothing, error_event=_no_error_event, close=close)
-    streamed = headers.find(response.headers, "content-type").lower().startswith("text/event-stream")
+    streamed = headers.is_event_stream(response.headers)
     relay = Relay(_pieces(response), stream_end, request.client_socket, streamed, request.http10)
     if not streamed:
         relay.prefetch()

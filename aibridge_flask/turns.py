@@ -12,7 +12,7 @@ from msgspec import Struct
 from . import content_coding
 from .errors import FollowUpFailed, TooManyRounds, UpstreamCut
 from .formats import DecodingFold, error_fold, error_type_of, parse_error
-from .headers import find
+from .headers import find, is_event_stream
 from .hooks import Hooks, ToolCalled
 from .model import Offer, RequestFacts, ToolCall
 from .protocols import Fold, Format, Splice, UpstreamResponse
@@ -22,7 +22,6 @@ from .tools import ToolBox, ToolOutcome, ToolRun
 from .upstream.attempts import Attempted
 from .waiting import Client, ReplaceableClient, TaskGroup
 
-_EVENT_STREAM = "text/event-stream"
 _MAX_ERROR_BYTES = 1 << 20
 Send = Callable[[bytes, Client], Attempted]
 _TOOL_FAILED = "the tool answered with an error"
@@ -180,6 +179,7 @@ class Turns:
 
 def _is_event_stream(response: UpstreamResponse, facts: RequestFacts) -> bool:
     """Decides by the media type; a successful response without one has the mode that was asked for."""
-    media_type = find(response.headers, "content-type").lower()
-    is_stream = media_type.startswith(_EVENT_STREAM) if media_type else facts.streaming
-    return 200 <= response.status < 300 and is_stream
+    if not 200 <= response.status < 300:
+        return False
+    is_untold = facts.streaming and not find(response.headers, "content-type")
+    return is_untold or is_event_stream(response.headers)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from .. import sse
 from . import body
 from .chat_numbering import CallNumbering
-from .joined_json import NULL, Node, join, to_json
+from .joined_json import Node, join, to_json
+from .offering import NULL
 
 _EMPTY = b'""'
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import body
+from .offering import NULL
 
-NULL = b"null"
 # Strings that are repeated in each piece, not continued.
 _REPEATED = frozenset(("type", "id", "format", "index", "role"))
 _PARTS_OF_TEXT = frozenset(("type", "text", "thinking"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -37,9 +38,9 @@ Schema = Mapping[str, Any]
 
 
 class SchemaRules(Struct, frozen=True):
-    """What an API takes. `needs_items`: arrays tell their items, and objects at the top their properties.
-    `property_name` is a regular expression, empty if every name will do. If it
-    `takes_references`, a schema that refers to itself can stay as it is.
+    """What an API takes. If it `takes_references`, a schema that refers to itself can stay as it is.
+    `needs_items`: arrays tell their items, and objects at the top their properties. `property_name` is a
+    regular expression, empty if every name will do.
     """
 
     takes_references: bool
@@ -55,8 +56,12 @@ class _RefersToItself(_Unfit):
     """The schema is recursive: no reference in it can be replaced."""
 
 
+@lru_cache(maxsize=1024)
 def fit(tool: Tool, rules: SchemaRules) -> tuple[Schema, str]:
-    """Returns the tool's schema in a shape that the API takes, or the reason why there is none."""
+    """Returns the tool's schema in a shape that the API takes, or the reason why there is none.
+
+    Kept, since requests with many tools of their own get another selection each.
+    """
     try:
         return _with_object_at_top(_fit(tool.input_schema, rules), rules), ""
     except _Unfit as error:

@@ -8,7 +8,7 @@ from itertools import chain
 from math import inf
 
 from .. import content_coding
-from ..errors import BridgeError, ClientDisconnected, UpstreamError
+from ..errors import BridgeError, UpstreamError
 from ..headers import find
 from ..protocols import UpstreamResponse
 
@@ -26,8 +26,6 @@ class BufferedResponse:
         self._read: list[bytes] = []
         try:
             self._read_beginning()
-        except ClientDisconnected:
-            raise
         except UpstreamError as error:
             self._rest = _raising(error)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BridgeError
-from ..headers import mask_secret
+from ..headers import HeaderMapping, mask_secret
 from ..model import HeaderList, UpstreamRequest
 from ..protocols import UpstreamResponse
 from ..waiting import Client
@@ -152,4 +152,4 @@ def _secrets(headers: HeaderList) -> tuple[bytes, ...]:
 
 def _encoding(headers: HeaderList) -> str:
     """Returns the content codings of a body; repeated headers count together."""
-    return ",".join(value for name, value in headers if name.lower() == "content-encoding")
+    return HeaderMapping(headers).get("content-encoding", "")

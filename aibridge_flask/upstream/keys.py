@@ -88,7 +88,7 @@ class _OneCredential:
         """There is no other to use."""
 
     def exhausted_error(self, scope: str, words: Sequence[str]) -> BridgeError:
-        return AllKeysRefused(words[-1] if words else "")
+        return AllKeysRefused(*words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class KeyPool:
         limited = [flag.seconds_left for flag in flags if flag.value == RATE_LIMITED]
         if not limited and (flags or words):
             self._hooks.emit(KeysExhausted(self._provider, UNAUTHORIZED))
-            return AllKeysRefused(words[-1] if words else "")
+            return AllKeysRefused(*words)
         self._hooks.emit(KeysExhausted(self._provider, RATE_LIMITED))
         return AllKeysRateLimited(min(limited, default=0.0))  # default: all have just ended
 

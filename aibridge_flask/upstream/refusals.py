@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ..formats import parse_error
-from ..headers import find
+from ..headers import is_event_stream
 from ..protocols import UpstreamResponse
 from .buffered import BufferedResponse
 
@@ -41,14 +41,10 @@ def unauthorized(response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]
 
 def of_a_key(response: UpstreamResponse) -> tuple[UpstreamResponse, Refusal]:
     """As `unauthorized`; a rate limit and an account without credit are refusals, too."""
-    if response.status not in _CREDIT_STATUSES or _is_stream(response):
+    if response.status not in _CREDIT_STATUSES or is_event_stream(response.headers):
         return unauthorized(response)
     buffered = BufferedResponse(response)
     type, code, words = parse_error(buffered.beginning)
     if {type, code} & _CREDIT_TYPES or words.lower().startswith(_CREDIT_SENTENCES):
         return buffered, Refusal(UNAUTHORIZED, words)
     return buffered, Refusal(RATE_LIMITED if response.status == 429 else "", words)
-
-
-def _is_stream(response: UpstreamResponse) -> bool:
-    return find(response.headers, "content-type").lower().startswith("text/event-stream")

@@ -243,15 +243,19 @@ def test_a_refusal_that_breaks_off_breaks_off_for_the_client(client: FlaskClient
     assert used_keys(upstream) == "a"
 
 
-def test_passthrough_401s_rest_a_key_for_passthrough_only(
-    client: FlaskClient, upstream: Upstream, clock: Clock
-) -> None:
-    for reply in (REFUSED, OK, OK, OK):
+def rest_the_first_key_for_passthrough_only(client: FlaskClient, upstream: Upstream, refusal: bytes) -> None:
+    for reply in (refusal, OK, OK, OK):
         upstream.enqueue(reply)
     assert client.get(MODELS, buffered=True).status_code == 200
     assert client.get(MODELS, buffered=True).status_code == 200
     assert ask(client).status_code == 200
     assert used_keys(upstream) == "abba"
+
+
+def test_passthrough_401s_rest_a_key_for_passthrough_only(
+    client: FlaskClient, upstream: Upstream, clock: Clock
+) -> None:
+    rest_the_first_key_for_passthrough_only(client, upstream, REFUSED)
 
 
 def test_one_limited_key_among_refused_ones_is_a_rate_limit(
@@ -295,12 +299,7 @@ def test_a_users_own_key_and_the_pool_are_independent(
 def test_passthrough_fails_over_with_cooldowns_of_its_own(
     client: FlaskClient, upstream: Upstream, clock: Clock
 ) -> None:
-    for reply in (LIMITED, OK, OK, OK):
-        upstream.enqueue(reply)
-    assert client.get(MODELS, buffered=True).status_code == 200
-    assert client.get(MODELS, buffered=True).status_code == 200
-    assert ask(client).status_code == 200
-    assert used_keys(upstream) == "abba"
+    rest_the_first_key_for_passthrough_only(client, upstream, LIMITED)
     upstream.requests.clear()
     for reply in (REFUSED, OK, OK):
         upstream.enqueue(reply)

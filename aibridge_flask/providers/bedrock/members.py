@@ -5,7 +5,7 @@ What need not change keeps its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ...formats import body
@@ -13,6 +13,8 @@ from . import models
 from .models import Model
 
 _REMINDER = "<system-reminder>\n{}\n</system-reminder>"
+Elements = list[tuple[bytes, Any]]
+"""The elements of an array, each as JSON and as the value that it holds."""
 
 
 def fit_system(raw: bytes, model: Model) -> bytes:
@@ -30,13 +32,9 @@ def fit_messages(raw: bytes, model: Model) -> bytes:
 
     Where the model takes no messages of role `system`, their words become the user's, in their place.
     """
-    fitted = _with_fitted_blocks(raw, model)
-    if model.takes_system_messages or b"system" not in fitted:
-        return fitted
-    messages = [(element, body.loads(element)) for element in body.array_elements(fitted)]
-    if not any(_has_role(message, "system") for _, message in messages):
-        return fitted
-    return b"[" + b",".join(_without_system(messages)) + b"]"
+    if model.takes_system_messages or b'"system"' not in raw:
+        return _with_fitted_blocks(raw, model)
+    return _with_elements(raw, lambda message: _fit_block(message, model), _without_system)
 
 
 def _with_fitted_blocks(raw: bytes, model: Model) -> bytes:
@@ -45,15 +43,19 @@ def _with_fitted_blocks(raw: bytes, model: Model) -> bytes:
     return _with_elements(raw, lambda block: _fit_block(block, model))
 
 
-def _with_elements(raw: bytes, fit: Callable[[Any], Any]) -> bytes:
-    """Returns a JSON array whose elements were fitted; its bytes if none was changed."""
+def _with_elements(
+    raw: bytes, fit: Callable[[Any], Any], fold: Callable[[Elements], Elements] = list
+) -> bytes:
+    """Returns a JSON array whose elements were fitted, then folded; its bytes if none was changed."""
     elements = body.array_elements(raw)
-    values = [body.loads(element) for element in elements]
-    fitted = [fit(value) for value in values]
-    if fitted == values:
-        return raw
-    parts = zip(elements, values, fitted, strict=True)
-    return b"[" + b",".join(old if value == new else body.dumps(new) for old, value, new in parts) + b"]"
+    fitted = [element for element, _ in fold([_fit_element(element, fit) for element in elements])]
+    return raw if fitted == elements else b"[" + b",".join(fitted) + b"]"
+
+
+def _fit_element(element: bytes, fit: Callable[[Any], Any]) -> tuple[bytes, Any]:
+    value = body.loads(element)
+    fitted = fit(value)
+    return (element if fitted == value else body.dumps(fitted)), fitted
 
 
 def _fit_block(block: Any, model: Model) -> Any:
@@ -87,9 +89,9 @@ def _has_role(message: Any, role: str) -> bool:
     return body.get_string(message, "role") == role
 
 
-def _without_system(messages: Iterable[tuple[bytes, Any]]) -> list[bytes]:
+def _without_system(messages: Elements) -> Elements:
     """Adds the words of system messages to the user's message before them, or makes one of them."""
-    fitted: list[tuple[bytes, Any]] = []
+    fitted: Elements = []
     for raw, message in messages:
         if not _has_role(message, "system"):
             fitted.append((raw, message))
@@ -99,7 +101,7 @@ def _without_system(messages: Iterable[tuple[bytes, Any]]) -> list[bytes]:
         added = [_as_reminder(block) for block in _blocks(message)]
         joined = {**before, "content": [*_blocks(before), *added]}
         fitted.append((body.dumps(joined), joined))
-    return [raw for raw, _ in fitted]
+    return fitted
 
 
 def _blocks(message: Mapping[str, Any]) -> list[Any]:
