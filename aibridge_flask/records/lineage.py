@@ -48,7 +48,8 @@ def _candidates(id: str, having_it: str, nearest: str, order: str) -> str:
     are_more = f"(SELECT count(*) FROM (SELECT 1 {first}) AS counted) = {_CANDIDATES}"  # noqa: S608
     return (
         f"SELECT id FROM (SELECT {id} AS id {first}) AS having_it"  # noqa: S608 - parts are constants
-        f" UNION SELECT id FROM ({nearest} AND {are_more} ORDER BY {order} LIMIT {_CANDIDATES}) AS nearest"
+        # outside, else SQLite counts anew for each of the actor's interceptions
+        f" UNION SELECT id FROM ({nearest} ORDER BY {order} LIMIT {_CANDIDATES}) AS nearest WHERE {are_more}"
     )
 
 
