@@ -121,7 +121,7 @@ class Applier:
             return True
         self._is_idle = False
         is_own = self.position < self._log.end
-        if is_own and not self._unapplied.are_read and not self._waiters:
+        if is_own and not self._unapplied.has_more and not self._waiters:
             return self._is_stopped_within(_LINGER_SECONDS)
         unpatched("time", "sleep")(0.0)  # requests have their turn
         return self._is_stopped_within(0.0)

@@ -16,22 +16,20 @@ class UnappliedFrames:
         self._log = log
         self._read: Sequence[Frame] = ()
         self._start = self.end = self._damaged = 0
-
-    @property
-    def are_read(self) -> bool:
-        """Whether more frames were read than were taken."""
-        return bool(self._read)
+        self.has_more = False
+        """Whether more frames wait than were taken last."""
 
     def take(self, position: int, count: int) -> Sequence[Frame]:
         """Returns up to `count` frames that follow a position. Raises OSError."""
         if frames := self._log.take(position, count):
-            self._read = ()
+            self._read, self.has_more = (), len(frames) == count
             return frames
         if not self._read or self._start != position:
             chunk = log_reader.read(self._log.path, position, self._log.end)
             self._read, self.end, self._damaged = chunk.frames, chunk.end, chunk.damaged
         frames, self._read = list(self._read[:count]), self._read[count:]
         self._start = frames[-1].end if frames else position
+        self.has_more = bool(self._read)
         return frames
 
     def pop_damaged(self) -> int:
