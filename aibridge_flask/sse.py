@@ -98,6 +98,19 @@ def parse(event: bytes) -> Event:
     return Event(name, b"\n".join(data))
 
 
+def field(event: bytes, name: bytes, default: bytes) -> bytes:
+    """Returns the last value of a field other than `data`.
+
+    >>> field(b"id: 7\\ndata: x\\n\\n", b"id", b""), field(b"data: x\\n\\n", b"id", b"6")
+    (b'7', b'6')
+    """
+    for line in _LINE.split(event.removeprefix(b"\xef\xbb\xbf")):
+        key, _, value = line.partition(b":")
+        if key == name:
+            default = value.removeprefix(b" ")
+    return default
+
+
 def encode(name: str, data: bytes) -> bytes:
     """Returns an event as bytes; without a name it has `data:` lines only."""
     head = b"event: " + name.encode() + b"\n" if name else b""

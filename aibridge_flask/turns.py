@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from . import content_coding
 from .errors import FollowUpFailed, TooManyRounds, UpstreamCut
-from .formats import DecodingFold, error_fold, error_type_of, parse_error
+from .formats import DecodingFold, error_fold, error_type_of, failure_text, parse_error
 from .headers import find, is_event_stream
 from .hooks import Hooks, ToolCalled
 from .model import Offer, RequestFacts, ToolCall
@@ -24,7 +24,6 @@ from .waiting import Client, ReplaceableClient, TaskGroup
 
 _MAX_ERROR_BYTES = 1 << 20
 Send = Callable[[bytes, Client], Attempted]
-_TOOL_FAILED = "the tool answered with an error"
 
 
 class TurnContext(Struct, frozen=True):
@@ -89,7 +88,7 @@ class Turns:
             self._record_outcome(outcome)
 
     def _record_outcome(self, outcome: ToolOutcome) -> None:
-        error = outcome.result.error or (_TOOL_FAILED if outcome.result.is_error else "")
+        error = failure_text(outcome.result)
         self._record.record_tool_outcome(outcome.call, error)
         if self._hooks.has_listeners(ToolCalled):
             tool = next(tool for tool in self._context.offer.tools if tool.id == outcome.call.name)

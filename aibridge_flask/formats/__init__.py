@@ -14,6 +14,7 @@ from . import messages as _messages
 from . import responses as _responses
 from .failures import error_type_of, parse_error
 from .tap import DecodingFold, error_fold
+from .tool_results import failure_text
 
 __all__ = [
     "CHAT",
@@ -23,6 +24,7 @@ __all__ = [
     "DecodingFold",
     "error_fold",
     "error_type_of",
+    "failure_text",
     "parse_error",
 ]
 

@@ -13,8 +13,10 @@ from ..model import ToolResult
 from . import body
 
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_NO_REASON = "the tool failed and gave no reason"
 _MAX_TEXT_LENGTH = 1 << 20  # all texts of a result together: more than any model's context
 _MAX_BLOCKS = 1000
+_MAX_FAILURE_LENGTH = 1000  # of a record
 _MAX_IMAGE_LENGTH = 5 << 20  # in base64: APIs refuse the whole request for a larger image
 
 
@@ -35,7 +37,7 @@ def content_parts(result: ToolResult) -> tuple[ContentPart, ...]:
     if not parts and result.structured:
         parts = (ContentPart(body.dumps(dict(result.structured)).decode()),)
     if not parts and result.is_error:
-        return (ContentPart("Error: the tool failed and gave no reason"),)
+        return (ContentPart(f"Error: {_NO_REASON}"),)
     return _limit_text(parts)
 
 
@@ -44,6 +46,14 @@ def as_text(result: ToolResult) -> str:
     texts = (part.text or _omission_note(part.media_type) for part in content_parts(result))
     text = "\n".join(texts)
     return f"Error: {text}" if result.is_error and not text.startswith("Error") else text
+
+
+def failure_text(result: ToolResult) -> str:
+    """Returns why a call failed, in the tool's own words if it has any; "" if it did not fail."""
+    if result.error or not result.is_error:
+        return result.error
+    words = "\n".join(part.text for part in content_parts(result) if part.text).strip()
+    return words.removeprefix("Error: ")[:_MAX_FAILURE_LENGTH] or _NO_REASON
 
 
 def _block_parts(block: Mapping[str, Any]) -> Iterator[ContentPart]:

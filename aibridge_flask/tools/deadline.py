@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TypeVar
 
 from ..errors import ClientDisconnected
-from ..waiting import UNWATCHED, Client
+from ..waiting import UNWATCHED, Client, pause
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
@@ -31,6 +31,10 @@ class Deadline:
     def shorten(self, seconds: float) -> None:
         """Moves the end to `seconds` from now, unless it is earlier."""
         self._end = min(self._end, monotonic() + seconds)
+
+    def pause(self, seconds: float) -> None:
+        """Waits `seconds`, or until the deadline. Raises ClientDisconnected."""
+        pause(min(seconds, self._end - monotonic()), self._client)
 
     def check(self) -> None:
         self._client.check()

@@ -15,9 +15,10 @@ from ..errors import ToolError, UpstreamError, UpstreamTimeout
 from ..headers import find
 from ..model import HeaderList, UpstreamRequest
 from ..upstream.transport import Transport, WireResponse
-from . import jsonrpc
+from . import jsonrpc, redirects
 from .deadline import Deadline
-from .jsonrpc import Message, error_text
+from .jsonrpc import Message, error_code, error_text
+from .reading import UNLIMITED, Bookmark, Budget
 
 TIMED_OUT = "the MCP server did not answer in time"
 _EVENT_STREAM = "text/event-stream"
@@ -29,6 +30,8 @@ _OWN_HEADERS = (
 )
 _NO_TIMEOUT = 3600.0  # seconds; the deadline ends earlier
 _MAX_MESSAGE_LENGTH = 1000
+_REFUSALS = (400, 404, 405, 406, 415, 422, 501)
+_ABOUT_THE_MESSAGE = (-32700, -32601, -32602)  # JSON-RPC: malformed, unknown method, invalid parameters
 
 
 class _ServerTransport(NamedTuple):
@@ -36,8 +39,16 @@ class _ServerTransport(NamedTuple):
     proxy: str
 
 
-class SessionLost(ToolError):
+class Refused(ToolError):
+    """The server does not take the message. Others that it takes may exist."""
+
+
+class SessionLost(Refused):
     """The server no longer knows the session."""
+
+
+class StreamCut(ToolError):
+    """The connection ended before the response did."""
 
 
 class Endpoint:
@@ -64,18 +75,26 @@ class Endpoint:
     ) -> Iterator[WireResponse]:
         """Sends a message; yields a successful response. Raises ToolError, ClientDisconnected."""
         with self.send("POST", session_headers, body, deadline, resend) as response:
-            if response.status == 404 and find(session_headers, "mcp-session-id"):
-                raise SessionLost("the MCP server has ended the session")
             if not 200 <= response.status < 300:
-                reason = self._failure_reason(response)
-                raise ToolError(self.redact(f"the MCP server answered with status {reason}"))
+                raise self._failure(response, bool(find(session_headers, "mcp-session-id")))
             yield response
 
-    def _failure_reason(self, response: WireResponse) -> str:
+    def _failure(self, response: WireResponse, in_session: bool) -> ToolError:
+        """Many servers tell by a 400 that they do not know the session, with words and codes of their own."""
+        error, status = self._error(response), response.status
+        if in_session and status == 404 and error_code(error) not in _ABOUT_THE_MESSAGE:
+            return SessionLost("the MCP server has ended the session")
+        reason = f"{status}: {error_text(error)}" if error else str(status)
+        text = self.redact(f"the MCP server answered with status {reason}")
+        if in_session and status == 400 and error_code(error) not in _ABOUT_THE_MESSAGE:
+            return SessionLost(text)
+        return Refused(text) if status in _REFUSALS else ToolError(text)
+
+    def _error(self, response: WireResponse) -> Message:
         with contextlib.suppress(ToolError):
-            for message in self.messages(response):
-                return f"{response.status}: {error_text(message)}"
-        return str(response.status)
+            for message in self.messages(response, Bookmark(), UNLIMITED):
+                return message
+        return {}
 
     @contextlib.contextmanager
     def send(
@@ -85,36 +104,53 @@ class Endpoint:
 
         `resend`: send again if a pooled connection proves dead.
         """
-        headers = [*self._headers, *session_headers]
-        if body:
-            headers.append(("Content-Length", str(len(body))))
-        request = UpstreamRequest(method, self._url, tuple(headers), body)
+        url = self._url
+        for _ in range(redirects.MAX_REDIRECTS + 1):
+            headers = (*self._headers, *session_headers)
+            request = UpstreamRequest(method, url, (*headers, *_length(body)), body)
+            with contextlib.closing(self._exchange(request, deadline, resend)) as response:
+                is_redirect = response.status in redirects.STATUSES
+                url = redirects.target(url, find(response.headers, "location")) if is_redirect else ""
+                if not url:
+                    yield response
+                    return
+                if response.status == redirects.SEE_OTHER:
+                    method, body = "GET", b""
+        raise ToolError("the MCP server redirects without end")
+
+    def _exchange(self, request: UpstreamRequest, deadline: Deadline, resend: bool) -> WireResponse:
         try:
-            response = self._transport.send(request, deadline, resend)
+            return self._transport.send(request, deadline, resend)
         except UpstreamTimeout:
             raise ToolError(TIMED_OUT) from None
         except UpstreamError:
             raise ToolError("the MCP server could not be reached") from None
-        with contextlib.closing(response):
-            yield response
 
-    def messages(self, response: WireResponse) -> Iterator[Message]:
+    def messages(self, response: WireResponse, bookmark: Bookmark, budget: Budget) -> Iterator[Message]:
         """Yields the JSON-RPC messages of a response. Raises ToolError, ClientDisconnected."""
         media_type = find(response.headers, "content-type").partition(";")[0].strip().lower()
         if media_type not in ("application/json", _EVENT_STREAM):
-            raise ToolError("the MCP server's answer is neither JSON nor an event stream")
+            raise Refused("the MCP server's answer is neither JSON nor an event stream")
         try:
-            yield from jsonrpc.read(response, media_type, _NO_TIMEOUT)
+            yield from jsonrpc.read(response, media_type, _NO_TIMEOUT, bookmark, budget)
         except ToolError:
             raise
         except UpstreamError:
-            raise ToolError("the MCP server's answer broke off") from None
+            raise StreamCut("the MCP server's answer broke off") from None
 
     def redact(self, text: str) -> str:
-        """Removes the values of configured headers: a server's message may repeat what it was sent."""
+        """Shortens a server's message, and removes the values of configured headers."""
+        return self.without_secrets(text)[:_MAX_MESSAGE_LENGTH]
+
+    def without_secrets(self, text: str) -> str:
+        """Removes the values of configured headers: a server may repeat what it was sent."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "...")
-        return text[:_MAX_MESSAGE_LENGTH]
+        return text
+
+
+def _length(body: bytes) -> HeaderList:
+    return (("Content-Length", str(len(body))),) if body else ()
 
 
 def _is_local(url: str) -> bool:

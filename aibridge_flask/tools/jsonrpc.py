@@ -9,6 +9,7 @@ from typing import Any
 from .. import sse
 from ..errors import ToolError
 from ..protocols import UpstreamResponse
+from .reading import Bookmark, Budget
 
 MAX_MESSAGE_BYTES = 10 << 20
 _EVENT_NAMES = (b"", b"message")
@@ -33,16 +34,20 @@ def error_text(message: Message) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else ""
 
 
-def read(response: UpstreamResponse, media_type: str, idle_interval: float) -> Iterator[Message]:
+def error_code(message: Message) -> object:
+    error = message.get("error")
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def read(
+    response: UpstreamResponse, media_type: str, idle_interval: float, bookmark: Bookmark, budget: Budget
+) -> Iterator[Message]:
     """Yields messages as they arrive, until the response ends or is idle for `idle_interval` seconds.
 
     Raises ToolError on a message that is too large or malformed, and what `iter_body` raises.
     """
-    texts = (
-        _read_events(response, idle_interval)
-        if media_type == "text/event-stream"
-        else _read_body(response, idle_interval)
-    )
+    pieces = _pieces(response, idle_interval, budget)
+    texts = _read_events(pieces, bookmark) if media_type == "text/event-stream" else _read_body(pieces)
     for text in texts:
         value = _parse(text)
         for message in value if isinstance(value, list) else [value]:
@@ -51,9 +56,15 @@ def read(response: UpstreamResponse, media_type: str, idle_interval: float) -> I
             yield message
 
 
-def _read_body(response: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
-    parts, size = [], 0
+def _pieces(response: UpstreamResponse, idle_interval: float, budget: Budget) -> Iterator[bytes]:
     for piece in response.iter_body(idle_interval):
+        budget.spend(piece)
+        yield piece
+
+
+def _read_body(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    parts, size = [], 0
+    for piece in pieces:
         if not piece:
             return
         parts.append(piece)
@@ -61,21 +72,22 @@ def _read_body(response: UpstreamResponse, idle_interval: float) -> Iterator[byt
     yield b"".join(parts)
 
 
-def _read_events(response: UpstreamResponse, idle_interval: float) -> Iterator[bytes]:
+def _read_events(pieces: Iterable[bytes], bookmark: Bookmark) -> Iterator[bytes]:
     """Yields the data of each event, also of a last one without its blank line."""
     splitter, buffered = sse.EventSplitter(), 0
-    for piece in response.iter_body(idle_interval):
+    for piece in pieces:
         if not piece:
             return
         events = splitter.feed(piece)
         buffered = _check_size(0 if events else buffered + len(piece))
-        yield from _event_data(events)
-    yield from _event_data(splitter.flush())
+        yield from _event_data(events, bookmark)
+    yield from _event_data(splitter.flush(), bookmark)
 
 
-def _event_data(events: bytes) -> Iterator[bytes]:
+def _event_data(events: bytes, bookmark: Bookmark) -> Iterator[bytes]:
     for raw in sse.split(events):
         event = sse.parse(raw)
+        bookmark.move(raw)
         if event.name in _EVENT_NAMES and event.data.strip():
             yield event.data
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from time import monotonic, sleep
 
 from msgspec import Struct
 
@@ -15,7 +14,7 @@ from ..errors import UpstreamConnectionFailed
 from ..headers import find
 from ..model import UpstreamRequest
 from ..protocols import UpstreamResponse
-from ..waiting import Client
+from ..waiting import Client, pause
 from .breaker import Breakers
 from .keys import Credential, CredentialSource, retry_after
 from .refusals import UNAUTHORIZED, Refusal
@@ -23,7 +22,6 @@ from .transport import Sender
 
 _MIN_PAUSE, _MAX_PAUSE = 0.5, 8.0  # seconds between retries, growing
 _MAX_RETRY_AFTER = 60.0  # seconds; a longer `Retry-After` is not waited for
-_POLL_SECONDS = 0.5
 _TRANSIENT = (408, 409)
 Prepare = Callable[[UpstreamRequest], UpstreamRequest]
 Decode = Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse]
@@ -83,17 +81,17 @@ class Attempts:
         Never after a time-out or a broken connection: the upstream may have begun to process the request.
         """
         for retry in range(self._max_retries):
-            pause = min(_MIN_PAUSE * 2**retry, _MAX_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
+            seconds = min(_MIN_PAUSE * 2**retry, _MAX_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
             try:
                 response = self._send_once(request, endpoint, model, client)
             except UpstreamConnectionFailed:
-                _pause(pause, client)
+                pause(seconds, client)
                 continue
             if not _is_transient(response):
                 return response
-            seconds = retry_after(response.headers, pause)
+            wanted = retry_after(response.headers, seconds)
             response.close()
-            _pause(seconds if seconds <= _MAX_RETRY_AFTER else pause, client)
+            pause(wanted if wanted <= _MAX_RETRY_AFTER else seconds, client)
         return self._send_once(request, endpoint, model, client)
 
     def _send_once(
@@ -119,10 +117,3 @@ def _is_transient(response: UpstreamResponse) -> bool:
     """Whether a retry may succeed, unless the upstream says otherwise."""
     is_transient = response.status in _TRANSIENT or response.status >= 500
     return is_transient and find(response.headers, "x-should-retry").lower() != "false"
-
-
-def _pause(seconds: float, client: Client) -> None:
-    end = monotonic() + seconds
-    while (remaining := end - monotonic()) > 0:
-        client.wait_for(lambda remaining=remaining: sleep(min(remaining, _POLL_SECONDS)))  # type: ignore[misc]
-        client.check()

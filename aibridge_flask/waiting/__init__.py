@@ -5,6 +5,7 @@ process is monkey-patched.
 """
 
 from .client import UNWATCHED, Client, readiness_probe, watch
+from .pause import pause
 from .pools import FILES, READERS, TOKENS, Pool
 from .runtime import under_gevent, unpatched
 from .task_group import ReplaceableClient, TaskGroup
@@ -35,6 +36,7 @@ __all__ = [
     "call_soon",
     "fork_lock",
     "one_shot_event",
+    "pause",
     "readiness_probe",
     "run_in_pool",
     "set_events",

@@ -10,11 +10,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
+from aibridge_flask.errors import ToolError
+from aibridge_flask.tools.mcp import McpClient
+from aibridge_flask.waiting import UNWATCHED
 from tests.support.upstream import ReceivedRequest, Step, Upstream, event_stream, http_response
 
 Message = dict[str, Any]
 SECRET = "token-0123456789abcdef"
 SESSION = "session-1"
+RESULT = {"content": [{"type": "text", "text": "3"}]}
 ADD = {"name": "add", "description": "Adds.", "inputSchema": {"type": "object", "properties": {}}}
 
 
@@ -43,6 +49,16 @@ def event(value: object) -> bytes:
 
 def events(*values: object) -> list[bytes]:
     return event_stream(b"".join(map(event, values)))
+
+
+def call(client: McpClient) -> object:
+    return client.call("add", {"a": 1}, UNWATCHED)
+
+
+def failure(client: McpClient) -> str:
+    with pytest.raises(ToolError) as caught:
+        call(client)
+    return caught.value.message
 
 
 class ScriptedMcp:
@@ -78,7 +94,7 @@ class ScriptedMcp:
         if name == "tools/list":
             return result(request, {"tools": self.tools})
         if name == "tools/call":
-            return result(request, {"content": [{"type": "text", "text": "3"}]})
+            return result(request, RESULT)
         if name in ("GET", "DELETE"):
             return http_response(405, b"")
         return http_response(202, b"")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from aibridge_flask import config
+from aibridge_flask.tools.mcp import McpClient
 from tests.conftest import Start
-from tests.support.mcp import ScriptedMcp
+from tests.support.mcp import SECRET, ScriptedMcp
 from tests.support.server import Server
 from tests.support.tool_dialects import DIALECTS, ToolDialect
 from tests.support.upstream import Upstream
 
 KEYS = ("sk-first-0123456789", "sk-second-0123456789")
 StartBridge = Callable[..., Server]
+Make = Callable[..., McpClient]
 
 
 @pytest.fixture(params=DIALECTS, ids=str)
@@ -44,3 +47,31 @@ def toolbridge_of_two_keys(start_toolbridge: StartBridge, upstream: Upstream, ap
     keys = [{"value": key} for key in KEYS]
     provider = {"type": api.provider, "base_url": upstream.url + api.base_path, "keys": keys}
     return start_toolbridge(providers=[provider])
+
+
+@pytest.fixture
+def mcp(upstream: Upstream) -> ScriptedMcp:
+    return ScriptedMcp(upstream)
+
+
+@pytest.fixture
+def changes() -> list[bool]:
+    """An item for each time that the client reported changed tools."""
+    return []
+
+
+@pytest.fixture
+def make(mcp: ScriptedMcp, changes: list[bool]) -> Iterator[Make]:
+    clients: list[McpClient] = []
+
+    def make(url: str = "", timeout: float = 20.0, **settings: object) -> McpClient:
+        headers = {"Authorization": {"value": f"Bearer {SECRET}"}, "X-Team": {"value": "blue"}}
+        server = {"name": "docs", "url": url or mcp.url, "headers": headers}
+        tree = {"mcp_servers": [server], "mcp": {"tool_timeout": timeout}, **settings}
+        loaded = config.load(tree)
+        clients.append(McpClient(loaded.mcp_servers[0], loaded, lambda: changes.append(True)))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close(20)

@@ -115,6 +115,31 @@ def test_secrets_in_a_tools_failure_are_masked(
     assert not [output for output in outputs if CANARY.encode() in output]
 
 
+@pytest.mark.parametrize(
+    ("content", "words", "seen"),
+    [
+        ([{"type": "text", "text": "no such page"}], "no such page", "no such page"),
+        ([{"type": "text", "text": "Error: a"}, {"type": "text", "text": "b"}], "a\nb", "b"),
+        ([], "the tool failed and gave no reason", "gave no reason"),
+        ([{"type": "text", "text": "x" * 5000}], "x" * 1000, "x" * 5000),
+    ],
+)
+def test_a_failed_tools_own_words_are_recorded_and_reach_the_model(
+    api: ToolDialect,
+    toolbridge: Server,
+    upstream: Upstream,
+    docs: ScriptedMcp,
+    content: list[object],
+    words: str,
+    seen: str,
+) -> None:
+    docs.on["tools/call"].append(raw_result(json.dumps({"content": content, "isError": True})))
+    api.enqueue(upstream, True, CALLS, ENDS)
+    id = toolbridge.post(api.path, api.request(True))[3]
+    assert outcomes(toolbridge.record(id)) == [("call_1", words)]
+    assert seen.encode() in upstream.requests[1].body
+
+
 def test_each_call_is_recorded_once_with_its_outcome(
     api: ToolDialect, start_toolbridge: StartBridge, upstream: Upstream, docs: ScriptedMcp
 ) -> None:
