@@ -22,8 +22,9 @@ from ..headers import HeaderMapping
 from ..model import HeaderList, UpstreamRequest
 from ..protocols import UpstreamResponse
 from ..waiting import Client
+from .connection import DeadConnection, WireConnection
 from .parser import MalformedResponse
-from .wire import DeadConnection, WireAdapter, WireConnection
+from .wire import WireAdapter
 
 _TIMEOUTS = (TimeoutError, ConnectTimeoutError, requests.Timeout)
 _FAILURES = (

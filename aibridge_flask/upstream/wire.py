@@ -1,149 +1,25 @@
 """An adapter for `requests` that writes requests to the socket and reads responses from it directly.
 
-Connecting, TLS and proxies are urllib3's. Direct reads return each byte as it arrives, time out for pings,
-and end at once when the client disconnects.
+Connecting, TLS and proxies are urllib3's.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from socket import socket
 from time import monotonic
 from typing import Any, cast
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
 
-from ..errors import UpstreamCut, UpstreamTimeout
 from ..headers import HeaderMapping
 from ..model import HeaderList
 from ..waiting import UNWATCHED, Client, readiness_probe
-from .parser import MalformedResponse, ResponseParser
+from .connection import DeadConnection, WireConnection
+from .keepalive import socket_options
 
-_READ_BYTES = 1 << 16
 _MAX_IDLE_SECONDS = 30.0
-
-
-class DeadConnection(Exception):
-    """The connection ended without one byte of a response."""
-
-
-class WireConnection:
-    """A connection while it carries one request and its response: the `raw` of a Response."""
-
-    def __init__(self, origin: Origin, conn: HTTPConnection, method: str, client: Client) -> None:
-        self._origin, self._conn, self._client = origin, conn, client
-        self._sock = cast(Any, conn.sock)
-        self._is_plain = type(self._sock) is socket  # TLS buffers bytes outside of the socket
-        self._drained = self._is_plain
-        self._parser = ResponseParser(method)
-        self._closed = False
-
-    @property
-    def headers(self) -> HeaderList:
-        return tuple(self._parser.headers)
-
-    @property
-    def status(self) -> int:
-        return self._parser.status
-
-    @property
-    def reason(self) -> str:
-        return self._parser.reason
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last byte of the body has been parsed."""
-        return self._parser.complete
-
-    def write(self, data: bytes, timeout: float) -> None:
-        """Ignores errors: upstreams may respond before they read the body. `read_head` reports failures."""
-        try:
-            self._client.send(self._sock, data, timeout)
-        except TimeoutError:
-            raise
-        except OSError:
-            return
-
-    def read_head(self, timeout: float) -> None:
-        """Reads the head of the response.
-
-        Raises DeadConnection, MalformedResponse, TimeoutError, ClientDisconnected.
-        """
-        parser, is_first = self._parser, True
-        while not parser.headers_done:
-            try:
-                data = self._recv(timeout)
-            except TimeoutError:
-                raise
-            except OSError:
-                data = b""
-            if not data:
-                raise DeadConnection if is_first else MalformedResponse("the head was cut")
-            is_first = False
-            parser.feed(data)
-
-    def iter_body(self, idle_interval: float, read_timeout: float) -> Iterator[bytes]:
-        """Yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
-
-        Raises UpstreamCut, UpstreamTimeout, ClientDisconnected.
-        """
-        parser, last_read = self._parser, monotonic()
-        if piece := parser.take_body():
-            yield piece
-        while not parser.complete:
-            remaining = read_timeout - (monotonic() - last_read)
-            if remaining <= 0:
-                raise UpstreamTimeout
-            try:
-                self._receive(min(idle_interval, remaining))
-            except TimeoutError:
-                yield b""
-            except UpstreamCut:
-                if piece := parser.take_body():
-                    yield piece
-                raise
-            if piece := parser.take_body():
-                last_read = monotonic()
-                yield piece
-
-    def _receive(self, timeout: float) -> None:
-        try:
-            data = self._recv(timeout)
-        except TimeoutError:
-            raise
-        except OSError:
-            raise UpstreamCut from None
-        if not data:
-            if not self._parser.eof():
-                raise UpstreamCut
-            return
-        try:
-            self._parser.feed(data)
-        except MalformedResponse:
-            raise UpstreamCut from None
-
-    def _recv(self, timeout: float) -> bytes:
-        """A socket that returned less than requested is empty: another read would be wasted."""
-        data = self._client.recv(self._sock, _READ_BYTES, timeout, self._drained)
-        self._drained = self._is_plain and len(data) < _READ_BYTES
-        return data
-
-    def close(self) -> None:
-        """Returns the connection to the pool if it can carry another request, else closes it."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._parser.complete and self._parser.reusable:
-            self._origin.put_idle(self._conn)
-        else:
-            with contextlib.suppress(OSError):
-                self._conn.close()
-
-    release_conn = close
 
 
 class WireAdapter(HTTPAdapter):
@@ -252,6 +128,7 @@ def _open(
         conn = origin.idle.pop()
     except IndexError:
         conn = origin.pool._new_conn()
+        conn.socket_options = [*conn.socket_options, *socket_options()]
     if conn.sock is not None and (fresh or _is_stale(conn)):
         conn.close()
     reused = conn.sock is not None
@@ -261,7 +138,7 @@ def _open(
         except BaseException:
             conn.close()
             raise
-    return WireConnection(origin, conn, method, client), reused
+    return WireConnection(conn, method, client, origin.put_idle), reused
 
 
 def _is_stale(conn: Any) -> bool:
