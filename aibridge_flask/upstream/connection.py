@@ -19,6 +19,7 @@ from ..waiting import Client
 from .parser import MalformedResponse, ResponseParser
 
 _READ_BYTES = 1 << 16
+_TRAILER_SECONDS = 0.5  # for what follows the last chunk; without it the connection is not used again
 
 
 class DeadConnection(Exception):
@@ -91,7 +92,7 @@ class WireConnection:
         parser, last_read = self._parser, monotonic()
         if piece := parser.take_body():
             yield piece
-        while not parser.complete:
+        while not parser.complete and not parser.body_ended:
             remaining = read_timeout - (monotonic() - last_read)
             if remaining <= 0:
                 raise UpstreamTimeout
@@ -106,6 +107,16 @@ class WireConnection:
             if piece := parser.take_body():
                 last_read = monotonic()
                 yield piece
+        self._skip_trailer()
+
+    def _skip_trailer(self) -> None:
+        """Waits a moment for what follows the last chunk. Raises ClientDisconnected."""
+        end = monotonic() + _TRAILER_SECONDS
+        while not self._parser.complete and (remaining := end - monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                self._receive(remaining)
+        if not self._parser.complete:
+            self._parser.give_up()
 
     def _receive(self, timeout: float) -> None:
         try:
@@ -113,7 +124,9 @@ class WireConnection:
         except TimeoutError:
             raise
         except OSError:
-            raise UpstreamCut from None
+            if not self._parser.give_up():
+                raise UpstreamCut from None
+            return
         if not data:
             if not self._parser.eof():
                 raise UpstreamCut

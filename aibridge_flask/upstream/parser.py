@@ -6,12 +6,15 @@ responses, the end of the connection, and ignoring what follows the first comple
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 
 import httptools
 
 HEADER_LIMIT = 64 * 1024
 _NO_BODY = frozenset((204, 304))
+_TAIL_BYTES = 256
+_DATA_SIZE = re.compile(rb"0*[1-9a-fA-F]")
 
 
 class MalformedResponse(Exception):
@@ -19,8 +22,10 @@ class MalformedResponse(Exception):
 
 
 class ResponseParser:
-    """`headers_done`: the head has been read. `complete`: the body too. `reusable`: the connection may carry
-    another request.
+    """`headers_done`: the head has been read. `complete`: the body and its trailer too.
+
+    `reusable`: the connection may carry another request. `body_ended`: the body has been read as far as its
+    last chunk, so that it is whole whatever becomes of the trailer.
     """
 
     def __init__(self, method: str) -> None:
@@ -28,7 +33,10 @@ class ResponseParser:
         self._parser = httptools.HttpResponseParser(self)
         self._unparsed_bytes = 0  # since the last complete element
         self._reset()
+        self._at_chunk = False  # a chunk's size was parsed after the last data
+        self._tail = b""
         self.headers_done = False
+        self.body_ended = False
         self.complete = False
         self.reusable = False
 
@@ -50,20 +58,30 @@ class ResponseParser:
         except httptools.HttpParserUpgrade:
             raise MalformedResponse("the upstream switched protocols") from None
         except (httptools.HttpParserError, MalformedResponse) as error:
-            if not self.complete:
+            if not self.complete and not self._at_chunk:
                 raise MalformedResponse(type(error).__name__) from None
-            self.reusable = False  # junk after the response
+            self.complete, self.reusable = True, False  # a bad trailer, or junk after the response
+        if self._chunked and not self.complete:
+            self._tail = (self._tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+            self.body_ended = self.body_ended or (self._at_chunk and _ends_in_trailer(self._tail))
         if not self.complete and self._unparsed_bytes > HEADER_LIMIT:
-            raise MalformedResponse("the headers are too large")
+            if not self.body_ended:
+                raise MalformedResponse("the headers are too large")
+            self.complete = True
 
     def eof(self) -> bool:
         """Handles the end of the connection; returns whether the response is complete.
 
         A response with neither a length nor chunks ends with the connection.
         """
-        self.reusable = False
         if self.headers_done and not (self._has_length or self._chunked):
             self.complete = True
+        return self.give_up()
+
+    def give_up(self) -> bool:
+        """Expects no more bytes; returns whether the response is complete but for its trailer."""
+        self.reusable = False
+        self.complete = self.complete or self.body_ended
         return self.complete
 
     def take_body(self) -> bytes:
@@ -88,7 +106,7 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.headers_done:
-            self._unparsed_bytes = 0  # a trailer, which is dropped
+            self.body_ended = True  # a trailer, which is dropped
         else:
             self.headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
@@ -119,7 +137,11 @@ class ResponseParser:
                     raise MalformedResponse("unknown transfer coding")
                 self._chunked = True
 
+    def on_chunk_header(self) -> None:
+        self._at_chunk = self.headers_done
+
     def on_body(self, body: bytes) -> None:
+        self._at_chunk = False
         if self.complete:
             self.reusable = False
         elif self.headers_done:
@@ -130,3 +152,19 @@ class ResponseParser:
         if self.headers_done and not self.complete:  # else it is a 1xx, or follows the response
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
+
+
+def _ends_in_trailer(tail: bytes) -> bool:
+    """Whether a trailer may begin: what was parsed has a chunk's size after the last data.
+
+    Data follows the size of any chunk but the last one, so that nothing else is behind such a size here.
+
+    >>> [_ends_in_trailer(tail) for tail in (b"x\\r\\n0\\r\\n", b"0\\r\\nX-Tr", b"0\\r\\nX: y\\r\\n")]
+    [True, True, True]
+    >>> _ends_in_trailer(b"x\\r\\n10;a=b\\r\\n")
+    False
+    """
+    if not tail.endswith(b"\n"):
+        return True
+    _, is_visible, line = tail[:-1].rpartition(b"\n")
+    return bool(is_visible) and not _DATA_SIZE.match(line)

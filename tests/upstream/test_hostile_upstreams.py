@@ -26,6 +26,7 @@ from tests.support.upstream import (
     LAST_CHUNK,
     RESET,
     TIMEOUT_SECONDS,
+    WAIT_FOR_CLOSE,
     Upstream,
     chunk,
     event_stream,
@@ -151,10 +152,10 @@ def test_any_status_passes(server: Server, upstream: Upstream, status: int) -> N
 
 
 def test_a_chunked_answer_cut_at_any_byte_is_incomplete(server: Server, upstream: Upstream) -> None:
-    """Cuts between chunks, inside them, in their sizes and in the last chunk."""
+    """Cuts between chunks, inside them, in their sizes and in the size of the last chunk."""
     events = b"data: {}\n\n" * 3
     data = stream_head() + b"".join(chunk(events[n : n + 7]) for n in range(0, len(events), 7)) + LAST_CHUNK
-    for cut in range(len(stream_head()), len(data)):
+    for cut in range(len(stream_head()), len(data) - len(b"\r\n")):
         upstream.enqueue(data[:cut], CLOSE)
         response = fetch(server, ASK_CHAT, CHAT)
         assert not response.is_complete
@@ -178,8 +179,7 @@ def test_an_answer_shorter_than_its_length_is_incomplete(server: Server, upstrea
 
 BAD_CHUNKS = [
     b"zz\r\n", b"-5\r\nhello\r\n", b"F" * 17 + b"\r\n", b"5\nhello\r\n", b"5\r\nhello!", b"5\r\nhello\n", b" 5\r\nhello\r\n",
-    b"0x5\r\nhello\r\n", b"\r\n5\r\nhello\r\n", b'5;"a\r\nb"\r\nhello\r\n', b"0\r\nno trailer\r\n\r\n",
-    b"0\r\nContent-Length: 5\r\n\r\n", b"0\r\n folded: 1\r\n\r\n",
+    b"0x5\r\nhello\r\n", b"\r\n5\r\nhello\r\n", b'5;"a\r\nb"\r\nhello\r\n', b"0", b"0\r", b"00\rx", b"05\r\n", b"10\r\n",
 ]  # fmt: skip
 
 
@@ -215,23 +215,71 @@ def test_trailers_and_chunk_extensions_are_dropped(server: Server, upstream: Ups
     check_still_serves(server, upstream)
 
 
-@pytest.mark.parametrize("endless", [b"0\r\nX: ", b"5;a="])
-def test_an_endless_trailer_or_extension_is_a_cut(server: Server, upstream: Upstream, endless: bytes) -> None:
+@pytest.mark.parametrize(
+    ("endless", "is_whole"), [(b"0\r\nX: ", True), (b"0\r\nX: y\r\n", True), (b"5;a=", False)]
+)
+def test_an_endless_trailer_or_extension_is_not_read(
+    server: Server, upstream: Upstream, endless: bytes, is_whole: bool
+) -> None:
     """A parser would buffer it, and copy all of it for each piece."""
 
     def flood(sock: socket.socket) -> None:
         try:
             for _ in range(64):
-                sock.sendall(b"x" * MIB)
+                sock.sendall(b"X: yyyyyyyyyyy\r\n" * (MIB // 16) if endless.endswith(b"\n") else b"x" * MIB)
         except ConnectionError:
             upstream.peer_closed.set()
 
-    upstream.enqueue(stream_head() + chunk(START) + endless, flood, CLOSE)
+    upstream.enqueue(stream_head() + chunk(EVENTS) + endless, flood, CLOSE)
     response = fetch(server, ASK)
-    assert (response.body.startswith(START), response.is_complete) == (True, False)
+    assert (response.body.startswith(EVENTS), response.is_complete) == (True, is_whole)
     assert upstream.peer_closed.wait(TIMEOUT_SECONDS)
-    assert server.record(response.id)["error_type"] == "server_error"
+    assert server.record(response.id)["error_type"] == ("" if is_whole else "server_error")
     check_still_serves(server, upstream)
+
+
+SPOILT_TRAILERS = [
+    b"0\r\n", b"0\r\n\r", b"000;a=b\r\n", b"0\r\nX-Trailer", b"0\r\nX-Trailer: 1", b"0\r\nX-Trailer: 1\r\n",
+    b"0\r\nX-Trailer: 1\r\n\r", b"0\r\nno trailer\r\n\r\n", b"0\r\nContent-Length: 5\r\n\r\n", b"0\r\n folded: 1\r\n\r\n",
+    b"0\r\nX: \0\r\n\r\n", b"0\r\n\x80\xff", b"0\r\n: x\r\n\r\n", b"0\r\nHTTP/1.1 200 OK\r\n\r\n",
+    b"0\r\nX: " + b"y" * 200_000 + b"\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT_TRAILERS, ids=range(len(SPOILT_TRAILERS)))
+@pytest.mark.parametrize("end", [CLOSE, RESET, WAIT_FOR_CLOSE], ids=["close", "reset", "open"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_follows_the_last_chunk_never_spoils_a_whole_answer(
+    server: Server, upstream: Upstream, spoilt: bytes, end: object, apart: bool
+) -> None:
+    data = stream_head() + chunk(EVENTS)
+    client = server.connect()
+    arrived = threading.Event()
+    upstream.enqueue(*((data, arrived, spoilt) if apart else (data + spoilt,)), end)
+    client.send("POST", MESSAGES, ASK)
+    _, headers = client.head()
+    assert client.chunk() == EVENTS
+    arrived.set()
+    assert client.chunks() == (b"", True)
+    client.close()
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert (record["error_type"], len(record["token_usages"])) == ("", 1)
+    check_still_serves(server, upstream)
+    assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("at", range(1, len(LAST_CHUNK)))
+def test_a_last_chunk_in_two_pieces_keeps_the_connection(server: Server, upstream: Upstream, at: int) -> None:
+    arrived = threading.Event()
+    upstream.enqueue(stream_head() + chunk(EVENTS) + LAST_CHUNK[:at], arrived, LAST_CHUNK[at:])
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    client.head()
+    assert client.chunk() == EVENTS
+    arrived.set()
+    assert client.chunks() == (b"", True)
+    check_still_serves(server, upstream)
+    assert upstream.connections == 1
 
 
 def test_bytes_beyond_the_length_are_dropped(server: Server, upstream: Upstream) -> None:
