@@ -42,8 +42,8 @@ class Deadline:
     def wait_for(self, call: Callable[[], T]) -> T:
         return self._client.wait_for(call)
 
-    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        self._client.send(upstream, data, self._remaining(timeout))
+    def send(self, upstream: socket.socket, data: memoryview, timeout: float, heed: bool = True) -> int:
+        return self._client.send(upstream, data, self._remaining(timeout), heed)
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         return self._client.recv(upstream, size, self._remaining(timeout), drained)
@@ -73,10 +73,9 @@ class InterruptibleClient:
         end = monotonic() + timeout
         while True:
             self.check()
-            remaining = end - monotonic()
-            if remaining <= 0:
-                raise TimeoutError
+            remaining = max(0.0, end - monotonic())
             try:
                 return UNWATCHED.recv(upstream, size, min(remaining, _POLL_SECONDS))
             except TimeoutError:
-                continue
+                if not remaining:
+                    raise

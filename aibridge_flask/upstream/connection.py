@@ -15,10 +15,11 @@ from urllib3.connection import HTTPConnection
 
 from ..errors import UpstreamCut, UpstreamTimeout
 from ..model import HeaderList
-from ..waiting import Client
+from ..waiting import WOULD_BLOCK, Client
 from .parser import MalformedResponse, ResponseParser
 
 _READ_BYTES = 1 << 16
+_FIRST_REFUSAL = 300  # the lowest status with which a request is not done
 _TRAILER_SECONDS = 0.5  # for what follows the last chunk; without it the connection is not used again
 
 
@@ -38,7 +39,7 @@ class WireConnection:
         self._is_plain = type(self._sock) is socket  # TLS buffers bytes outside of the socket
         self._drained = self._is_plain
         self._parser = ResponseParser(method)
-        self._closed = False
+        self._is_refused = self._is_sent = self._has_begun = self._closed = False
 
     @property
     def headers(self) -> HeaderList:
@@ -58,21 +59,43 @@ class WireConnection:
         return self._parser.complete
 
     def write(self, data: bytes, timeout: float) -> None:
-        """Ignores errors: upstreams may respond before they read the body. `read_head` reports failures."""
+        """Ignores errors, which `read_head` reports: upstreams may respond before they read the body.
+
+        Once the upstream has refused the request, the rest of it is not sent. Raises MalformedResponse,
+        TimeoutError, ClientDisconnected.
+        """
+        unsent, parser = memoryview(data), self._parser
         try:
-            self._client.send(self._sock, data, timeout)
+            while unsent and not self._is_refused:
+                heed = not parser.headers_done
+                unsent = unsent[self._client.send(self._sock, unsent, timeout, heed) :]
+                if unsent and heed:
+                    self._read_early()
         except TimeoutError:
             raise
         except OSError:
+            pass
+        self._is_sent = not unsent
+
+    def _read_early(self) -> None:
+        """Reads what there is while the request is sent; with TLS that may be no bytes of a response."""
+        self._drained = False
+        try:
+            data = self._recv(0)
+        except (TimeoutError, *WOULD_BLOCK):
             return
+        self._is_refused = not data
+        if data:
+            self._feed_head(data)
+        if self._parser.headers_done:
+            self._is_refused = self._parser.complete or self._parser.status >= _FIRST_REFUSAL
 
     def read_head(self, timeout: float) -> None:
         """Reads the head of the response.
 
         Raises DeadConnection, MalformedResponse, TimeoutError, ClientDisconnected.
         """
-        parser, is_first = self._parser, True
-        while not parser.headers_done:
+        while not self._parser.headers_done:
             try:
                 data = self._recv(timeout)
             except TimeoutError:
@@ -80,9 +103,12 @@ class WireConnection:
             except OSError:
                 data = b""
             if not data:
-                raise DeadConnection if is_first else MalformedResponse("the head was cut")
-            is_first = False
-            parser.feed(data)
+                raise MalformedResponse("the head was cut") if self._has_begun else DeadConnection
+            self._feed_head(data)
+
+    def _feed_head(self, data: bytes) -> None:
+        self._has_begun = True
+        self._parser.feed(data)
 
     def iter_body(self, idle_interval: float, read_timeout: float) -> Iterator[bytes]:
         """Yields the body as it arrives, and b"" for each `idle_interval` seconds without bytes.
@@ -147,7 +173,7 @@ class WireConnection:
         if self._closed:
             return
         self._closed = True
-        if self._parser.complete and self._parser.reusable:
+        if self._parser.complete and self._parser.reusable and self._is_sent:
             self._put_idle(self._conn)
         else:
             with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@ The only package that imports gevent. Everything has two implementations; the on
 process is monkey-patched.
 """
 
-from .client import UNWATCHED, Client, readiness_probe, watch
+from .client import UNWATCHED, WOULD_BLOCK, Client, readiness_probe, watch
 from .pause import pause
 from .pools import FILES, READERS, TOKENS, Pool
 from .runtime import under_gevent, unpatched
@@ -26,6 +26,7 @@ __all__ = [
     "READERS",
     "TOKENS",
     "UNWATCHED",
+    "WOULD_BLOCK",
     "Client",
     "OneShotEvent",
     "Pool",

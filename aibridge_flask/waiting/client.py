@@ -20,7 +20,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.5
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 _READ, _WRITE = 1, 2  # libev's constants
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Client(Protocol):
@@ -35,8 +35,11 @@ class Client(Protocol):
     def wait_for(self, call: Callable[[], T]) -> T:
         """Calls `call`, which blocks, and ends it if the client disconnects."""
 
-    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        """Sends all of `data`; `timeout` is that of each wait. Raises OSError."""
+    def send(self, upstream: socket.socket, data: memoryview, timeout: float, heed: bool = True) -> int:
+        """Sends data and returns how much; `timeout` is that of each wait. Raises OSError.
+
+        With `heed` it returns early if the upstream takes no more, and has sent something itself.
+        """
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         """Returns up to `size` bytes, or b"" at the end of the stream. Raises OSError.
@@ -46,30 +49,6 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Stops watching."""
-
-
-class _UnwatchedClient:
-    """For servers that do not expose the client's socket: a disconnect is noticed at the next write."""
-
-    def check(self) -> None:
-        """A disconnect cannot be detected."""
-
-    def wait_for(self, call: Callable[[], T]) -> T:
-        return call()
-
-    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        upstream.settimeout(timeout)
-        upstream.sendall(data)
-
-    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
-        upstream.settimeout(timeout)
-        return upstream.recv(size)
-
-    def close(self) -> None:
-        """There is no watcher."""
-
-
-UNWATCHED: Client = _UnwatchedClient()
 
 
 class _SocketClient:
@@ -86,21 +65,26 @@ class _SocketClient:
         while True:
             try:
                 return upstream.recv(size)
-            except _WOULD_BLOCK as error:
+            except WOULD_BLOCK as error:
                 event = _event(error, _READ)
             self._wait(upstream.fileno(), event, timeout)
 
-    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
+    def send(self, upstream: socket.socket, data: memoryview, timeout: float, heed: bool = True) -> int:
         self.check()  # the provider bills a request even if nobody waits for it
         upstream.settimeout(0)
-        remaining = memoryview(data)
-        while remaining:
+        sent = 0
+        while sent < len(data):
+            event = _WRITE
             try:
-                remaining = remaining[upstream.send(remaining) :]
-                continue
-            except _WOULD_BLOCK as error:
+                if count := upstream.send(data[sent:]):  # gevent's TLS returns 0 where it would block
+                    sent += count
+                    continue
+            except WOULD_BLOCK as error:
                 event = _event(error, _WRITE)
-            self._wait(upstream.fileno(), event, timeout)
+            self._wait(upstream.fileno(), event | _READ if heed else event, timeout)
+            if heed and readiness_probe(upstream)():
+                break
+        return sent
 
     def check(self) -> None:
         raise NotImplementedError
@@ -114,6 +98,36 @@ def _event(error: OSError, wanted: int) -> int:
     if isinstance(error, ssl.SSLWantReadError):
         return _READ
     return _WRITE if isinstance(error, ssl.SSLWantWriteError) else wanted
+
+
+class _UnwatchedClient(_SocketClient):
+    """For servers that do not expose the client's socket: a disconnect is noticed at the next write."""
+
+    def check(self) -> None:
+        """A disconnect cannot be detected."""
+
+    def wait_for(self, call: Callable[[], T]) -> T:
+        return call()
+
+    def _wait(self, upstream: int, event: int, timeout: float) -> None:
+        poll = select.poll()
+        poll.register(upstream, _poll_events(event))
+        if not poll.poll(timeout * 1000):
+            raise TimeoutError
+
+    def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        upstream.settimeout(timeout)
+        return upstream.recv(size)
+
+    def close(self) -> None:
+        """There is no watcher."""
+
+
+UNWATCHED: Client = _UnwatchedClient()
+
+
+def _poll_events(events: int) -> int:
+    return (select.POLLIN if events & _READ else 0) | (select.POLLOUT if events & _WRITE else 0)
 
 
 class _PolledClient(_SocketClient):
@@ -134,7 +148,7 @@ class _PolledClient(_SocketClient):
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
         end, client = time.monotonic() + timeout, self._client.fileno()
         poll = select.poll()
-        poll.register(upstream, select.POLLIN if event == _READ else select.POLLOUT)
+        poll.register(upstream, _poll_events(event))
         poll.register(client, self._poll_mask)
         while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
             events = ready.get(client, 0)

@@ -90,8 +90,8 @@ class ReplaceableClient:
     def wait_for(self, call: Callable[[], T]) -> T:
         return self.client.wait_for(call)
 
-    def send(self, upstream: socket.socket, data: bytes, timeout: float) -> None:
-        self.client.send(upstream, data, timeout)
+    def send(self, upstream: socket.socket, data: memoryview, timeout: float, heed: bool = True) -> int:
+        return self.client.send(upstream, data, timeout, heed)
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         return self.client.recv(upstream, size, timeout, drained)
