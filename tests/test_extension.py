@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sqlite3
+import subprocess
+import sys
 from operator import le
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from flask import Flask, Response
 from aibridge_flask import Actor, AIBridge, ConfigError
 from aibridge_flask.records.events import InterceptionEnded, InterceptionStarted
 from tests.conftest import providers
-from tests.support.server import PREFIX, wait_until
+from tests.support.server import PREFIX, ROOT, wait_until
 from tests.support.upstream import (
     TIMEOUT_SECONDS,
     WAIT_FOR_CLOSE,
@@ -243,17 +246,38 @@ def test_host_listeners_get_interceptions_and_their_failures_do_no_harm(
     bridge.close(app)
 
 
-def count_files_and_threads() -> tuple[int, int]:
-    return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+_MAKE_APPLICATIONS = """
+import json, sys
+from pathlib import Path
+from flask import Flask
+from aibridge_flask import AIBridge
+
+def count():
+    return [len(list(Path("/proc/self", name).iterdir())) for name in ("fd", "task")]
+
+before = count()
+for _ in range(5):
+    app = Flask("host")
+    app.config["AIBRIDGE"] = json.loads(sys.argv[1])
+    AIBridge(app)
+print(before, count())
+"""
 
 
 def test_making_an_application_opens_nothing(tmp_path: Path, upstream: Upstream) -> None:
-    before = count_files_and_threads()
-    for _ in range(5):
-        AIBridge(make_host(tmp_path, upstream, mcp_servers=[{"name": "docs", "url": f"{upstream.url}/mcp"}]))
-    assert count_files_and_threads() == before
+    """In a process of its own, since threads of other tests may still open and close files in this one."""
+    servers = [{"name": "docs", "url": f"{upstream.url}/mcp"}]
+    app = make_host(tmp_path, upstream, mcp_servers=servers)
+    command = [sys.executable, "-c", _MAKE_APPLICATIONS, json.dumps(app.config["AIBRIDGE"])]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = re.findall(r"\[.*?\]", process.stdout)
+    assert before == after
     assert list(tmp_path.iterdir()) == []
     assert upstream.connections == 0
+
+
+def count_files_and_threads() -> tuple[int, int]:
+    return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_a_closed_application_leaves_no_file_and_no_thread(tmp_path: Path, upstream: Upstream) -> None:
