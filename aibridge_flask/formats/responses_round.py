@@ -189,8 +189,8 @@ class Round:
 
     def _finish(self, value: Any, response: Mapping[str, bytes], kind: str) -> None:
         """Reads a response that has ended. `value` is it decoded, `kind` the terminal event's type."""
-        done = list(self._done_items.values())
-        self.items = done if done and all(done) else body.array_elements(response.get("output", NULL))
+        done, output = list(self._done_items.values()), body.array_elements(response.get("output", NULL))
+        self.items = done if len(done) >= len(output) and all(done) else output
         self._usage, self._id = body.get_object(value, "usage"), response.get("id", b"")
         succeeded = kind == TERMINAL_EVENTS[0] and body.get_string(value, "status") in ("completed", "")
         self.awaits_tools = (

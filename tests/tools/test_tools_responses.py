@@ -110,6 +110,30 @@ def test_the_package_sees_the_clients_own_calls_alone(
     assert docs.requests("tools/call") == []
 
 
+def test_a_call_that_only_the_last_event_tells_is_run(
+    toolbridge: Server, upstream: Upstream, docs: ScriptedMcp
+) -> None:
+    """Some upstreams send no events for the items of calls."""
+    is_call = (b'"output_index":1', b'"output_index": 1')
+    events = [
+        event for event in stream(CALLS_QUIETLY).split(b"\n\n") if not any(map(event.__contains__, is_call))
+    ]
+    upstream.enqueue(stream_head(), chunk(b"\n\n".join(events)), LAST_CHUNK)
+    enqueue(upstream, True, ENDS)
+    _, body, whole, id = toolbridge.post(RESPONSES.path, RESPONSES.request(True))
+    assert whole
+    assert [item["id"] for item in read(body, True)["output"]] == ["rs_2", "msg_2"]
+    assert len(docs.requests("tools/call")) == 1
+    second = json.loads(upstream.requests[1].body)["input"]
+    assert [item["type"] for item in second] == [
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+    ]
+    assert [usage["invocation_error"] for usage in toolbridge.record(id)["tool_usages"]] == [""]
+
+
 # Items, conversations and failures
 
 

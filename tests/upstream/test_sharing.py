@@ -100,9 +100,8 @@ def test_a_key_that_cools_down_on_one_cools_down_on_the_other(
 def test_both_list_the_records_of_both(pair: tuple[Server, Server], upstream: Upstream) -> None:
     ids = {ask(server, "up")[1] for server in pair for _ in range(10)}
     for server in pair:
-        wait_until(
-            lambda server=server: len(list_records(server)) >= len(ids)
-        )  # the other's come when applied
+        # The other's come when they are applied.
+        wait_until(lambda server=server: len(list_records(server)) >= len(ids))
         wait_until(lambda server=server: all(record["ended_at"] for record in list_records(server)))
         assert {record["id"] for record in list_records(server)} == ids
 
