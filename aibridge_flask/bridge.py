@@ -22,6 +22,7 @@ from .model import (
     HeaderList,
     RequestFacts,
     UpstreamRequest,
+    identifier,
 )
 from .offers import Offered, Offers, own_body
 from .outbound import Outbound
@@ -178,7 +179,7 @@ def _start_event(request: _BridgedRequest) -> Started:
     client_headers, facts = request.client_request.headers, request.facts
     provider, credential = request.outbound.provider, request.credentials.first
     client = clients.client_name(client_headers)
-    agent_id, parent_agent_id = clients.agent_ids(client_headers)
+    agent_id, parent_agent_id = map(identifier, clients.agent_ids(client_headers))
     return Started(
         id=request.id,
         initiator_id=request.actor.id,
@@ -188,8 +189,8 @@ def _start_event(request: _BridgedRequest) -> Started:
         provider_name=provider.name,
         model=facts.model,
         client=client,
-        client_session_id=clients.session_id(client, client_headers, facts.user_id),
-        user_agent=client_headers.get("user-agent", ""),
+        client_session_id=identifier(clients.session_id(client, client_headers, facts.user_id)),
+        user_agent=identifier(client_headers.get("user-agent", "")),
         credential_kind=credential.kind,
         credential_hint=credential.hint,
         correlating_tool_call_id=facts.correlating_tool_call_id,

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 UNKNOWN = "Unknown"
 CLAUDE_CODE = "Claude Code"
+_MAX_PREFIX = 32  # more than any row has
 
 # Lower-case prefix of the User-Agent -> client. A row may name a header that identifies the client as well.
 _AGENTS: tuple[tuple[str, str, str, str], ...] = (
@@ -47,15 +48,14 @@ _SESSION_HEADERS: Mapping[str, tuple[str, ...]] = {
 def client_name(headers: Mapping[str, str]) -> str:
     """Returns the client's name. `headers` has lower-case names."""
     return _client_name(
-        headers.get("user-agent", ""),
-        headers.get("originator", ""),
+        headers.get("user-agent", "")[:_MAX_PREFIX].lower(),
+        headers.get("originator", "")[:_MAX_PREFIX].lower(),
         "x-cursor-client-version" in headers,
     )
 
 
 @lru_cache(maxsize=512)
 def _client_name(agent: str, originator: str, cursor: bool) -> str:
-    agent, originator = agent.lower(), originator.lower()
     for prefix, header, value, name in _AGENTS:
         if agent.startswith(prefix):
             return name

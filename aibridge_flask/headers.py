@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from .caches import cached_if_short
 from .model import Actor, HeaderList
 
 T = TypeVar("T")
@@ -95,10 +96,7 @@ def _connection_options(connection: str) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in connection.split(","))
 
 
-_lower = lru_cache(maxsize=2048)(str.lower)
-
-
-@lru_cache(maxsize=2048)
+@cached_if_short(2048)
 def _wire_name(name: str) -> str:
     return name.title()
 
@@ -139,7 +137,7 @@ def to_client(
 
     `dropped` are lower-case names, at least DROPPED_RESPONSE_HEADERS.
     """
-    names = [_lower(name) for name, _ in headers]
+    names = [name.lower() for name, _ in headers]
     if "connection" in names:
         values = [value for lower, (_, value) in zip(names, headers, strict=True) if lower == "connection"]
         dropped |= _connection_options(",".join(values))
@@ -149,7 +147,7 @@ def to_client(
 def find(headers: HeaderList, lower_name: str) -> str:
     """Returns the first value of a header, or "". `lower_name` is in lower case."""
     for name, value in headers:
-        if _lower(name) == lower_name:
+        if name.lower() == lower_name:
             return value
     return ""
 

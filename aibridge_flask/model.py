@@ -17,6 +17,7 @@ from msgspec import Struct
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 _LOW_62_BITS = (1 << 62) - 1
+_MAX_IDENTIFIER = 256  # characters
 HeaderList = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +31,15 @@ def new_id() -> str:
     value = milliseconds << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def identifier(text: str) -> str:
+    """Returns a name or id as it stands in records, labels and caches: clients and models choose its length.
+
+    >>> len(identifier("m" * 1000)), identifier("claude")
+    (256, 'claude')
+    """
+    return text[:_MAX_IDENTIFIER]
 
 
 def _plain_str(value: object) -> str:

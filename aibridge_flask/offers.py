@@ -19,7 +19,6 @@ _log = logging.getLogger("aibridge.tools")
 _TOOLS, _USAGE = "tools", "stream_options"
 _REMEMBERED_SECONDS = 300.0
 _MAX_REMEMBERED = 1000
-_MAX_MODEL_LENGTH = 256
 
 
 class Offered(Struct, frozen=True):
@@ -64,8 +63,8 @@ class Offers:
         if len(self._refused) >= _MAX_REMEMBERED:
             self._refused.clear()
         self._refused[_key(provider, offered.facts, reason)] = monotonic() + _REMEMBERED_SECONDS
-        model = offered.facts.model[:_MAX_MODEL_LENGTH]
-        _log.warning("model %r of %s refuses %s: not added for some minutes", model, provider.name, reason)
+        names = (offered.facts.model, provider.name, reason)
+        _log.warning("model %r of %s refuses %s: not added for some minutes", *names)
 
     def _tools_for(self, wire_format: Format) -> tuple[Tool, ...]:
         """Returns the tools that the API takes. The others are left out, with a warning."""
@@ -96,7 +95,7 @@ def _accept(wire_format: Format, tools: tuple[Tool, ...]) -> _Accepted:
 
 
 def _key(provider: Provider, facts: RequestFacts, reason: str) -> tuple[str, str, str]:
-    return provider.name, facts.model[:_MAX_MODEL_LENGTH], reason
+    return provider.name, facts.model, reason
 
 
 def _unasked(facts: RequestFacts) -> RequestFacts:

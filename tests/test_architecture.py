@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "aibridge_flask"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "versions" not in path.parts)
 # From the ground up; a module imports from its own layer or below.
 LAYERS = (
-    {"model", "protocols", "errors", "headers", "sse", "clients", "content_coding", "waiting", "hooks"},
+    {
+        "model",
+        "protocols",
+        "errors",
+        "headers",
+        "sse",
+        "clients",
+        "caches",
+        "content_coding",
+        "waiting",
+        "hooks",
+    },
     {"formats", "config"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},

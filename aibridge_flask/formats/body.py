@@ -7,7 +7,7 @@ msgspec finds the wanted fields without building the rest. It refuses some thing
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import InvalidBody
-from ..model import EMPTY
+from ..model import EMPTY, identifier
+from . import lenient
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -32,15 +33,15 @@ def decode_fields(body: bytes, struct_type: type[T]) -> T:
 
     Raises InvalidBody if `body` is not UTF-8, not JSON or not an object. The message gives the position.
     """
-    if not body.strip(_WHITESPACE):
+    if not body or body.isspace():
         raise InvalidBody("the request body is empty: a JSON object is expected")
-    text = _decode_utf8(body)
+    lenient.check_utf8(body)
     if is_dense(body):
         return _decode_sparse_fields(body, struct_type)
     try:
         return msgspec.json.decode(body, type=struct_type)
     except _DECODE_ERRORS:
-        members = _parse_object(text)
+        members = lenient.parse_object(str(body, "utf-8"))
         return struct_type(
             **{name: members[name] for name in struct_type.__struct_fields__ if name in members}
         )
@@ -89,6 +90,11 @@ def _sparse_type(struct_type: type[msgspec.Struct]) -> type[msgspec.Struct]:
 def decode_raw(raw: Any) -> Any:
     """Decodes a field that `decode_fields` returned."""
     return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+
+
+def to_identifier(raw: Any) -> str:
+    """Returns a field that names something, such as the model; "" if it is not a string."""
+    return identifier(to_text(raw))
 
 
 def to_text(raw: Any) -> str:
@@ -142,17 +148,18 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
 
 def split_members(body: bytes) -> dict[str, bytes]:
     """Returns the members of a JSON object by name; each value is its unchanged bytes. Raises InvalidBody."""
-    if not body.strip(_WHITESPACE):
+    if not body or body.isspace():
         raise InvalidBody("the request body is empty: a JSON object is expected")
     if is_dense(body):
         raise InvalidBody("the request body holds more values than a model can read")
-    text = _decode_utf8(body)
+    lenient.check_utf8(body)
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         return {name: bytes(raw) for name, raw in members.items()}
     except _DECODE_ERRORS:
-        _parse_object(text)
-        return dict(_iter_members(text))
+        text = str(body, "utf-8")
+        lenient.parse_object(text)
+        return dict(lenient.iter_members(text))
 
 
 def object_members(raw: bytes) -> dict[str, bytes]:
@@ -174,35 +181,9 @@ def has_duplicate_names(body: bytes, members: Mapping[str, bytes]) -> bool:
     `members` is what `split_members` returned for `body`.
     """
     compact_size = sum(len(dumps(name)) + len(raw) + 2 for name, raw in members.items()) + 1
-    return compact_size < len(body) and sum(1 for _ in _iter_members(str(body, "utf-8"))) > len(members)
-
-
-def _iter_members(text: str) -> Iterator[tuple[str, bytes]]:
-    """Yields name and unchanged value of each member of an object that msgspec may have refused."""
-    decode, position = json.JSONDecoder().raw_decode, _skip_separators(text, text.index("{") + 1)
-    while text[position] != "}":
-        name, position = decode(text, position)
-        start = _skip_separators(text, position)
-        _, position = decode(text, start)
-        yield name, text[start:position].encode()
-        position = _skip_separators(text, position)
-
-
-def _iter_elements(text: str) -> Iterator[bytes]:
-    """Like `_iter_members`, for the elements of an array."""
-    decode, position = json.JSONDecoder().raw_decode, _skip_separators(text, text.index("[") + 1)
-    while text[position] != "]":
-        start = position
-        _, position = decode(text, start)
-        yield text[start:position].encode()
-        position = _skip_separators(text, position)
-
-
-def _skip_separators(text: str, position: int) -> int:
-    """Returns the position of the next value."""
-    while text[position] in " \t\r\n,:":
-        position += 1
-    return position
+    if compact_size >= len(body):
+        return False
+    return sum(1 for _ in lenient.iter_members(str(body, "utf-8"))) > len(members)
 
 
 def array_elements(raw: bytes) -> list[bytes]:
@@ -214,7 +195,7 @@ def array_elements(raw: bytes) -> list[bytes]:
     try:
         return [bytes(element) for element in msgspec.json.decode(raw, type=list[msgspec.Raw])]
     except _DECODE_ERRORS:
-        return list(_iter_elements(str(raw, "utf-8"))) if isinstance(loads(raw), list) else []
+        return list(lenient.iter_elements(str(raw, "utf-8"))) if isinstance(loads(raw), list) else []
 
 
 def join_members(members: Mapping[str, bytes]) -> bytes:
@@ -238,6 +219,11 @@ def get_string(value: Any, key: str) -> str:
     """Returns a member that should be a string; an empty one if it is anything else."""
     member = value.get(key) if isinstance(value, Mapping) else None
     return member if isinstance(member, str) else ""
+
+
+def get_identifier(value: Any, key: str) -> str:
+    """Returns a member that names something, such as the model; "" if it is not a string."""
+    return identifier(get_string(value, key))
 
 
 def get_count(value: Any, key: str) -> int:
@@ -264,31 +250,3 @@ def positive_counts(value: Mapping[str, Any]) -> dict[str, int]:
 def limit_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Returns as many counts as a record may hold: a response can name any number of them."""
     return dict(islice(counts.items(), _MAX_COUNTS))
-
-
-def _decode_utf8(body: bytes) -> str:
-    try:
-        return str(body, "utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidBody(f"the request body is not UTF-8: byte {error.start}") from None
-
-
-def _parse_object(text: str) -> dict[str, Any]:
-    """Decodes a JSON object with `json`. Raises InvalidBody."""
-    try:
-        value = json.loads(text, parse_constant=_reject_constant)
-    except json.JSONDecodeError as error:
-        position = f"line {error.lineno}, column {error.colno}"
-        raise InvalidBody(f"the request body is not JSON: {error.msg} at {position}") from None
-    except RecursionError:
-        raise InvalidBody("the request body is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidBody(f"the request body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidBody("the request body is not a JSON object")
-    return value
-
-
-def _reject_constant(constant: str) -> Any:
-    """`json` accepts NaN and Infinity, which are not JSON."""
-    raise ValueError(f"{constant} is not a JSON value")

@@ -40,12 +40,12 @@ def read(data: bytes) -> RequestFacts:
     """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ChatFields)
     message = prompt.last_message(request.messages)
-    call_id = body.get_string(message, "tool_call_id") if message.get("role") == "tool" else ""
+    call_id = body.get_identifier(message, "tool_call_id") if message.get("role") == "tool" else ""
     streaming = body.decode_raw(request.stream) is True
     options = body.decode_raw(request.stream_options)
     asks_usage = isinstance(options, dict) and options.get("include_usage") is True
     return RequestFacts(
-        model=body.to_text(request.model),
+        model=body.to_identifier(request.model),
         streaming=streaming,
         prompt=prompt.last_user_text(message),
         correlating_tool_call_id=call_id,

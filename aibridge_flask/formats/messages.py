@@ -39,12 +39,12 @@ def read(data: bytes) -> RequestFacts:
     request = body.decode_fields(data, _MessagesFields)
     message = prompt.last_message(request.messages)
     call_ids = [
-        body.get_string(block, "tool_use_id")
+        body.get_identifier(block, "tool_use_id")
         for block in body.get_array(message, "content")
         if body.get_string(block, "type") == "tool_result"
     ]
     return RequestFacts(
-        model=body.to_text(request.model),
+        model=body.to_identifier(request.model),
         streaming=body.decode_raw(request.stream) is True,
         prompt=prompt.last_user_text(message),
         correlating_tool_call_id=call_ids[-1] if call_ids else "",

@@ -37,7 +37,7 @@ def inner_usages(counts: Mapping[str, Any]) -> Iterator[tuple[str, Usage]]:
     message's own. A declined attempt of a fallback costs nothing."""
     for iteration in _iterations(counts):
         if body.get_string(iteration, "type") in _BESIDE_THE_MESSAGE:
-            yield body.get_string(iteration, "model"), _parse_counts(iteration)
+            yield body.get_identifier(iteration, "model"), _parse_counts(iteration)
 
 
 def _iterations(counts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -43,10 +43,10 @@ def read(data: bytes) -> RequestFacts:
     is_result = body.get_string(item, "type").endswith("_output")
     texts = prompt.user_texts(item) if item.get("role") == "user" else []
     return RequestFacts(
-        model=body.to_text(request.model),
+        model=body.to_identifier(request.model),
         streaming=body.decode_raw(request.stream) is True,
         prompt="\n".join(texts),
-        correlating_tool_call_id=body.get_string(item, "call_id") if is_result else "",
+        correlating_tool_call_id=body.get_identifier(item, "call_id") if is_result else "",
         background=body.decode_raw(request.background) is True,
     )
 

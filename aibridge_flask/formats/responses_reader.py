@@ -85,8 +85,8 @@ class ResponsesReader:
         )
 
     def _read_response(self, response: Any) -> None:
-        self._id = self._id or body.get_string(response, "id")
-        self._model = body.get_string(response, "model") or self._model
+        self._id = self._id or body.get_identifier(response, "id")
+        self._model = body.get_identifier(response, "model") or self._model
         self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
         failed = body.get_string(response, "status") == "failed"
         self._failure = failure_in(response) or (Failure("unknown") if failed else self._failure)

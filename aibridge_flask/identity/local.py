@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Request
 
 from .. import headers
+from ..caches import cached_if_short
 from ..errors import NotLocal
 from ..model import Actor
 
@@ -34,7 +34,7 @@ def local(request: Request) -> Actor:
     return _LOCAL
 
 
-@lru_cache(maxsize=256)
+@cached_if_short(256)
 def _is_loopback_address(address: str) -> bool:
     """
     >>> [_is_loopback_address(a) for a in ("127.0.0.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "")]
@@ -48,12 +48,12 @@ def _is_loopback_address(address: str) -> bool:
     return bool((mapped or ip).is_loopback)
 
 
-@lru_cache(maxsize=256)
+@cached_if_short(256)
 def _is_loopback_name(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost") or _is_loopback_address(name)
 
 
-@lru_cache(maxsize=256)
+@cached_if_short(256)
 def _hostname(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

@@ -10,7 +10,7 @@ from time import monotonic
 
 from ..config.settings import RecordSettings
 from ..hooks import Hooks
-from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage
+from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage, identifier
 from .events import (
     EPOCH,
     CredentialUsed,
@@ -201,12 +201,12 @@ class InterceptionRecord:
         self, position: int, call: ToolCall, created_at: datetime, error: str, response_id: str = ""
     ) -> ToolUsage:
         input = call.input if self._keep.tool_inputs else ""
-        response_id = response_id or self._turn.response_id
-        keys = (self.id, self._turn_number, position, response_id, call.id, call.item_id)
+        response_id, item_id = response_id or self._turn.response_id, identifier(call.item_id)
+        keys = (self.id, self._turn_number, position, response_id, identifier(call.id), item_id)
         tool = self._tools.get(call.name)
         if tool is None:
-            return ToolUsage(*keys, call.name, input, created_at)
-        return ToolUsage(*keys, tool.name, input, created_at, True, tool.server_url, error)
+            return ToolUsage(*keys, identifier(call.name), input, created_at)
+        return ToolUsage(*keys, identifier(tool.name), input, created_at, True, tool.server_url, error)
 
     def _finish_calls(self, failure: Failure) -> None:
         """Records for each injected call without a result why it was not run."""

@@ -20,7 +20,6 @@ from .shared_state import Flag, SharedState, StateKey
 
 _log = logging.getLogger("aibridge.breaker")
 _MAX_BREAKERS = 1000
-_MAX_MODEL_LENGTH = 256
 STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN = "closed", "half-open", "open"  # pybreaker's constants
 _LEVELS = {STATE_CLOSED: 0.0, STATE_HALF_OPEN: 0.5, STATE_OPEN: 1.0}
 _FAILURES = (UpstreamUnreachable, UpstreamTimeout)
@@ -49,7 +48,7 @@ class Breakers:
 
         A call that ends without a status counts as a failure if the upstream is at fault. Raises CircuitOpen.
         """
-        attempt = self._admit(endpoint, model[:_MAX_MODEL_LENGTH]) if self._limits else Attempt()
+        attempt = self._admit(endpoint, model) if self._limits else Attempt()
         try:
             yield attempt
         except _FAILURES:

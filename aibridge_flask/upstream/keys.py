@@ -29,7 +29,6 @@ _COOLDOWN_SECONDS = 60.0
 _MAX_SECONDS = 86_400.0
 _NUMBER = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?", re.ASCII)
 _BURST_SECONDS = 1.0  # cool-downs of parallel requests that differ by less are one
-_MAX_SCOPE_LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ class KeyPool:
                 yield flag
 
     def _state_key(self, credential: Credential, scope: str) -> tuple[str, ...]:
-        return ("key", self._provider, _digest(credential), scope[:_MAX_SCOPE_LENGTH])
+        return ("key", self._provider, _digest(credential), scope)
 
 
 def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple[Credential, ...]:
