@@ -5,6 +5,8 @@ recorded on the way. When the model calls offered tools, they are run and the up
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -12,7 +14,7 @@ from .model import Failure
 from .protocols import Fold
 from .records.interception import InterceptionRecord
 from .turns import Turns
-from .waiting import TaskGroup
+from .waiting import TaskGroup, run_if_large
 
 
 def converse(turns: Turns, record: InterceptionRecord, ping: bytes, idle_interval: float) -> Generator[bytes]:
@@ -58,10 +60,11 @@ def _relay(turns: Turns, record: InterceptionRecord, ping: bytes, idle_interval:
 class _ResponseReader:
     """Feeds one response to its fold, and records the facts as they become known."""
 
-    __slots__ = ("_fold", "_record", "_recorded_end", "_response", "ended")
+    __slots__ = ("_fold", "_is_coded", "_record", "_recorded_end", "_response", "_size", "ended")
 
     def __init__(self, turns: Turns, record: InterceptionRecord) -> None:
         self._response, self._fold, self._record = turns.response, turns.fold, record
+        self._is_coded, self._size = turns.is_coded, 0
         self.ended = self._recorded_end = False
 
     @property
@@ -71,7 +74,8 @@ class _ResponseReader:
     def feed(self, piece: bytes) -> bytes:
         fold = self._fold
         self._record.body_received(piece)
-        output = fold.feed(piece)
+        self._size += len(piece)
+        output = run_if_large(inf, partial(fold.feed, piece)) if self._is_coded else fold.feed(piece)
         if self._response.complete:
             return output + self.end()
         _record_facts(fold, self._record)
@@ -82,7 +86,7 @@ class _ResponseReader:
 
     def end(self) -> bytes:
         fold, self.ended = self._fold, True
-        output = fold.end()
+        output = run_if_large(self._size, fold.end)
         _record_facts(fold, self._record)
         if not fold.awaits_tools:
             self._record.end(complete=fold.complete)

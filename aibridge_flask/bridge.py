@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from .model import (
 )
 from .offers import Offered, Offers, own_body
 from .outbound import Outbound
+from .protocols import Format
 from .providers.provider import Interceptor
 from .records.events import Started, now
 from .records.interception import InterceptionRecord
@@ -36,7 +38,7 @@ from .turns import Send, TurnContext, Turns
 from .upstream.attempts import Attempted
 from .upstream.buffered import BufferedResponse
 from .upstream.keys import CredentialSource
-from .waiting import Client, watch
+from .waiting import Client, run_if_large, watch
 
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 _SET_BY_BRIDGE = headers.DROPPED_RESPONSE_HEADERS | {INTERCEPTION_HEADER.lower()}
@@ -52,7 +54,9 @@ _DROPPED = {  # by (streamed, body unchanged)
 
 
 class _BridgedRequest(Struct, frozen=True):
-    """A bridged request whose body has been read. `decoded` is `body` without its content codings."""
+    """A bridged request whose body has been read. `decoded` is `body` without its content codings, `digest`
+    is the SHA-256 of `body`.
+    """
 
     outbound: Outbound
     interceptor: Interceptor
@@ -63,6 +67,7 @@ class _BridgedRequest(Struct, frozen=True):
     body: bytes
     decoded: bytes
     facts: RequestFacts
+    digest: str
 
 
 class Bridge:
@@ -102,13 +107,12 @@ class Bridge:
         credentials = outbound.credentials_for(client_request.headers)
         body = client_request.read_body()
         encoding = client_request.headers.get("content-encoding", "")
-        limit = self._settings.max_body_bytes
-        decoded = content_coding.decode(body, encoding, limit) if encoding else body
-        facts = interceptor.format.read(decoded)
+        read = partial(_read_body, body, encoding, self._settings.max_body_bytes, interceptor.format)
+        decoded, facts, digest = run_if_large(inf if encoding else len(body), read)
         if facts.background:
             raise BackgroundNotSupported
         return _BridgedRequest(
-            outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts
+            outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts, digest
         )
 
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
@@ -175,6 +179,14 @@ class Bridge:
         return ClientResponse(turns.response.status, _response_headers(turns, record.id), relay)
 
 
+def _read_body(
+    body: bytes, encoding: str, limit: int, wire_format: Format
+) -> tuple[bytes, RequestFacts, str]:
+    """Returns the decoded body, its facts and the digest of what was sent."""
+    decoded = content_coding.decode(body, encoding, limit) if encoding else body
+    return decoded, wire_format.read(decoded), hashlib.sha256(body).hexdigest()
+
+
 def _start_event(request: _BridgedRequest) -> Started:
     client_headers, facts = request.client_request.headers, request.facts
     provider, credential = request.outbound.provider, request.credentials.first
@@ -198,7 +210,7 @@ def _start_event(request: _BridgedRequest) -> Started:
         parent_agent_id=parent_agent_id,
         route=request.interceptor.endpoint,
         streaming=facts.streaming,
-        request_sha256=hashlib.sha256(request.body).hexdigest(),
+        request_sha256=request.digest,
         kind=facts.kind,
     )
 

@@ -10,9 +10,10 @@ from typing import Protocol
 import brotli
 import zstandard
 
-from .errors import BodyTooLarge, InvalidBody, UnsupportedEncoding
+from .errors import AbsurdRatio, BodyTooLarge, InvalidBody, UnsupportedEncoding
 
 _CHUNK_BYTES = 1 << 16
+_FREE_BYTES, _MAX_RATIO = 1 << 20, 200  # a decoded body above the first is as many times the coded one
 _MAX_CODINGS = 4  # nobody uses more than one, and each costs a pass over the whole body
 _MAX_MEMBERS = 10_000  # a body of empty members alone would take hours
 
@@ -168,11 +169,19 @@ class BoundedDecoder:
 def decode(body: bytes, header: str, limit: int) -> bytes:
     """Returns the body without its content codings. `header` is the `Content-Encoding`, `limit` is in bytes.
 
-    Raises UnsupportedEncoding, BodyTooLarge, InvalidBody.
+    Raises UnsupportedEncoding, BodyTooLarge, AbsurdRatio, InvalidBody.
     """
     for coding in reversed(codings(header)):
-        body = BoundedDecoder(coding, limit).feed(body)
+        body = _decode_body(body, coding, limit)
     return body
+
+
+def _decode_body(body: bytes, coding: str, limit: int) -> bytes:
+    credible = max(_FREE_BYTES, len(body) * _MAX_RATIO)
+    try:
+        return BoundedDecoder(coding, min(limit, credible)).feed(body)
+    except BodyTooLarge:
+        raise BodyTooLarge(limit) if limit <= credible else AbsurdRatio from None
 
 
 def is_supported(coding: str) -> bool:

@@ -2,7 +2,7 @@
 
 BridgeError
 +-- ClientError              the request cannot be served as it came
-|   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
+|   +-- BadBody, BodyTooLarge, AbsurdRatio, RequestTimeout, UnsupportedEncoding, BackgroundNotSupported
 |   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
@@ -75,6 +75,19 @@ class BodyTooLarge(ClientError):
         super().__init__(
             f"Request body too large. The maximum allowed request body size is {_format_size(limit)}."
         )
+
+
+class AbsurdRatio(ClientError):
+    """A small body that decodes to a large one: no client compresses that well."""
+
+    status, type, code, is_final = 413, "request_too_large", "request_too_large", True
+    default_message = "Request body too large. Decoded, it is many times as large as what was sent."
+
+
+class RequestTimeout(ClientError):
+    status, code = 408, "request_timeout"
+    default_message = "the request body did not arrive in time"
+    record_type = "timeout"
 
 
 class UnsupportedEncoding(ClientError):

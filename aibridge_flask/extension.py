@@ -22,9 +22,11 @@ from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
+from .request_body import BodyLimits
 from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blueprint
 from .tools import ToolBox
 from .upstream.shared_state import SharedState
+from .waiting import StalledClients
 from .web import health, index, metrics, records
 
 _KEY = "aibridge"
@@ -112,15 +114,16 @@ class AIBridge:
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
         prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox)
+        limits = BodyLimits(settings.max_body_bytes, settings.client_timeout)
+        stalled = StalledClients(settings.client_timeout)
+        self._closers[app].callback(stalled.close)
         mode_loader = identity.loader_for(settings, recorder)
 
         def load_actor(request: Request) -> Actor | None:
             return (self._loader or mode_loader)(request)
 
         for outbound in parts.outbounds:
-            app.register_blueprint(
-                provider_blueprint(prefix, outbound, bridge, load_actor, settings.max_body_bytes)
-            )
+            app.register_blueprint(provider_blueprint(prefix, outbound, bridge, load_actor, limits, stalled))
         web = BridgeBlueprint("aibridge")
         health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
         records.add_records(web, prefix, load_actor, recorder)

@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Struct
@@ -14,6 +15,7 @@ from .model import Offer, RequestFacts, Tool
 from .protocols import Format
 from .providers import Provider
 from .tools import ToolBox
+from .waiting import run_if_large
 
 _log = logging.getLogger("aibridge.tools")
 _TOOLS, _USAGE = "tools", "stream_options"
@@ -48,11 +50,14 @@ class Offers:
         """Returns the client's body with what is added to it."""
         if not provider.force_usage or self._is_refused(provider, facts, _USAGE):
             facts = _unasked(facts)
-        with_usage = wire_format.upstream_body(body, facts)
+        ask_usage = partial(wire_format.upstream_body, body, facts)
+        with_usage = body if facts.includes_usage else run_if_large(len(body), ask_usage)
         has_tools = provider.inject_tools and not self._is_refused(provider, facts, _TOOLS)
         tools = self._tools_for(wire_format) if has_tools else ()
-        offer = wire_format.offer(with_usage, facts, tools) if tools else Offer(with_usage)
-        return Offered(offer, facts)
+        if not tools:
+            return Offered(Offer(with_usage), facts)
+        offer = partial(wire_format.offer, with_usage, facts, tools)
+        return Offered(run_if_large(len(body), offer), facts)
 
     def remember(self, provider: Provider, offered: Offered, error: bytes) -> None:
         """The model refused an offer with the body `error`, and accepted the request without it."""

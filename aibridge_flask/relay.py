@@ -70,7 +70,8 @@ class Relay:
     ) -> None:
         """With `sends_head` the first piece is b"": the server sends status and headers at once."""
         self._pieces, self._end = pieces, end
-        self._client_socket, self._http10 = client_socket, http10
+        self.client_socket, self._http10 = client_socket, http10
+        self.written, self.is_writing = 0, False
         self._sends_head = sends_head
         self._prefetched: list[bytes] = []
         self._is_broken = self._is_closed = False
@@ -86,6 +87,14 @@ class Relay:
         self._prefetched = list(itertools.islice(self._pieces, 1))
 
     def __next__(self) -> bytes:
+        """Returns the next piece; the server has then written the one before."""
+        self.is_writing = False
+        piece = self._next_piece()
+        self.written += 1
+        self.is_writing = True
+        return piece
+
+    def _next_piece(self) -> bytes:
         if self._prefetched:
             return self._prefetched.pop()
         if self._sends_head:
@@ -138,9 +147,9 @@ class Relay:
         Not on HTTP/1.1, where a reset could discard the event just sent. The reset must precede the server's
         close: some servers shut down the sending side first, which looks like a complete response.
         """
-        if self._http10 and self._client_socket is not None:
+        if self._http10 and self.client_socket is not None:
             with contextlib.suppress(OSError), socket.socket() as unconnected:
-                self._client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+                self.client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
                 # closes the connection, and keeps the descriptor's number for the server
-                os.dup2(unconnected.fileno(), self._client_socket.fileno(), inheritable=False)
+                os.dup2(unconnected.fileno(), self.client_socket.fileno(), inheritable=False)
         raise OSError(errno.ECONNRESET, reason)

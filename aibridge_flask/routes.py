@@ -14,13 +14,12 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from . import headers, passthrough
+from . import headers, passthrough, request_body
 from .bridge import Bridge
 from .errors import (
     BodyTooLarge,
     BridgeError,
     GatewayError,
-    InvalidBody,
     ProviderDisabled,
     Unauthorized,
     UnknownRoute,
@@ -32,6 +31,9 @@ from .identity import ActorLoader
 from .model import Actor, ClientRequest, ClientResponse, new_id
 from .outbound import Outbound
 from .protocols import Format
+from .relay import Relay
+from .request_body import BodyLimits
+from .waiting import StalledClients
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
@@ -39,7 +41,6 @@ _HOST_ARGUMENT = "_aibridge_host"
 _BODILESS = (204, 304)
 _UNSENT_RESPONSE = "aibridge.answer"  # in the environ
 _NOT_FORWARDED = ("TRACE", "CONNECT")  # TRACE would reveal the central key, CONNECT asks for a tunnel
-_TRUNCATED_BODY = "the request body is shorter than announced"
 
 
 class BridgeBlueprint(Blueprint):
@@ -91,7 +92,12 @@ def add_catch_all(blueprint: Blueprint, path: str, view: Callable[..., Response]
 
 
 def provider_blueprint(
-    prefix: str, outbound: Outbound, bridge: Bridge, load_actor: ActorLoader, max_body_bytes: int
+    prefix: str,
+    outbound: Outbound,
+    bridge: Bridge,
+    load_actor: ActorLoader,
+    limits: BodyLimits,
+    stalled: StalledClients,
 ) -> Blueprint:
     """Returns a blueprint with the routes of one provider, below `{prefix}/{name}`."""
     provider = outbound.provider
@@ -100,7 +106,7 @@ def provider_blueprint(
 
     def view(rest: str = "") -> Response:
         flask_request = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy costs time at each use
-        client_request = read_request(flask_request, root, max_body_bytes)
+        client_request = read_request(flask_request, root, limits)
         wire_format, id = provider.format_at(client_request.path), new_id()
         _emit_arrived(outbound, client_request, id)
         try:
@@ -108,6 +114,8 @@ def provider_blueprint(
                 raise ProviderDisabled(provider.name)
             actor = partial(_load_actor, load_actor, flask_request)
             response = _serve(outbound, bridge, actor, client_request, id)
+            if isinstance(response.body, Relay):
+                stalled.watch(response.body)
             return flask_response(client_request, response, flask_request)
         except BridgeError as bridge_error:
             error = bridge_error
@@ -155,7 +163,7 @@ def _is_websocket(request: ClientRequest) -> bool:
     return request.method == "GET" and request.headers.get("upgrade", "").lower() == "websocket"
 
 
-def read_request(flask_request: Request, root: str, max_body_bytes: int) -> ClientRequest:
+def read_request(flask_request: Request, root: str, limits: BodyLimits) -> ClientRequest:
     """Returns the request without Flask. Its path is the raw target's path below `root`.
 
     The path is empty, and matches no route, if it cannot be determined from the raw target.
@@ -170,7 +178,7 @@ def read_request(flask_request: Request, root: str, max_body_bytes: int) -> Clie
         path=path.removeprefix(root) if path.startswith(root) else "",
         query=query,
         headers=headers.from_environ(environ),
-        read_body=lambda: _read_body(flask_request, max_body_bytes),
+        read_body=lambda: _read_body(flask_request, limits),
         client_socket=environ.get("gunicorn.socket"),
         http10=environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
     )
@@ -192,39 +200,28 @@ def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
     return (quote(path.encode("latin-1")) if is_plain else ""), environ.get("QUERY_STRING", "")
 
 
-def _read_body(flask_request: Request, max_bytes: int) -> bytes:
-    """Counts while it reads. Raises BodyTooLarge, and InvalidBody if the body is truncated.
+def _read_body(flask_request: Request, limits: BodyLimits) -> bytes:
+    """Reads without Werkzeug's streams, unless the host has already used them.
 
-    Werkzeug stops silently at its limit, so its limit is one byte above ours.
+    Werkzeug stops silently at its limit, so its limit is one byte above ours. Raises what `read` raises.
     """
-    announced = flask_request.content_length or 0
-    if announced > max_bytes:
-        raise BodyTooLarge(max_bytes)
-    flask_request.max_content_length = max_bytes + 1
-    try:
-        body = _read_announced(flask_request, announced) if announced else flask_request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise BodyTooLarge(max_bytes) from None
-    except Exception:  # noqa: BLE001 - each server raises errors of its own
-        raise InvalidBody(_TRUNCATED_BODY) from None
-    if len(body) > max_bytes:
-        raise BodyTooLarge(max_bytes)
-    if len(body) < announced:
-        raise InvalidBody(_TRUNCATED_BODY)
-    return body
-
-
-def _read_announced(flask_request: Request, size: int) -> bytes:
-    """Reads a body of known size without Werkzeug's streams, unless the host has already used them."""
+    environ, announced = flask_request.environ, flask_request.content_length or 0
+    flask_request.max_content_length = limits.max_bytes + 1
     if "stream" in vars(flask_request):
+        source: Any = BytesIO(_read_again(flask_request, limits))
+    elif announced or environ.get("wsgi.input_terminated"):
+        source, flask_request.stream = environ["wsgi.input"], BytesIO()
+    else:
+        return b""
+    return request_body.read(source, announced, environ.get("gunicorn.socket"), limits)
+
+
+def _read_again(flask_request: Request, limits: BodyLimits) -> bytes:
+    """Returns a body that the host may have read before."""
+    try:
         return flask_request.get_data(cache=False)
-    source, flask_request.stream = flask_request.environ["wsgi.input"], BytesIO()
-    parts = [source.read(size)]
-    size -= len(parts[0])
-    while size and parts[-1]:
-        parts.append(source.read(size))
-        size -= len(parts[-1])
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    except RequestEntityTooLarge:
+        raise BodyTooLarge(limits.max_bytes) from None
 
 
 class _RelayedResponse(Response):

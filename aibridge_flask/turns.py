@@ -20,7 +20,7 @@ from .records.interception import InterceptionRecord
 from .relay import Cleanup
 from .tools import ToolBox, ToolOutcome, ToolRun
 from .upstream.attempts import Attempted
-from .waiting import Client, ReplaceableClient, TaskGroup
+from .waiting import Client, ReplaceableClient, TaskGroup, run_if_large
 
 _MAX_ERROR_BYTES = 1 << 20
 Send = Callable[[bytes, Client], Attempted]
@@ -98,7 +98,9 @@ class Turns:
 
     def send_follow_up(self, outcomes: Sequence[ToolOutcome]) -> TaskGroup[Attempted]:
         """Sends the results of the tools to the model, in parallel to the caller."""
-        body = self._splices[0].follow_up([(outcome.call, outcome.result) for outcome in outcomes])
+        results = [(outcome.call, outcome.result) for outcome in outcomes]
+        size = len(self._context.offer.body)
+        body = run_if_large(size, lambda: self._splices[0].follow_up(results))
         self._record.next_turn()
         self._follow_up_client = follow_up_client = ReplaceableClient()
 
@@ -159,6 +161,11 @@ class Turns:
     def is_readable(self) -> bool:
         """Whether all content codings of the response are supported."""
         return all(map(content_coding.is_supported, self._codings))
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether a small piece of the response may decode to a large one."""
+        return bool(self._codings)
 
     @property
     def _codings(self) -> list[str]:

@@ -30,7 +30,7 @@ LAYERS = (
     {"providers", "reading"},
     {"relay", "outbound"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
-    {"routes", "web"},
+    {"routes", "web", "request_body"},
     {"extension", "cli", "serving"},
     {"__init__", "__main__"},
 )

@@ -174,6 +174,7 @@ class SettingsSchema(_Frozen):
     spool_dir = Text(load_default="", metadata=_doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
     drop_headers = fields.List(Text(), load_default=list, metadata=_doc("further request headers that never go to a provider"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies get 413"))
+    client_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=_doc("seconds without progress while a request's body is read or a response is written"))
     keepalive_interval = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds without a byte after which an event stream gets a ping"))
     connect_timeout = Number(load_default=10.0, validate=POSITIVE, metadata=_doc("seconds"))
     ca_file = Text(load_default="", metadata=_doc("CA bundle for upstreams; else `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"))

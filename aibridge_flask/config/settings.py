@@ -118,6 +118,7 @@ class Settings:
     spool_dir: str
     drop_headers: tuple[str, ...]
     max_body_bytes: int
+    client_timeout: float
     keepalive_interval: float
     connect_timeout: float
     ca_file: str

@@ -5,9 +5,7 @@ Connecting, TLS and proxies are urllib3's.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, cast
 
 from requests import PreparedRequest, Response
@@ -17,9 +15,10 @@ from ..headers import HeaderMapping
 from ..model import HeaderList
 from ..waiting import UNWATCHED, Client, readiness_probe
 from .connection import DeadConnection, WireConnection
+from .idle import IdleConnections, is_stale
 from .keepalive import socket_options
 
-_MAX_IDLE_SECONDS = 30.0
+_COPIED_BYTES = 1 << 16
 
 
 class WireAdapter(HTTPAdapter):
@@ -66,8 +65,7 @@ class WireAdapter(HTTPAdapter):
     def close(self) -> None:
         """Closes idle connections."""
         for origin in self._origins.values():
-            while origin.idle:
-                origin.idle.pop().close()
+            origin.idle.close()
         super().close()
 
     def _origin(self, request: PreparedRequest, url: str, verify: Any, cert: Any, proxies: Any) -> Origin:
@@ -95,22 +93,13 @@ class Origin:
     pool: Any
     url_prefix: str
     headers: HeaderList
-    idle: list[Any] = field(default_factory=list)
-
-    def put_idle(self, conn: Any) -> None:
-        """The newest connection is reused first, so the oldest ones are surplus and are closed."""
-        conn.idle_since = now = monotonic()
-        self.idle.append(conn)
-        for oldest in self.idle[:1]:
-            if now - oldest.idle_since > _MAX_IDLE_SECONDS:
-                with contextlib.suppress(ValueError):  # another thread took it
-                    self.idle.remove(oldest)
-                    oldest.close()
+    idle: IdleConnections = field(default_factory=IdleConnections)
 
 
-def _exchange(wire: WireConnection, data: bytes, read_timeout: float) -> None:
+def _exchange(wire: WireConnection, data: tuple[bytes, ...], read_timeout: float) -> None:
     try:
-        wire.write(data, read_timeout)
+        for piece in data:
+            wire.write(piece, read_timeout)
         wire.read_head(read_timeout)
     except BaseException:
         wire.close()
@@ -124,12 +113,11 @@ def _open(
 
     An idle connection that is too old, or readable, may be dead and is replaced.
     """
-    try:
-        conn = origin.idle.pop()
-    except IndexError:
+    conn = origin.idle.take()
+    if conn is None:
         conn = origin.pool._new_conn()
         conn.socket_options = [*conn.socket_options, *socket_options()]
-    if conn.sock is not None and (fresh or _is_stale(conn)):
+    if conn.sock is not None and (fresh or is_stale(conn)):
         conn.close()
     reused = conn.sock is not None
     if not reused:
@@ -138,11 +126,7 @@ def _open(
         except BaseException:
             conn.close()
             raise
-    return WireConnection(conn, method, client, origin.put_idle), reused
-
-
-def _is_stale(conn: Any) -> bool:
-    return bool(monotonic() - conn.idle_since > _MAX_IDLE_SECONDS or conn.is_readable())
+    return WireConnection(conn, method, client, origin.idle.put), reused
 
 
 def _connect(pool: Any, conn: Any, timeout: float) -> None:
@@ -154,11 +138,12 @@ def _connect(pool: Any, conn: Any, timeout: float) -> None:
     conn.is_readable = readiness_probe(conn.sock)
 
 
-def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> bytes:
+def _request_bytes(request: PreparedRequest, origin: Origin, url: str) -> tuple[bytes, ...]:
+    """Returns head and body: together, unless the body is so large that a copy of it would matter."""
     lines = [f"{request.method} {url.removeprefix(origin.url_prefix)} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in (*request.headers.items(), *origin.headers)]
-    head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-    return head + cast(bytes, request.body) if request.body else head
+    head, body = "\r\n".join([*lines, "\r\n"]).encode("latin-1"), cast(bytes, request.body or b"")
+    return (head, body) if len(body) > _COPIED_BYTES else (head + body,)
 
 
 _EMPTY_RESPONSE = vars(Response())

@@ -5,9 +5,12 @@ process is monkey-patched.
 """
 
 from .client import UNWATCHED, WOULD_BLOCK, Client, readiness_probe, watch
+from .fairness import let_others_run
 from .pause import pause
-from .pools import FILES, READERS, TOKENS, Pool
+from .periodic import Periodic
+from .pools import FILES, PARSERS, READERS, TOKENS, Pool, run_if_large
 from .runtime import under_gevent, unpatched
+from .stalled import StalledClients
 from .task_group import ReplaceableClient, TaskGroup
 from .threads import (
     OneShotEvent,
@@ -23,22 +26,27 @@ from .threads import (
 
 __all__ = [
     "FILES",
+    "PARSERS",
     "READERS",
     "TOKENS",
     "UNWATCHED",
     "WOULD_BLOCK",
     "Client",
     "OneShotEvent",
+    "Periodic",
     "Pool",
     "ReplaceableClient",
+    "StalledClients",
     "TaskGroup",
     "after_fork",
     "call_from_thread",
     "call_soon",
     "fork_lock",
+    "let_others_run",
     "one_shot_event",
     "pause",
     "readiness_probe",
+    "run_if_large",
     "run_in_pool",
     "set_events",
     "start_thread",

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ClientDisconnected
+from .fairness import let_others_run
 from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
+_MAX_UNWAITED = 16  # reads in a row
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 _READ, _WRITE = 1, 2  # libev's constants
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -55,13 +57,19 @@ class _SocketClient:
     """Reads before it waits: with TLS, readable data may already be in the library's buffer."""
 
     _is_disconnected = False
+    _unwaited = 0
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         if self._is_disconnected:
             raise ClientDisconnected
         upstream.settimeout(0)
+        self._unwaited += 1
         if drained:
             self._wait(upstream.fileno(), _READ, timeout)
+            self._unwaited = 0
+        elif self._unwaited > _MAX_UNWAITED:
+            self._unwaited = 0
+            let_others_run()
         while True:
             try:
                 return upstream.recv(size)

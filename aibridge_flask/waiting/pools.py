@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 from .runtime import under_gevent
 
 T = TypeVar("T")
+_LARGE_BYTES = 1 << 18  # what takes a millisecond or two
+_PARSER_SECONDS = 600.0
 
 
 class Pool:
@@ -31,8 +33,11 @@ class Pool:
         from gevent import Timeout
 
         with Timeout(timeout, TimeoutError):
-            result: T = self._threads().spawn(call).get()
-            return result
+            values, errors = self._threads().spawn(_outcome, call).get()
+        if errors:
+            raise errors[0]
+        value: T = values[0]
+        return value
 
     def _threads(self) -> Any:
         from gevent import get_hub
@@ -44,6 +49,20 @@ class Pool:
         return self._by_hub[hub]
 
 
+def _outcome(call: Callable[[], T]) -> tuple[tuple[T, ...], tuple[Exception, ...]]:
+    """Returns the value or the error: one that is raised in the thread, gevent would print."""
+    try:
+        return (call(),), ()
+    except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+        return (), (error,)
+
+
 READERS = Pool(4)
 TOKENS = Pool(2)
 FILES = Pool(2)
+PARSERS = Pool(2)
+
+
+def run_if_large(size: float, call: Callable[[], T]) -> T:
+    """Runs a call whose work grows with `size`, in bytes. While it handles much, other requests go on."""
+    return call() if size <= _LARGE_BYTES else PARSERS.run(call, _PARSER_SECONDS)
