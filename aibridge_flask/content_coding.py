@@ -85,7 +85,7 @@ class _Brotli:
 class _Zstd:
     """Four bytes of zstd decode to 128 KB at most (RFC 8878 3.1.1.2): small input bounds the output."""
 
-    INPUT_BYTES = 1024
+    INPUT_BYTES = 256
 
     def __init__(self) -> None:
         self._new_inflater = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj

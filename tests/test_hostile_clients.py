@@ -8,22 +8,24 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import zstandard
 
 from tests.conftest import providers
 from tests.support.dialogue import ASK, ASK_BLOCKING, CHAT, MESSAGES, START
-from tests.support.robustness import MIB, check_still_serves, resident_mib
+from tests.support.robustness import (
+    MIB,
+    check_still_serves,
+    resident_mib,
+    start_flood,
+    track_memory_growth,
+)
 from tests.support.server import PREFIX, Client, Server, wait_until
 from tests.support.upstream import (
     LAST_CHUNK,
     WAIT_FOR_CLOSE,
-    ReceivedRequest,
-    Step,
     Upstream,
     chunk,
     event_stream,
@@ -542,18 +544,6 @@ def test_a_body_of_millions_of_values_leaves_memory_bounded(
     check_still_serves(server, upstream)
 
 
-@contextlib.contextmanager
-def track_memory_growth(server: Server) -> Iterator[list[int]]:
-    """Yields a list; at the end it holds the peak growth of the worker's memory in MiB."""
-    (worker,) = server.workers()
-    Path(f"/proc/{worker}/clear_refs").write_text("5")
-    before, growth = resident_mib(server), []
-    yield growth
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
-    assert peak
-    growth.append(int(peak[1]) // 1024 - before)
-
-
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_answer_of_millions_of_values_leaves_memory_bounded(
     server: Server, upstream: Upstream, streaming: bool
@@ -595,40 +585,12 @@ def test_slow_clients_delay_no_other_requests(server: Server, upstream: Upstream
     check_still_serves(server, upstream)
 
 
-class Flood:
-    """An answer of `size` MiB that counts the MiB that were sent."""
-
-    def __init__(self, opening: bytes, chunked: bool, size: int) -> None:
-        self.sent = 0
-        self._opening, self._chunked, self._size = opening, chunked, size
-
-    def __call__(self, received: ReceivedRequest) -> Iterator[Step]:
-        yield self._opening
-        block = (b"data: " + b"x" * 65_528 + b"\n\n") * 16
-        for _ in range(self._size):
-            yield chunk(block) if self._chunked else block
-            self.sent += 1
-        yield LAST_CHUNK if self._chunked else b""
-
-    def stalls(self) -> bool:
-        """Whether nothing could be sent for a while."""
-        before = self.sent
-        time.sleep(0.3)
-        return before == self.sent > 0
-
-
 FLOODS = [
     (ASK, MESSAGES, True, 200),
     (ASK_BLOCKING, MESSAGES, False, 200),
     (b'{"model":"m","stream":true,"messages":[]}', CHAT, True, 64),
     (BODY, COUNT, False, 100),
 ]
-
-
-def start_flood(upstream: Upstream, chunked: bool, size: int) -> Flood:
-    opening = stream_head() if chunked else head(200, f"Content-Length: {size * MIB}")
-    upstream.handler = flood = Flood(opening, chunked, size)
-    return flood
 
 
 @pytest.mark.parametrize(("body", "path", "chunked", "size"), FLOODS)

@@ -75,7 +75,7 @@ class InterceptionRecord:
         self._has_prompt = bool(prompt) and self._keep.prompts
         if self._has_prompt:
             events.append(Prompt(self.id, prompt, self._started.started_at))
-        self._recorder.begin(*events)
+        self._recorder.begin(*events, size=len(prompt) if self._has_prompt else 0)
         self._hooks.emit(InterceptionStarted(self._started))
         self._emit_recorded(events[1:])
 

@@ -14,9 +14,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from errno import EEXIST
+from functools import partial
+from math import inf
 from pathlib import Path
 
-from ..waiting import unpatched
+from ..waiting import run_if_large, unpatched
 from . import frames
 from .events import Event
 from .frames import Frame
@@ -43,6 +45,14 @@ class RecordLog:
         self._segment, self._segment_start = _NO_FILE, 0
         self._window: deque[Frame] = deque()
         self._window_start = 0
+
+    def append_fairly(self, events: Sequence[Event], size: int) -> int:
+        """As `append`, for a request. While it, or another one, writes much, other requests go on.
+
+        `size` is about that of the events, in bytes.
+        """
+        waits_for_other = self._lock.locked()
+        return run_if_large(inf if waits_for_other else size, partial(self.append, events))
 
     def append(self, events: Sequence[Event]) -> int:
         """Appends events as one frame; returns the offset after it.

@@ -20,6 +20,7 @@ from .runtime import under_gevent, unpatched
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
 _MAX_UNWAITED = 16  # reads in a row
+_SEND_BYTES = 1 << 20  # at once
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 _READ, _WRITE = 1, 2  # libev's constants
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -84,8 +85,11 @@ class _SocketClient:
         while sent < len(data):
             event = _WRITE
             try:
-                if count := upstream.send(data[sent:]):  # gevent's TLS returns 0 where it would block
+                # gevent's TLS returns 0 where it would block
+                if count := upstream.send(data[sent : sent + _SEND_BYTES]):
                     sent += count
+                    if count == _SEND_BYTES:
+                        let_others_run()
                     continue
             except WOULD_BLOCK as error:
                 event = _event(error, _WRITE)
@@ -202,6 +206,7 @@ class _HubClient(_SocketClient):
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
         from gevent.hub import Waiter
 
+        self.check()  # it may have disconnected while others ran
         waiter = self._waiter = Waiter()
         io, timer = self._loop.io(upstream, event), self._loop.timer(timeout)
         io.start(waiter.switch, True)

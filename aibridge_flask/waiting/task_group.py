@@ -41,6 +41,7 @@ class TaskGroup(Generic[T]):
             client.check()
             timeout = min(remaining, _POLL_SECONDS)
             if client.wait_for(lambda timeout=timeout: self._all_done.wait(timeout)):  # type: ignore[misc]
+                self.stop()  # nobody needs the sockets any more
                 return True
         return False
 

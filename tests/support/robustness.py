@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.dialogue import ASK_BLOCKING, MESSAGES
 from tests.support.server import Server
-from tests.support.upstream import Upstream, http_response
+from tests.support.upstream import (
+    LAST_CHUNK,
+    ReceivedRequest,
+    Step,
+    Upstream,
+    chunk,
+    head,
+    http_response,
+    stream_head,
+)
 
 MIB = 1 << 20
 
@@ -52,3 +65,43 @@ def resident_mib(server: Server) -> int:
     (worker,) = server.workers()
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
     return pages * 4096 // MIB
+
+
+@contextlib.contextmanager
+def track_memory_growth(server: Server) -> Iterator[list[int]]:
+    """Yields a list; at the end it holds the peak growth of the worker's memory in MiB."""
+    (worker,) = server.workers()
+    Path(f"/proc/{worker}/clear_refs").write_text("5")
+    before, growth = resident_mib(server), []
+    yield growth
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker}/status").read_text())
+    assert peak
+    growth.append(int(peak[1]) // 1024 - before)
+
+
+class Flood:
+    """An answer of `size` MiB that counts the MiB that were sent."""
+
+    def __init__(self, opening: bytes, chunked: bool, size: int) -> None:
+        self.sent = 0
+        self._opening, self._chunked, self._size = opening, chunked, size
+
+    def __call__(self, received: ReceivedRequest) -> Iterator[Step]:
+        yield self._opening
+        block = (b"data: " + b"x" * 65_528 + b"\n\n") * 16
+        for _ in range(self._size):
+            yield chunk(block) if self._chunked else block
+            self.sent += 1
+        yield LAST_CHUNK if self._chunked else b""
+
+    def stalls(self) -> bool:
+        """Whether nothing could be sent for a while."""
+        before = self.sent
+        time.sleep(0.3)
+        return before == self.sent > 0
+
+
+def start_flood(upstream: Upstream, chunked: bool, size: int) -> Flood:
+    opening = stream_head() if chunked else head(200, f"Content-Length: {size * MIB}")
+    upstream.handler = flood = Flood(opening, chunked, size)
+    return flood

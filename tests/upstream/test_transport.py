@@ -216,7 +216,7 @@ def test_a_stale_pooled_connection_is_not_reused(
     make_app: MakeApp, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("aibridge_flask.upstream.wire.monotonic", lambda: clock[0])
+    monkeypatch.setattr("aibridge_flask.upstream.idle.monotonic", lambda: clock[0])
     client = make_app().test_client()
     for elapsed, connections in ((0, 1), (29, 1), (31, 2)):
         clock[0] += elapsed

@@ -1,0 +1,250 @@
+"""What one client can make the bridge hold: memory, time of the processor, and files are bounded."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+from flask import Flask
+
+from tests.conftest import MakeApp, Start, providers
+from tests.support.dialogue import ASK_BLOCKING, CHAT, MESSAGES
+from tests.support.mcp import ScriptedMcp
+from tests.support.robustness import MIB, check_still_serves, fetch, resident_mib, track_memory_growth
+from tests.support.server import PREFIX, Server, wait_until
+from tests.support.tool_dialects import CALLS, DIALECTS, ENDS, ToolDialect
+from tests.support.upstream import ReceivedRequest, Step, Upstream, http_response
+
+LONG = "m" * MIB
+WANTED = "m" * 256
+RESPONSES = "/openai/v1/responses"
+ROUNDS = 19
+ESTABLISHED, CLOSE_WAIT = "01", "08"  # in /proc/net/tcp
+
+
+# Names
+
+
+def spool_bytes(server: Server) -> int:
+    return sum(path.stat().st_size for path in (server.folder / "records.db-spool").rglob("*.log"))
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
+def test_the_names_of_a_request_are_cut_in_records_and_pass_whole(
+    server: Server, upstream: Upstream, path: str
+) -> None:
+    body = json.dumps(
+        {"model": LONG, "metadata": {"user_id": f"_session_{LONG}"}, "messages": [], "input": []}
+    )
+    upstream.enqueue(http_response(200, b"{}"))
+    before, client = spool_bytes(server), server.connect()
+    long_header = "m" * 8000
+    client.send(
+        "POST",
+        path,
+        body.encode(),
+        User_Agent=f"claude-cli/{long_header}",
+        X_Claude_Code_Agent_Id=long_header,
+    )
+    status, headers = client.head()
+    assert (status, client.body(headers)) == (200, (b"{}", True))
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert upstream.requests[0].body == body.encode()
+    session = WANTED if path == MESSAGES else ""
+    assert (record["model"], record["client_session_id"], record["agent_id"]) == (WANTED, session, WANTED)
+    assert record["user_agent"] == f"claude-cli/{long_header}"[:256]
+    assert spool_bytes(server) - before < 10_000
+
+
+TOOL_CALLS = {
+    MESSAGES: {"id": LONG, "type": "message", "model": LONG, "usage": {"input_tokens": 1}, "content": [{"type": "tool_use", "id": LONG, "name": LONG, "input": {}}]},
+    CHAT: {"id": LONG, "model": LONG, "usage": {"prompt_tokens": 1}, "choices": [{"message": {"tool_calls": [{"id": LONG, "function": {"name": LONG, "arguments": ""}}]}}]},
+    RESPONSES: {"id": LONG, "model": LONG, "usage": {"input_tokens": 1}, "output": [{"type": "function_call", "id": LONG, "call_id": LONG, "name": LONG}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TOOL_CALLS)
+def test_the_names_of_an_answer_are_cut_in_records(server: Server, upstream: Upstream, path: str) -> None:
+    answer = json.dumps(TOOL_CALLS[path]).encode()
+    upstream.enqueue(http_response(200, answer))
+    before, response = spool_bytes(server), fetch(server, ASK_BLOCKING, path)
+    assert response.body == answer
+    record = server.record(response.id)
+    (usage,), (call,) = record["token_usages"], record["tool_usages"]
+    assert (usage["provider_response_id"], usage["model"]) == (WANTED, WANTED)
+    assert (call["provider_response_id"], call["tool_call_id"], call["tool"]) == (WANTED,) * 3
+    assert spool_bytes(server) - before < 20_000
+
+
+# Memory
+
+
+def test_names_and_values_of_headers_are_not_kept(server: Server, upstream: Upstream) -> None:
+    check_still_serves(server, upstream)
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+    with track_memory_growth(server):
+        before = resident_mib(server)
+        for number in range(30):
+            headers = {f"X_{number}_{each}_{'y' * 30_000}": "z" for each in range(60)}
+            client = server.connect()
+            client.send(
+                "POST",
+                MESSAGES,
+                ASK_BLOCKING,
+                User_Agent=f"{number}" * 15_000,
+                Originator="o" * 30_000,
+                **headers,
+            )
+            client.head()
+            client.close()
+        check_still_serves(server, upstream)
+    assert resident_mib(server) - before < 20
+
+
+def test_large_bodies_are_in_memory_twice_at_most(server: Server, upstream: Upstream) -> None:
+    """Once as the client's, and once for a moment while they are read or sent."""
+    message = {"role": "user", "content": "word " * 200}
+    body = json.dumps({"model": "m", "messages": [message] * (20 * MIB // 1030)}).encode()
+    check_still_serves(server, upstream)
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+    with track_memory_growth(server) as growth:
+        clients = [server.connect() for _ in range(4)]
+        threads = [threading.Thread(target=client.send, args=("POST", MESSAGES, body)) for client in clients]
+        for thread in threads:
+            thread.start()
+        assert [client.head()[0] for client in clients] == [200] * 4
+        for thread in threads:
+            thread.join()
+    assert growth[0] < 4 * 2 * len(body) / MIB + 20
+
+
+# Time of the processor
+
+
+@pytest.fixture(scope="module")
+def watched(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that can tell for how many milliseconds at a time its hub was held since the last call."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "wsgi.py").write_text("from tests.support.watched import app\n")
+    server = Server(folder, {"providers": providers(shared_upstream.url), "drain_delay": 0}).wait_ready()
+    yield server
+    assert "Traceback" not in server.stop()
+
+
+def held_ms(server: Server) -> float:
+    with urllib.request.urlopen(f"{server.root}/held") as response:
+        return float(json.load(response)["ms"])
+
+
+def zstd_of(size: int) -> bytes:
+    return zstandard.compress(b'{"model":"m","messages":[{"role":"user","content":"' + b"a" * size + b'"}]}')
+
+
+def many_messages(size: int) -> bytes:
+    message = {"role": "user", "content": "word " * 200}
+    return json.dumps({"model": "m", "stream": True, "messages": [message] * (size // 1030)}).encode()
+
+
+HEAVY = {
+    "four small zstd bodies": (MESSAGES, zstd_of(27 * MIB), "zstd", 4),
+    "four zstd bodies of a credible ratio": (MESSAGES, zstd_of(MIB - 100), "zstd", 4),
+    "20 MiB": (MESSAGES, many_messages(20 * MIB), "", 1),
+    "8 MiB whose usage is asked for": (CHAT, many_messages(8 * MIB), "", 1),
+    "4 MiB of text": (MESSAGES, json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 800_000}]}).encode(), "", 1),
+    "a million values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 900_000 + b'1],"messages":[]}', "", 1),
+    "a hundred thousand values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 120_000 + b'1],"messages":[]}', "", 1),
+    "many members": (CHAT, b'{"model":"m","stream":true,' + b",".join(b'"k%d":1' % number for number in range(20_000)) + b"}", "", 1),
+    "deep arrays": (MESSAGES, b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", 1),
+    "deep objects": (MESSAGES, b'{"model":"m","x":' + b'{"a":' * 40_000 + b"1" + b"}" * 40_000 + b"}", "", 1),
+    "many digits": (MESSAGES, b'{"model":"m","x":' + b"1" * 200_000 + b"}", "", 1),
+    "lone surrogates": (MESSAGES, many_messages(2 * MIB)[:-2] + b',{"role":"user","content":"\\ud83d"}]}', "", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_no_request_holds_the_hub(watched: Server, upstream: Upstream, name: str) -> None:
+    """The least of a few times: other processes, and the garbage of others, only add to it."""
+    path, body, coding, count = HEAVY[name]
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+
+    def measure() -> float:
+        held_ms(watched)
+        clients = [watched.connect() for _ in range(count)]
+        for client in clients:
+            client.send("POST", path, body, **({"Content_Encoding": coding} if coding else {}))
+        assert {client.head()[0] for client in clients} <= {200, 400, 413}
+        watched.disconnect()
+        return held_ms(watched)
+
+    measure()
+    assert min(measure() for _ in range(5)) <= 20
+
+
+# Files
+
+
+def count_files(server: Server) -> int:
+    (worker,) = server.workers()
+    return len(list(Path(f"/proc/{worker}/fd").iterdir()))
+
+
+@pytest.mark.parametrize("api", DIALECTS, ids=str)
+def test_many_rounds_of_tools_need_no_more_files_than_one(
+    start: Start, upstream: Upstream, docs: ScriptedMcp, api: ToolDialect
+) -> None:
+    server = start(mcp_servers=[{"name": "docs", "url": docs.url}], mcp={"max_rounds": ROUNDS + 1})
+    server.wait_ready("/readyz")
+    for _ in range(ROUNDS):
+        api.enqueue(upstream, True, CALLS)
+    api.enqueue(upstream, True, ENDS)
+    counts: list[int] = []
+    answer = docs.upstream.handler
+
+    def count_and_answer(received: ReceivedRequest) -> Iterable[Step]:
+        counts.append(count_files(server))
+        return answer(received)
+
+    docs.upstream.handler = count_and_answer
+    _, _, whole, _ = server.post(api.path, api.request(True))
+    assert whole
+    assert len(counts) == ROUNDS
+    assert max(counts) - counts[0] < ROUNDS / 2
+
+
+def test_a_burst_leaves_no_connection_behind(
+    make_app: MakeApp, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upstream ends idle connections; nobody asks for another one."""
+    monkeypatch.setattr("aibridge_flask.upstream.idle._SWEEP_SECONDS", 0.02)
+    app, arrived = make_app(), threading.Barrier(20)
+
+    def answer(received: object) -> list[bytes]:
+        arrived.wait()
+        return [http_response(200, b"{}")]
+
+    upstream.handler = answer
+    threads = [threading.Thread(target=ask, args=(app,)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert upstream.open_connections() == 20
+    upstream.reset()
+    wait_until(lambda: connections_to(upstream) == 0)
+
+
+def ask(app: Flask) -> None:
+    app.test_client().post(f"{PREFIX}{MESSAGES}", data=ASK_BLOCKING, buffered=True)
+
+
+def connections_to(upstream: Upstream) -> int:
+    """Counts the connections to the upstream that this process holds: open, or ended by the upstream alone."""
+    remote = f":{upstream.port:04X}"
+    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    states = [state for _, _, peer, state, *_ in lines if peer.endswith(remote)]
+    return len([state for state in states if state in (ESTABLISHED, CLOSE_WAIT)])
