@@ -149,7 +149,7 @@ class _Parts:
 
 def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     """Raises ConfigError."""
-    hooks, shared_state = Hooks(parent), SharedState(settings.redis_url)
+    hooks, shared_state = Hooks(parent), SharedState(settings.redis_url, settings.redis_prefix)
     logs.subscribe(hooks, settings.logs)
     tracers = _tracers(settings, hooks)
     wrappers = [tracer.wrap_sender for tracer in tracers]
