@@ -107,7 +107,7 @@ class ByokDisabled(ClientError):
 class NotLocal(ClientError):
     status, type, code, is_final = 403, "permission_error", "local_only", True
     default_message = (
-        "this bridge serves direct loopback callers only: set auth.mode to"
+        "this bridge serves direct loopback callers only, and no web pages of others: set auth.mode to"
         ' "token" or "header" to let others in'
     )
 
