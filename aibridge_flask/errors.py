@@ -3,7 +3,7 @@
 BridgeError
 +-- ClientError              the request cannot be served as it came
 |   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
-|   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized
+|   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized, TokenInUrl
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
@@ -97,6 +97,13 @@ class Unauthorized(ClientError):
     status, type, code, is_final = 401, "authentication_error", "invalid_gateway_token", True
     record_type = "unauthorized"
     default_message = "the gateway token is missing or not valid"
+
+
+class TokenInUrl(ClientError):
+    """The URL would reach the provider, and logs on the way."""
+
+    code, is_final = "gateway_token_in_url", True
+    default_message = "the URL holds a gateway token: send it in the header X-AIBridge-Token"
 
 
 class ByokDisabled(ClientError):

@@ -22,6 +22,7 @@ from .errors import (
     GatewayError,
     InvalidBody,
     ProviderDisabled,
+    TokenInUrl,
     Unauthorized,
     UnknownRoute,
     UpgradeRequired,
@@ -115,7 +116,8 @@ def provider_blueprint(
             _log.exception("request %s failed", id)
             error = GatewayError()
         if not error.is_reported:
-            target = (id, provider.name, client_request.method, client_request.path)
+            path = headers.mask_tokens(client_request.path)
+            target = (id, provider.name, client_request.method, path)
             outbound.hooks.emit(RequestRejected(*target, error.status, error.code))
         return error_response(error, wire_format, id, client_request.path in provider.bridged_routes)
 
@@ -135,6 +137,8 @@ def _serve(
     outbound: Outbound, bridge: Bridge, actor: Callable[[], Actor], request: ClientRequest, id: str
 ) -> ClientResponse:
     provider = outbound.provider
+    if headers.holds_token(request.query) or headers.holds_token(request.path):
+        raise TokenInUrl
     if provider.is_bridged(request):
         return bridge.intercept(outbound, request, actor(), id)
     if _is_websocket(request) and request.path in provider.bridged_routes:

@@ -11,6 +11,7 @@ from flask import Request
 from .. import headers
 from ..errors import NotLocal
 from ..model import Actor
+from .peer import peer_address
 
 _LOCAL = Actor("local", admin=True)
 _OWN_SITES = (None, "none", "same-origin")  # no browser, an address that was typed in, a page of the bridge
@@ -25,7 +26,7 @@ def local(request: Request) -> Actor:
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")
     is_allowed = (
-        _is_loopback_address(environ.get("REMOTE_ADDR", ""))
+        _is_loopback_address(peer_address(environ) or "")
         and not headers.is_forwarded(environ)
         and _is_loopback_name(_hostname("//" + environ.get("HTTP_HOST", "")))
         and (origin is None or _is_loopback_name(_hostname(origin)))
