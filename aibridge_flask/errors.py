@@ -2,7 +2,7 @@
 
 BridgeError
 +-- ClientError              the request cannot be served as it came
-|   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
+|   +-- InvalidBody, InvalidHost, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
 |   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized, TokenInUrl
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
@@ -66,6 +66,11 @@ class InvalidBody(ClientError):
     """The body is empty, not JSON, or not a JSON object."""
 
     code = "invalid_json"
+
+
+class InvalidHost(ClientError):
+    code, is_final = "invalid_host", True
+    default_message = "the header Host is missing or names no host"
 
 
 class BodyTooLarge(ClientError):

@@ -42,6 +42,7 @@ _DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.I
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_CACHED_LENGTH = 2000  # characters of all keys of an environ
+_HOST = re.compile(r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?", re.ASCII)
 _PROXY_KEYS = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
@@ -98,6 +99,21 @@ def is_forwarded(keys: tuple[str, ...]) -> bool:
     (True, False)
     """
     return any(key in _PROXY_KEYS or key.startswith("HTTP_X_FORWARDED_") for key in keys)
+
+
+def has_valid_host(environ: Mapping[str, Any]) -> bool:
+    """Whether the `Host` names a host; HTTP/1.1 requires it (RFC 9112 3.2)."""
+    host: str | None = environ.get("HTTP_HOST")
+    return environ.get("SERVER_PROTOCOL") != "HTTP/1.1" if host is None else is_host(host)
+
+
+@lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """
+    >>> [is_host(text) for text in ("my_host:8080", "[::1]:1", "a b", "a..b", "a@b", "")]
+    [True, True, False, False, False, False]
+    """
+    return _HOST.fullmatch(text) is not None
 
 
 def _connection_options(connection: str) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import wraps
 from io import BytesIO
 from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from flask import Blueprint, Request, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from . import headers, passthrough
 from .bridge import Bridge
@@ -21,19 +21,20 @@ from .errors import (
     BridgeError,
     GatewayError,
     InvalidBody,
+    InvalidHost,
     ProviderDisabled,
     TokenInUrl,
-    Unauthorized,
     UnknownRoute,
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
 from .hooks import RequestArrived, RequestRejected
-from .identity import ActorLoader
+from .identity import ActorLoader, require_actor
 from .model import Actor, ClientRequest, ClientResponse, new_id
 from .outbound import Outbound
 from .protocols import Format
 
+Serve = Callable[[Outbound, ClientRequest, Actor, str], ClientResponse]
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
 _HOST_ARGUMENT = "_aibridge_host"
@@ -102,24 +103,26 @@ def provider_blueprint(
     def view(rest: str = "") -> Response:
         flask_request = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy costs time at each use
         client_request = read_request(flask_request, root, max_body_bytes)
-        wire_format, id = provider.format_at(client_request.path), new_id()
+        id = new_id()
         _emit_arrived(outbound, client_request, id)
         try:
-            if not provider.enabled:
-                raise ProviderDisabled(provider.name)
-            actor = partial(_load_actor, load_actor, flask_request)
-            response = _serve(outbound, bridge, actor, client_request, id)
-            return flask_response(client_request, response, flask_request)
-        except BridgeError as bridge_error:
-            error = bridge_error
+            if not headers.has_valid_host(flask_request.environ):
+                raise InvalidHost
+            serve = _route(outbound, bridge, client_request)
+            actor = require_actor(load_actor, flask_request)
+        except BridgeError as error:
+            return _refuse(outbound, client_request, error, id)
+        except Exception as error:  # of the host's loader, and for the host's handlers
+            status = error.code if isinstance(error, HTTPException) and error.code else 500
+            _emit_rejected(outbound, client_request, id, status, "actor_loader")
+            raise
+        try:
+            return flask_response(client_request, serve(outbound, client_request, actor, id), flask_request)
+        except BridgeError as error:
+            return _refuse(outbound, client_request, error, id)
         except Exception:  # noqa: BLE001 - the client gets an error in its API's shape
             _log.exception("request %s failed", id)
-            error = GatewayError()
-        if not error.is_reported:
-            path = headers.mask_tokens(client_request.path)
-            target = (id, provider.name, client_request.method, path)
-            outbound.hooks.emit(RequestRejected(*target, error.status, error.code))
-        return error_response(error, wire_format, id, client_request.path in provider.bridged_routes)
+            return _refuse(outbound, client_request, GatewayError(), id)
 
     blueprint.teardown_request(_close_unsent)
     add_catch_all(blueprint, root, view)
@@ -133,26 +136,33 @@ def _emit_arrived(outbound: Outbound, request: ClientRequest, id: str) -> None:
         outbound.hooks.emit(RequestArrived(id, *context))
 
 
-def _serve(
-    outbound: Outbound, bridge: Bridge, actor: Callable[[], Actor], request: ClientRequest, id: str
-) -> ClientResponse:
+def _emit_rejected(outbound: Outbound, request: ClientRequest, id: str, status: int, code: str) -> None:
+    path = headers.mask_tokens(request.path)
+    outbound.hooks.emit(RequestRejected(id, outbound.provider.name, request.method, path, status, code))
+
+
+def _refuse(outbound: Outbound, request: ClientRequest, error: BridgeError, id: str) -> Response:
+    if not error.is_reported:
+        _emit_rejected(outbound, request, id, error.status, error.code)
     provider = outbound.provider
+    is_bridged = request.path in provider.bridged_routes
+    return error_response(error, provider.format_at(request.path), id, is_bridged)
+
+
+def _route(outbound: Outbound, bridge: Bridge, request: ClientRequest) -> Serve:
+    """Returns what serves the request. Raises BridgeError."""
+    provider = outbound.provider
+    if not provider.enabled:
+        raise ProviderDisabled(provider.name)
     if headers.holds_token(request.query) or headers.holds_token(request.path):
         raise TokenInUrl
     if provider.is_bridged(request):
-        return bridge.intercept(outbound, request, actor(), id)
+        return bridge.intercept
     if _is_websocket(request) and request.path in provider.bridged_routes:
         raise UpgradeRequired
     if request.method in _NOT_FORWARDED or not provider.passthrough_route(request.path):
         raise UnknownRoute(request.method, request.path)
-    return passthrough.forward(outbound, request, actor(), id)
-
-
-def _load_actor(load_actor: ActorLoader, flask_request: Request) -> Actor:
-    actor = load_actor(flask_request)
-    if actor is None:
-        raise Unauthorized
-    return actor
+    return passthrough.forward
 
 
 def _is_websocket(request: ClientRequest) -> bool:
