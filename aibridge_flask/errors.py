@@ -2,8 +2,9 @@
 
 BridgeError
 +-- ClientError              the request cannot be served as it came
-|   +-- BadBody, BodyTooLarge, AbsurdRatio, RequestTimeout, UnsupportedEncoding, BackgroundNotSupported
-|   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized
+|   +-- InvalidBody, InvalidHost, BodyTooLarge, AbsurdRatio, RequestTimeout
+|   +-- UnsupportedEncoding, BackgroundNotSupported
+|   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized, TokenInUrl
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
@@ -68,6 +69,11 @@ class InvalidBody(ClientError):
     code = "invalid_json"
 
 
+class InvalidHost(ClientError):
+    code, is_final = "invalid_host", True
+    default_message = "the header Host is missing or names no host"
+
+
 class BodyTooLarge(ClientError):
     status, type, code, is_final = 413, "request_too_large", "request_too_large", True
 
@@ -112,6 +118,13 @@ class Unauthorized(ClientError):
     default_message = "the gateway token is missing or not valid"
 
 
+class TokenInUrl(ClientError):
+    """The URL would reach the provider, and logs on the way."""
+
+    code, is_final = "gateway_token_in_url", True
+    default_message = "the URL holds a gateway token: send it in the header X-AIBridge-Token"
+
+
 class ByokDisabled(ClientError):
     status, type, code, is_final = 403, "permission_error", "byok_disabled", True
     default_message = "your own API keys are not accepted here: send none, and the central key is used"
@@ -120,7 +133,7 @@ class ByokDisabled(ClientError):
 class NotLocal(ClientError):
     status, type, code, is_final = 403, "permission_error", "local_only", True
     default_message = (
-        "this bridge serves direct loopback callers only: set auth.mode to"
+        "this bridge serves direct loopback callers only, and no web pages of others: set auth.mode to"
         ' "token" or "header" to let others in'
     )
 

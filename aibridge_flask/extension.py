@@ -9,6 +9,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from flask import Flask, Request, Response
+from werkzeug.exceptions import BadHost
+from werkzeug.routing import MapAdapter
 
 from . import config, identity
 from .bridge import Bridge
@@ -27,7 +29,7 @@ from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blu
 from .tools import ToolBox
 from .upstream.shared_state import SharedState
 from .waiting import StalledClients
-from .web import health, index, metrics, records
+from .web import health, hosts, index, metrics, records
 
 _KEY = "aibridge"
 OnStarted = Callable[[InterceptionStarted], None]
@@ -125,6 +127,7 @@ class AIBridge:
         for outbound in parts.outbounds:
             app.register_blueprint(provider_blueprint(prefix, outbound, bridge, load_actor, limits, stalled))
         web = BridgeBlueprint("aibridge")
+        web.before_request(hosts.refuse_invalid_host)
         health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
         records.add_records(web, prefix, load_actor, recorder)
         if settings.metrics.enabled:
@@ -152,7 +155,7 @@ class _Parts:
 
 def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     """Raises ConfigError."""
-    hooks, shared_state = Hooks(parent), SharedState(settings.redis_url)
+    hooks, shared_state = Hooks(parent), SharedState(settings.redis_url, settings.redis_prefix)
     logs.subscribe(hooks, settings.logs)
     tracers = _tracers(settings, hooks)
     wrappers = [tracer.wrap_sender for tracer in tracers]
@@ -178,14 +181,28 @@ def _unknown_provider(rest: str) -> Response:
     return error_response(error, CHAT, new_id(), is_bridged=False)
 
 
+class _Standalone(Flask):
+    """Routes also what Werkzeug refuses for its `Host`: the views refuse it in their own shape."""
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        try:
+            return super().create_url_adapter(request)
+        except BadHost:
+            environ = {**request.environ, "HTTP_HOST": "invalid"} if request else {}
+            return self.url_map.bind_to_environ(environ)
+
+
 def create_app(settings: Mapping[str, Any] = {}) -> Flask:
     """Returns the standalone application. `settings` is a tree as in `app.config["AIBRIDGE"]`.
 
     Raises ConfigError.
     """
-    app = Flask("aibridge", static_folder=None)
+    app = _Standalone("aibridge", static_folder=None)
     app.config["AIBRIDGE"] = dict(settings)
     AIBridge(app)
     logs.configure(app.config["AIBRIDGE_SETTINGS"].logs)
-    app.add_url_rule("/", "index", lambda: index.page(app.config["AIBRIDGE_SETTINGS"]))
+    web = BridgeBlueprint("index")
+    web.before_request(hosts.refuse_invalid_host)
+    web.add_url_rule("/", "page", lambda: index.page(app.config["AIBRIDGE_SETTINGS"]))
+    app.register_blueprint(web)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -36,10 +37,13 @@ _ACCOUNT_HEADERS = frozenset((
     "openai-organization", "openai-project", "origin", "referer",
 ))  # fmt: skip
 _WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
-_GATEWAY_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}[A-Za-z0-9_-]{{20}}")
+_GATEWAY_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{20,}}")
+_BASIC = ("Basic ", "basic ", "BASIC ")
+_DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.IGNORECASE | re.DOTALL)
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _MAX_CACHED_LENGTH = 2000  # characters of all keys of an environ
+_HOST = re.compile(r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?", re.ASCII)
 _PROXY_KEYS = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
@@ -79,6 +83,15 @@ def from_environ(environ: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def wsgi_name(name: str) -> str:
+    """Returns a header's name as `from_environ` names it: WSGI does not tell `_` from `-`.
+
+    >>> wsgi_name("X_Employee ")
+    'x-employee'
+    """
+    return name.strip().replace("_", "-").lower()
+
+
 @_cached_by_keys
 def is_forwarded(keys: tuple[str, ...]) -> bool:
     """Whether a proxy has added its headers to the request; takes the WSGI environ.
@@ -87,6 +100,21 @@ def is_forwarded(keys: tuple[str, ...]) -> bool:
     (True, False)
     """
     return any(key in _PROXY_KEYS or key.startswith("HTTP_X_FORWARDED_") for key in keys)
+
+
+def has_valid_host(environ: Mapping[str, Any]) -> bool:
+    """Whether the `Host` names a host; HTTP/1.1 requires it (RFC 9112 3.2)."""
+    host: str | None = environ.get("HTTP_HOST")
+    return environ.get("SERVER_PROTOCOL") != "HTTP/1.1" if host is None else is_host(host)
+
+
+@lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """
+    >>> [is_host(text) for text in ("my_host:8080", "[::1]:1", "a b", "a..b", "a@b", "")]
+    [True, True, False, False, False, False]
+    """
+    return _HOST.fullmatch(text) is not None
 
 
 def _connection_options(connection: str) -> frozenset[str]:
@@ -121,13 +149,32 @@ def to_upstream(
         if name not in dropped
         and name not in account
         and not name.startswith(prefixes)
-        and not _holds_token(value)
+        and not holds_token(value)
     ]
 
 
-def _holds_token(value: str) -> bool:
-    """Whether a header's value holds a gateway token, in whatever dress."""
-    return TOKEN_PREFIX in value and _GATEWAY_TOKEN.search(value) is not None
+def holds_token(value: str) -> bool:
+    """Whether a header's value, a path or a query holds a gateway token, in whatever dress.
+
+    >>> token = TOKEN_PREFIX + "x" * 43
+    >>> holds_token(f'a, Bearer "{token}"'), holds_token(f"key=%22{token}"), holds_token("aib_ is our prefix")
+    (True, True, False)
+    """
+    if TOKEN_PREFIX in value:
+        return _GATEWAY_TOKEN.search(value) is not None
+    return value.startswith(_BASIC) and holds_token(_decode_basic(value))
+
+
+def _decode_basic(value: str) -> str:
+    try:
+        return b64decode(value[6:] + "==").decode("latin-1")
+    except ValueError:
+        return ""
+
+
+def mask_tokens(text: str) -> str:
+    """Returns a text with the gateway tokens in it replaced by hints."""
+    return _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text) if TOKEN_PREFIX in text else text
 
 
 def to_client(
@@ -206,6 +253,15 @@ def bearer_token(value: str) -> str:
     """
     scheme, _, secret = value.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def bare_secret(value: str) -> str:
+    """Returns the secret of a credential as upstreams repeat it: without schemes and quotes.
+
+    >>> [bare_secret(value) for value in ("BEARER  abc", "Bearer Bearer abc", '"abc"', "tid=a, b")]
+    ['abc', 'abc', 'abc', 'tid=a, b']
+    """
+    return _DRESSED.sub(r"\2", value, count=1)
 
 
 def mask_secret(secret: str) -> str:

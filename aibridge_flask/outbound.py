@@ -42,9 +42,9 @@ class Outbound:
         self.provider = provider = build(configured)
         self.hooks = hooks
         self._byok = settings.auth.byok
-        actor_header = {settings.auth.actor_header.lower()} if settings.auth.mode == "header" else set()
-        configured_names = frozenset(name.lower() for name in settings.drop_headers)
-        self._dropped = headers.DROPPED_REQUEST_HEADERS | actor_header | configured_names
+        actor_header = [settings.auth.actor_header] if settings.auth.mode == "header" else []
+        names = frozenset(map(headers.wsgi_name, [*actor_header, *settings.drop_headers]))
+        self._dropped = headers.DROPPED_REQUEST_HEADERS | names
         self._dropped_if_bridged = self._dropped | {"accept-encoding"}
         self._dropped_if_decoded = self._dropped_if_bridged | {"content-encoding"}
         transport = Transport(configured, provider.base_url, settings.connect_timeout, settings.read_timeout)

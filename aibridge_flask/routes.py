@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
-from io import BytesIO
+from functools import wraps
 from typing import Any, cast
-from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from flask import Blueprint, Request, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
-from . import headers, passthrough, request_body
+from . import headers, passthrough
 from .bridge import Bridge
 from .errors import (
-    BodyTooLarge,
     BridgeError,
     GatewayError,
+    InvalidHost,
     ProviderDisabled,
-    Unauthorized,
+    TokenInUrl,
     UnknownRoute,
     UpgradeRequired,
 )
 from .headers import INTERCEPTION_HEADER
 from .hooks import RequestArrived, RequestRejected
-from .identity import ActorLoader
+from .identity import ActorLoader, require_actor
+from .incoming import read_request
 from .model import Actor, ClientRequest, ClientResponse, new_id
 from .outbound import Outbound
 from .protocols import Format
@@ -35,6 +34,7 @@ from .relay import Relay
 from .request_body import BodyLimits
 from .waiting import StalledClients
 
+Serve = Callable[[Outbound, ClientRequest, Actor, str], ClientResponse]
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 _log = logging.getLogger("aibridge")
 _HOST_ARGUMENT = "_aibridge_host"
@@ -107,25 +107,29 @@ def provider_blueprint(
     def view(rest: str = "") -> Response:
         flask_request = cast(Any, request)._get_current_object()  # noqa: SLF001 - the proxy costs time at each use
         client_request = read_request(flask_request, root, limits)
-        wire_format, id = provider.format_at(client_request.path), new_id()
+        id = new_id()
         _emit_arrived(outbound, client_request, id)
         try:
-            if not provider.enabled:
-                raise ProviderDisabled(provider.name)
-            actor = partial(_load_actor, load_actor, flask_request)
-            response = _serve(outbound, bridge, actor, client_request, id)
+            if not headers.has_valid_host(flask_request.environ):
+                raise InvalidHost
+            serve = _route(outbound, bridge, client_request)
+            actor = require_actor(load_actor, flask_request)
+        except BridgeError as error:
+            return _refuse(outbound, client_request, error, id)
+        except Exception as error:  # of the host's loader, and for the host's handlers
+            status = error.code if isinstance(error, HTTPException) and error.code else 500
+            _emit_rejected(outbound, client_request, id, status, "actor_loader")
+            raise
+        try:
+            response = serve(outbound, client_request, actor, id)
             if isinstance(response.body, Relay):
                 stalled.watch(response.body)
             return flask_response(client_request, response, flask_request)
-        except BridgeError as bridge_error:
-            error = bridge_error
+        except BridgeError as error:
+            return _refuse(outbound, client_request, error, id)
         except Exception:  # noqa: BLE001 - the client gets an error in its API's shape
             _log.exception("request %s failed", id)
-            error = GatewayError()
-        if not error.is_reported:
-            target = (id, provider.name, client_request.method, client_request.path)
-            outbound.hooks.emit(RequestRejected(*target, error.status, error.code))
-        return error_response(error, wire_format, id, client_request.path in provider.bridged_routes)
+            return _refuse(outbound, client_request, GatewayError(), id)
 
     blueprint.teardown_request(_close_unsent)
     add_catch_all(blueprint, root, view)
@@ -139,89 +143,37 @@ def _emit_arrived(outbound: Outbound, request: ClientRequest, id: str) -> None:
         outbound.hooks.emit(RequestArrived(id, *context))
 
 
-def _serve(
-    outbound: Outbound, bridge: Bridge, actor: Callable[[], Actor], request: ClientRequest, id: str
-) -> ClientResponse:
+def _emit_rejected(outbound: Outbound, request: ClientRequest, id: str, status: int, code: str) -> None:
+    path = headers.mask_tokens(request.path)
+    outbound.hooks.emit(RequestRejected(id, outbound.provider.name, request.method, path, status, code))
+
+
+def _refuse(outbound: Outbound, request: ClientRequest, error: BridgeError, id: str) -> Response:
+    if not error.is_reported:
+        _emit_rejected(outbound, request, id, error.status, error.code)
     provider = outbound.provider
+    is_bridged = request.path in provider.bridged_routes
+    return error_response(error, provider.format_at(request.path), id, is_bridged)
+
+
+def _route(outbound: Outbound, bridge: Bridge, request: ClientRequest) -> Serve:
+    """Returns what serves the request. Raises BridgeError."""
+    provider = outbound.provider
+    if not provider.enabled:
+        raise ProviderDisabled(provider.name)
+    if headers.holds_token(request.query) or headers.holds_token(request.path):
+        raise TokenInUrl
     if provider.is_bridged(request):
-        return bridge.intercept(outbound, request, actor(), id)
+        return bridge.intercept
     if _is_websocket(request) and request.path in provider.bridged_routes:
         raise UpgradeRequired
     if request.method in _NOT_FORWARDED or not provider.passthrough_route(request.path):
         raise UnknownRoute(request.method, request.path)
-    return passthrough.forward(outbound, request, actor(), id)
-
-
-def _load_actor(load_actor: ActorLoader, flask_request: Request) -> Actor:
-    actor = load_actor(flask_request)
-    if actor is None:
-        raise Unauthorized
-    return actor
+    return passthrough.forward
 
 
 def _is_websocket(request: ClientRequest) -> bool:
     return request.method == "GET" and request.headers.get("upgrade", "").lower() == "websocket"
-
-
-def read_request(flask_request: Request, root: str, limits: BodyLimits) -> ClientRequest:
-    """Returns the request without Flask. Its path is the raw target's path below `root`.
-
-    The path is empty, and matches no route, if it cannot be determined from the raw target.
-    """
-    environ = flask_request.environ
-    path, query = _raw_target(environ)
-    script = environ.get("SCRIPT_NAME", "").encode("latin-1")
-    if script and unquote_to_bytes(path) != environ["PATH_INFO"].encode("latin-1"):
-        path = path.removeprefix(quote(script))  # else a proxy has removed it
-    return ClientRequest(
-        method=flask_request.method,
-        path=path.removeprefix(root) if path.startswith(root) else "",
-        query=query,
-        headers=headers.from_environ(environ),
-        read_body=lambda: _read_body(flask_request, limits),
-        client_socket=environ.get("gunicorn.socket"),
-        http10=environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
-    )
-
-
-def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
-    """Returns path and query as they were on the wire.
-
-    Servers without a raw target have decoded the path. A path that may have been encoded, or had doubled
-    slashes, is then rejected.
-    """
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if raw:
-        target = raw if raw.startswith("/") else urlsplit(raw)._replace(scheme="", netloc="").geturl()
-        path, _, query = target.partition("?")
-        return path, query.partition("#")[0]
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    is_plain = "%" not in path and "//" not in path
-    return (quote(path.encode("latin-1")) if is_plain else ""), environ.get("QUERY_STRING", "")
-
-
-def _read_body(flask_request: Request, limits: BodyLimits) -> bytes:
-    """Reads without Werkzeug's streams, unless the host has already used them.
-
-    Werkzeug stops silently at its limit, so its limit is one byte above ours. Raises what `read` raises.
-    """
-    environ, announced = flask_request.environ, flask_request.content_length or 0
-    flask_request.max_content_length = limits.max_bytes + 1
-    if "stream" in vars(flask_request):
-        source: Any = BytesIO(_read_again(flask_request, limits))
-    elif announced or environ.get("wsgi.input_terminated"):
-        source, flask_request.stream = environ["wsgi.input"], BytesIO()
-    else:
-        return b""
-    return request_body.read(source, announced, environ.get("gunicorn.socket"), limits)
-
-
-def _read_again(flask_request: Request, limits: BodyLimits) -> bytes:
-    """Returns a body that the host may have read before."""
-    try:
-        return flask_request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise BodyTooLarge(limits.max_bytes) from None
 
 
 class _RelayedResponse(Response):

@@ -30,11 +30,11 @@ LAYERS = (
     {"providers", "reading"},
     {"relay", "outbound"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
-    {"routes", "web", "request_body"},
+    {"routes", "web", "incoming", "request_body"},
     {"extension", "cli", "serving"},
     {"__init__", "__main__"},
 )
-FLASK = {"routes", "web", "identity", "extension", "cli"}
+FLASK = {"routes", "incoming", "web", "identity", "extension", "cli"}
 
 
 def unit_of(path: Path) -> str:

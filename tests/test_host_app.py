@@ -12,6 +12,7 @@ from flask import Flask, Response, abort, jsonify, redirect, request, session
 from flask.json.provider import DefaultJSONProvider
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.routing import BaseConverter
+from werkzeug.test import TestResponse
 
 from aibridge_flask import Actor, AIBridge
 from tests.conftest import providers
@@ -223,6 +224,57 @@ def test_the_hosts_login_identifies_the_actor(make_host: MakeHost, upstream: Ups
         listing = client.get(f"{PREFIX}/interceptions").get_json()
         assert [record["initiator_id"] for record in listing["results"]] == [user]
     assert all("cookie" not in received.names() for received in upstream.requests)
+
+
+LOADER_ERRORS = [
+    KeyError("user"), IndexError(), AttributeError("x"), PermissionError(), TimeoutError(), ValueError("x"),
+]  # fmt: skip
+
+
+def raise_(error: Exception) -> Actor:
+    raise error
+
+
+def send(app: Flask, path: str) -> TestResponse:
+    ask = {"method": "POST", "data": ASK_BLOCKING} if path.startswith((MESSAGES, CHAT)) else {}
+    return app.test_client().open(path, **ask)
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, MODELS, f"{PREFIX}/interceptions"])
+@pytest.mark.parametrize("error", LOADER_ERRORS, ids=repr)
+def test_what_the_hosts_actor_loader_raises_reaches_the_hosts_log_and_debugger(
+    make_host: MakeHost, upstream: Upstream, caplog: pytest.LogCaptureFixture, path: str, error: Exception
+) -> None:
+    app = make_host()
+    app.extensions["aibridge"].actor_loader(lambda request: raise_(error))
+    assert send(app, path).status_code == 500
+    assert [record.exc_info[1] for record in caplog.records if record.name == "host"] == [error]
+    app.testing = True
+    with pytest.raises(type(error)) as caught:
+        send(app, path)
+    assert caught.value is error
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, MODELS, f"{PREFIX}/interceptions"])
+@pytest.mark.parametrize("error", LOADER_ERRORS, ids=repr)
+def test_what_the_hosts_actor_loader_raises_reaches_the_hosts_handlers(
+    make_host: MakeHost, path: str, error: Exception
+) -> None:
+    app = make_host(lambda app: app.register_error_handler(type(error), lambda error: ("own", 418)))
+    app.extensions["aibridge"].actor_loader(lambda request: raise_(error))
+    response = send(app, path)
+    assert (response.status_code, response.get_data()) == (418, b"own")
+
+
+@pytest.mark.parametrize("path", [MESSAGES, MODELS, f"{PREFIX}/interceptions"])
+def test_a_hosts_actor_loader_may_abort_and_redirect(make_host: MakeHost, path: str) -> None:
+    app = make_host(own_error_pages)
+    app.extensions["aibridge"].actor_loader(
+        lambda request: abort(403 if "denied" in request.args else redirect("/login"))
+    )
+    assert send(app, path).location == "/login"
+    assert send(app, f"{path}?denied").get_data() == b"<h1>own 403</h1>"
 
 
 def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, upstream: Upstream) -> None:

@@ -19,6 +19,7 @@ from tests.support.robustness import (
     MIB,
     check_still_serves,
     resident_mib,
+    send_raw,
     start_flood,
     track_memory_growth,
 )
@@ -39,23 +40,6 @@ COUNT = "/anthropic/v1/messages/count_tokens"
 MODELS = "/anthropic/v1/models"
 CENTRAL = "sk-ant-central-0123456789"
 BODY = b'{"model":"m","messages":[]}'
-
-
-def send_raw(server: Server, data: bytes) -> tuple[int, bytes]:
-    """Sends raw bytes on a new connection and reads until the server closes it.
-
-    Returns the status of the first response (0: none) and all bytes.
-    """
-    client = server.connect()
-    with contextlib.suppress(ConnectionError):
-        client.sock.sendall(data)
-    received = b""
-    with contextlib.suppress(ConnectionError):
-        while piece := client.sock.recv(65536):
-            received += piece
-    client.close()
-    assert b"Traceback" not in received
-    return int(received.split(b" ", 2)[1]) if received else 0, received
 
 
 def post(

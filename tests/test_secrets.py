@@ -412,7 +412,7 @@ def test_a_traceback_shows_no_secret(
         response = app.test_client().post(
             f"{PREFIX}/anthropic/v1/messages", data=ASK, headers={"X-Api-Key": OWN}
         )
-    assert (response.status_code, response.get_json()["error"]["type"]) == (500, "api_error")
+    assert response.status_code == 500
     assert "the host's own" not in response.get_data(as_text=True)
     assert "the host's own" in caplog.text
     assert not contains(caplog.text, VALUE, OWN)

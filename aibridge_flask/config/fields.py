@@ -18,6 +18,7 @@ from ..model import Secret
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # anything else may be a misplaced secret
+_REDIS_DATABASE = re.compile(r"/?[0-9]*", re.ASCII)
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 RESERVED = frozenset((
     "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
@@ -99,7 +100,7 @@ def _from_env(name: str) -> str:
 
 def _from_file(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeError, ValueError) as error:
         shown = path if "/" in path else "named here"
         raise ValidationError(f"the file {shown} cannot be read: {type(error).__name__}") from None
@@ -157,8 +158,27 @@ def database_url(url: str) -> None:
 
 
 def redis_url(url: str) -> None:
-    if url and _scheme(url) not in ("redis", "rediss", "unix"):
-        raise ValidationError('"redis://host:port/0" is expected')
+    """Asks the package `redis` itself, which looks at some options only when it creates a connection.
+
+    It would take a database that is no number for 0.
+    """
+    if not url:
+        return
+    if not _is_installed("redis"):
+        raise ValidationError("the package `redis` is needed: pip install 'aibridge-flask[redis]'")
+    from redis import ConnectionPool
+
+    try:
+        connection: Any = ConnectionPool.from_url(url).make_connection()
+        has_database = _REDIS_DATABASE.fullmatch(urlsplit(url).path) or url.startswith("unix:")
+        is_valid = has_database and int(connection.db) >= 0 and "#" not in url and " " not in url
+    except Exception:  # noqa: BLE001 - options go to many constructors; the message may repeat the password
+        is_valid = False
+    if not is_valid:
+        raise ValidationError(
+            '"redis://user:password@host:6379/0" is expected (or rediss:, or unix:///socket?db=0),'
+            " with options that the package `redis` knows"
+        )
 
 
 def networks(values: tuple[str, ...]) -> None:

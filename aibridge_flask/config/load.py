@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
@@ -19,14 +19,15 @@ from .schemas import SettingsSchema
 from .settings import Settings
 
 _PREFIX = "AIBRIDGE_"
-# Read by gunicorn.conf.py, and what Kubernetes sets by itself for a service named "aibridge".
-_NOT_SETTINGS = re.compile(r"AIBRIDGE_(CONFIG|BIND|WORKERS|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?)")
+_SERVER_VARIABLES = ("AIBRIDGE_CONFIG", "AIBRIDGE_BIND", "AIBRIDGE_WORKERS")
+_log = logging.getLogger("aibridge")
 _DEFAULT_PROVIDERS = (
     ("anthropic", "ANTHROPIC_API_KEY"),
     ("openai", "OPENAI_API_KEY"),
     ("copilot", ""),
 )
 _snapshots: list[dict[str, Any]] = []  # the newest snapshot, or none
+_ignored_variables: set[str] = set()  # of which a warning was logged
 
 
 def take_snapshot() -> str:
@@ -84,13 +85,15 @@ def _read_file(path: str) -> dict[str, Any]:
     if not path:
         return {}
     try:
-        text = Path(path).read_text("utf-8")
-        tree: dict[str, Any] = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-        return tree
+        text = Path(path).read_text("utf-8-sig")
+        tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"AIBRIDGE_CONFIG: {path} cannot be read: {type(error).__name__}") from None
     except ValueError as error:
         raise ConfigError(f"AIBRIDGE_CONFIG: {path} is not TOML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"AIBRIDGE_CONFIG: {path} holds no object")
+    return tree
 
 
 def _merge(into: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
@@ -103,25 +106,50 @@ def _merge(into: MutableMapping[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _read_environ() -> dict[str, Any]:
+    """Returns the settings of the environment. Raises ConfigError.
+
+    A variable that names no setting is not an error: Kubernetes sets some with this prefix by itself, for
+    services such as `aibridge` and `aibridge-redis`.
+    """
     tree: dict[str, Any] = {}
+    ignored = []
     for name in sorted(os.environ):
-        if not name.startswith(_PREFIX) or _NOT_SETTINGS.fullmatch(name):
+        if not name.startswith(_PREFIX) or name in _SERVER_VARIABLES:
             continue
         path = name.removeprefix(_PREFIX).lower().split("__")
-        field = _scalar_field(SettingsSchema(), path)
+        field = _field_at(SettingsSchema(), path)
         if field is None:
-            raise ConfigError(f"{name}: no setting of this name can come from the environment")
-        _merge(tree, _nested(path, _parse_value(name, field, os.environ[name])))
+            ignored.append(name)
+        elif not _is_scalar(field):
+            raise ConfigError(f"{name}: tables cannot come from the environment")
+        else:
+            _merge(tree, _nested(path, _parse_value(name, field, os.environ[name])))
+    _warn_of_ignored(ignored)
     return tree
 
 
-def _scalar_field(schema: Schema, path: list[str]) -> fields.Field[Any] | None:
+def _field_at(schema: Schema, path: list[str]) -> fields.Field[Any] | None:
+    """Returns the setting at this path, a section's too; None if there is none."""
     field = schema.fields.get(path[0])
-    if isinstance(field, fields.Nested) and len(path) > 1:
-        return _scalar_field(field.schema, path[1:])
-    is_section = isinstance(field, fields.Nested | fields.Dict) or len(path) > 1
-    is_table_list = isinstance(field, fields.List) and isinstance(field.inner, fields.Nested)
-    return None if is_section or is_table_list else field
+    if len(path) == 1:
+        return field
+    return _field_at(field.schema, path[1:]) if isinstance(field, fields.Nested) else None
+
+
+def _is_scalar(field: fields.Field[Any]) -> bool:
+    inner = field.inner if isinstance(field, fields.List) else field
+    return not isinstance(inner, fields.Nested | fields.Dict)
+
+
+def _warn_of_ignored(names: list[str]) -> None:
+    """Logs each name once in a process and its forks, without the values, which may be secrets."""
+    if not _ignored_variables.issuperset(names):
+        _ignored_variables.update(names)
+        _log.warning(
+            "ignored environment variables that name no setting (sections are joined by two underscores,"
+            " as in AIBRIDGE_AUTH__MODE): %s",
+            ", ".join(names),
+        )
 
 
 def _nested(path: list[str], value: Any) -> dict[str, Any]:

@@ -171,6 +171,7 @@ class SettingsSchema(_Frozen):
     url_prefix = Text(load_default="/api/v2/aibridge", validate=checks.url_prefix, metadata=_doc("prefix of all routes"))
     database_url = Text(load_default="sqlite:///aibridge.db", validate=checks.database_url, metadata=_doc("SQLite, or `postgresql+psycopg://user:pw@host/db`"))
     redis_url = Text(load_default="", validate=checks.redis_url, metadata=_doc("Redis that shares the state of keys and circuit breakers among processes and hosts"))
+    redis_prefix = Text(load_default="aibridge", validate=validate.Length(min=1, error="a name is expected"), metadata=_doc("what the names of keys in Redis begin with: two deployments on one Redis need two"))
     spool_dir = Text(load_default="", metadata=_doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
     drop_headers = fields.List(Text(), load_default=list, metadata=_doc("further request headers that never go to a provider"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=_doc("larger request bodies get 413"))

@@ -115,6 +115,7 @@ class Settings:
     url_prefix: str
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+    redis_prefix: str
     spool_dir: str
     drop_headers: tuple[str, ...]
     max_body_bytes: int

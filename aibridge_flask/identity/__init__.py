@@ -5,11 +5,11 @@ from __future__ import annotations
 from ..config import Settings
 from ..records.recorder import Recorder
 from .header import HeaderLoader
-from .loader import ActorLoader
+from .loader import ActorLoader, require_actor
 from .local import local
 from .token import TokenLoader
 
-__all__ = ["ActorLoader", "loader_for"]
+__all__ = ["ActorLoader", "loader_for", "require_actor"]
 
 
 def loader_for(settings: Settings, recorder: Recorder) -> ActorLoader:

@@ -9,12 +9,13 @@ from flask import Request
 from ..config.settings import AuthSettings
 from ..errors import UntrustedProxy
 from ..model import Actor
+from .peer import peer_address
 
 _UNIX = "unix:"
 
 
 class HeaderLoader:
-    """Accepts the header from `trusted_proxies` only. The peer of a Unix socket has no address."""
+    """Accepts the header from `trusted_proxies` only; `unix:` is a Unix socket's peer."""
 
     def __init__(self, auth: AuthSettings) -> None:
         self._key = "HTTP_" + auth.actor_header.upper().replace("-", "_")
@@ -24,7 +25,7 @@ class HeaderLoader:
 
     def __call__(self, request: Request) -> Actor | None:
         """Returns the actor, or None if the header is missing. Raises UntrustedProxy."""
-        if not self._trusts(request.environ.get("REMOTE_ADDR")):
+        if not self._trusts(peer_address(request.environ)):
             raise UntrustedProxy
         raw = request.environ.get(self._key, "")
         name = raw.encode("latin-1").decode("utf-8", "replace").strip()

@@ -11,23 +11,26 @@ from .. import headers
 from ..caches import cached_if_short
 from ..errors import NotLocal
 from ..model import Actor
+from .peer import peer_address
 
 _LOCAL = Actor("local", admin=True)
+_OWN_SITES = (None, "none", "same-origin")  # no browser, an address that was typed in, a page of the bridge
 
 
 def local(request: Request) -> Actor:
     """Returns the actor `local`. Raises NotLocal.
 
-    A web page in that user's browser is refused: it is recognised by its `Origin`, or by the `Host` that DNS
-    rebinding brings.
+    A web page in that user's browser is refused. It is recognised by its `Origin`, by `Sec-Fetch-Site` where
+    that is not sent (images, links), or by the `Host` that DNS rebinding brings.
     """
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")
     is_allowed = (
-        _is_loopback_address(environ.get("REMOTE_ADDR", ""))
+        _is_loopback_address(peer_address(environ) or "")
         and not headers.is_forwarded(environ)
         and _is_loopback_name(_hostname("//" + environ.get("HTTP_HOST", "")))
         and (origin is None or _is_loopback_name(_hostname(origin)))
+        and environ.get("HTTP_SEC_FETCH_SITE") in _OWN_SITES
     )
     if not is_allowed:
         raise NotLocal

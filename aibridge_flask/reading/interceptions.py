@@ -63,6 +63,8 @@ def _visible_to(actor: Actor) -> list[sa.ColumnElement[bool]]:
 
 def _after(connection: Connection, actor: Actor, id: str) -> sa.ColumnElement[bool]:
     c = tables.interceptions.c
+    if "\0" in id:  # PostgreSQL refuses it
+        raise LookupError(id)
     started_at = connection.scalar(sa.select(c.started_at).where(c.id == id, *_visible_to(actor)))
     if started_at is None:
         raise LookupError(id)

@@ -44,6 +44,8 @@ class Search:
 
 def parse(text: str) -> Search:
     """Parses a search. Raises BadSearch."""
+    if "\0" in text:  # PostgreSQL refuses it
+        raise BadSearch("a NUL character matches nothing")
     terms, position = [], 0
     while position < len(text.rstrip()):
         match = _TERM.match(text, position)

@@ -10,8 +10,11 @@ import contextlib
 import gc
 import os
 import resource
+import socket
 import sys
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import quote
 
 from ..config import load, take_snapshot
 from ..errors import ConfigError
@@ -88,8 +91,22 @@ def _migrate(server: Any) -> None:
 def _log_base_urls(server: Any) -> None:
     from ..web.index import base_urls
 
-    for client, setting in base_urls(load({}), f"http://{_settings()['bind']}"):
-        server.log.info("%s: %s", client, setting)
+    script = quote(os.environ.get("SCRIPT_NAME", "")).rstrip("/")
+    scheme = "https" if server.cfg.is_ssl else "http"
+    for host in dict.fromkeys(_host(listener) for listener in server.LISTENERS):
+        for client, setting in base_urls(load({}), f"{scheme}://{host}{script}"):
+            server.log.info("%s: %s", client, setting)
+
+
+def _host(listener: Any) -> str:
+    """Returns host and port of a URL for clients on this machine."""
+    if listener.family == socket.AF_UNIX:
+        return "<the proxy in front>"
+    address, port = listener.getsockname()[:2]
+    ip = ip_address(address)
+    if ip.is_unspecified:
+        ip = ip_address("::1" if ip.version == 6 else "127.0.0.1")
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
 def _keep_counts(server: Any, worker: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BridgeError
-from ..headers import HeaderMapping, mask_secret
+from ..headers import HeaderMapping, bare_secret, mask_secret
 from ..model import HeaderList, UpstreamRequest
 from ..protocols import UpstreamResponse
 from ..waiting import Client
@@ -132,6 +132,8 @@ def _secret_parts(name: str, value: str) -> list[str]:
 
     >>> _secret_parts("Authorization", "Bearer abc"), _secret_parts("Set-Cookie", "sid=a=b; Path=/")
     (['abc'], ['a=b'])
+    >>> _secret_parts("Authorization", "bearer  abc"), _secret_parts("X-Api-Key", "Bearer abc")
+    (['abc'], ['abc'])
     """
     lower = name.lower()
     if not _SECRET_HEADER.search(name) or not value:
@@ -141,7 +143,9 @@ def _secret_parts(name: str, value: str) -> list[str]:
     if lower == "cookie":
         parts = (pair.partition("=") for pair in value.split(";"))
         return [secret for name, _, rest in parts if (secret := (rest or name).strip())]
-    return [value.partition(" ")[2] or value] if "auth" in lower else [value]
+    secret = bare_secret(value)
+    has_other_scheme = secret == value and "auth" in lower
+    return [(has_other_scheme and value.partition(" ")[2]) or secret or value]
 
 
 def _secrets(headers: HeaderList) -> tuple[bytes, ...]:

@@ -14,7 +14,7 @@ from time import time
 from typing import Protocol
 
 from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
-from ..headers import TOKEN_PREFIX, bearer_token, find, mask_secret
+from ..headers import TOKEN_PREFIX, bare_secret, bearer_token, find, holds_token, mask_secret
 from ..hooks import Hooks, KeyCooledDown, KeyCooling, KeysExhausted, KeysTried
 from ..model import HeaderList, Secret
 from ..protocols import UpstreamResponse
@@ -29,6 +29,8 @@ _COOLDOWN_SECONDS = 60.0
 _MAX_SECONDS = 86_400.0
 _NUMBER = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?", re.ASCII)
 _BURST_SECONDS = 1.0  # cool-downs of parallel requests that differ by less are one
+_TOKEN_START = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}")
+_FURTHER_SCHEME = re.compile(r",\s*[A-Za-z]+\s+\S")  # as in `Bearer a,Bearer b`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Credential:
 
     def mask(self, text: str) -> str:
         """Returns the text with the secret replaced by its hint."""
-        secret = self.header[1].removeprefix("Bearer ")
+        secret = bare_secret(self.header[1])
         return text.replace(secret, self.hint) if secret else text
 
 
@@ -206,12 +208,24 @@ def user_credential(names: tuple[str, ...], headers: Mapping[str, str]) -> tuple
     """
     for name in names:
         value = headers.get(name, "").strip()
-        if "," in value:
+        if "," in value and _is_joined(name, value):
             raise MissingCredential(f"{name.title()} holds several credentials: send one")
         secret = bearer_token(value) if name == "authorization" else value
-        if secret and not secret.startswith(TOKEN_PREFIX):
-            return (Credential("byok", mask_secret(secret), (name.title(), value)),)
+        if secret and not _is_gateway_token(secret):
+            return (Credential("byok", mask_secret(bare_secret(value)), (name.title(), value)),)
     return ()
+
+
+def _is_joined(name: str, value: str) -> bool:
+    """Whether a value with commas is that of a repeated header.
+
+    Copilot's tokens hold commas, Anthropic's keys do not.
+    """
+    return name != "authorization" or bool(_FURTHER_SCHEME.search(value)) or _is_gateway_token(value)
+
+
+def _is_gateway_token(secret: str) -> bool:
+    return bool(_TOKEN_START.search(secret)) or holds_token(secret)
 
 
 def _central_credential(header: str, key: Secret) -> Credential:

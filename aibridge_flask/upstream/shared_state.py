@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from time import monotonic, time
 from typing import Any
 
-from ..errors import ConfigError
 from ..waiting import after_fork
 
 StateKey = tuple[str, ...]
 _log = logging.getLogger("aibridge.board")
-_REDIS_KEY = "aibridge:board"
 _EXCHANGE_SECONDS = 0.25
 _OUTAGE_PAUSE = 2.0  # seconds between attempts while Redis is away
 _MAX_FLAGS = 10_000
@@ -51,14 +47,12 @@ _EXPIRED = Flag("", 0.0, 0.0)
 
 
 class SharedState:
-    """One per application and process. Raises ConfigError if Redis's client is not installed."""
+    """One per application and process; processes with the same Redis and prefix share it."""
 
-    def __init__(self, redis_url: str = "") -> None:
-        if redis_url and find_spec("redis") is None:
-            raise ConfigError("redis_url: the package `redis` is needed: pip install redis")
-        self._url = redis_url
+    def __init__(self, redis_url: str = "", redis_prefix: str = "aibridge") -> None:
+        self._url, self._redis_key = redis_url, f"{redis_prefix}:board"
         self._flags: dict[StateKey, Flag] = {}
-        self._changed: queue.Queue[StateKey] = queue.Queue()
+        self._changed = threading.Event()
         self._start_lock = threading.Lock()
         self._is_running = self._is_closed = self._is_away = False
         after_fork(self, SharedState._reset)
@@ -88,7 +82,7 @@ class SharedState:
         flag = self._flags[key] = Flag(value, at, monotonic() + seconds)
         if self._url:
             self.start()
-            self._changed.put(key)
+            self._changed.set()
         return flag
 
     def with_prefix(self, prefix: StateKey) -> Iterator[Flag]:
@@ -104,60 +98,48 @@ class SharedState:
             self._flags = dict(list(current.items())[-_MAX_FLAGS // 2 :])
 
     def _reset(self) -> None:
-        self._is_running, self._changed, self._start_lock = False, queue.Queue(), threading.Lock()
+        self._is_running, self._changed, self._start_lock = False, threading.Event(), threading.Lock()
 
     def _run(self) -> None:
-        import redis  # an extra: only those who share state need it
+        from redis import RedisError  # an extra: only those who share state need it
 
-        client = redis.Redis.from_url(
-            self._url,
-            socket_timeout=_REDIS_TIMEOUT,
-            socket_connect_timeout=_REDIS_TIMEOUT,
-            decode_responses=True,
-        )
-        unsent: set[StateKey] = set()
+        client = _connect(self._url)
         changed = self._changed
         while not self._is_closed:
-            unsent |= set(self._wait_for_changes())
+            changed.wait(_OUTAGE_PAUSE if self._is_away else _EXCHANGE_SECONDS)
+            changed.clear()
             if self._changed is not changed:
                 return  # a greenlet that was copied into a forked process, with the parent's connection
             try:
-                self._exchange(client, unsent)
-            except (redis.RedisError, OSError, ValueError) as error:
+                self._exchange(client)
+            except (RedisError, OSError, ValueError) as error:
                 self._warn(type(error).__name__)
-                unsent |= set(self._flags)  # Redis may come back empty
+                client.connection_pool.disconnect()  # after a failover it is one to the wrong server
                 continue
-            unsent.clear()
             if self._is_away:
                 self._is_away = False
                 _log.warning("Redis is back: keys and breakers are shared again")
         client.close()
-
-    def _wait_for_changes(self) -> Iterator[StateKey]:
-        """Yields changed keys; waits for the first one."""
-        try:
-            yield self._changed.get(timeout=_OUTAGE_PAUSE if self._is_away else _EXCHANGE_SECONDS)
-            while True:
-                yield self._changed.get_nowait()
-        except queue.Empty:
-            return
 
     def _warn(self, reason: str) -> None:
         if not self._is_away:
             self._is_away = True
             _log.warning("Redis is away (%s): keys and breakers are this process's own", reason)
 
-    def _exchange(self, client: Any, unsent: set[StateKey]) -> None:
-        """Sends our newer flags, takes over newer ones of others, and deletes expired ones."""
-        fields = {name: _parse(name, text) for name, text in client.hgetall(_REDIS_KEY).items()}
+    def _exchange(self, client: Any) -> None:
+        """Sends newer flags, takes over newer ones of others, and deletes expired ones.
+
+        A Redis that was restarted or restored gets back what it lacks.
+        """
+        fields = {name: _parse(name, text) for name, text in client.hgetall(self._redis_key).items()}
         stored = dict(fields.values())
-        changes = {}
-        for key in unsent:
-            own = self._flags.get(key)
-            if own is not None and own.at >= stored.get(key, _EXPIRED).at:
-                changes[json.dumps(key)] = json.dumps([own.value, own.at, time() + own.seconds_left])
+        changes = {
+            json.dumps(key): json.dumps([own.value, own.at, time() + own.seconds_left])
+            for key, own in list(self._flags.items())
+            if own.seconds_left > 0 and own.at > stored.get(key, _EXPIRED).at
+        }
         if changes:
-            client.hset(_REDIS_KEY, mapping=changes)
+            client.hset(self._redis_key, mapping=changes)
         self._evict()
         for key, flag in stored.items():
             if flag.seconds_left > 0 and flag.at > self._flags.get(key, _EXPIRED).at:
@@ -166,7 +148,23 @@ class SharedState:
             name for name, (_, flag) in fields.items() if flag.seconds_left <= 0 and name not in changes
         ]
         if expired:
-            client.hdel(_REDIS_KEY, *expired)
+            client.hdel(self._redis_key, *expired)
+
+
+def _connect(url: str) -> Any:
+    """Returns a client without retries of its own: they would hide an outage, and prolong it."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return Redis.from_url(
+        url,
+        socket_timeout=_REDIS_TIMEOUT,
+        socket_connect_timeout=_REDIS_TIMEOUT,
+        decode_responses=True,
+        encoding_errors="replace",
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _parse(name: str, text: str) -> tuple[StateKey, Flag]:
@@ -175,5 +173,5 @@ def _parse(name: str, text: str) -> tuple[StateKey, Flag]:
         value, at, until = json.loads(text)
         seconds = min(float(until) - time(), _MAX_SECONDS)
         return tuple(map(str, json.loads(name))), Flag(str(value), float(at), monotonic() + seconds)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return (name,), _EXPIRED

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from urllib.parse import quote
 
 from flask import Response, request
 
 from ..config import Settings
+from ..headers import is_host
 
 _ANTHROPIC_CLIENTS = (
     ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
@@ -42,9 +46,19 @@ def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
 
 def page(settings: Settings) -> Response:
     """Plain text, so that nothing in it needs escaping."""
-    root = request.root_url.rstrip("/")
+    root = _root_url(request.environ)
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("healthz", "readyz", "interceptions")]
     lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, ""]
     return Response("\n".join(lines), mimetype="text/plain")
+
+
+def _root_url(environ: Mapping[str, Any]) -> str:
+    """Returns the URL by which the client reached the application, without a / at its end.
+
+    Werkzeug's `root_url` has no host if that is spelled with `_`, as those of containers may be.
+    """
+    host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    script = quote(environ.get("SCRIPT_NAME", "").encode("latin-1")).rstrip("/")
+    return f"{environ['wsgi.url_scheme']}://{host if is_host(host) else 'localhost'}{script}"

@@ -8,9 +8,10 @@ from flask import Blueprint, Response, current_app, request
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import BridgeError, Unauthorized
+from ..errors import BridgeError
 from ..formats.body import dumps
-from ..identity import ActorLoader
+from ..identity import ActorLoader, require_actor
+from ..model import Actor
 from ..reading import interceptions as interception_queries
 from ..reading import search
 from ..records.deadlines import DEADLINES
@@ -35,35 +36,43 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
     def interceptions() -> Response:
         """Interceptions with all their parts, newest first."""
         try:
-            actor = load_actor(request)
-            if actor is None:
-                raise Unauthorized
-            query = _PageSchema().load(request.args)
-            conditions = search.parse(query.pop("q"))
-            page = interception_queries.Page(**query)
-            recorder.start()
-
-            def query() -> dict[str, Any]:
-                recorder.wait_until_applied()
-                with DEADLINES.limit(_QUERY_SECONDS):
-                    return interception_queries.interceptions(recorder.engine, actor, conditions, page)
-
-            results = READERS.run(query, _READ_SECONDS)
+            actor = require_actor(load_actor, request)
         except BridgeError as error:
             return _error_response(error.status, error.message, error.code)
-        except ValidationError as error:
-            return _invalid(error.messages_dict)
-        except search.BadSearch as error:
-            return _invalid({"q": [str(error)]})
-        except LookupError:
-            return _invalid({"after_id": ["there is no such interception"]})
-        except (SQLAlchemyError, OSError) as error:
-            # no traceback: it would show the statement and its values
-            current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
-            return _error_response(503, "the records cannot be read", "the database is away")
-        return _json_response(results, 200)
+        return _page_of(recorder, actor)
 
     blueprint.add_url_rule(f"{prefix}/interceptions", view_func=interceptions)
+
+
+def _page_of(recorder: Recorder, actor: Actor) -> Response:
+    try:
+        return _json_response(_read(recorder, actor), 200)
+    except BridgeError as error:
+        return _error_response(error.status, error.message, error.code)
+    except ValidationError as error:
+        return _invalid(error.messages_dict)
+    except search.BadSearch as error:
+        return _invalid({"q": [str(error)]})
+    except LookupError:
+        return _invalid({"after_id": ["there is no such interception"]})
+    except (SQLAlchemyError, OSError) as error:
+        # no traceback: it would show the statement and its values
+        current_app.logger.error("the records cannot be read: %s", type(error).__name__)  # noqa: TRY400
+        return _error_response(503, "the records cannot be read", "the database is away")
+
+
+def _read(recorder: Recorder, actor: Actor) -> dict[str, Any]:
+    values = _PageSchema().load(request.args)
+    conditions = search.parse(values.pop("q"))
+    page = interception_queries.Page(**values)
+    recorder.start()
+
+    def query() -> dict[str, Any]:
+        recorder.wait_until_applied()
+        with DEADLINES.limit(_QUERY_SECONDS):
+            return interception_queries.interceptions(recorder.engine, actor, conditions, page)
+
+    return READERS.run(query, _READ_SECONDS)
 
 
 def _invalid(messages: dict[str, Any]) -> Response:

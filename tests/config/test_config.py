@@ -58,7 +58,6 @@ def test_environment_values_get_their_settings_type(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AIBRIDGE_AUTH_MODE", "token"),
         ("AIBRIDGE_AUTH", "x"),
         ("AIBRIDGE_PROVIDERS", "x"),
         ("AIBRIDGE_MAX_BODY_BYTES", "many"),
@@ -73,11 +72,68 @@ def test_a_wrong_environment_variable_stops_the_start(
         config.load({})
 
 
-def test_kubernetes_service_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIBRIDGE_PORT", "tcp://10.0.0.1:80")
-    monkeypatch.setenv("AIBRIDGE_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("AIBRIDGE_PORT_80_TCP_ADDR", "10.0.0.1")
-    assert config.load({}).max_retries == 0
+def test_variables_that_name_no_setting_warn_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [
+        "AIBRIDGE_",
+        "AIBRIDGE_AUTH_MODE",
+        "AIBRIDGE_AUTH__NONSENSE",
+        "AIBRIDGE_LOGS__LEVEL__X",
+        "AIBRIDGE_PORT",
+        "AIBRIDGE_PORT_80_TCP_ADDR",
+        "AIBRIDGE_REDIS_PORT_6379_TCP",
+        "AIBRIDGE_REDIS_SERVICE_HOST",
+        "AIBRIDGE_SERVICE_PORT",
+    ]
+    for name in names:
+        monkeypatch.setenv(name, "tcp://canary:80")
+    monkeypatch.setenv("AIBRIDGE_REDIS_URL", "redis://10.0.0.2")
+    assert config.load({}).redis_url == "redis://10.0.0.2"
+    config.load({})
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.endswith(": " + ", ".join(names))
+    assert "canary" not in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["aibridge.toml", "aibridge.json"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text = {"aibridge.toml": "max_retries = 3", "aibridge.json": '{"max_retries": 3}'}[name]
+    (tmp_path / name).write_text(text, "utf-8-sig")
+    monkeypatch.setenv("AIBRIDGE_CONFIG", str(tmp_path / name))
+    assert config.load({}).max_retries == 3
+
+
+def test_a_byte_order_mark_before_a_secret_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-1", "utf-8-sig")
+    (provider,) = config.load(
+        {"providers": [{**PROVIDER, "keys": [{"file": str(tmp_path / "key")}]}]}
+    ).providers
+    assert provider.keys[0].value == "sk-1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h", "REDIS://h", "redis:h", "redis:// h", "unix:/socket", "redis://h:port", "redis://h:99999",
+        "redis://h/x", "redis://h/-1", "redis://h/0/1", "redis://h/0#1", "redis://h?db=x", "redis://h?db=-1",
+        "redis://h?nonsense=1", "redis://h?socket_timeout=soon", "rediss://h?ssl_cert_reqs=maybe",
+        "redis://user:pa/ss@h",
+    ],
+)  # fmt: skip
+def test_a_redis_url_that_the_client_refuses_stops_the_start(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^redis_url: ") as caught:
+        config.load({"redis_url": url})
+    assert url not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://:p%40ss@[::1]:1/2", "rediss://u:p@h?socket_timeout=2", "redis://h?db=2", "unix:///s?db=2"],
+)  # fmt: skip
+def test_a_redis_url_is_accepted_as_the_client_accepts_it(url: str) -> None:
+    assert config.load({"redis_url": url}).redis_url == url
 
 
 PROVIDER = {"type": "openai"}
@@ -105,7 +161,7 @@ PROVIDER = {"type": "openai"}
         ({"url_prefix": "/api/"}, "url_prefix: "),
         ({"url_prefix": "/a/../b"}, "url_prefix: "),
         ({"database_url": "mysql://x"}, "database_url: "),
-        ({"redis_url": "http://x"}, "redis_url: "),
+        ({"redis_prefix": ""}, "redis_prefix: "),
         ({"proxy": "socks5://x"}, "proxy: "),
         ({"providers": [{"type": "gemini"}]}, "providers[0].type: "),
         ({"providers": [{}]}, "providers[0].type: "),
@@ -138,10 +194,14 @@ def test_a_wrong_setting_stops_the_start_with_its_path(tree: dict[str, Any], exp
 
 
 def test_a_file_that_cannot_be_read_stops_the_start(
-    write_config: Any, monkeypatch: pytest.MonkeyPatch
+    write_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_config("this is = = no TOML")
     with pytest.raises(ConfigError, match="is not TOML"):
+        config.load({})
+    (tmp_path / "list.json").write_text("[]")
+    monkeypatch.setenv("AIBRIDGE_CONFIG", str(tmp_path / "list.json"))
+    with pytest.raises(ConfigError, match="holds no object"):
         config.load({})
     monkeypatch.setenv("AIBRIDGE_CONFIG", "/nonexistent.toml")
     with pytest.raises(ConfigError, match="cannot be read"):

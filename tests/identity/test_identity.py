@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
 from aibridge_flask import Actor
@@ -199,6 +200,40 @@ def test_a_missing_or_bad_token_is_401_before_the_body_is_read(
     assert client.get(f"{PREFIX}/interceptions").status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("header", "dress"),
+    [
+        ("Authorization", "bearer {}"), ("Authorization", "BEARER   {}"), ("Authorization", " Bearer {} "),
+        ("X-Api-Key", " {} "), ("X-AIBridge-Token", " {} "),
+    ],
+)  # fmt: skip
+def test_a_token_is_accepted_in_these_dresses(
+    make_app: MakeApp, upstream: Upstream, token: str, header: str, dress: str
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    assert ask(client, upstream, **{header: dress.format(token)}).status_code == 200
+    assert token not in str(vars(upstream.requests[0]))
+
+
+@pytest.mark.parametrize(
+    ("header", "dress"),
+    [
+        ("X-Api-Key", "Bearer {}"), ("X-Api-Key", '"{}"'), ("X-Api-Key", "{},x"), ("X-Api-Key", "x,{}"),
+        ("X-AIBridge-Token", "Bearer {}"), ("X-AIBridge-Token", '"{}"'), ("X-AIBridge-Token", "{0}, {0}"),
+        ("Authorization", "{}"), ("Authorization", "Bearer Bearer {}"), ("Authorization", 'Bearer "{}"'),
+        ("Authorization", "Bearer {0},Bearer {0}"), ("Authorization", "Basic {}"), ("Authorization", "token {}"),
+        ("Cookie", "token={}"), ("Sec-WebSocket-Protocol", "{}"), ("Proxy-Authorization", "Bearer {}"), ("X-Token", "{}"),
+    ],
+)  # fmt: skip
+def test_a_token_in_another_dress_is_401(
+    make_app: MakeApp, upstream: Upstream, token: str, header: str, dress: str
+) -> None:
+    client = make_app(auth={"mode": "token"}).test_client()
+    assert ask(client, upstream, **{header: dress.format(token)}).status_code == 401
+    assert client.get(f"{PREFIX}/interceptions?key={token}").status_code == 401
+    assert upstream.requests == []
+
+
 def test_a_dedicated_header_without_a_valid_token_is_401(
     make_app: MakeApp, upstream: Upstream, token: str
 ) -> None:
@@ -319,3 +354,24 @@ def test_a_unix_sockets_peer_can_be_trusted(make_app: MakeApp, upstream: Upstrea
     client = make_app(auth={"mode": "header", "trusted_proxies": ["unix:"]}).test_client()
     assert ask(client, upstream, "", X_Remote_User="ann").status_code == 200
     assert ask(client, upstream, "127.0.0.1", X_Remote_User="ann").status_code == 403
+
+
+def test_mode_header_looks_at_the_connections_peer_behind_proxy_fix(
+    make_app: MakeApp, upstream: Upstream
+) -> None:
+    app = make_app(auth={"mode": "header", "trusted_proxies": ["10.1.0.0/16"]})
+    app.wsgi_app = ProxyFix(app.wsgi_app)
+    client = app.test_client()
+    user = {"X_Remote_User": "ann"}
+    assert ask(client, upstream, "10.1.2.3", X_Forwarded_For="203.0.113.9", **user).status_code == 200
+    assert ask(client, upstream, "203.0.113.9", X_Forwarded_For="10.1.2.3", **user).status_code == 403
+    assert ask(client, upstream, "", X_Forwarded_For="10.1.2.3", **user).status_code == 403
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "10.1.2.3", ""])
+def test_mode_local_is_not_fooled_by_proxy_fix(make_app: MakeApp, upstream: Upstream, peer: str) -> None:
+    app = make_app()
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)
+    client = app.test_client()
+    assert ask(client, upstream, peer, X_Forwarded_For="127.0.0.1").status_code == 403
+    assert ask(client, upstream, peer, X_Forwarded_Host="localhost").status_code == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -153,3 +154,28 @@ def test_a_hosts_own_logging_is_left_alone(
     assert record.getMessage().startswith("interception id=")
     assert record.fields["model"] == "claude-x"
     assert logging.getLogger("aibridge").handlers == []
+
+
+def test_the_first_byte_never_comes_after_the_end(
+    make_app: MakeApp, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aibridge.requests")
+    client = make_app().test_client()
+    streamed = ASK[:-1] + b',"stream":true}'
+    whole, cut = event_stream(EVENTS), [*event_stream(EVENTS)[:1], CLOSE]
+    exchanges = [
+        (ASK, [http_response(200, BLOCKING_RESPONSE)]),
+        (ASK, [http_response(200, b"")]),
+        (ASK, [http_response(500, b"{}")]),
+        (ASK, [b"junk\r\n\r\n", CLOSE]),
+        (streamed, whole),
+        (streamed, cut),
+    ]
+    for body, steps in exchanges:
+        upstream.enqueue(*steps)
+        with contextlib.suppress(OSError):  # what a server is given for a response that broke off
+            client.post(PREFIX + MESSAGES, data=body, buffered=True)
+    lines = [record.fields for record in caplog.records]
+    assert [line["event"] for line in lines] == ["interception"] * len(exchanges)
+    assert all(0 <= line["first_byte_ms"] <= line["ms"] for line in lines)
+    assert lines[0]["first_byte_ms"] > 0

@@ -554,3 +554,15 @@ def test_errors_of_recorded_answers(client: FlaskClient, upstream: Upstream, nam
     (record,) = list_records(client)
     assert record["error_type"] == type
     assert record["error_message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["q=model:a%00b", "q=%00", 'q=model:"%00"', "q=session_id:%00", "after_id=%00", "after_id=01%00", "limit=1%00", "offset=%00"],
+)  # fmt: skip
+def test_a_nul_character_is_400(client: FlaskClient, upstream: Upstream, query: str) -> None:
+    """PostgreSQL refuses it in every text."""
+    send_request(client, upstream, MESSAGES, {"model": "m", "messages": []}, http_response(200, b"{}"))
+    response = client.get(f"{PREFIX}/interceptions?{query}")
+    assert response.status_code == 400
+    assert [error["field"] for error in response.get_json()["validations"]] == [query.partition("=")[0]]

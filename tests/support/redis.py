@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,23 @@ class RedisServer:
     def halt(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Connections are accepted by the kernel, and nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def unpause(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def set_password(self, password: str) -> None:
+        """Also ends all connections, as whoever changes a password does."""
+        with redis.Redis.from_url(self.url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+            client.config_set("requirepass", password)
+
+    def remove_password(self, password: str) -> None:
+        with redis.Redis.from_url(self.url, password=password) as client:
+            client.config_set("requirepass", "")
 
     def _answers(self) -> bool:
         with redis.Redis.from_url(self.url) as client:

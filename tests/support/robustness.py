@@ -53,6 +53,23 @@ def fetch(
     return ReceivedResponse(status, headers, data, is_complete)
 
 
+def send_raw(server: Server, data: bytes) -> tuple[int, bytes]:
+    """Sends raw bytes on a new connection and reads until the server closes it.
+
+    Returns the status of the first response (0: none) and all bytes.
+    """
+    client = server.connect()
+    with contextlib.suppress(ConnectionError):
+        client.sock.sendall(data)
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := client.sock.recv(65536):
+            received += piece
+    client.close()
+    assert b"Traceback" not in received
+    return int(received.split(b" ", 2)[1]) if received else 0, received
+
+
 def check_still_serves(server: Server, upstream: Upstream) -> None:
     """The next request gets its own complete response."""
     upstream.enqueue(http_response(200, b'{"next":1}'))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.upstream import ReceivedRequest, Upstream, http_response
 
 KEYS = ("sk-ant-a-0123456789aaaa", "sk-ant-b-0123456789bbbb")
 MESSAGES = "/anthropic/v1/messages"
+REDIS_TIMEOUT_SECONDS = 1.0  # what a request would take that waited for a silent Redis
 
 
 @pytest.fixture
@@ -111,21 +113,67 @@ def list_records(server: Server) -> list[dict[str, object]]:
     return records
 
 
+OUTAGES: dict[str, tuple[Callable[[RedisServer], None], Callable[[RedisServer], None]]] = {
+    "stopped": (RedisServer.halt, RedisServer.resume),
+    "silent": (RedisServer.pause, RedisServer.unpause),
+    "password": (lambda redis: redis.set_password("new"), lambda redis: redis.remove_password("new")),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
 def test_without_redis_each_uses_its_own_state(
-    pair: tuple[Server, Server], upstream: Upstream, redis: RedisServer
+    pair: tuple[Server, Server], upstream: Upstream, redis: RedisServer, outage: str
 ) -> None:
     first, second = pair
+    begin, end = OUTAGES[outage]
     ask(first, "up")
     ask(second, "up")
-    redis.halt()
+    begin(redis)
+    assert min(seconds_of_a_request(first) for _ in range(3)) < REDIS_TIMEOUT_SECONDS
     assert [ask(first, "down")[0] for _ in range(2)] == [503] * 2
     assert used_keys(first, upstream, "down") == []
     wait_until(lambda: "Redis is away" in first.log.read_text())
     assert used_keys(second, upstream, "down") == [KEYS[0]]
-    redis.resume()
+    end(redis)
     wait_until(lambda: "Redis is back" in first.log.read_text())
     wait_until(lambda: used_keys(second, upstream, "down") == [])
     assert first.log.read_text().count("Redis is away") == 1
+
+
+def seconds_of_a_request(server: Server) -> float:
+    start = time.monotonic()
+    assert ask(server, "up")[0] == 200
+    return time.monotonic() - start
+
+
+def test_a_redis_that_was_restarted_gets_the_state_again(
+    pair: tuple[Server, Server], upstream: Upstream, redis: RedisServer
+) -> None:
+    first, _ = pair
+    ask(first, "limited")
+    with client_library.Redis.from_url(redis.url, decode_responses=True) as client:
+        wait_until(lambda: client.exists("aibridge:board") == 1)
+        redis.halt()
+        redis.resume()
+        wait_until(lambda: any("limited" in name for name in client.hgetall("aibridge:board")))
+
+
+def test_deployments_with_different_prefixes_do_not_share(
+    start: Start, upstream: Upstream, redis: RedisServer
+) -> None:
+    upstream.handler = lambda received: [http_response(429, b"{}", "Retry-After: 300")]
+    keys = [{"value": key} for key in KEYS]
+    provider = {"type": "anthropic", "base_url": upstream.url, "keys": keys}
+    one, other = (
+        start(providers=[provider], redis_url=redis.url, redis_prefix=prefix) for prefix in ("one", "other")
+    )
+    with client_library.Redis.from_url(redis.url) as client:
+        assert used_keys(one, upstream, "m") == [*KEYS]
+        wait_until(lambda: client.hlen("one:board") == 2)
+        assert used_keys(other, upstream, "n") == [*KEYS]
+        wait_until(lambda: client.hlen("other:board") == 2)  # it has looked since
+        assert used_keys(other, upstream, "m") == [*KEYS]
+        assert sorted(client.keys()) == [b"one:board", b"other:board"]
 
 
 def test_redis_holds_no_key_material_and_entries_expire(
@@ -140,3 +188,15 @@ def test_redis_holds_no_key_material_and_entries_expire(
         wait_until(lambda: not any("old" in name for name in client.hgetall("aibridge:board")))
         stored = json.dumps(client.hgetall("aibridge:board"))
     assert not any(part in stored for key in KEYS for part in (key, key[7:17]))
+
+
+@pytest.mark.parametrize(
+    "text", ["[1e999,1,1]", '["x",1' + "0" * 400 + ",2]", "[" * 100_000, "\xff".encode("latin-1")]
+)
+def test_an_odd_entry_in_redis_is_deleted(
+    start: Start, upstream: Upstream, redis: RedisServer, text: str | bytes
+) -> None:
+    with client_library.Redis.from_url(redis.url) as client:
+        client.hset("aibridge:board", '["key"]', text)
+        start(redis_url=redis.url)
+        wait_until(lambda: client.exists("aibridge:board") == 0)
