@@ -5,6 +5,7 @@ BridgeError
 |   +-- BadBody, BodyTooLarge, UnsupportedEncoding, BackgroundNotSupported
 |   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
+|   +-- ObjectNotFound, AdminsOnly
 |   +-- ClientGone           nobody is left to answer
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamRefused, UpstreamTimeout
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 from math import ceil
 from typing import ClassVar
+
+_MAX_SHOWN_ID = 100
 
 
 class BridgeError(Exception):
@@ -129,6 +132,22 @@ class UnknownProvider(ClientError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f'provider_not_found: there is no AI provider "{name}"')
+
+
+class ObjectNotFound(ClientError):
+    """A stored response or conversation was made by somebody else, which the message does not tell."""
+
+    status, type, code, is_final = 404, "not_found_error", "not_found", True
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"{kind} with id '{id[:_MAX_SHOWN_ID]}' not found.")
+
+
+class AdminsOnly(ClientError):
+    status, type, code, is_final = 403, "permission_error", "admins_only", True
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"only administrators may change this at the AI provider: {method} {path}")
 
 
 class UpgradeRequired(ClientError):

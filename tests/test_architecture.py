@@ -17,7 +17,7 @@ LAYERS = (
     {"formats", "config"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
-    {"relay", "outbound"},
+    {"relay", "outbound", "ownership"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
     {"routes", "web"},
     {"extension", "cli", "serving"},

@@ -177,6 +177,12 @@ def has_duplicate_names(body: bytes, members: Mapping[str, bytes]) -> bool:
     return compact_size < len(body) and sum(1 for _ in _iter_members(str(body, "utf-8"))) > len(members)
 
 
+def all_members(raw: bytes) -> Iterable[tuple[str, bytes]]:
+    """Like `object_members`, but returns each member of a name that the object holds more than once."""
+    own = object_members(raw)
+    return _iter_members(str(raw, "utf-8")) if own and has_duplicate_names(raw, own) else own.items()
+
+
 def _iter_members(text: str) -> Iterator[tuple[str, bytes]]:
     """Yields name and unchanged value of each member of an object that msgspec may have refused."""
     decode, position = json.JSONDecoder().raw_decode, _skip_separators(text, text.index("{") + 1)

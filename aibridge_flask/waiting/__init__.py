@@ -6,7 +6,7 @@ process is monkey-patched.
 
 from .client import UNWATCHED, WOULD_BLOCK, Client, readiness_probe, watch
 from .pause import pause
-from .pools import FILES, READERS, TOKENS, Pool
+from .pools import FILES, OBJECTS, READERS, TOKENS, Pool
 from .runtime import under_gevent, unpatched
 from .task_group import ReplaceableClient, TaskGroup
 from .threads import (
@@ -23,6 +23,7 @@ from .threads import (
 
 __all__ = [
     "FILES",
+    "OBJECTS",
     "READERS",
     "TOKENS",
     "UNWATCHED",

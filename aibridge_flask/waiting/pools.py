@@ -47,3 +47,4 @@ class Pool:
 READERS = Pool(4)
 TOKENS = Pool(2)
 FILES = Pool(2)
+OBJECTS = Pool(2)
