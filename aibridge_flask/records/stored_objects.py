@@ -110,7 +110,7 @@ class StoredObjects:
         query = sa.select(c.provider_name, c.initiator_id).where(c.id == id)
         try:
             with DEADLINES.limit(_QUERY_SECONDS), self._recorder.engine.connect() as connection:
-                return dict(connection.execute(query).tuples().all())
+                return {str(name): str(maker) for name, maker in connection.execute(query)}
         except (SQLAlchemyError, OSError):
             self._away_until = monotonic() + _OUTAGE_PAUSE
             return EMPTY
