@@ -85,8 +85,9 @@ class Bridge:
         Raises BridgeError before anything has been sent to the client.
         """
         request = self._read(outbound, client_request, actor, id)
+        made = outbound.ownership.made_by(request.facts, actor, request.credentials.first)
         record = InterceptionRecord(
-            self._recorder, self._settings.records, outbound.hooks, _start_event(request)
+            self._recorder, self._settings.records, outbound.hooks, _start_event(request), made
         )
         record.begin(request.facts.prompt)
         cleanup = Cleanup()
@@ -111,6 +112,7 @@ class Bridge:
         decoded, facts, digest = run_if_large(inf if encoding else len(body), read)
         if facts.background:
             raise BackgroundNotSupported
+        outbound.ownership.check_facts(facts, actor, credentials.first)
         return _BridgedRequest(
             outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts, digest
         )

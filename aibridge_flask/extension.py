@@ -24,6 +24,7 @@ from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
 from .records.recorder import Recorder
+from .records.stored_objects import StoredObjects
 from .request_body import BodyLimits
 from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blueprint
 from .tools import ToolBox
@@ -159,12 +160,10 @@ def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     logs.subscribe(hooks, settings.logs)
     tracers = _tracers(settings, hooks)
     wrappers = [tracer.wrap_sender for tracer in tracers]
-    outbounds = tuple(
-        Outbound(settings, provider, shared_state, hooks, *wrappers) for provider in settings.providers
-    )
-    return _Parts(
-        settings, hooks, Recorder(settings, hooks), ToolBox(settings), shared_state, outbounds, tracers
-    )
+    recorder = Recorder(settings, hooks)
+    common = (shared_state, hooks, StoredObjects(recorder), *wrappers)
+    outbounds = tuple(Outbound(settings, provider, *common) for provider in settings.providers)
+    return _Parts(settings, hooks, recorder, ToolBox(settings), shared_state, outbounds, tracers)
 
 
 def _tracers(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:

@@ -129,7 +129,8 @@ class RequestFacts(Struct, frozen=True):
 
     `kind` is `main`, or names what a client does beside the conversation. `prompt` is the user's last text.
     `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false for a streamed chat completion that
-    does not ask for its usage.
+    does not ask for its usage. `continues` are the stored objects whose content the request brings in, each
+    as what the API calls it and its id. `is_stored`: the provider keeps the response.
     """
 
     model: str = ""
@@ -140,6 +141,8 @@ class RequestFacts(Struct, frozen=True):
     user_id: str = ""
     includes_usage: bool = True
     kind: str = "main"
+    continues: tuple[tuple[str, str], ...] = ()
+    is_stored: bool = False
 
 
 class Usage(Struct, frozen=True):
@@ -225,10 +228,12 @@ class Failure(Struct, frozen=True):
 class Turn(Struct, frozen=True):
     """The facts known so far about one upstream response; also valid for a truncated one.
 
+    `conversation_id` is that of the stored conversation to which the response belongs, if to any.
     `inner_usages` are the tokens that served inside the response and `usage` does not count, with the model.
     """
 
     response_id: str = ""
+    conversation_id: str = ""
     model: str = ""
     usage: Usage = Usage()
     inner_usages: tuple[tuple[str, Usage], ...] = ()

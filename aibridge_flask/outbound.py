@@ -9,8 +9,10 @@ from .config import ProviderSettings, Settings
 from .errors import ByokDisabled, MissingCredential
 from .hooks import Hooks
 from .model import Actor, ClientRequest, UpstreamRequest
+from .ownership import Ownership
 from .protocols import UpstreamResponse
 from .providers import Provider, build
+from .records.stored_objects import StoredObjects
 from .upstream.attempts import Attempted, Attempts
 from .upstream.breaker import Breakers
 from .upstream.dump import DumpingSender
@@ -32,15 +34,16 @@ _IDENTITY = ("Accept-Encoding", "identity")
 
 
 class Outbound:
-    """A provider with its connections, keys and breakers."""
+    """A provider with its connections, keys, breakers and stored objects."""
 
     def __init__(
         self, settings: Settings, configured: ProviderSettings, shared_state: SharedState, hooks: Hooks,
-        wrap_sender: Callable[[Sender], Sender] = lambda sender: sender,
+        objects: StoredObjects, wrap_sender: Callable[[Sender], Sender] = lambda sender: sender,
     ) -> None:  # fmt: skip
         """`wrap_sender` may return a sender that observes each attempt."""
         self.provider = provider = build(configured)
         self.hooks = hooks
+        self.ownership = Ownership(provider, objects, settings.max_body_bytes)
         self._byok = settings.auth.byok
         actor_header = [settings.auth.actor_header] if settings.auth.mode == "header" else []
         names = frozenset(map(headers.wsgi_name, [*actor_header, *settings.drop_headers]))

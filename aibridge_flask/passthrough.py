@@ -1,4 +1,5 @@
-"""Passthrough requests: forwarded by a white list, with nothing read and nothing recorded."""
+"""Passthrough requests: forwarded by a white list. Nothing is read or recorded but whose stored objects they
+are about."""
 
 from __future__ import annotations
 
@@ -30,10 +31,12 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
         response = _local_response(request, local_body)
     else:
         credentials = outbound.credentials_for(request.headers)
-        upstream_request = outbound.passthrough_request(request, request.read_body(), actor, credentials)
+        body = request.read_body()
+        outbound.ownership.check_passthrough(request, body, actor, credentials.first)
+        upstream_request = outbound.passthrough_request(request, body, actor, credentials)
         upstream_request = replace(upstream_request, id=id, model="passthrough")
         try:
-            response = _send(outbound, request, upstream_request, credentials)
+            response = _send(outbound, request, upstream_request, credentials, actor)
         except BridgeError as error:
             error.is_reported = True
             _emit(outbound, request, actor, error.status, id)
@@ -53,6 +56,7 @@ def _send(
     request: ClientRequest,
     upstream_request: UpstreamRequest,
     credentials: CredentialSource,
+    actor: Actor,
 ) -> ClientResponse:
     cleanup = Cleanup()
     try:
@@ -60,7 +64,8 @@ def _send(
         cleanup.add(client.close)
         response = outbound.send_passthrough(upstream_request, credentials, client)
         cleanup.add(response.close)
-        return _relay(request, response, cleanup.close)
+        pieces = outbound.ownership.read_along(request, response, _pieces(response), actor, credentials.first)
+        return _relay(request, response, pieces, cleanup.close)
     except BaseException:
         cleanup.close()
         raise
@@ -73,10 +78,12 @@ def _local_response(request: ClientRequest, body: bytes) -> ClientResponse:
     return ClientResponse(200, fields, (piece for piece in (body,)))
 
 
-def _relay(request: ClientRequest, response: UpstreamResponse, close: Callable[[], None]) -> ClientResponse:
+def _relay(
+    request: ClientRequest, response: UpstreamResponse, pieces: Iterator[bytes], close: Callable[[], None]
+) -> ClientResponse:
     stream_end = StreamEnd(on_early_end=_record_nothing, error_event=_no_error_event, close=close)
     streamed = headers.is_event_stream(response.headers)
-    relay = Relay(_pieces(response), stream_end, request.client_socket, streamed, request.http10)
+    relay = Relay(pieces, stream_end, request.client_socket, streamed, request.http10)
     if not streamed:
         relay.prefetch()
     dropped = _DROPPED_FROM_STREAMS if streamed else headers.DROPPED_RESPONSE_HEADERS

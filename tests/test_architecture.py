@@ -28,7 +28,7 @@ LAYERS = (
     {"formats", "config"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
-    {"relay", "outbound"},
+    {"relay", "outbound", "ownership"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
     {"routes", "web", "incoming", "request_body"},
     {"extension", "cli", "serving"},

@@ -14,7 +14,7 @@ from flask import Flask
 
 from tests.conftest import MakeApp, Start, providers
 from tests.support.dialogue import ASK_BLOCKING, CHAT, MESSAGES
-from tests.support.mcp import ScriptedMcp
+from tests.support.mcp import ScriptedMcp, method
 from tests.support.robustness import MIB, check_still_serves, fetch, resident_mib, track_memory_growth
 from tests.support.server import PREFIX, Server, wait_until
 from tests.support.tool_dialects import CALLS, DIALECTS, ENDS, ToolDialect
@@ -206,7 +206,8 @@ def test_many_rounds_of_tools_need_no_more_files_than_one(
     answer = docs.upstream.handler
 
     def count_and_answer(received: ReceivedRequest) -> Iterable[Step]:
-        counts.append(count_files(server))
+        if method(received) == "tools/call":
+            counts.append(count_files(server))
         return answer(received)
 
     docs.upstream.handler = count_and_answer

@@ -21,6 +21,7 @@ from aibridge_flask.hooks import Hooks
 from aibridge_flask.model import ClientRequest
 from aibridge_flask.outbound import Outbound
 from aibridge_flask.records import recorder
+from aibridge_flask.records.stored_objects import StoredObjects
 from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
 from tests.support.dialogue import ASK, ASK_BLOCKING, END, START
@@ -369,7 +370,9 @@ SETTINGS_WITH_SECRETS = {
 @pytest.mark.parametrize("credential", [{}, {"x-api-key": OWN}, {"authorization": f"Bearer {OWN}"}])
 def test_repr_of_request_values_shows_no_secret(credential: dict[str, str]) -> None:
     settings = config.load(SETTINGS_WITH_SECRETS)
-    outbound = Outbound(settings, settings.providers[0], SharedState(), Hooks())
+    outbound = Outbound(
+        settings, settings.providers[0], SharedState(), Hooks(), StoredObjects(recorder.Recorder(settings))
+    )
     headers = {**credential, "x-aibridge-token": f"aib_{WRONG}", "cookie": OWN}
     request = ClientRequest("POST", "/v1/messages", "", headers, lambda: b"")
     credentials = outbound.credentials_for(headers)

@@ -121,6 +121,7 @@ class ProviderSchema(_Frozen):
     enabled = Flag(load_default=True, metadata=_doc("false: all its paths return 503"))
     base_url = Text(load_default="", validate=checks.optional_url, metadata=_doc("default: the provider's own"))
     keys = fields.List(SecretField(), load_default=list, metadata=_doc('central keys, in the order of use, each `{ env = "NAME" }`, `{ file = "path" }` or `{ value = "key" }`'))
+    passthrough_ownership = Text(load_default="known", validate=_one_of("known", "strict", "off"), metadata=_doc("with a central key, stored responses and conversations are for who made them through the bridge; one that nobody is known to have made is for all (`known`) or for admins only (`strict`); `off`: no check"))
     send_actor_headers = Flag(load_default=False, metadata=_doc("true: `X-AI-Bridge-Actor-*` are sent to the upstream"))
     api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))

@@ -90,6 +90,7 @@ class ProviderSettings:
     enabled: bool
     base_url: str
     keys: tuple[Secret, ...]
+    passthrough_ownership: str
     send_actor_headers: bool
     api_dump_dir: str
     max_retries: int

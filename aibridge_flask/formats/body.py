@@ -197,6 +197,12 @@ def has_duplicate_names(body: bytes, members: Mapping[str, bytes]) -> bool:
     return sum(1 for _ in lenient.iter_members(str(body, "utf-8"))) > len(members)
 
 
+def all_members(raw: bytes) -> Iterable[tuple[str, bytes]]:
+    """Like `object_members`, but returns each member of a name that the object holds more than once."""
+    own = object_members(raw)
+    return lenient.iter_members(str(raw, "utf-8")) if own and has_duplicate_names(raw, own) else own.items()
+
+
 def array_elements(raw: bytes) -> list[bytes]:
     """Returns the elements of a JSON array, each as its unchanged bytes; [] if `raw` is not an array.
 

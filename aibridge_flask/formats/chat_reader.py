@@ -80,7 +80,7 @@ class ChatReader:
     def _read_envelope(self, value: Any) -> None:
         """Reads id, model, usage and error of a chunk or a whole response."""
         if not self._id and body.get_string(value, "id"):
-            self._id = body.get_identifier(value, "id")
+            self._id = body.get_string(value, "id")
             self.changed = True
         self._model = self._model or body.get_identifier(value, "model")
         for holder in (value, body.get_object(value, "x_groq"), *body.get_array(value, "choices")):

@@ -86,7 +86,7 @@ class MessagesReader:
 
     def _start_message(self, event: Mapping[str, Any]) -> None:
         message = body.get_object(event, "message")
-        self._id = self._id or body.get_identifier(message, "id")
+        self._id = self._id or body.get_string(message, "id")
         self._model = self._model or body.get_identifier(message, "model")
         self._read_usage(message)
 

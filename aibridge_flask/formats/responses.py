@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ PING = openai.PING
 error_body = openai.error_body
 refusal = openai.refusal
 _NULL = msgspec.Raw(b"null")
+_CONTINUED = {"previous_response_id": "Previous response", "conversation": "Conversation"}
 _ENCRYPTED_CONTENT = "reasoning.encrypted_content"
 _MODELS_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "gpt-5-chat", "chatgpt-")
 
@@ -34,6 +35,9 @@ class _ResponsesFields(msgspec.Struct):
     stream: msgspec.Raw = _NULL
     background: msgspec.Raw = _NULL
     input: str | list[msgspec.Raw] = ""
+    store: msgspec.Raw = _NULL
+    previous_response_id: msgspec.Raw = _NULL
+    conversation: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -48,7 +52,30 @@ def read(data: bytes) -> RequestFacts:
         prompt="\n".join(texts),
         correlating_tool_call_id=body.get_identifier(item, "call_id") if is_result else "",
         background=body.decode_raw(request.background) is True,
+        continues=_continued(data, request),
+        is_stored=request.store is _NULL or body.decode_raw(request.store) is not False,
     )
+
+
+def _continued(data: bytes, request: _ResponsesFields) -> tuple[tuple[str, str], ...]:
+    """Returns the stored objects that the request continues.
+
+    A member that stands there twice counts each time, since parsers differ in which one they take.
+    """
+    if request.previous_response_id is _NULL and request.conversation is _NULL:
+        return ()
+    read = [(name, getattr(request, name)) for name in _CONTINUED]  # all that is known of a dense body
+    raws = [(name, bytes(raw)) for name, raw in read if isinstance(raw, msgspec.Raw)]
+    raws += [(name, raw) for name, raw in body.all_members(data) if name in _CONTINUED]
+    return tuple(dict.fromkeys((_CONTINUED[name], id) for name, raw in raws for id in _ids(raw)))
+
+
+def _ids(raw: bytes) -> Iterator[str]:
+    """Yields the id that stands there by itself or in an object."""
+    inner = [body.loads(member) for name, member in body.all_members(raw) if name == "id"]
+    for value in (body.loads(raw), *inner):
+        if isinstance(value, str) and value:
+            yield value
 
 
 def _last_item(input: Any) -> Any:

@@ -34,7 +34,7 @@ class ResponsesReader:
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
-        self._id = self._model = ""
+        self._id = self._conversation_id = self._model = ""
         self._usage: Mapping[str, Any] = {}
         self._open_items: dict[int | str, Mapping[str, Any]] = {}
         self._told: set[tuple[str, int | str]] = set()
@@ -77,6 +77,7 @@ class ResponsesReader:
         self.changed = False
         return Turn(
             response_id=self._id,
+            conversation_id=self._conversation_id,
             model=self._model,
             usage=openai.parse_usage(self._usage, "input", "output"),
             tool_calls=tuple(self._calls),
@@ -85,7 +86,9 @@ class ResponsesReader:
         )
 
     def _read_response(self, response: Any) -> None:
-        self._id = self._id or body.get_identifier(response, "id")
+        self._id = self._id or body.get_string(response, "id")
+        conversation_id = body.get_string(body.get_object(response, "conversation"), "id")
+        self._conversation_id = self._conversation_id or conversation_id
         self._model = body.get_identifier(response, "model") or self._model
         self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
         failed = body.get_string(response, "status") == "failed"

@@ -6,9 +6,9 @@ from ..config import ProviderSettings
 from .anthropic import Anthropic
 from .copilot import Copilot
 from .openai import OpenAI
-from .provider import Provider
+from .provider import Provider, StoredRoute, decode_path
 
-__all__ = ["Anthropic", "Copilot", "OpenAI", "Provider", "build"]
+__all__ = ["Anthropic", "Copilot", "OpenAI", "Provider", "StoredRoute", "build", "decode_path"]
 
 _TYPES = {"anthropic": Anthropic, "bedrock": Anthropic, "openai": OpenAI, "copilot": Copilot}
 

@@ -34,6 +34,7 @@ def Anthropic(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes 
             "/v1/messages/count_tokens",
             "/api/event_logging/*",
         ),
+        admin_routes=(_MODELS, f"{_MODELS}/*"),
         default_format=MESSAGES,
         failure_statuses=_FAILURE_STATUSES,
     )

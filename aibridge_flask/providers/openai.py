@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import ProviderSettings
 from ..formats import CHAT, COMPACTION, RESPONSES
-from .provider import Provider, common_fields
+from .provider import Provider, StoredRoute, common_fields
 
 
 def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a Provider
@@ -28,5 +28,10 @@ def OpenAI(settings: ProviderSettings) -> Provider:  # noqa: N802 - it makes a P
             "/v1/models/*",
             "/v1/responses/*",
         ),
+        stored_routes=(
+            StoredRoute("/v1/responses", "Response", frozenset(("compact", "input_tokens"))),
+            StoredRoute("/v1/conversations", "Conversation"),
+        ),
+        admin_routes=("/v1/models", "/v1/models/*"),
         default_format=CHAT,
     )

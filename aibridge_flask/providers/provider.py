@@ -29,6 +29,18 @@ def _same_response(request: UpstreamRequest, response: UpstreamResponse) -> Upst
     return response
 
 
+class StoredRoute(Struct, frozen=True):
+    """The path of objects that an account stores, below which follows the id of one.
+
+    `kind` is what the API calls such an object in its errors. `operations` are the words that may stand in
+    place of an id. A passthrough `POST` to the path itself makes an object.
+    """
+
+    path: str
+    kind: str
+    operations: frozenset[str] = frozenset()
+
+
 class Interceptor(Struct, frozen=True):
     """The bridged route that matches a request. `endpoint` is the path after the provider's name."""
 
@@ -50,6 +62,9 @@ class Provider:
     credential's hint; else it is empty. `local_responses` are the JSON texts that the bridge itself returns,
     by path. `follow_up_headers`, with lower-case names, go with requests that the bridge makes itself between
     rounds of tools.
+
+    `stored_routes` are those of objects that belong to the actor who made them, as far as `ownership` says.
+    Only admins may change what is behind `admin_routes`, which are passthrough routes.
     """
 
     type: str
@@ -62,6 +77,9 @@ class Provider:
     passthrough_routes: tuple[str, ...]
     default_format: Format
     keys: tuple[Secret, ...] = ()
+    stored_routes: tuple[StoredRoute, ...] = ()
+    ownership: str = "off"
+    admin_routes: tuple[str, ...] = ()
     user_headers: tuple[str, ...] = ("authorization",)
     byok_only: bool = False
     send_actor_headers: bool = False
@@ -130,10 +148,18 @@ def is_plain_path(path: str) -> bool:
     if not _RAW_PATH.fullmatch(path):
         return False
     try:
-        text = unquote_to_bytes(path).decode("utf-8")
+        return not _UNSAFE.search(decode_path(path))
     except UnicodeDecodeError:
         return False
-    return not _UNSAFE.search(unicodedata.normalize("NFKC", text))
+
+
+def decode_path(path: str) -> str:
+    """Returns a path as the most tolerant decoder reads it. Raises UnicodeDecodeError.
+
+    >>> decode_path("/a%2Fb/%ef%bd%83")
+    '/a/b/c'
+    """
+    return unicodedata.normalize("NFKC", unquote_to_bytes(path).decode("utf-8"))
 
 
 def common_fields(settings: ProviderSettings, base_url: str) -> dict[str, object]:
@@ -144,6 +170,7 @@ def common_fields(settings: ProviderSettings, base_url: str) -> dict[str, object
         "enabled": settings.enabled,
         "base_url": (settings.base_url or base_url).rstrip("/"),
         "keys": settings.keys,
+        "ownership": settings.passthrough_ownership,
         "send_actor_headers": settings.send_actor_headers,
         "circuit_breaker": settings.circuit_breaker,
         "max_retries": settings.max_retries,

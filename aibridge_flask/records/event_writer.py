@@ -23,6 +23,7 @@ from .events import (
     Prompt,
     PromptAnswered,
     Started,
+    StoredObject,
     TokenUsage,
     ToolUsage,
 )
@@ -51,6 +52,7 @@ class EventWriter:
             ModelThought: _upsert(insert, tables.model_thoughts),
             Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END_COLUMNS}),
             GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
+            StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
         self._lineage, self._contributions = Lineage(dialect), Contributions(dialect, steps)
@@ -124,4 +126,5 @@ _KEYS: Mapping[type, tuple[str, ...]] = {
     ModelThought: ("interception_id", "turn", "position"),
     Ended: ("id",),
     GatewayTokenUsed: ("token_id",),
+    StoredObject: ("id", "provider_name", "initiator_id"),  # of two makers the first one counts
 }

@@ -134,6 +134,15 @@ class GatewayTokenUsed(Struct, frozen=True):
     last_used_at: datetime
 
 
+class StoredObject(Struct, frozen=True):
+    """A provider stores a response or conversation that an actor has made."""
+
+    provider_name: str
+    id: str
+    initiator_id: str
+    created_at: datetime
+
+
 EVENTS = (
     Started,
     Prompt,
@@ -144,6 +153,7 @@ EVENTS = (
     ModelThought,
     Ended,
     GatewayTokenUsed,
+    StoredObject,
 )
 Event = (
     Started
@@ -155,6 +165,7 @@ Event = (
     | ModelThought
     | Ended
     | GatewayTokenUsed
+    | StoredObject
 )
 
 

@@ -22,6 +22,7 @@ from .events import (
     Prompt,
     PromptAnswered,
     Started,
+    StoredObject,
     TokenUsage,
     ToolUsage,
 )
@@ -38,6 +39,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "ModelThought": ModelThought,
     "Ended": Ended,
     "TokenUsed": GatewayTokenUsed,
+    "StoredObject": StoredObject,
 }
 _NAMES = {event_type: name for name, event_type in EVENT_TYPES.items()}
 _MAGIC = b"\xa1\xb2BR"

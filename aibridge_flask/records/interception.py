@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 from time import monotonic
@@ -37,15 +37,24 @@ _EARLY_END = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
 
 
+Made = Callable[[Turn], Iterable[Event]]
+
+
+def _nothing(turn: Turn) -> Iterable[Event]:
+    return ()
+
+
 class InterceptionRecord:
     """Turns what happens to an interception into events.
 
     What is not recorded yet is appended to the log at once.
     """
 
-    def __init__(self, recorder: Recorder, keep: RecordSettings, hooks: Hooks, started: Started) -> None:
-        """`keep` says which contents may be recorded."""
-        self._recorder, self._keep, self._hooks = recorder, keep, hooks
+    def __init__(
+        self, recorder: Recorder, keep: RecordSettings, hooks: Hooks, started: Started, made: Made = _nothing
+    ) -> None:
+        """`keep` says which contents may be recorded. `made` returns the events of what a response makes."""
+        self._recorder, self._keep, self._hooks, self._made = recorder, keep, hooks, made
         self.id, self._model = started.id, started.model
         self._started = started
         self._has_prompt = False
@@ -164,7 +173,9 @@ class InterceptionRecord:
     def _new_events(self, turn: Turn) -> Iterator[Event]:
         created_at, number = now(), self._turn_number
         if self._has_prompt and not number and turn.response_id != self._turn.response_id:
-            yield PromptAnswered(self.id, turn.response_id)
+            yield PromptAnswered(self.id, identifier(turn.response_id))
+        if (turn.response_id, turn.conversation_id) != (self._turn.response_id, self._turn.conversation_id):
+            yield from self._made(turn)
         yield from self._new_usages(turn, created_at)
         for position, call in enumerate(turn.tool_calls[self._call_count :], self._call_count):
             yield self._tool_usage(position, call, created_at, _PENDING, turn.response_id)
@@ -180,7 +191,8 @@ class InterceptionRecord:
         for position, (model, usage) in reversed([*enumerate(turn.usages)]):
             if usage != (earlier[position] if position < len(earlier) else Usage()):
                 row = self._usage_count + position
-                yield TokenUsage(self.id, row, turn.response_id, model, usage, created_at)
+                id = identifier(turn.response_id)
+                yield TokenUsage(self.id, row, id, model, usage, created_at)
 
     @property
     def _usage(self) -> Usage:
@@ -201,8 +213,9 @@ class InterceptionRecord:
         self, position: int, call: ToolCall, created_at: datetime, error: str, response_id: str = ""
     ) -> ToolUsage:
         input = call.input if self._keep.tool_inputs else ""
-        response_id, item_id = response_id or self._turn.response_id, identifier(call.item_id)
-        keys = (self.id, self._turn_number, position, response_id, identifier(call.id), item_id)
+        response_id = identifier(response_id or self._turn.response_id)
+        ids = (response_id, identifier(call.id), identifier(call.item_id))
+        keys = (self.id, self._turn_number, position, *ids)
         tool = self._tools.get(call.name)
         if tool is None:
             return ToolUsage(*keys, identifier(call.name), input, created_at)

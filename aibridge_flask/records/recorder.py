@@ -8,7 +8,7 @@ import atexit
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -17,7 +17,7 @@ from ..errors import ConfigError, RecordingFailed
 from ..hooks import Hooks
 from ..model import new_id
 from ..waiting import after_fork, one_shot_event, start_thread, unpatched
-from . import backlog, database, log_folder
+from . import backlog, database, log_folder, log_search
 from .applier import Applier
 from .backlog import Backlog
 from .checkpoint import WalCheckpointer
@@ -111,6 +111,15 @@ class Recorder:
         deadline = monotonic() + _READ_AFTER_WRITE_SECONDS
         while parts and not parts[0].is_applied() and monotonic() < deadline:
             sleep(0.002)
+
+    def unapplied_events(self, text: bytes) -> Iterator[Event]:
+        """Yields this host's events that are not in the database yet, of those frames of its logs that hold
+        `text`. Reads files.
+
+        Call `start` before, in the request's thread.
+        """
+        for part in self._running:
+            yield from log_search.unapplied_events(part.folder, part.applier.identities, text)
 
     def backlog(self) -> Backlog:
         """Returns how far the database is behind, for all logs of this host. Reads files."""

@@ -18,6 +18,7 @@ from .events import (
     Prompt,
     PromptAnswered,
     Started,
+    StoredObject,
     TokenUsage,
     ToolUsage,
 )
@@ -136,4 +137,5 @@ _CONVERTERS: Mapping[type, Any] = {
     ModelThought: _clean_members,
     Ended: _ended_row,
     GatewayTokenUsed: lambda event: {"which": event.token_id, "moment": event.last_used_at},
+    StoredObject: _clean_members,
 }

@@ -181,6 +181,15 @@ gateway_tokens = Table(
     _time("last_used_at", nullable=True),
 )
 
+stored_objects = Table(
+    "stored_objects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("provider_name", Text, primary_key=True),
+    _text("initiator_id"),
+    _time("created_at"),
+)
+
 workers = Table(
     "workers",
     metadata,

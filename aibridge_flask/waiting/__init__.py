@@ -8,7 +8,7 @@ from .client import UNWATCHED, WOULD_BLOCK, Client, readiness_probe, watch
 from .fairness import let_others_run
 from .pause import pause
 from .periodic import Periodic
-from .pools import FILES, PARSERS, READERS, TOKENS, Pool, run_if_large
+from .pools import FILES, OBJECTS, PARSERS, READERS, TOKENS, Pool, run_if_large
 from .runtime import under_gevent, unpatched
 from .stalled import StalledClients
 from .task_group import ReplaceableClient, TaskGroup
@@ -26,6 +26,7 @@ from .threads import (
 
 __all__ = [
     "FILES",
+    "OBJECTS",
     "PARSERS",
     "READERS",
     "TOKENS",

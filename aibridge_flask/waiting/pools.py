@@ -60,6 +60,7 @@ def _outcome(call: Callable[[], T]) -> tuple[tuple[T, ...], tuple[Exception, ...
 READERS = Pool(4)
 TOKENS = Pool(2)
 FILES = Pool(2)
+OBJECTS = Pool(2)
 PARSERS = Pool(2)
 
 
