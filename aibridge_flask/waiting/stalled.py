@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -65,5 +67,9 @@ def _unsent_bytes(client: Any) -> int:
 
 
 def _shut(client: Any) -> None:
-    with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
+    """The server's own write then fails. gevent's `shutdown` would interrupt it with an error of gevent's."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        contextlib.closing(_socket.socket(fileno=os.dup(client.fileno()))) as plain,
+    ):
+        plain.shutdown(socket.SHUT_RDWR)
