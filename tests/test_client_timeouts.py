@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ CLIENT_TIMEOUT = 0.5  # seconds
 PAUSE = CLIENT_TIMEOUT / 5
 COUNT = "/anthropic/v1/messages/count_tokens"
 LENGTH = f"Content-Length: {len(ASK_BLOCKING)}"
+ESTABLISHED, CLOSE_WAIT = "01", "08"  # in /proc/net/tcp
 CHUNKED = "Transfer-Encoding: chunked"
 
 
@@ -96,6 +98,28 @@ def test_a_client_that_stops_reading_frees_its_upstream(
     assert flood.sent < 200
     if path != COUNT:
         assert impatient.record(headers["x-aibridge-interception-id"])["error_type"] == "client_closed"
+
+
+def test_a_client_that_reads_no_page_is_given_up(impatient: Server, upstream: Upstream) -> None:
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+    prompt = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * MIB}]})
+    for _ in range(2):
+        impatient.post(MESSAGES, prompt.encode())
+    impatient.wait_until_applied()
+    impatient.disconnect()
+    wait_until(lambda: count_connections(impatient) == 0)
+    client = impatient.connect()
+    client.send("GET", "/interceptions")
+    status, headers = client.head()
+    assert (status, int(headers["content-length"]) > 10 * MIB) == (200, True)
+    wait_until(lambda: count_connections(impatient) == 0)
+
+
+def count_connections(server: Server) -> int:
+    """Counts the connections that the server holds to its clients, those too that a client has ended."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    states = [state for _, local, _, state, *_ in lines if local.endswith(f":{server.port:04X}")]
+    return len([state for state in states if state in (ESTABLISHED, CLOSE_WAIT)])
 
 
 def test_a_client_that_reads_slowly_is_served(impatient: Server, upstream: Upstream) -> None:

@@ -23,6 +23,7 @@ _COLUMNS = {
     "client": interceptions.c.client,
     "kind": interceptions.c.kind,
 }
+_MAX_TERMS = 50
 _TIMES = ("started_after", "started_before")
 KEYS = (*_COLUMNS, "session_id", *_TIMES)
 
@@ -46,7 +47,8 @@ def parse(text: str) -> Search:
     """Parses a search. Raises BadSearch."""
     if "\0" in text:  # PostgreSQL refuses it
         raise BadSearch("a NUL character matches nothing")
-    terms, position = [], 0
+    terms: list[tuple[str, str]] = []
+    position = 0
     while position < len(text.rstrip()):
         match = _TERM.match(text, position)
         if match is None:
@@ -54,6 +56,8 @@ def parse(text: str) -> Search:
         key, quoted, plain = match.groups()
         if key not in KEYS:
             raise BadSearch(f"{key!r} is not a key: one of {', '.join(KEYS)} is expected")
+        if len(terms) >= _MAX_TERMS:
+            raise BadSearch(f"at most {_MAX_TERMS} terms are expected")
         terms.append((key, quoted if quoted is not None else plain))
         position = match.end()
     return Search(tuple(terms))

@@ -46,7 +46,7 @@ def add_records(blueprint: Blueprint, prefix: str, load_actor: ActorLoader, reco
 
 def _page_of(recorder: Recorder, actor: Actor) -> Response:
     try:
-        return _json_response(_read(recorder, actor), 200)
+        return Response(_read(recorder, actor), mimetype="application/json")
     except BridgeError as error:
         return _error_response(error.status, error.message, error.code)
     except ValidationError as error:
@@ -61,16 +61,17 @@ def _page_of(recorder: Recorder, actor: Actor) -> Response:
         return _error_response(503, "the records cannot be read", "the database is away")
 
 
-def _read(recorder: Recorder, actor: Actor) -> dict[str, Any]:
+def _read(recorder: Recorder, actor: Actor) -> bytes:
     values = _PageSchema().load(request.args)
     conditions = search.parse(values.pop("q"))
     page = interception_queries.Page(**values)
     recorder.start()
 
-    def query() -> dict[str, Any]:
+    def query() -> bytes:
         recorder.wait_until_applied()
         with DEADLINES.limit(_QUERY_SECONDS):
-            return interception_queries.interceptions(recorder.engine, actor, conditions, page)
+            found = interception_queries.interceptions(recorder.engine, actor, conditions, page)
+        return dumps(found)
 
     return READERS.run(query, _READ_SECONDS)
 
@@ -82,8 +83,4 @@ def _invalid(messages: dict[str, Any]) -> Response:
 
 def _error_response(status: int, message: str, detail: str, validations: Any = ()) -> Response:
     body = {"message": message, "detail": detail, "validations": list(validations)}
-    return _json_response(body, status)
-
-
-def _json_response(body: Any, status: int) -> Response:
     return Response(dumps(body), status, mimetype="application/json")

@@ -461,7 +461,8 @@ def test_records_can_be_searched_and_paged(client: FlaskClient, upstream: Upstre
 @pytest.mark.parametrize(
     ("query", "field"),
     [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("offset=-1", "offset"), ("q=nonsense", "q"), ("q=colour:red", "q"),
-     ('q=model:"open', "q"), ("q=started_after:yesterday", "q"), ("q=started_after:2026-01-01T00:00:00", "q"), ("after_id=nobody", "after_id")],
+     ('q=model:"open', "q"), ("q=started_after:yesterday", "q"), ("q=started_after:2026-01-01T00:00:00", "q"), ("after_id=nobody", "after_id"),
+     ("q=" + "model:a+" * 51, "q")],
 )  # fmt: skip
 def test_a_bad_query_names_the_field(client: FlaskClient, query: str, field: str) -> None:
     response = client.get(f"{PREFIX}/interceptions?{query}")
