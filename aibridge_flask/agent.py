@@ -75,7 +75,11 @@ class _ResponseReader:
         fold = self._fold
         self._record.body_received(piece)
         self._size += len(piece)
-        output = run_if_large(inf, partial(fold.feed, piece)) if self._is_coded else fold.feed(piece)
+        if self._is_coded or fold.buffered:
+            size = inf if self._is_coded else fold.buffered
+            output = run_if_large(size, partial(fold.feed, piece))
+        else:
+            output = fold.feed(piece)
         if self._response.complete:
             return output + self.end()
         _record_facts(fold, self._record)

@@ -15,6 +15,7 @@ _EOL = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _BLANK_LINE = re.compile(_EOL + _EOL)
 _LINE = re.compile(rb"\r\n|\n|\r")
 BUFFER_LIMIT = 32 << 20
+_TAIL_BYTES = 1 << 12  # where the last boundary mostly is
 
 
 class Event(NamedTuple):
@@ -35,6 +36,11 @@ class EventSplitter:
     def at_event_boundary(self) -> bool:
         """Whether the bytes received so far end between two events."""
         return not self._parts
+
+    @property
+    def buffered(self) -> int:
+        """The size of the incomplete event."""
+        return self._size
 
     def feed(self, piece: bytes) -> bytes:
         """Returns the bytes of all events that `piece` completes; often `piece` itself."""
@@ -65,8 +71,13 @@ class EventSplitter:
 def _last_end(window: bytes) -> int:
     if b"\r" not in window:
         return window.rfind(b"\n\n") + 2 if b"\n\n" in window else -1
+    end = _last_match_end(window, max(0, len(window) - _TAIL_BYTES))
+    return end if end >= 0 else _last_match_end(window, 0)
+
+
+def _last_match_end(window: bytes, start: int) -> int:
     end = -1
-    for match in _BLANK_LINE.finditer(window):
+    for match in _BLANK_LINE.finditer(window, start):
         end = match.end()
     return end
 
@@ -88,7 +99,7 @@ def split(events_bytes: bytes) -> list[bytes]:
 def parse(event: bytes) -> Event:
     """Returns an event's name and data; both are empty for a comment."""
     name, data = b"", []
-    for line in _LINE.split(event.removeprefix(b"\xef\xbb\xbf")):
+    for line in _lines(event):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -98,13 +109,18 @@ def parse(event: bytes) -> Event:
     return Event(name, b"\n".join(data))
 
 
+def _lines(event: bytes) -> list[bytes]:
+    event = event.removeprefix(b"\xef\xbb\xbf")
+    return _LINE.split(event) if b"\r" in event else event.split(b"\n")
+
+
 def field(event: bytes, name: bytes, default: bytes) -> bytes:
     """Returns the last value of a field other than `data`.
 
     >>> field(b"id: 7\\ndata: x\\n\\n", b"id", b""), field(b"data: x\\n\\n", b"id", b"6")
     (b'7', b'6')
     """
-    for line in _LINE.split(event.removeprefix(b"\xef\xbb\xbf")):
+    for line in _lines(event):
         key, _, value = line.partition(b":")
         if key == name:
             default = value.removeprefix(b" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import urllib.request
@@ -18,7 +19,15 @@ from tests.support.mcp import ScriptedMcp, method
 from tests.support.robustness import MIB, check_still_serves, fetch, resident_mib, track_memory_growth
 from tests.support.server import PREFIX, Server, wait_until
 from tests.support.tool_dialects import CALLS, DIALECTS, ENDS, ToolDialect
-from tests.support.upstream import ReceivedRequest, Step, Upstream, http_response
+from tests.support.upstream import (
+    LAST_CHUNK,
+    ReceivedRequest,
+    Step,
+    Upstream,
+    chunk,
+    http_response,
+    stream_head,
+)
 
 LONG = "m" * MIB
 WANTED = "m" * 256
@@ -182,6 +191,39 @@ def test_no_request_holds_the_hub(watched: Server, upstream: Upstream, name: str
         return held_ms(watched)
 
     measure()
+    assert min(measure() for _ in range(5)) <= 20
+
+
+def stream_of(*pieces: bytes, header: str = "") -> list[bytes]:
+    return [stream_head(*([header] if header else [])), *map(chunk, pieces), LAST_CHUNK]
+
+
+THINKING = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"abc"}}\n\n'
+CHAT_CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"abc"}}]}\n\n'
+HEAVY_ANSWERS = {
+    "thousands of thoughts": (MESSAGES, stream_of(*[THINKING * 8000] * 4)),
+    "thousands of texts": (CHAT, stream_of(*[CHAT_CHUNK * 15_000] * 4)),
+    "blank lines": (MESSAGES, stream_of(b"\n" * MIB)),
+    "lines ended by CR": (CHAT, stream_of(b"\r" * MIB)),
+    "comments": (MESSAGES, stream_of(b":\n" * 500_000)),
+    "empty events": (RESPONSES, stream_of(b"data\n\n" * 170_000)),
+    "an event of 4 MiB": (RESPONSES, stream_of(b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","output":[{"result":"', *[b"a" * 65_536] * 64, b'"}]}}\n\n')),
+    "a small body that decodes to a large one": (MESSAGES, stream_of(gzip.compress(THINKING * 100_000), header="Content-Encoding: gzip")),
+    "a body of 8 MiB": (MESSAGES, [http_response(200, b'{"id":"m","content":[{"type":"text","text":"' + b"a" * (8 * MIB) + b'"}]}')]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEAVY_ANSWERS)
+def test_no_answer_holds_the_hub(watched: Server, upstream: Upstream, name: str) -> None:
+    path, steps = HEAVY_ANSWERS[name]
+    body = b'{"model":"m","stream":true,"messages":[],"input":[]}'
+    upstream.handler = lambda received: steps
+
+    def measure() -> float:
+        held_ms(watched)
+        assert fetch(watched, body, path).is_complete
+        return held_ms(watched)
+
     assert min(measure() for _ in range(5)) <= 20
 
 

@@ -61,6 +61,7 @@ def _is_number(value: Any) -> bool:
 class _Splice:
     exact = False
     at_event_boundary = True
+    buffered = 0
 
     def __init__(self, splicer: Splicer) -> None:
         self._splicer = splicer
@@ -98,6 +99,10 @@ class StreamSplice(_Splice):
         super()._start_response()
         self._splitter = sse.EventSplitter()
         self._size = 0
+
+    @property
+    def buffered(self) -> int:  # type: ignore[override]
+        return self._splitter.buffered
 
     def feed(self, piece: bytes) -> bytes:
         events = self._splitter.feed(piece)

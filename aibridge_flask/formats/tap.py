@@ -40,6 +40,8 @@ class FactReader(Protocol):
 def read_events(reader: FactReader, events: bytes) -> None:
     """Passes whole events to the reader."""
     for event in reader.events_to_decode(events):
+        if b"data:" not in event:  # a comment, or nothing: there may be thousands of them
+            continue
         name, data = sse.parse(event)
         if data:
             reader.read_event(name, data)
@@ -54,6 +56,7 @@ def read_blocking_body(reader: FactReader, data: bytes) -> None:
 class _Tap:
     exact = True
     awaits_tools = False
+    buffered = 0
 
     def __init__(self, reader: FactReader) -> None:
         self._reader = reader
@@ -80,6 +83,10 @@ class StreamTap(_Tap):
         self._is_unreadable = False
         self.at_event_boundary = True
 
+    @property
+    def buffered(self) -> int:  # type: ignore[override]
+        return self._splitter.buffered
+
     def feed(self, piece: bytes) -> bytes:
         events = self._splitter.feed(piece)
         self.at_event_boundary = self._splitter.at_event_boundary
@@ -95,7 +102,7 @@ class StreamTap(_Tap):
         return b""
 
     def _read(self, events: bytes) -> None:
-        if self._is_unreadable:
+        if self._is_unreadable or b"data:" not in events:
             return
         try:
             read_events(self._reader, events)
@@ -164,6 +171,10 @@ class DecodingFold:
     @property
     def awaits_tools(self) -> bool:
         return self._inner.awaits_tools
+
+    @property
+    def buffered(self) -> int:
+        return self._inner.buffered
 
     def feed(self, piece: bytes) -> bytes:
         decoded = b"" if self._broken else self._decode(piece)

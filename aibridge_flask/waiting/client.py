@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
@@ -19,7 +20,7 @@ from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
-_MAX_UNWAITED = 16  # reads in a row
+_MAX_AWAKE_SECONDS = 0.005  # between two reads, without waiting
 _SEND_BYTES = 1 << 20  # at once
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 _READ, _WRITE = 1, 2  # libev's constants
@@ -58,25 +59,25 @@ class _SocketClient:
     """Reads before it waits: with TLS, readable data may already be in the library's buffer."""
 
     _is_disconnected = False
-    _unwaited = 0
+    _awake_since = math.inf
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         if self._is_disconnected:
             raise ClientDisconnected
         upstream.settimeout(0)
-        self._unwaited += 1
         if drained:
             self._wait(upstream.fileno(), _READ, timeout)
-            self._unwaited = 0
-        elif self._unwaited > _MAX_UNWAITED:
-            self._unwaited = 0
+            self._awake_since = time.monotonic()
+        elif time.monotonic() - self._awake_since > _MAX_AWAKE_SECONDS:
             let_others_run()
+            self._awake_since = time.monotonic()
         while True:
             try:
                 return upstream.recv(size)
             except WOULD_BLOCK as error:
                 event = _event(error, _READ)
             self._wait(upstream.fileno(), event, timeout)
+            self._awake_since = time.monotonic()
 
     def send(self, upstream: socket.socket, data: memoryview, timeout: float, heed: bool = True) -> int:
         self.check()  # the provider bills a request even if nobody waits for it
