@@ -8,7 +8,7 @@ from flask import Request
 
 from ..config.settings import AuthSettings
 from ..errors import UntrustedProxy
-from ..model import Actor
+from ..model import Actor, identifier
 from .peer import peer_address
 
 _UNIX = "unix:"
@@ -24,12 +24,13 @@ class HeaderLoader:
         self._networks = [ip_network(network) for network in auth.trusted_proxies if network != _UNIX]
 
     def __call__(self, request: Request) -> Actor | None:
-        """Returns the actor, or None if the header is missing. Raises UntrustedProxy."""
+        """Returns the actor, or None if the header is missing or names nobody. Raises UntrustedProxy."""
         if not self._trusts(peer_address(request.environ)):
             raise UntrustedProxy
         raw = request.environ.get(self._key, "")
         name = raw.encode("latin-1").decode("utf-8", "replace").strip()
-        return Actor(name, admin=name in self._admins) if name and name.isprintable() else None
+        is_name = bool(name) and name.isprintable() and name == identifier(name)
+        return Actor(name, admin=name in self._admins) if is_name else None
 
     def _trusts(self, peer: str | None) -> bool:
         if not peer:

@@ -344,7 +344,8 @@ def test_a_trusted_proxy_names_the_user(make_app: MakeApp, upstream: Upstream) -
         f"{PREFIX}/interceptions", headers={"X-User": "root"}, environ_base={"REMOTE_ADDR": "::1"}
     ).get_json()
     assert [record["initiator_id"] for record in listing["results"]] == ["root", "ren\u00e9"]
-    assert ask(client, upstream, "10.1.2.3").status_code == 401
+    for nobody in ({}, {"X_User": " "}, {"X_User": "a\x07"}, {"X_User": "a" * 257}):
+        assert ask(client, upstream, "10.1.2.3", **nobody).status_code == 401
     for stranger in ("10.2.0.1", "127.0.0.1", ""):
         assert ask(client, upstream, stranger, X_User="root").status_code == 403
     assert len(upstream.requests) == 2

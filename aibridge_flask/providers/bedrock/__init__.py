@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelW
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from ...formats import body
 from ...headers import mask_secret
 from ...model import UpstreamRequest
 from ...protocols import UpstreamResponse
+from ...waiting import run_if_large
 from .credentials import Credentials
 from .request import COUNT_TOKENS_SUFFIX, bedrock_request
 from .response import decode
@@ -38,7 +40,8 @@ class Bedrock:
         Raises UpstreamError if there are no credentials, ClientError if the body is invalid.
         """
         keys = self._credentials.current()
-        unsigned = bedrock_request(request, self._aws, self._base_url)
+        convert = partial(bedrock_request, request, self._aws, self._base_url)
+        unsigned = run_if_large(len(request.body), convert)
         return self._signer.sign(replace(unsigned, headers=(("Host", self._host), *unsigned.headers)), keys)
 
     def decode(self, request: UpstreamRequest, response: UpstreamResponse) -> UpstreamResponse:
