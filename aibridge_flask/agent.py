@@ -82,8 +82,9 @@ class _ResponseReader:
             output = fold.feed(piece)
         if self._response.complete:
             return output + self.end()
-        _record_facts(fold, self._record)
-        if fold.complete and not self._recorded_end:
+        is_end = fold.complete and not self._recorded_end
+        _record_facts(fold, self._record, is_end)
+        if is_end:
             self._recorded_end = True
             self._record.end()
         return output
@@ -91,7 +92,7 @@ class _ResponseReader:
     def end(self) -> bytes:
         fold, self.ended = self._fold, True
         output = run_if_large(self._size, fold.end)
-        _record_facts(fold, self._record)
+        _record_facts(fold, self._record, is_end=not fold.awaits_tools)
         if not fold.awaits_tools:
             self._record.end(complete=fold.complete)
         return output
@@ -108,13 +109,13 @@ def record_early_end(fold: Fold, record: InterceptionRecord, failure: Failure) -
     """Records the facts that were read of a truncated response, and why it ended."""
     complete = fold.complete
     fold.end()
-    _record_facts(fold, record)
+    _record_facts(fold, record, is_end=True)
     if failure.type == "client_closed" and complete:
         failure = Failure()  # the response was whole: clients disconnect right after the last event
     record.end(failure, complete=complete)
 
 
-def _record_facts(fold: Fold, record: InterceptionRecord) -> None:
+def _record_facts(fold: Fold, record: InterceptionRecord, is_end: bool) -> None:
     record.exact = record.exact and fold.exact
     if fold.changed:
-        record.record_turn(fold.turn())
+        record.record_turn(fold.turn(), is_end)

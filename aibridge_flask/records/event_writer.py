@@ -45,14 +45,16 @@ class EventWriter:
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
             Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            PromptAnswered: _update(tables.user_prompts.c.interception_id, provider_response_id="answer"),
+            PromptAnswered: _update(tables.user_prompts.c.interception_id, **_ANSWER_PARAMETERS),
             CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
             TokenUsage: _upsert(insert, tables.token_usages),
             ToolUsage: _upsert(insert, tables.tool_usages),
             ModelThought: _upsert(insert, tables.model_thoughts),
-            Ended: _update(tables.interceptions.c.id, **{name: f"new_{name}" for name in _END_COLUMNS}),
+            Ended: _update(tables.interceptions.c.id, **_END_PARAMETERS),
             GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
             StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
+            _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
+            _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
         self._lineage, self._contributions = Lineage(dialect), Contributions(dialect, steps)
@@ -75,9 +77,9 @@ class EventWriter:
     def write(self, cursor: Any, rows: Rows) -> None:
         """Writes the rows, links interceptions to threads, and updates sums."""
         self._lineage.lock(cursor, rows[Started], rows[ToolUsage])
-        for kind in EVENTS:
-            if rows[kind]:
-                self._statements[kind].run(cursor, rows[kind])
+        for kind, new in _join(rows).items():
+            if new:
+                self._statements[kind].run(cursor, new)
         self._lineage.link(cursor, rows[Started], rows[ToolUsage])
         changed = [row["id"] for row in rows[Started]] + [row["which"] for row in rows[Ended]]
         self.update_sums(cursor, changed + [row["interception_id"] for row in rows[TokenUsage]])
@@ -101,10 +103,39 @@ def _key(event: Event) -> tuple[Any, ...]:
     return (type(event), *map(event.__getattribute__, _KEYS[type(event)]))
 
 
-def _upsert(insert: Any, table: Table) -> Any:
+def _join(rows: Rows) -> Mapping[Any, list[dict[str, Any]]]:
+    """Joins the rows of one slice that are parts of one row of a table: most requests are short.
+
+    Returns them by the key of their statement, in the order in which they are written.
+    """
+    started, ended, whole = _pair(rows[Started], "id", rows[Ended], _END_PARAMETERS)
+    prompts, answers, answered = _pair(
+        rows[Prompt], "interception_id", rows[PromptAnswered], _ANSWER_PARAMETERS
+    )
+    rest = {Started: started, Ended: ended, Prompt: prompts, PromptAnswered: answers}
+    return {_WHOLE: whole, Started: started, _ANSWERED: answered, **rows, **rest}
+
+
+def _pair(
+    firsts: list[dict[str, Any]], key: str, lasts: list[dict[str, Any]], parameters: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows without a partner, and the joined ones. `parameters` are those of the later rows."""
+    by_id, alone, joined = {row["which"]: row for row in lasts}, [], []
+    for first in firsts:
+        last = by_id.pop(first[key], None)
+        if last is None:
+            alone.append(first)
+        else:
+            joined.append(first | {column: last[name] for column, name in parameters.items()})
+    return alone, list(by_id.values()), joined
+
+
+def _upsert(insert: Any, table: Table, columns: Iterable[str] = ()) -> Any:
+    """Returns an insert that replaces `columns` of an existing row, or all of them."""
     statement = insert(table)
     keys = [column.name for column in table.primary_key]
-    new_values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+    replaced = columns or [column.name for column in table.columns if column.name not in keys]
+    new_values = {name: statement.excluded[name] for name in replaced}
     return statement.on_conflict_do_update(index_elements=keys, set_=new_values)
 
 
@@ -116,6 +147,9 @@ def _update(key: Column[Any], **parameters: str) -> Any:
 
 _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
         "wire_exact", "response_sha256", "cost_micros")  # fmt: skip
+_END_PARAMETERS = {name: f"new_{name}" for name in _END_COLUMNS}
+_ANSWER_PARAMETERS = {"provider_response_id": "answer"}
+_WHOLE, _ANSWERED = "whole interception", "answered prompt"
 _KEYS: Mapping[type, tuple[str, ...]] = {
     Started: ("id",),
     Prompt: ("interception_id",),

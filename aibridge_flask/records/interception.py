@@ -71,6 +71,7 @@ class InterceptionRecord:
         self._upstream_seconds = 0.0
         self._first_byte = FirstByte(started, 0.0, 0.0)
         self._recorded_end: tuple[object, ...] = ()
+        self._last_events: list[Event] = []
         self.exact = True
 
     def _reset_turn(self) -> None:
@@ -127,11 +128,13 @@ class InterceptionRecord:
             self._first_byte = FirstByte(self._started, seconds, seconds - upstream_seconds)
             self._hooks.emit(self._first_byte)
 
-    def record_turn(self, turn: Turn) -> None:
-        """Records the facts of `turn` that are new."""
+    def record_turn(self, turn: Turn, ends: bool = False) -> None:
+        """Records the facts of `turn` that are new. If it `ends`, they are recorded with the end."""
         events = list(self._new_events(turn))
         self._turn = turn
-        if events:
+        if ends and not self._tools:  # outcomes of tools must not come before their calls
+            self._last_events += events
+        elif events:
             self._record(events)
 
     def injected_calls(self) -> tuple[ToolCall, ...]:
@@ -155,7 +158,10 @@ class InterceptionRecord:
         """
         failure = failure or self._turn.failure or (Failure() if complete else _NO_LAST_EVENT)
         recorded_end = (failure, self.exact, self._digest.hexdigest())
-        if recorded_end != self._recorded_end:
+        if recorded_end == self._recorded_end:
+            last_events, self._last_events = self._last_events, []
+            self._record(last_events)
+        else:
             self._finish_calls(failure)
             is_first = not self._recorded_end
             self._recorded_end = recorded_end
@@ -163,6 +169,9 @@ class InterceptionRecord:
 
     def _record(self, events: list[Event]) -> None:
         self._recorder.record(*events)
+        self._emit_new(events)
+
+    def _emit_new(self, events: list[Event]) -> None:
         self._emit_recorded([event for event in events if not _is_pending(event)] if self._tools else events)
 
     def _emit_recorded(self, events: list[Event]) -> None:
@@ -247,11 +256,14 @@ class InterceptionRecord:
             usage=self._usage if len(parts) > 1 else self._turn.usage,
             parts=parts,
         )
+        last_events, self._last_events = self._last_events, []
         if is_first:
-            self._recorder.end(ended)
+            self._recorder.end(*last_events, ended)
+            self._emit_new(last_events)
             self._emit_ended(ended)
         else:
-            self._recorder.record(ended)
+            self._recorder.record(*last_events, ended)
+            self._emit_new(last_events)
 
     def _emit_ended(self, ended: Ended) -> None:
         if self._first_byte_at is not EPOCH:
