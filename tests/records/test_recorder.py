@@ -17,7 +17,15 @@ from aibridge_flask.hooks import Hooks, RecordsLost, RecordsRejected, RecordsUnc
 from aibridge_flask.model import Usage, new_id
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import log_folder, tables
-from aibridge_flask.records.events import Ended, ModelThought, Prompt, TokenUsage, ToolUsage, now
+from aibridge_flask.records.events import (
+    Ended,
+    ModelThought,
+    Prompt,
+    PromptAnswered,
+    TokenUsage,
+    ToolUsage,
+    now,
+)
 from aibridge_flask.records.log import RecordLog
 from aibridge_flask.records.recorder import Recorder
 from aibridge_flask.waiting import one_shot_event
@@ -111,6 +119,24 @@ def test_events_may_be_applied_repeatedly(recorder: Recorder, url: str) -> None:
     assert [
         rows(url, table) for table in (tables.interceptions, tables.tool_usages, tables.model_thoughts)
     ] == first
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_the_parts_of_an_interception_may_come_in_any_slices(recorder: Recorder, url: str, cut: int) -> None:
+    """A part that was applied before the worker was killed is applied again with the rest."""
+    id = new_id()
+    events = (
+        started(id),
+        Prompt(id, "hi", now()),
+        PromptAnswered(id, "resp"),
+        ended(id, error_type="timeout", response_sha256="aa"),
+    )
+    for part in (events[:cut], events):
+        recorder.begin(*part)
+        wait_until(lambda: is_applied(recorder))
+    (row,), (prompt,) = rows(url), rows(url, tables.user_prompts)
+    assert (row["status_code"], row["error_type"], row["response_sha256"]) == (200, "timeout", "aa")
+    assert (prompt["prompt"], prompt["provider_response_id"]) == ("hi", "resp")
 
 
 def test_many_threads_share_a_log(recorder: Recorder, url: str) -> None:
