@@ -162,6 +162,7 @@ class Applier:
         if monotonic() >= self._next_tick:
             self._next_tick = monotonic() + _TICK_SECONDS
             self._tick()
+            self._restore_log()
             self._probe()
         if not self._store.is_open:
             if monotonic() < self._next_connect:
@@ -177,9 +178,17 @@ class Applier:
 
     def _prepare(self) -> None:
         if not self._is_prepared:
-            log_folder.set_database(self._log.path, self._identity)
+            log_folder.set_database(self._log.path, self._store.database_id or self._identity)
             prices.load()
             self._is_prepared = True
+
+    def _restore_log(self) -> None:
+        try:
+            if self._log.restore():
+                _log.error("the log's folder was removed: %s is made anew", self._log.path)
+                self._is_prepared = False
+        except OSError as error:
+            _log.error("the log's folder was removed and cannot be made anew: %s", error.strerror)
 
     def _note_progress(self) -> None:
         """What was appended before the last mark is applied now: this bounds the age of the rest."""

@@ -125,6 +125,8 @@ _LOCK = (
     " set_config('enable_seqscan', 'off', true), pg_advisory_xact_lock(%s, lock)"
     " FROM unnest(%s::int[]) AS lock"
 )
+# Another transaction may be giving a parent its own root, which is then waited for.
+_LOCK_PARENTS = "SELECT 1 FROM interceptions WHERE id = ANY(%s) ORDER BY id FOR SHARE"
 _of_parent, _of_child = (
     sa.select(row.c.thread_root_id).where(row.c.id == sa.bindparam(name)).scalar_subquery()
     for name, row in ((name, interceptions.alias(name)) for name in ("parent", "child"))
@@ -196,6 +198,8 @@ class Lineage:
         """Sets parents, by the ids of children. First all parents, then roots, which follow in this order."""
         links = [{"child": child, "parent": parent} for child, parent in parents.items()]
         if links:
+            if self._locks:
+                cursor.execute(_LOCK_PARENTS, (sorted(set(parents.values())),))
             self._set_parent.run(cursor, links)
             self._set_root.run(cursor, links)
 

@@ -70,6 +70,23 @@ class RecordLog:
             self._shrink_window()
         return self.end
 
+    def restore(self) -> bool:
+        """Makes the log's folder anew if somebody has removed it; returns whether that was so.
+
+        What is appended afterwards is safe again. What was appended before is in memory, as far as the window
+        reaches. Raises OSError; nothing can be appended then.
+        """
+        if self.path.exists():
+            return False
+        with self._lock:
+            self._close_segment()
+            if self._folder != _NO_FILE:
+                os.close(self._folder)
+                self._folder = _NO_FILE
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder = _create_locked(self.path)
+        return True
+
     def take(self, position: int, max_frames: int) -> list[Frame]:
         """Takes the next frames from memory, if they begin at `position`. For the applier's thread."""
         taken: list[Frame] = []

@@ -290,6 +290,32 @@ def test_what_two_workers_write_at_the_same_time_is_linked(writers: list[Writer]
     assert [found[f"child {n}"] for n in pairs] == [(f"parent {n}", f"parent {n}") for n in pairs]
 
 
+def test_a_root_and_a_leaf_that_arrive_at_the_same_time_are_one_thread(
+    writers: list[Writer], database_url: str
+) -> None:
+    """What is between them is there before; it is linked to the one while the other is linked to it."""
+    threads, together = range(100), threading.Barrier(2)
+    for n in threads:
+        writers[0].apply(*interception(f"middle {n}", 1, answers=f"call {n}", calls=f"further {n}"))
+
+    def write(writer: Writer, batches: list[tuple[Event, ...]]) -> None:
+        for batch in batches:
+            together.wait(20)
+            writer.apply(*batch)
+
+    roots = [interception(f"root {n}", 0, calls=f"call {n}") for n in threads]
+    leaves = [interception(f"leaf {n}", 2, answers=f"further {n}") for n in threads]
+    workers = [
+        threading.Thread(target=write, args=work) for work in zip(writers, (roots, leaves), strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    found = links(database_url)
+    assert [found[f"leaf {n}"] for n in threads] == [(f"middle {n}", f"root {n}") for n in threads]
+
+
 def test_batches_with_the_same_ids_in_another_order_do_not_block_each_other(
     writers: list[Writer], database_url: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,6 +244,22 @@ def test_a_full_disk_refuses_new_interceptions_and_loses_no_end(recorder: Record
     wait_until(lambda: statuses(url) == {ids[0]: 200})
     wait_until(lambda: recorder.healthy)
     assert [row["output_tokens"] for row in rows(url, tables.token_usages)] == [9]
+
+
+def test_a_log_that_somebody_removes_is_made_anew(
+    recorder: Recorder, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = new_id(), new_id()
+    recorder.begin(started(first))
+    wait_until(lambda: is_applied(recorder))
+    shutil.rmtree(tmp_path / "spool")
+    wait_until(lambda: "the log's folder was removed" in caplog.text)
+    with locked(url):
+        recorder.begin(started(second))
+        assert [path.stat().st_size > 0 for path in (tmp_path / "spool").rglob("*.log")] == [True]
+    recorder.end(ended(first))
+    recorder.end(ended(second))
+    wait_until(lambda: statuses(url) == {first: 200, second: 200})
 
 
 def test_refuse_mode_refuses_once_the_database_is_behind(make: Make, url: str) -> None:
