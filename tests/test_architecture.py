@@ -26,6 +26,7 @@ LAYERS = (
         "hooks",
     },
     {"formats", "config"},
+    {"pricing"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
     {"relay", "outbound", "ownership"},

@@ -219,3 +219,8 @@ def pattern(text: str) -> None:
         re.compile(text)
     except re.error as error:
         raise ValidationError(f"a regular expression is expected: {error}") from None
+
+
+def model_pattern(name: str) -> None:
+    if not name.rstrip() or "*" in name[:-1]:
+        raise ValidationError("the name of a model is expected, a `*` at its end only")

@@ -192,7 +192,7 @@ def _error_lines(messages: Any, path: str = "") -> Iterator[str]:
     if isinstance(messages, dict):
         for key, inner in messages.items():
             step = f"[{key}]" if isinstance(key, int) else f".{key}"
-            yield from _error_lines(inner, path if key in ("_schema", "value") else path + step)
+            yield from _error_lines(inner, path if key in ("_schema", "key", "value") else path + step)
     else:
         texts = messages if isinstance(messages, list) else [messages]
         yield f"{path.lstrip('.')}: {' '.join(str(text) for text in texts)}"

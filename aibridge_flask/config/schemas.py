@@ -86,8 +86,17 @@ class PriceSchema(_Frozen):
     value_class = values.Price
     input = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million input tokens"))
     output = Number(required=True, validate=NOT_NEGATIVE, metadata=_doc("US$ per million output tokens"))
-    cache_read = Number(load_default=0.0, validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens read from the cache"))
-    cache_write = Number(load_default=0.0, validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens written to the cache"))
+    cache_read = Number(validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens read from the cache; default: `input`"))
+    cache_write = Number(validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens written to the cache; default: `input`"))
+    cache_write_1h = Number(validate=NOT_NEGATIVE, metadata=_doc("US$ per million tokens written to the cache for an hour; default: `cache_write`"))
+    web_search = Number(validate=NOT_NEGATIVE, metadata=_doc("US$ per 1,000 web searches; default: the list price, else 10.0"))
+
+    @post_load
+    def _make(self, data: dict[str, Any], **kwargs: Any) -> values.Price:
+        written = data.get("cache_write", data["input"])
+        absent = {"cache_read": data["input"], "cache_write": written, "cache_write_1h": written}
+        fees = {"web_search": (data["web_search"],) if "web_search" in data else ()}
+        return values.Price(**{**absent, **data, **fees})
 
 
 class CircuitBreakerSchema(_Frozen):
@@ -126,6 +135,7 @@ class ProviderSchema(_Frozen):
     api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
     force_usage = Flag(load_default=True, metadata=_doc("false: streamed chat completions are not asked for their usage, for upstreams that refuse `stream_options`"))
+    price_factor = Number(load_default=1.0, validate=NOT_NEGATIVE, metadata=_doc("what this account pays of the list price; it does not apply to `[prices]`"))
     inject_tools = Flag(load_default=True, metadata=_doc("false: no tools of MCP servers are offered"))
     ca_file = Text(metadata=_doc("default: the global one"))
     proxy = Text(validate=checks.proxy_url, metadata=_doc("default: the global one"))
@@ -184,13 +194,14 @@ class SettingsSchema(_Frozen):
     drain_delay = Number(load_default=5.0, validate=NOT_NEGATIVE, metadata=_doc("seconds from `readyz` 503 to the closing of the listener"))
     read_timeout = Number(load_default=600.0, validate=POSITIVE, metadata=_doc("seconds without a byte from the upstream"))
     max_retries = Count(load_default=0, metadata=_doc("of 408, 409, 5xx and refused connections, before the first byte"))
+    prices_file = Text(load_default="", metadata=_doc("newer list prices, in the format of genai-prices' `data.json`; what it lacks, the library has"))
     auth = _section(AuthSchema)
     records = _section(RecordsSchema)
     logs = _section(LogsSchema)
     mcp = _section(McpSchema)
     metrics = _section(MetricsSchema)
     tracing = _section(TracingSchema)
-    prices = fields.Dict(Text(), fields.Nested(PriceSchema), load_default=dict, metadata=_doc("your own prices, by model"))
+    prices = fields.Dict(Text(validate=checks.model_pattern), fields.Nested(PriceSchema), load_default=dict, metadata=_doc("your own prices, by model; a name may end in `*`"))
     providers = fields.List(fields.Nested(ProviderSchema), load_default=list)
     mcp_servers = fields.List(fields.Nested(McpServerSchema), load_default=list)
 

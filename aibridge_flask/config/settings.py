@@ -54,12 +54,14 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US$ per million tokens."""
+    """US$ per million tokens; `web_search` in US$ per 1,000, one value or none."""
 
     input: float
     output: float
     cache_read: float
     cache_write: float
+    cache_write_1h: float = 0.0
+    web_search: tuple[float, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class ProviderSettings:
     force_usage: bool
     ca_file: str
     proxy: str = field(repr=False)
+    price_factor: float = 1.0
     circuit_breaker: tuple[BreakerSettings, ...] = ()
     aws: tuple[AwsSettings, ...] = ()
 
@@ -137,3 +140,4 @@ class Settings:
     providers: tuple[ProviderSettings, ...]
     mcp_servers: tuple[McpServerSettings, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=lambda: EMPTY)
+    prices_file: str = ""

@@ -1,0 +1,26 @@
+"""The cost of a token usage."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Cost(Struct, frozen=True):
+    """Money in micro-dollars (US$ 1e-6).
+
+    `source` is `settings`, `prices_file` or `genai-prices`; "" if there is no price, and `micros` means
+    nothing then. `version` is that of the library or the file. `saved_micros` is what the cache saved; it is
+    negative if writing cost more than reading saved.
+    """
+
+    micros: int
+    source: str = ""
+    version: str = ""
+    saved_micros: int = 0
+
+    @property
+    def is_priced(self) -> bool:
+        return bool(self.source)
+
+
+UNPRICED = Cost(0)
