@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -79,8 +79,9 @@ class Catalog:
 
     def _makers(self, name: str) -> Iterable[Provider]:
         name = name.lower()
-        makers = (each for each in self._providers.values() if each.model_match is not None)
-        return (maker for maker in makers if maker.model_match and maker.model_match.is_match(name))
+        return (
+            each for each in self._providers.values() if each.model_match and each.model_match.is_match(name)
+        )
 
     def rates(self, listed: Listed, terms: Terms, factor: Fraction) -> Rates:
         """Returns the prices at these terms, times `factor`. NO_RATES if they are not known."""
@@ -100,18 +101,17 @@ class Catalog:
 
 def read_steps(prices: ModelPrice, factor: Fraction) -> dict[int, dict[str, Fraction]]:
     """Returns the prices of tokens by the input tokens above which they hold."""
-    values = [getattr(prices, key, None) for keys in _TOKEN_KEYS.values() for key in keys]
-    starts = {-1, *(tier.start for value in values for tier in getattr(value, "tiers", ()))}
-    return {start: _prices_from(prices, start, factor) for start in starts}
+    listed = vars(prices)
+    values = {kind: _first(listed, keys) for kind, keys in _TOKEN_KEYS.items()}
+    known = {kind: value for kind, value in values.items() if value is not None}
+    starts = {-1, *(tier.start for value in known.values() for tier in getattr(value, "tiers", ()))}
+    return {
+        start: {kind: _price_from(value, start) * factor for kind, value in known.items()} for start in starts
+    }
 
 
-def _prices_from(prices: ModelPrice, start: int, factor: Fraction) -> dict[str, Fraction]:
-    found = {}
-    for kind, keys in _TOKEN_KEYS.items():
-        value = next((value for key in keys if (value := getattr(prices, key, None)) is not None), None)
-        if value is not None:
-            found[kind] = _price_from(value, start) * factor
-    return found
+def _first(listed: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((listed[key] for key in keys if listed.get(key) is not None), None)
 
 
 def _price_from(value: object, start: int) -> Fraction:
@@ -125,7 +125,7 @@ def _price_from(value: object, start: int) -> Fraction:
 
 def read_fees(prices: ModelPrice) -> dict[str, Fraction]:
     """Returns the fees in micro-dollars per use."""
-    known = {kind: getattr(prices, key, None) for kind, key in _FEE_KEYS.items()}
+    known = {kind: vars(prices).get(key) for kind, key in _FEE_KEYS.items()}
     listed = {kind: _price_from(fee, -1) * _PER_USE for kind, fee in known.items() if fee is not None}
     return {**DEFAULT_FEES, **listed}
 
