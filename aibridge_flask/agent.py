@@ -91,9 +91,12 @@ class _ResponseReader:
 
     def end(self) -> bytes:
         fold, self.ended = self._fold, True
+        estimated = _estimated_output(fold)  # before the end, which may bring half an event
         output = run_if_large(self._size, fold.end)
         _record_facts(fold, self._record, is_end=not fold.awaits_tools)
         if not fold.awaits_tools:
+            if not fold.complete:
+                self._record.estimate(estimated)
             self._record.end(complete=fold.complete)
         return output
 
@@ -107,12 +110,18 @@ def _wait_for(tasks: TaskGroup[Any], turns: Turns, ping: bytes, idle_interval: f
 
 def record_early_end(fold: Fold, record: InterceptionRecord, failure: Failure) -> None:
     """Records the facts that were read of a truncated response, and why it ended."""
-    complete = fold.complete
+    complete, is_whole, estimated = fold.complete, fold.awaits_tools, _estimated_output(fold)
     fold.end()
     _record_facts(fold, record, is_end=True)
     if failure.type == "client_closed" and complete:
         failure = Failure()  # the response was whole: clients disconnect right after the last event
+    if not complete and not is_whole:
+        record.estimate(estimated)
     record.end(failure, complete=complete)
+
+
+def _estimated_output(fold: Fold) -> int:
+    return 0 if fold.complete else fold.estimated_output()
 
 
 def _record_facts(fold: Fold, record: InterceptionRecord, is_end: bool) -> None:

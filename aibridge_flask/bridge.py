@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from . import agent, clients, content_coding, headers
 from .config import Settings
 from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError
+from .formats import estimated_input
 from .headers import INTERCEPTION_HEADER
 from .model import (
     EMPTY,
@@ -89,6 +90,7 @@ class Bridge:
         record = InterceptionRecord(
             self._recorder, self._settings.records, outbound.hooks, _start_event(request), made
         )
+        record.estimated_input = estimated_input(len(request.decoded))
         record.begin(request.facts.prompt)
         cleanup = Cleanup()
         try:
@@ -96,7 +98,10 @@ class Bridge:
         except BaseException as error:
             cleanup.close()
             reported = error if isinstance(error, BridgeError) else GatewayError()
-            record.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
+            has_left = isinstance(reported, ClientDisconnected)
+            record.head_received(0 if has_left else reported.status)
+            if has_left:
+                record.estimate()
             record.end(Failure(reported.record_type, reported.message))
             reported.is_reported = True
             raise
@@ -214,6 +219,7 @@ def _start_event(request: _BridgedRequest) -> Started:
         streaming=facts.streaming,
         request_sha256=request.digest,
         kind=facts.kind,
+        profile=provider.profile_for(facts.model),
     )
 
 

@@ -124,6 +124,12 @@ class RecordsUnconfirmed(Struct, frozen=True):
     count: int
 
 
+class InterceptionsUnpriced(Struct, frozen=True):
+    """`count` more interceptions have used tokens without a known price."""
+
+    count: int
+
+
 class RecordsLost(Struct, frozen=True):
     """`count` more events could not be written, neither to the log nor, at the end, to the database."""
 

@@ -169,6 +169,26 @@ class Usage(Struct, frozen=True):
         )
 
 
+class Served(Struct, frozen=True):
+    """How a response was served, as far as its price depends on it, in the words of the answer."""
+
+    service_tier: str = ""
+    speed: str = ""
+    inference_geo: str = ""
+
+
+class Asked(Struct, frozen=True):
+    """What was asked of whom, as far as the price depends on it.
+
+    `provider` is the type. `profile` is the id or ARN that Bedrock was called with.
+    """
+
+    model: str = ""
+    provider: str = ""
+    provider_name: str = ""
+    profile: str = ""
+
+
 class ToolCall(Struct, frozen=True):
     """A call of a tool by the model. `input` is JSON text, or plain text for custom tools."""
 
@@ -236,6 +256,7 @@ class Turn(Struct, frozen=True):
     conversation_id: str = ""
     model: str = ""
     usage: Usage = Usage()
+    served: Served = Served()
     inner_usages: tuple[tuple[str, Usage], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     thoughts: tuple[Thought, ...] = ()

@@ -28,7 +28,7 @@ class Fold(Protocol):
     """Reads the body of an upstream response, and returns the bytes for the client.
 
     `feed` takes a piece of the body, `end` its end; both return bytes for the client. `turn` returns the
-    facts read so far.
+    facts read so far, `estimated_output` how many tokens of output the text so far may be.
     `at_event_boundary`: the bytes returned so far end between two events, so a ping may follow.
     `complete`: the API's last event has been read. `changed`: `turn()` has new facts.
     `exact`: no byte was changed or withheld. `awaits_tools`: the response has ended and calls offered tools
@@ -50,6 +50,7 @@ class Fold(Protocol):
     def buffered(self) -> int: ...
     def feed(self, piece: bytes) -> bytes: ...
     def end(self) -> bytes: ...
+    def estimated_output(self) -> int: ...
     def turn(self) -> Turn: ...
 
 

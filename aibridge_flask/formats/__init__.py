@@ -12,6 +12,7 @@ from . import chat as _chat
 from . import compaction as _compaction
 from . import messages as _messages
 from . import responses as _responses
+from .estimates import input_tokens as estimated_input
 from .failures import error_type_of, parse_error
 from .tap import DecodingFold, error_fold
 from .tool_results import failure_text
@@ -24,6 +25,7 @@ __all__ = [
     "DecodingFold",
     "error_fold",
     "error_type_of",
+    "estimated_input",
     "failure_text",
     "parse_error",
 ]

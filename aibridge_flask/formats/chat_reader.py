@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import sse
-from ..model import Failure, Thought, ToolCall, Turn
+from ..model import Failure, Served, Thought, ToolCall, Turn
 from . import body, openai
 from .chat_numbering import CallNumbering, call_name
 from .chat_thoughts import StreamedThoughts
@@ -29,7 +29,7 @@ class ChatReader:
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
-        self._id = self._model = ""
+        self._id = self._model = self._tier = ""
         self._usage: Mapping[str, Any] = {}
         self._numbering = CallNumbering()
         self._open_calls: dict[int, dict[str, str]] = {}
@@ -72,6 +72,7 @@ class ChatReader:
             response_id=self._id,
             model=self._model,
             usage=openai.parse_usage(self._usage, "prompt", "completion"),
+            served=Served(self._tier),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
@@ -83,6 +84,7 @@ class ChatReader:
             self._id = body.get_string(value, "id")
             self.changed = True
         self._model = self._model or body.get_identifier(value, "model")
+        self._tier = body.get_identifier(value, "service_tier") or self._tier
         for holder in (value, body.get_object(value, "x_groq"), *body.get_array(value, "choices")):
             if body.get_object(holder, "usage"):  # Moonshot tells it in the choice, Groq beside
                 self._usage, self.changed = merge_counts(self._usage, holder["usage"]), True

@@ -14,7 +14,7 @@ from ..model import Failure, Thought, ToolCall, Turn
 from . import body
 from .counts import merge_counts
 from .failures import failure_in
-from .messages_usage import inner_usages, parse_usage
+from .messages_usage import inner_usages, parse_usage, served
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
@@ -78,6 +78,7 @@ class MessagesReader:
             response_id=self._id,
             model=self._model,
             usage=parse_usage(self._usage),
+            served=served(self._usage),
             inner_usages=tuple((model or self._model, usage) for model, usage in inner_usages(self._usage)),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),

@@ -10,7 +10,7 @@ from functools import reduce
 from itertools import islice
 from typing import Any
 
-from ..model import Usage
+from ..model import Served, Usage
 from . import body
 
 _USAGE_FIELDS = (
@@ -38,6 +38,12 @@ def inner_usages(counts: Mapping[str, Any]) -> Iterator[tuple[str, Usage]]:
     for iteration in _iterations(counts):
         if body.get_string(iteration, "type") in _BESIDE_THE_MESSAGE:
             yield body.get_identifier(iteration, "model"), _parse_counts(iteration)
+
+
+def served(counts: Mapping[str, Any]) -> Served:
+    """Returns what `usage` says beside the counts."""
+    names = ("service_tier", "speed", "inference_geo")
+    return Served(*(body.get_identifier(counts, name) for name in names))
 
 
 def _iterations(counts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

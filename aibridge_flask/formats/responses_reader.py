@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from .. import sse
-from ..model import Failure, Thought, ToolCall, Turn
+from ..model import Failure, Served, Thought, ToolCall, Turn, Usage
 from . import body, openai
 from .counts import merge_counts
 from .failures import failure_in
@@ -34,7 +36,8 @@ class ResponsesReader:
     def __init__(self) -> None:
         self.changed = False
         self.complete = False
-        self._id = self._conversation_id = self._model = ""
+        self._id = self._conversation_id = self._model = self._tier = ""
+        self._searches = 0
         self._usage: Mapping[str, Any] = {}
         self._open_items: dict[int | str, Mapping[str, Any]] = {}
         self._told: set[tuple[str, int | str]] = set()
@@ -79,17 +82,26 @@ class ResponsesReader:
             response_id=self._id,
             conversation_id=self._conversation_id,
             model=self._model,
-            usage=openai.parse_usage(self._usage, "input", "output"),
+            usage=self._usage_with_searches(),
+            served=Served(self._tier),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
         )
+
+    def _usage_with_searches(self) -> Usage:
+        """Searches cost something each, and the API's `usage` does not count them."""
+        usage = openai.parse_usage(self._usage, "input", "output")
+        if not self._searches:
+            return usage
+        return replace(usage, metadata={**usage.metadata, "web_search_requests": self._searches})
 
     def _read_response(self, response: Any) -> None:
         self._id = self._id or body.get_string(response, "id")
         conversation_id = body.get_string(body.get_object(response, "conversation"), "id")
         self._conversation_id = self._conversation_id or conversation_id
         self._model = body.get_identifier(response, "model") or self._model
+        self._tier = body.get_identifier(response, "service_tier") or self._tier
         self._usage = merge_counts(self._usage, body.get_object(response, "usage"))
         failed = body.get_string(response, "status") == "failed"
         self._failure = failure_in(response) or (Failure("unknown") if failed else self._failure)
@@ -106,6 +118,9 @@ class ResponsesReader:
         self._open_items.pop(key, None)
         self._told |= _names(key, item)
         kind = body.get_string(item, "type")
+        action = body.get_string(body.get_object(item, "action"), "type")
+        if kind == "web_search_call" and action == "search":  # opening a page and finding in it are free
+            self._searches += 1
         if kind.endswith("_call"):
             self._calls.append(_tool_call(item, kind))
         elif kind == "reasoning":

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from .. import sse
 from ..errors import BodyTooLarge
 from ..model import ToolCall, ToolResult, Turn
-from . import body
+from . import body, estimates
+from .estimates import SAMPLE_BYTES
 from .tap import BODY_LIMIT, FactReader, read_blocking_body, read_events
 
 CallResults = Sequence[tuple[ToolCall, ToolResult]]
@@ -86,6 +87,9 @@ class _Splice:
     def turn(self) -> Turn:
         return self._reader.turn()
 
+    def estimated_output(self) -> int:
+        return 0
+
     def follow_up(self, results: CallResults) -> bytes:
         body = self._splicer.follow_up(results)
         self._start_response()
@@ -98,7 +102,7 @@ class StreamSplice(_Splice):
     def _start_response(self) -> None:
         super()._start_response()
         self._splitter = sse.EventSplitter()
-        self._size = 0
+        self._size, self._sample = 0, b""
 
     @property
     def buffered(self) -> int:  # type: ignore[override]
@@ -114,8 +118,11 @@ class StreamSplice(_Splice):
         self._reader.end()
         return out + self._splicer.flush()
 
+    def estimated_output(self) -> int:
+        return estimates.output_tokens(self._size, self._sample)
+
     def _filter(self, events: bytes) -> bytes:
-        self._size += len(events)
+        self._size, self._sample = self._size + len(events), events[-SAMPLE_BYTES:]
         if self._is_unreadable:
             return events
         try:

@@ -13,7 +13,8 @@ from .. import sse
 from ..errors import BridgeError, UpstreamCut
 from ..model import Failure, Turn
 from ..protocols import Fold
-from . import body
+from . import body, estimates
+from .estimates import SAMPLE_BYTES
 from .failures import error_type_of, words_of
 
 BODY_LIMIT = 32 << 20
@@ -73,6 +74,9 @@ class _Tap:
     def turn(self) -> Turn:
         return self._reader.turn()
 
+    def estimated_output(self) -> int:
+        return 0
+
 
 class StreamTap(_Tap):
     """Reads an event stream."""
@@ -82,6 +86,7 @@ class StreamTap(_Tap):
         self._splitter = sse.EventSplitter()
         self._is_unreadable = False
         self.at_event_boundary = True
+        self._size, self._sample = 0, b""
 
     @property
     def buffered(self) -> int:  # type: ignore[override]
@@ -101,7 +106,11 @@ class StreamTap(_Tap):
         self._reader.end()
         return b""
 
+    def estimated_output(self) -> int:
+        return estimates.output_tokens(self._size, self._sample)
+
     def _read(self, events: bytes) -> None:
+        self._size, self._sample = self._size + len(events), events[-SAMPLE_BYTES:]
         if self._is_unreadable or b"data:" not in events:
             return
         try:
@@ -195,6 +204,9 @@ class DecodingFold:
 
     def turn(self) -> Turn:
         return self._inner.turn()
+
+    def estimated_output(self) -> int:
+        return self._inner.estimated_output()
 
 
 class ErrorReader:

@@ -165,9 +165,13 @@ def _format_value(fact: object) -> str:
     return str(fact).lower()
 
 
+_TOLD_BEFORE = ("parts", "usages")  # of an end: lines of their own have them
+
+
 def _log_record(name: str, event: msgspec.Struct) -> None:
     if name:
-        facts = msgspec.to_builtins(asdict(event), enc_hook=dict, builtin_types=(datetime,))
+        members = {key: fact for key, fact in asdict(event).items() if key not in _TOLD_BEFORE}
+        facts = msgspec.to_builtins(members, enc_hook=dict, builtin_types=(datetime,))
         values = {
             key: _format_time(fact) if isinstance(fact, datetime) else fact for key, fact in facts.items()
         }

@@ -15,6 +15,7 @@ from ..hooks import (
     BreakerRejected,
     BreakerStateChanged,
     Hooks,
+    InterceptionsUnpriced,
     KeyCooledDown,
     KeyCooling,
     KeysExhausted,
@@ -92,6 +93,7 @@ class Metrics:
             RecordsLost: self._records_lost,
             RecordsRejected: self._records_rejected,
             RecordsUnconfirmed: self._records_unconfirmed,
+            InterceptionsUnpriced: self._interceptions_unpriced,
         }
 
     def _interception_started(self, event: InterceptionStarted) -> None:
@@ -163,6 +165,9 @@ class Metrics:
 
     def _records_unconfirmed(self, event: RecordsUnconfirmed) -> None:
         self._instruments("records_unconfirmed_total").inc(event.count)
+
+    def _interceptions_unpriced(self, event: InterceptionsUnpriced) -> None:
+        self._instruments("unpriced_total").inc(event.count)
 
     def _families(self, stored: Sequence[Any], backlog: Backlog) -> Iterator[Any]:
         cooling: list[KeyCooling] = []

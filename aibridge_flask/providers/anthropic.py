@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..config import ProviderSettings
@@ -59,4 +60,5 @@ def _bedrock_provider(settings: ProviderSettings, aws: AwsSettings) -> Provider:
         translates=True,
         signing_hint=bedrock.credential_hint(aws),
         local_responses={_MODELS: bedrock.models_body(aws)},
+        profile_for=partial(bedrock.configured_id, aws=aws),
     )

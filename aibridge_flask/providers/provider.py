@@ -29,6 +29,10 @@ def _same_response(request: UpstreamRequest, response: UpstreamResponse) -> Upst
     return response
 
 
+def _no_profile(model: str) -> str:
+    return ""
+
+
 class StoredRoute(Struct, frozen=True):
     """The path of objects that an account stores, below which follows the id of one.
 
@@ -61,7 +65,8 @@ class Provider:
     do, `translates` is true. If requests are signed instead of sent with a key, `signing_hint` is the
     credential's hint; else it is empty. `local_responses` are the JSON texts that the bridge itself returns,
     by path. `follow_up_headers`, with lower-case names, go with requests that the bridge makes itself between
-    rounds of tools.
+    rounds of tools. `profile_for` returns what is called for the model that a client asks for, "" if it is
+    that model.
 
     `stored_routes` are those of objects that belong to the actor who made them, as far as `ownership` says.
     Only admins may change what is behind `admin_routes`, which are passthrough routes.
@@ -95,6 +100,7 @@ class Provider:
     follow_up_headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     prepare: Callable[[UpstreamRequest], UpstreamRequest] = _same_request
     decode: Callable[[UpstreamRequest, UpstreamResponse], UpstreamResponse] = _same_response
+    profile_for: Callable[[str], str] = _no_profile
 
     @property
     def host(self) -> str:

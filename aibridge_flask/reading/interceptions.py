@@ -20,7 +20,7 @@ _PARTS: Mapping[str, Table] = {
     "tool_usages": tables.tool_usages,
     "model_thoughts": tables.model_thoughts,
 }
-_PRIVATE_COLUMNS = ("worker_id", "contributed", "interception_id", "position")
+_PRIVATE_COLUMNS = ("worker_id", "contributed", "profile", "interception_id", "position")
 
 
 @dataclass(frozen=True, slots=True)

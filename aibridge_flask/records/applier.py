@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from ..waiting import OneShotEvent, set_events, start_thread, unpatched
-from . import log_folder, log_reader, prices
+from . import log_folder, log_reader
 from .application import SliceSize, apply_frames
 from .database import SchemaTooNew
 from .database_errors import describe
@@ -179,7 +179,7 @@ class Applier:
     def _prepare(self) -> None:
         if not self._is_prepared:
             log_folder.set_database(self._log.path, self._store.database_id or self._identity)
-            prices.load()
+            self._store.load_prices()
             self._is_prepared = True
 
     def _restore_log(self) -> None:

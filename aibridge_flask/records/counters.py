@@ -1,11 +1,13 @@
-"""Counts records that were set aside or lost, in any thread, and emits the counts where requests are
-served.
+"""Counts records that were set aside, lost or have no price, in any thread, and emits the counts where
+requests are served.
 """
 
 from __future__ import annotations
 
-from ..hooks import Hooks, RecordsLost, RecordsRejected, RecordsUnconfirmed
+from ..hooks import Hooks, InterceptionsUnpriced, RecordsLost, RecordsRejected, RecordsUnconfirmed
 from ..waiting import call_from_thread
+
+_EVENTS = (RecordsLost, RecordsRejected, RecordsUnconfirmed, InterceptionsUnpriced)
 
 
 class Counters:
@@ -13,7 +15,7 @@ class Counters:
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._counts: dict[type, int] = {RecordsLost: 0, RecordsRejected: 0, RecordsUnconfirmed: 0}
+        self._counts: dict[type, int] = dict.fromkeys(_EVENTS, 0)
         self._emitted = dict(self._counts)
         self._emit_soon = call_from_thread(self.emit)
 
@@ -25,6 +27,9 @@ class Counters:
 
     def add_unconfirmed(self) -> None:
         self._add(RecordsUnconfirmed, 1)
+
+    def add_unpriced(self, count: int) -> None:
+        self._add(InterceptionsUnpriced, count)
 
     def emit(self) -> None:
         for event_type, count in self._counts.items():

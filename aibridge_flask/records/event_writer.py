@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, Engine, Table
 
-from ..config.settings import Price
-from ..model import Usage
+from ..pricing import PriceList
 from . import tables
 from .contributions import Contributions, Step
+from .costs import Costs
 from .events import (
     EVENTS,
     CredentialUsed,
@@ -28,19 +28,17 @@ from .events import (
     ToolUsage,
 )
 from .lineage import Lineage
-from .prices import UNKNOWN, cost_micros
 from .rows import to_row
 from .statement import Statement
 
-_MAX_COST = 1 << 53
 Rows = Mapping[type, list[dict[str, Any]]]
 
 
 class EventWriter:
     """Writes events on the driver's cursor, within a transaction of the caller."""
 
-    def __init__(self, engine: Engine, prices: Mapping[str, Price], steps: Sequence[Step]) -> None:
-        self._prices = prices
+    def __init__(self, engine: Engine, prices: PriceList, steps: Sequence[Step]) -> None:
+        self._costs = Costs(prices)
         dialect, insert = engine.dialect, import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
@@ -68,7 +66,9 @@ class EventWriter:
         for event in {_key(event): event for event in events}.values():
             row = to_row(event)
             if isinstance(event, Ended):
-                row["new_cost_micros"] = self._cost(event)
+                row |= self._costs.of_interception(event)
+            elif isinstance(event, TokenUsage):
+                row["cost_micros"] = self._costs.of_usage(event)
             elif isinstance(event, Started):
                 row["worker_id"] = worker_id
             rows[type(event)].append(row)
@@ -83,15 +83,6 @@ class EventWriter:
         self._lineage.link(cursor, rows[Started], rows[ToolUsage])
         changed = [row["id"] for row in rows[Started]] + [row["which"] for row in rows[Ended]]
         self.update_sums(cursor, changed + [row["interception_id"] for row in rows[TokenUsage]])
-
-    def _cost(self, event: Ended) -> int | None:
-        parts = [part for part in event.parts if part[0] != Usage()]
-        try:
-            costs = [cost_micros(usage, models, self._prices) for usage, models in parts]
-        except (ArithmeticError, ValueError):  # absurd counts
-            return None
-        cost = sum(costs) if costs and UNKNOWN not in costs else UNKNOWN
-        return cost if UNKNOWN < cost < _MAX_COST else None
 
     def update_sums(self, cursor: Any, ids: Sequence[str]) -> None:
         """Adds what has changed of these interceptions to what sums them."""
@@ -146,7 +137,8 @@ def _update(key: Column[Any], **parameters: str) -> Any:
 
 
 _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
-        "wire_exact", "response_sha256", "cost_micros")  # fmt: skip
+        "wire_exact", "response_sha256", "cost_micros", "cost_status", "price_source",
+        "price_version")  # fmt: skip
 _END_PARAMETERS = {name: f"new_{name}" for name in _END_COLUMNS}
 _ANSWER_PARAMETERS = {"provider_response_id": "answer"}
 _WHOLE, _ANSWERED = "whole interception", "answered prompt"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from ..model import EMPTY, Usage
+from ..model import EMPTY, Asked, Served, Usage
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -22,7 +22,7 @@ def now() -> datetime:
 
 
 class Started(Struct, frozen=True):
-    """The start of an interception, recorded before the upstream is called."""
+    """The start of an interception, recorded before the upstream is called. `profile` is as in `Asked`."""
 
     id: str
     initiator_id: str
@@ -43,6 +43,7 @@ class Started(Struct, frozen=True):
     streaming: bool = False
     request_sha256: str = ""
     kind: str = "main"
+    profile: str = ""
 
 
 class Prompt(Struct, frozen=True):
@@ -77,6 +78,8 @@ class TokenUsage(Struct, frozen=True):
     model: str
     usage: Usage
     created_at: datetime
+    served: Served = Served()
+    asked: Asked = Asked()
 
 
 class ToolUsage(Struct, frozen=True):
@@ -111,8 +114,9 @@ class Ended(Struct, frozen=True):
     """The end of an interception. `status_code` is 0 without a response, `first_byte_at` the epoch without a
     byte.
 
-    `parts` are the usages of its responses, each with the models whose prices apply (the first that has one).
-    They are priced separately: a model may cost more per token in a large request.
+    `usages` are those of its responses, which are priced separately: a model may cost more per token in a
+    large request. The versions before wrote `parts`, each with the models whose prices apply.
+    `is_estimated`: the response broke off, and the last usage has more than it told.
     """
 
     id: str
@@ -125,6 +129,8 @@ class Ended(Struct, frozen=True):
     response_sha256: str = ""
     usage: Usage = Usage()
     parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
+    usages: tuple[TokenUsage, ...] = ()
+    is_estimated: bool = False
 
 
 class GatewayTokenUsed(Struct, frozen=True):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import reduce
 from time import monotonic
 
 from ..config.settings import RecordSettings
 from ..hooks import Hooks
-from ..model import EMPTY, Failure, Tool, ToolCall, Turn, Usage, identifier
+from ..model import EMPTY, Asked, Failure, Tool, ToolCall, Turn, identifier
 from .events import (
     EPOCH,
     CredentialUsed,
@@ -24,11 +23,11 @@ from .events import (
     Prompt,
     PromptAnswered,
     Started,
-    TokenUsage,
     ToolUsage,
     now,
 )
 from .recorder import Recorder
+from .usages import Usages, with_estimate
 
 NOT_RUN = "not run: "
 _MIXED_CALLS = f"{NOT_RUN}mixed with client tool calls"
@@ -55,13 +54,13 @@ class InterceptionRecord:
     ) -> None:
         """`keep` says which contents may be recorded. `made` returns the events of what a response makes."""
         self._recorder, self._keep, self._hooks, self._made = recorder, keep, hooks, made
-        self.id, self._model = started.id, started.model
+        self.id = started.id
         self._started = started
         self._has_prompt = False
         self._tools: Mapping[str, Tool] = EMPTY
-        self._earlier_usage = Usage()
-        self._earlier_parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
-        self._turn_number = self._usage_count = 0
+        asked = Asked(started.model, started.provider, started.provider_name, started.profile)
+        self._usages = Usages(started.id, asked)
+        self._turn_number = 0
         self._reset_turn()
         self._digest = hashlib.sha256()
         self._status = 0
@@ -73,6 +72,8 @@ class InterceptionRecord:
         self._recorded_end: tuple[object, ...] = ()
         self._last_events: list[Event] = []
         self.exact = True
+        self.estimated_input = 0  # tokens of a response that tells none
+        self._was_sent = self._is_estimated = False
 
     def _reset_turn(self) -> None:
         self._turn = Turn()
@@ -95,9 +96,8 @@ class InterceptionRecord:
 
     def next_turn(self) -> None:
         """The facts recorded from now on belong to the next response."""
-        self._earlier_usage, self._earlier_parts = self._usage, self._parts
         self._turn_number += 1
-        self._usage_count += len(self._turn.usages)
+        self._usages.next_turn(self._turn)
         self._received = monotonic()  # running tools is neither our overhead nor the upstream's time
         self._reset_turn()
 
@@ -105,6 +105,7 @@ class InterceptionRecord:
         """The request is about to be sent: time counts as the upstream's from now on."""
         self._upstream_seconds += self._received - self._sent
         self._sent = self._received = monotonic()
+        self._was_sent = True
 
     def head_received(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
         """The head of a response was read. `hint` is that of its credential, `mask` hides it in messages."""
@@ -151,6 +152,15 @@ class InterceptionRecord:
         self._recorder.record(usage)
         self._emit_recorded([usage])
 
+    def estimate(self, output: int = 0) -> None:
+        """The response has broken off: adds to its tokens what it has not told, as far as its text shows.
+
+        The upstream bills what it was sent and has answered, also if nobody waits any more.
+        """
+        if 200 <= self._status < 300 or (self._was_sent and not self._status):
+            self._is_estimated = True
+            self.record_turn(with_estimate(self._turn, self.estimated_input, output), ends=True)
+
     def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
         """Records the end, with `failure` or else the failure that the response reported.
 
@@ -185,7 +195,7 @@ class InterceptionRecord:
             yield PromptAnswered(self.id, identifier(turn.response_id))
         if (turn.response_id, turn.conversation_id) != (self._turn.response_id, self._turn.conversation_id):
             yield from self._made(turn)
-        yield from self._new_usages(turn, created_at)
+        yield from self._usages.changed(turn)
         for position, call in enumerate(turn.tool_calls[self._call_count :], self._call_count):
             yield self._tool_usage(position, call, created_at, _PENDING, turn.response_id)
         self._call_count = len(turn.tool_calls)
@@ -193,30 +203,6 @@ class InterceptionRecord:
             for position, thought in enumerate(turn.thoughts[self._thought_count :], self._thought_count):
                 yield ModelThought(self.id, number, position, thought.content, thought.source, created_at)
             self._thought_count = len(turn.thoughts)
-
-    def _new_usages(self, turn: Turn, created_at: datetime) -> Iterator[TokenUsage]:
-        """Yields those that have changed; the response's own is the last, since spans show the last one."""
-        earlier = [usage for _, usage in self._turn.usages]
-        for position, (model, usage) in reversed([*enumerate(turn.usages)]):
-            if usage != (earlier[position] if position < len(earlier) else Usage()):
-                row = self._usage_count + position
-                id = identifier(turn.response_id)
-                yield TokenUsage(self.id, row, id, model, usage, created_at)
-
-    @property
-    def _usage(self) -> Usage:
-        """The tokens of all responses so far."""
-        return reduce(Usage.plus, [usage for _, usage in self._turn.usages], self._earlier_usage)
-
-    @property
-    def _parts(self) -> tuple[tuple[Usage, tuple[str, ...]], ...]:
-        """The usages of all responses so far. The model asked for has a price only if it may have served."""
-        turn = self._turn
-        inner = [(usage, (model, *self._asked(model))) for model, usage in turn.inner_usages]
-        return (*self._earlier_parts, (turn.usage, (turn.model, self._model)), *inner)
-
-    def _asked(self, model: str) -> tuple[str, ...]:
-        return (self._model,) if model == self._turn.model else ()
 
     def _tool_usage(
         self, position: int, call: ToolCall, created_at: datetime, error: str, response_id: str = ""
@@ -243,7 +229,6 @@ class InterceptionRecord:
                 self.record_tool_outcome(call, reason)
 
     def _record_end(self, failure: Failure, is_first: bool) -> None:
-        parts = self._parts
         ended = Ended(
             id=self.id,
             ended_at=now(),
@@ -253,8 +238,9 @@ class InterceptionRecord:
             error_message=self._mask(failure.message),
             wire_exact=self.exact,
             response_sha256=self._digest.hexdigest(),
-            usage=self._usage if len(parts) > 1 else self._turn.usage,
-            parts=parts,
+            usage=self._usages.total(),
+            usages=self._usages.all(),
+            is_estimated=self._is_estimated,
         )
         last_events, self._last_events = self._last_events, []
         if is_first:

@@ -16,6 +16,7 @@ from ..config import Settings
 from ..errors import ConfigError, RecordingFailed
 from ..hooks import Hooks
 from ..model import new_id
+from ..pricing import PriceList
 from ..waiting import after_fork, one_shot_event, start_thread, unpatched
 from . import backlog, database, log_folder, log_search
 from .applier import Applier
@@ -174,7 +175,8 @@ class _Running:
         self.counters = Counters(hooks)
         self.unwritten: list[tuple[Event, ...]] = []
         self._rest_lock = unpatched("_thread", "allocate_lock")()
-        self._store, id = Store(engine, settings.prices), new_id()
+        prices, id = PriceList(settings), new_id()
+        self._store = Store(engine, prices, count_unpriced=self.counters.add_unpriced)
         rejects = Rejects(self.folder, id, self.counters)
         takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)
         identity = log_folder.url_identity(engine.url)

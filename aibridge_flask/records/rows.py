@@ -94,6 +94,9 @@ def _token_usage_row(event: TokenUsage) -> dict[str, Any]:
         "cache_write_input_tokens": _to_bigint(usage.cache_write_input_tokens),
         "metadata": {clean_text(key): _to_bigint(count) for key, count in usage.metadata.items()},
         "created_at": event.created_at,
+        "service_tier": clean_text(event.served.service_tier),
+        "speed": clean_text(event.served.speed),
+        "inference_geo": clean_text(event.served.inference_geo),
     }
 
 

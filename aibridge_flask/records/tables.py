@@ -108,6 +108,10 @@ interceptions = Table(
     Index("ix_interceptions_started_at", "started_at", "id"),
     Index("ix_interceptions_initiator", "initiator_id", "started_at"),
     Column("contributed", JSON),
+    _text("cost_status"),
+    _text("price_source"),
+    _text("price_version"),
+    _text("profile"),
     _index("ix_interceptions_correlating", "correlating_tool_call_id", "correlating_tool_call_id <> ''"),
     _index("ix_interceptions_session", "client_session_id", "client_session_id <> ''"),
     _index("ix_interceptions_thread_root", "thread_root_id", "thread_root_id IS NOT NULL"),
@@ -127,6 +131,10 @@ token_usages = Table(
     _count("cache_write_input_tokens"),
     Column("metadata", JSON, nullable=False),
     _time("created_at"),
+    _text("service_tier"),
+    _text("speed"),
+    _text("inference_geo"),
+    Column("cost_micros", BigInteger),
 )
 
 user_prompts = Table(

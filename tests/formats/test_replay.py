@@ -455,7 +455,10 @@ def test_codexs_usage_tools_and_thoughts(server: Server, upstream: Upstream) -> 
     (usage,) = record["token_usages"]
     assert (usage["provider_response_id"], usage["model"]) == ("resp_0tin", "gpt-5.1-codex")
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (1104, 4096)
-    assert (usage["output_tokens"], usage["metadata"]) == (410, {"output_reasoning": 256})
+    assert (usage["output_tokens"], usage["metadata"]) == (
+        410,
+        {"output_reasoning": 256, "web_search_requests": 1},
+    )
     tools = [(use["tool_call_id"], use["item_id"], use["tool"]) for use in record["tool_usages"]]
     assert tools == [
         ("ws_0tin", "ws_0tin", "web_search"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from genai_prices import Usage, calc_price
 
 from aibridge_flask import Actor
 from tests.conftest import BOTH_DATABASES, MakeApp
@@ -83,7 +83,6 @@ def test_a_record_holds_actor_request_and_outcome(client: FlaskClient, upstream:
     for part in ("token_usages", "user_prompts"):
         for row in record[part]:
             row.pop("created_at")
-    cost = calc_price(Usage(input_tokens=10, output_tokens=20), "claude-sonnet-4-5").total_price
     assert record == {
         "id": id, "initiator_id": "local", "initiator": {"id": "local", "username": "local"}, "metadata": {},
         "provider": "anthropic", "provider_name": "anthropic", "model": "claude-sonnet-4-5", "client": "Claude Code",
@@ -91,10 +90,12 @@ def test_a_record_holds_actor_request_and_outcome(client: FlaskClient, upstream:
         "credential_hint": "sk-a...6789", "correlating_tool_call_id": "", "thread_parent_id": None, "thread_root_id": None,
         "agent_id": "", "parent_agent_id": "", "route": "/v1/messages",
             "kind": "main", "streaming": False, "status_code": 200,
-        "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": round(cost * 1_000_000),
+        "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": 10 * 3 + 20 * 15,
+        "cost_status": "priced", "price_source": "genai-prices", "price_version": version("genai-prices"),
         "token_usages": [{
             "turn": 0, "provider_response_id": "msg_1", "model": "claude-sonnet-4-5-20250929", "input_tokens": 10, "output_tokens": 20,
             "cache_read_input_tokens": 0, "cache_write_input_tokens": 0, "metadata": {},
+            "service_tier": "", "speed": "", "inference_geo": "", "cost_micros": 10 * 3 + 20 * 15,
         }],
         "user_prompts": [{"provider_response_id": "msg_1", "prompt": "how many?"}],
         "tool_usages": [], "model_thoughts": [],

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from aibridge_flask import config
 from aibridge_flask.model import Usage
+from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.contributions import Change
 from aibridge_flask.records.events import Ended, Event, Started, TokenUsage, now
@@ -38,7 +40,7 @@ def sums() -> Sums:
 
 @pytest.fixture
 def store(database_url: str, sums: Sums) -> Store:
-    store = Store(databases.connect(database_url), {}, (sums,))
+    store = Store(databases.connect(database_url), PriceList(config.load({})), (sums,))
     store.open()
     store.position("log")
     return store

@@ -12,7 +12,9 @@ from time import monotonic
 import pytest
 import sqlalchemy as sa
 
+from aibridge_flask import config
 from aibridge_flask.model import new_id
+from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import Event, Started, ToolUsage
 from aibridge_flask.records.recorder import Recorder
@@ -218,7 +220,11 @@ class Writer:
     """What one worker writes, in batches."""
 
     def __init__(self, url: str) -> None:
-        self._store, self._log, self._position = Store(databases.connect(url), {}), new_id(), 0
+        self._store, self._log, self._position = (
+            Store(databases.connect(url), PriceList(config.load({}))),
+            new_id(),
+            0,
+        )
         self._store.open()
         self._store.position(self._log)
 

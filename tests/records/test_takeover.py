@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from aibridge_flask import config
 from aibridge_flask.hooks import Hooks, RecordsLost
 from aibridge_flask.model import new_id
+from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import legacy_spool, log_folder, log_reader, tables
 from aibridge_flask.records.counters import Counters
@@ -54,7 +56,9 @@ def start(tree: dict[str, object], hooks: Hooks) -> Iterator[Callable[[], Record
     recorders: list[Recorder] = []
 
     def start() -> Recorder:
-        recorders.append(Recorder(settings(str(tree["database_url"]), spool_dir=tree["spool_dir"]), hooks))
+        prices = {"m": {"input": 2.0, "output": 3.0}}
+        own = settings(str(tree["database_url"]), spool_dir=tree["spool_dir"], prices=prices)
+        recorders.append(Recorder(own, hooks))
         recorders[-1].start()
         return recorders[-1]
 
@@ -79,6 +83,8 @@ def test_a_killed_workers_log_is_applied_and_its_interceptions_are_closed(
     start()
     wait_until(lambda: ends(database_url) == {"begun": "interrupted", "over": ""})
     assert [row["output_tokens"] for row in rows(database_url, tables.token_usages)] == [4]
+    costs = {row["id"]: (row["cost_micros"], row["cost_status"]) for row in rows(database_url)}
+    assert costs == {"begun": (3 * 2 + 4 * 3, "estimated"), "over": (None, "")}
 
 
 def test_a_real_end_takes_the_place_of_an_interruption(
@@ -223,7 +229,7 @@ def test_old_segments_are_deleted_and_empty_logs_with_their_rows(
 def store(database_url: str) -> Iterator[Store]:
     engine = databases.connect(database_url)
     databases.migrate(engine)
-    store = Store(engine, {})
+    store = Store(engine, PriceList(config.load({})))
     store.open()
     yield store
     store.close()

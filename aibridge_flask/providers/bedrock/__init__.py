@@ -17,7 +17,7 @@ from ...model import UpstreamRequest
 from ...protocols import UpstreamResponse
 from ...waiting import run_if_large
 from .credentials import Credentials
-from .request import COUNT_TOKENS_SUFFIX, bedrock_request
+from .request import COUNT_TOKENS_SUFFIX, bedrock_request, configured_id
 from .response import decode
 from .signature import Signer
 
@@ -66,4 +66,4 @@ def models_body(aws: AwsSettings) -> bytes:
     return body.dumps({"data": models, "has_more": False, "first_id": ids[0], "last_id": ids[-1]})
 
 
-__all__ = ["Bedrock", "credential_hint", "default_base_url", "models_body"]
+__all__ = ["Bedrock", "configured_id", "credential_hint", "default_base_url", "models_body"]

@@ -91,7 +91,7 @@ def _forwarded_headers(headers: HeaderList) -> Iterator[tuple[str, str]]:
 
 def _model_request(members: Members, beta_header: str, aws: AwsSettings) -> _ModelRequest:
     name = body.loads(members.get("model", b""))
-    id = _configured_id(name if isinstance(name, str) else "", aws)
+    id = configured_id(name if isinstance(name, str) else "", aws)
     model = parse_model_id(id)
     if not model.name and isinstance(name, str):  # an application profile: its model is the one clients name
         model = parse_model_id(name)
@@ -102,7 +102,7 @@ def _model_request(members: Members, beta_header: str, aws: AwsSettings) -> _Mod
     )
 
 
-def _configured_id(name: str, aws: AwsSettings) -> str:
+def configured_id(name: str, aws: AwsSettings) -> str:
     """Returns the id of the configured model for the client's model name.
 
     Clients that take a name from the list of models get that model.
