@@ -8,8 +8,6 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from .rates import NO_RATES, Rates, make_rates
 from .terms import Terms
 
@@ -43,13 +41,6 @@ _PER_USE = 1000  # US$ per 1,000 uses are so many micro-dollars per use
 DEFAULT_FEES = {"web_search": Fraction(10 * _PER_USE)}
 
 
-class Listed(Struct, frozen=True):
-    """A model of a catalog, and whose price it is. `maker` is the provider's id there."""
-
-    maker: str
-    model: ModelInfo
-
-
 class Catalog:
     """The data of the library, or of a file in its format. It caches nothing: names come from outside."""
 
@@ -57,7 +48,7 @@ class Catalog:
         self._providers = {provider.id: provider for provider in providers}
         self._source, self._version = source, version
 
-    def find(self, terms: Terms) -> tuple[Listed, ...]:
+    def find(self, terms: Terms) -> tuple[ModelInfo, ...]:
         """Returns the model that has the price, or ()."""
         if terms.provider == "copilot":  # it is paid by the seat
             return ()
@@ -65,7 +56,7 @@ class Catalog:
             for provider, name in self._candidates(terms.provider, reference):
                 model = provider.find_model(name)
                 if model is not None:
-                    return (Listed(provider.id, model),)
+                    return (model,)
         return ()
 
     def _candidates(self, provider_type: str, name: str) -> Iterator[tuple[Provider, str]]:
@@ -83,20 +74,17 @@ class Catalog:
             each for each in self._providers.values() if each.model_match and each.model_match.is_match(name)
         )
 
-    def rates(self, listed: Listed, terms: Terms, factor: Fraction) -> Rates:
+    def rates(self, model: ModelInfo, terms: Terms, factor: Fraction) -> Rates:
         """Returns the prices at these terms, times `factor`. NO_RATES if they are not known."""
-        context, model = terms.context, listed.model
+        context = terms.context
         standard = model.get_prices(terms.at)
         special = [{key: value} for key, value in _NEVER_STANDARD if context.get(key) == value]
         if any(model.get_prices(terms.at, each) == standard for each in special):
             return NO_RATES  # the library gives the standard price where it knows no other
         prices = model.get_prices(terms.at, context)
         fees = {kind: fee * factor for kind, fee in read_fees(prices).items()}
-        steps = read_steps(prices, factor * _geo_factor(listed, terms))
+        steps = read_steps(prices, factor * _geo_factor(model, terms))
         return make_rates(steps, fees, self._source, self._version)
-
-    def fees(self, listed: Listed, terms: Terms) -> dict[str, Fraction]:
-        return read_fees(listed.model.get_prices(terms.at))
 
 
 def read_steps(prices: ModelPrice, factor: Fraction) -> dict[int, dict[str, Fraction]]:
@@ -130,10 +118,13 @@ def read_fees(prices: ModelPrice) -> dict[str, Fraction]:
     return {**DEFAULT_FEES, **listed}
 
 
-def _geo_factor(listed: Listed, terms: Terms) -> Fraction:
-    """Returns what Anthropic takes for inference in the United States alone."""
-    match = _GEO_MODEL.fullmatch(listed.model.id)
-    if terms.inference_geo != "us" or listed.maker != "anthropic" or not match:
+def _geo_factor(model: ModelInfo, terms: Terms) -> Fraction:
+    """Returns what Anthropic takes for inference in the United States alone.
+
+    Bedrock's models have other ids; their region is in the profile.
+    """
+    match = _GEO_MODEL.fullmatch(model.id)
+    if terms.inference_geo != "us" or not match:
         return Fraction(1)
     version = int(match[1]), int(match[2] or 0)
     return _GEO_FACTOR if version >= _GEO_FIRST else Fraction(1)

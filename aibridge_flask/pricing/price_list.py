@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ..config.settings import Price, Settings
 from .billed import Billed
-from .catalog import DEFAULT_FEES, Catalog
+from .catalog import DEFAULT_FEES, Catalog, read_fees
 from .cost import UNPRICED, Cost
 from .own_prices import OwnPrices, exact, own_fees, token_prices
 from .quantities import quantities_of
@@ -58,14 +58,14 @@ class PriceList:
 
     def _list_fees(self, terms: Terms) -> dict[str, Fraction]:
         for catalog in self._catalogs:
-            for listed in catalog.find(terms):
-                return catalog.fees(listed, terms)
+            for model in catalog.find(terms):
+                return read_fees(model.get_prices(terms.at))
         return DEFAULT_FEES
 
     def _list_rates(self, terms: Terms) -> Rates:
         for catalog in self._catalogs:
-            for listed in catalog.find(terms):
-                return catalog.rates(listed, terms, self._factor(terms))
+            for model in catalog.find(terms):
+                return catalog.rates(model, terms, self._factor(terms))
         return NO_RATES
 
     def _factor(self, terms: Terms) -> Fraction:

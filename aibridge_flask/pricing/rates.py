@@ -13,7 +13,7 @@ from .cost import UNPRICED, Cost
 from .quantities import Quantities
 
 _MAX_MICROS = 10**15  # a thousand million US$: the price is wrong
-_WRITES = ("cache_write", "cache_write_1h")
+_CACHED = ("cache_read", "cache_write", "cache_write_1h")
 Prices = Mapping[str, Fraction]
 
 
@@ -38,20 +38,9 @@ class Rates(Struct, frozen=True):
             return UNPRICED
         total = sum(count * prices[kind] for kind, count in tokens.items() if count)
         total += sum(count * self.fees.get(kind, 0) for kind, count in quantities.uses.items())
-        micros = self._round(total)
-        return (
-            Cost(micros, self.source, self.version, self._saved(tokens, prices))
-            if micros <= _MAX_MICROS
-            else UNPRICED
-        )
-
-    def _saved(self, tokens: Mapping[str, int], prices: Mapping[str, int]) -> int:
-        """Returns what reads saved, less what writes cost above other input."""
-        full = prices.get("input", 0)
-        kinds = ("cache_read", *_WRITES)
-        return self._round(
-            sum(count * (full - prices[kind]) for kind in kinds if (count := tokens.get(kind, 0)))
-        )
+        micros, saved = self._round(total), self._round(_saved(tokens, prices))
+        is_possible = max(micros, abs(saved)) <= _MAX_MICROS
+        return Cost(micros, self.source, self.version, saved) if is_possible else UNPRICED
 
     def _round(self, amount: int) -> int:
         """Rounds half up."""
@@ -59,6 +48,12 @@ class Rates(Struct, frozen=True):
 
 
 NO_RATES = Rates()
+
+
+def _saved(tokens: Mapping[str, int], prices: Mapping[str, int]) -> int:
+    """Returns what reads saved, less what writes cost above other input."""
+    full = prices.get("input", 0)
+    return sum(count * (full - prices[kind]) for kind in _CACHED if (count := tokens.get(kind, 0)))
 
 
 def make_rates(steps: Mapping[int, Prices], fees: Prices, source: str, version: str = "") -> Rates:
@@ -71,4 +66,4 @@ def make_rates(steps: Mapping[int, Prices], fees: Prices, source: str, version: 
 
 
 def _whole(prices: Prices, scale: int) -> dict[str, int]:
-    return {kind: int(price * scale) for kind, price in prices.items()}
+    return {kind: price.numerator * (scale // price.denominator) for kind, price in prices.items()}

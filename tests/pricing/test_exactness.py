@@ -79,8 +79,10 @@ def test_a_part_is_never_more_than_the_whole(price: Price) -> None:
 
 
 def test_an_absurd_price_is_none(make_price: MakePrice) -> None:
-    price = make_price(prices={"m": {"input": 1e300, "output": 0.0}})
+    price = make_price(prices={"m": {"input": 1e300, "output": 0.0, "cache_read": 0.0}})
     assert not price("m", Usage(1)).is_priced
+    assert not price("m", Usage(0, 0, 1)).is_priced  # it would have saved as much
+    assert price("m", Usage(0, 1)).micros == 0
 
 
 def test_any_terms_are_taken(price: Price) -> None:

@@ -76,6 +76,18 @@ def test_a_kind_without_a_price_is_not_free(make_price: MakePrice, write_prices:
     assert not nothing("gpt-new", Usage(), "openai").is_priced
 
 
+@pytest.mark.parametrize(
+    ("keys", "micros"), [((), 200), (("cache_write",), 600), (("cache_write", "cache_write_5m"), 800)]
+)
+def test_a_kind_of_write_without_a_price_costs_what_is_next_to_it(
+    make_price: MakePrice, write_prices: Write, keys: tuple[str, ...], micros: int
+) -> None:
+    prices = {"input_mtok": 1, **{f"{key}_mtok": 3 + 2 * n for n, key in enumerate(keys)}}
+    price = make_price(prices_file=write_prices({**NEW, "prices": prices}))
+    metadata = {"cache_ephemeral_5m_input": 100, "cache_ephemeral_1h_input": 100}
+    assert price("gpt-new", Usage(0, 0, 0, 200, metadata), "openai").micros == micros
+
+
 @pytest.mark.parametrize("bad", [-1, "NaN", "Infinity"])
 def test_what_is_no_price_is_none(
     make_price: MakePrice, write_prices: Write, caplog: pytest.LogCaptureFixture, bad: object
