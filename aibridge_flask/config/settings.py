@@ -60,7 +60,7 @@ class Price:
     output: float
     cache_read: float
     cache_write: float
-    cache_write_1h: float = 0.0
+    cache_write_1h: float
     web_search: tuple[float, ...] = field(default=(), kw_only=True)
 
 

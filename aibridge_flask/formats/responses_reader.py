@@ -37,7 +37,7 @@ class ResponsesReader:
         self.changed = False
         self.complete = False
         self._id = self._conversation_id = self._model = self._tier = ""
-        self._searches = 0
+        self._uses: dict[str, int] = {}  # of what costs a fee
         self._usage: Mapping[str, Any] = {}
         self._open_items: dict[int | str, Mapping[str, Any]] = {}
         self._told: set[tuple[str, int | str]] = set()
@@ -82,19 +82,17 @@ class ResponsesReader:
             response_id=self._id,
             conversation_id=self._conversation_id,
             model=self._model,
-            usage=self._usage_with_searches(),
+            usage=self._usage_with_uses(),
             served=Served(self._tier),
             tool_calls=tuple(self._calls),
             thoughts=tuple(self._thoughts),
             failure=self._failure,
         )
 
-    def _usage_with_searches(self) -> Usage:
+    def _usage_with_uses(self) -> Usage:
         """Searches cost something each, and the API's `usage` does not count them."""
         usage = openai.parse_usage(self._usage, "input", "output")
-        if not self._searches:
-            return usage
-        return replace(usage, metadata={**usage.metadata, "web_search_requests": self._searches})
+        return replace(usage, metadata={**usage.metadata, **self._uses}) if self._uses else usage
 
     def _read_response(self, response: Any) -> None:
         self._id = self._id or body.get_string(response, "id")
@@ -119,8 +117,9 @@ class ResponsesReader:
         self._told |= _names(key, item)
         kind = body.get_string(item, "type")
         action = body.get_string(body.get_object(item, "action"), "type")
-        if kind == "web_search_call" and action == "search":  # opening a page and finding in it are free
-            self._searches += 1
+        if kind == "file_search_call" or (kind == "web_search_call" and action == "search"):
+            use = kind.replace("_call", "_requests")  # opening a page and finding in it are free
+            self._uses[use] = self._uses.get(use, 0) + 1
         if kind.endswith("_call"):
             self._calls.append(_tool_call(item, kind))
         elif kind == "reasoning":

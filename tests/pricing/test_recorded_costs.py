@@ -105,6 +105,9 @@ def test_searches_of_openai_are_counted(client: FlaskClient, upstream: Upstream)
     (usage,) = record["token_usages"]
     assert usage["metadata"] == {"web_search_requests": 2}
     assert status_of(record) == (10 + 10 + 2 * 10_000, "priced", "settings")
+    found = {"type": "file_search_call", "id": "5", "queries": ["tin"]}
+    record = ask(client, upstream, RESPONSES, {**answer, "output": [found]}, "gpt-5")
+    assert record["token_usages"][0]["metadata"] == {"file_search_requests": 1}
 
 
 # What it is worth
