@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from ..model import Asked, Usage
 from ..pricing import Billed, Cost, PriceList
 from .events import Ended, TokenUsage
 
-_PRICED, _PARTLY, _UNPRICED, _ESTIMATED = "priced", "partly", "unpriced", "estimated"
-UNPRICED_STATUSES = (_PARTLY, _UNPRICED)
+PRICED, PARTLY, UNPRICED, ESTIMATED = "priced", "partly", "unpriced", "estimated"
+UNPRICED_STATUSES = (PARTLY, UNPRICED)
+
+
+class Total(Struct, frozen=True):
+    """The cost of an interception, by its columns. `cost_micros` is None if no price is known."""
+
+    cost_micros: int | None = None
+    cost_status: str = ""
+    price_source: str = ""
+    price_version: str = ""
 
 
 class Costs:
-    """Prices events. Never raises: an absurd usage has no price."""
+    """Prices token usages. Never raises: an absurd usage has no price."""
 
     def __init__(self, prices: PriceList) -> None:
         self._prices = prices
 
     def of_usage(self, event: TokenUsage) -> int | None:
         """Returns the cost in micro-dollars, None if no price is known."""
-        cost = self._cost(event)
-        return cost.micros if cost.is_priced else None
+        return micros(self.price(event))
 
     def of_interception(self, event: Ended) -> dict[str, Any]:
-        """Returns the members of the interception's row: the sum of its usages' costs, and what it is worth.
+        """Returns the members of the interception's row that its end sets."""
+        costs = [self.price(usage) for usage in _usages(event) if usage.usage != Usage()]
+        sum_ = total(costs, event.is_estimated)
+        return {f"new_{name}": getattr(sum_, name) for name in Total.__struct_fields__}
 
-        Without any usage there is nothing to price, and the status is empty.
-        """
-        costs = [self._cost(usage) for usage in _usages(event) if usage.usage != Usage()]
-        priced = [cost for cost in costs if cost.is_priced]
-        status = _PRICED if len(priced) == len(costs) else _PARTLY if priced else _UNPRICED
-        if event.is_estimated and status == _PRICED:
-            status = _ESTIMATED
-        first = priced[0] if priced else Cost(0)
-        return {
-            "new_cost_micros": sum(cost.micros for cost in priced) if priced else None,
-            "new_cost_status": status if costs else "",
-            "new_price_source": first.source,
-            "new_price_version": first.version,
-        }
-
-    def _cost(self, event: TokenUsage) -> Cost:
+    def price(self, event: TokenUsage) -> Cost:
         asked, served = event.asked, event.served
         return self._prices.cost(
             Billed(
@@ -57,6 +56,21 @@ class Costs:
                 inference_geo=served.inference_geo,
             )
         )
+
+
+def micros(cost: Cost) -> int | None:
+    return cost.micros if cost.is_priced else None
+
+
+def total(costs: Sequence[Cost], is_estimated: bool) -> Total:
+    """Sums the costs of an interception's usages. Without any there is nothing to price."""
+    priced = [cost for cost in costs if cost.is_priced]
+    if not priced:
+        return Total(cost_status=UNPRICED if costs else "")
+    status = PRICED if len(priced) == len(costs) else PARTLY
+    if is_estimated and status == PRICED:
+        status = ESTIMATED
+    return Total(sum(cost.micros for cost in priced), status, priced[0].source, priced[0].version)
 
 
 def _usages(event: Ended) -> tuple[TokenUsage, ...]:
