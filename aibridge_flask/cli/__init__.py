@@ -7,6 +7,7 @@ import click
 from ..errors import ConfigError
 from ..web.index import version_name
 from .databases import db
+from .reconcile import reconcile
 from .reprice import reprice
 from .tokens import token
 
@@ -18,6 +19,7 @@ def aibridge() -> None:
 
 
 aibridge.add_command(db)
+aibridge.add_command(reconcile)
 aibridge.add_command(reprice)
 aibridge.add_command(token)
 

@@ -17,6 +17,7 @@ from ..records import database
 from ..records.database_errors import describe
 from ..records.events import EPOCH
 from ..records.repricing import Repriced, Repricing, Selection
+from .money import dollars, printable
 
 _LINE = "{:40}  {:>8}  {:>14}  {:>14}  {:>14}"
 _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
@@ -85,11 +86,5 @@ def _text(report: _Report, dry_run: bool) -> str:
 
 
 def _row(model: str, sums: _Sum) -> str:
-    amounts = (sums.before, sums.after, sums.after - sums.before)
-    return _LINE.format(
-        _printable(model), sums.changed, *(f"{amount / 1_000_000:,.6f}" for amount in amounts)
-    )
-
-
-def _printable(model: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in model)[:40]
+    amounts = map(dollars, (sums.before, sums.after, sums.after - sums.before))
+    return _LINE.format(printable(model), sums.changed, *amounts)

@@ -135,6 +135,7 @@ class ProviderSchema(_Frozen):
     api_dump_dir = Text(load_default="", validate=checks.dump_folder, metadata=_doc("folder for redacted raw dumps"))
     max_retries = Count(metadata=_doc("default: the global one"))
     force_usage = Flag(load_default=True, metadata=_doc("false: streamed chat completions are not asked for their usage, for upstreams that refuse `stream_options`"))
+    admin_key = SecretField(load_default=lambda: Secret(""), metadata=_doc("for `aibridge reconcile` alone: a key that may read the account's bill"))
     price_factor = Number(load_default=1.0, validate=NOT_NEGATIVE, metadata=_doc("what this account pays of the list price; it does not apply to `[prices]`"))
     inject_tools = Flag(load_default=True, metadata=_doc("false: no tools of MCP servers are offered"))
     ca_file = Text(metadata=_doc("default: the global one"))

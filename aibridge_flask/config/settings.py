@@ -100,6 +100,7 @@ class ProviderSettings:
     force_usage: bool
     ca_file: str
     proxy: str = field(repr=False)
+    admin_key: Secret = field(default_factory=lambda: Secret(""))
     price_factor: float = 1.0
     circuit_breaker: tuple[BreakerSettings, ...] = ()
     aws: tuple[AwsSettings, ...] = ()
