@@ -25,10 +25,11 @@ class Total(Struct, frozen=True):
 
 
 class Costs:
-    """Prices token usages. Never raises: an absurd usage has no price."""
+    """Prices the token usages of one slice. Never raises: an absurd usage has no price."""
 
     def __init__(self, prices: PriceList) -> None:
         self._prices = prices
+        self._by_event: dict[int, Cost] = {}  # an end repeats the usages: mostly the same objects
 
     def of_usage(self, event: TokenUsage) -> int | None:
         """Returns the cost in micro-dollars, None if no price is known."""
@@ -36,11 +37,19 @@ class Costs:
 
     def of_interception(self, event: Ended) -> dict[str, Any]:
         """Returns the members of the interception's row that its end sets."""
-        costs = [self.price(usage) for usage in _usages(event) if usage.usage != Usage()]
+        usages = [usage for usage in _usages(event) if usage.usage != Usage()]
+        costs = [self.price(usage) if event.usages else self._compute(usage) for usage in usages]
         sum_ = total(costs, event.is_estimated)
         return {f"new_{name}": getattr(sum_, name) for name in Total.__struct_fields__}
 
     def price(self, event: TokenUsage) -> Cost:
+        """Returns the cost of an event, which must live as long as this object."""
+        cost = self._by_event.get(id(event))
+        if cost is None:
+            cost = self._by_event[id(event)] = self._compute(event)
+        return cost
+
+    def _compute(self, event: TokenUsage) -> Cost:
         asked, served = event.asked, event.served
         return self._prices.cost(
             Billed(

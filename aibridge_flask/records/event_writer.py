@@ -38,7 +38,7 @@ class EventWriter:
     """Writes events on the driver's cursor, within a transaction of the caller."""
 
     def __init__(self, engine: Engine, prices: PriceList, steps: Sequence[Step]) -> None:
-        self._costs = Costs(prices)
+        self._prices = prices
         dialect, insert = engine.dialect, import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
         statements: dict[Any, Any] = {
             Started: insert(tables.interceptions).on_conflict_do_nothing(),
@@ -63,12 +63,13 @@ class EventWriter:
         `worker_id` is that of their log.
         """
         rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
+        costs = Costs(self._prices)
         for event in {_key(event): event for event in events}.values():
             row = to_row(event)
             if isinstance(event, Ended):
-                row |= self._costs.of_interception(event)
+                row |= costs.of_interception(event)
             elif isinstance(event, TokenUsage):
-                row["cost_micros"] = self._costs.of_usage(event)
+                row["cost_micros"] = costs.of_usage(event)
             elif isinstance(event, Started):
                 row["worker_id"] = worker_id
             rows[type(event)].append(row)

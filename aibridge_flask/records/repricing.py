@@ -66,7 +66,7 @@ class Repricing:
         self, engine: Engine, prices: PriceList, steps: Sequence[Step] = (), dry_run: bool = False
     ) -> None:
         """`steps` are those of the applier: what sums costs hears of each change."""
-        self._engine, self._costs, self._dry_run = engine, Costs(prices), dry_run
+        self._engine, self._prices, self._dry_run = engine, prices, dry_run
         self._contributions = Contributions(engine.dialect, steps)
 
     def run(self, selection: Selection) -> Iterator[Repriced]:
@@ -93,7 +93,8 @@ class Repricing:
         usages = _usages_of(connection, [row["id"] for row in rows])
         for row in rows:
             own = usages.get(row["id"], [])
-            costs = [self._costs.price(_event(row, usage, own)) for usage in own]
+            events = [_event(row, usage, own) for usage in own]
+            costs = [*map(Costs(self._prices).price, events)]
             new = _new_total(row, own, costs)
             is_changed = _is_changed(row, own, costs, new)
             if is_changed and not self._dry_run:
