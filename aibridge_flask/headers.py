@@ -38,7 +38,6 @@ _ACCOUNT_HEADERS = frozenset((
 ))  # fmt: skip
 _WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
 _GATEWAY_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{20,}}")
-_BASIC = ("Basic ", "basic ", "BASIC ")
 _DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.IGNORECASE | re.DOTALL)
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -162,12 +161,12 @@ def holds_token(value: str) -> bool:
     """
     if TOKEN_PREFIX in value:
         return _GATEWAY_TOKEN.search(value) is not None
-    return value.startswith(_BASIC) and holds_token(_decode_basic(value))
+    return value[:5].lower() == "basic" and holds_token(_decode_base64(value[5:]))
 
 
-def _decode_basic(value: str) -> str:
+def _decode_base64(text: str) -> str:
     try:
-        return b64decode(value[6:] + "==").decode("latin-1")
+        return b64decode(text + "==").decode("latin-1")
     except ValueError:
         return ""
 
