@@ -10,7 +10,7 @@ import brotli
 import zstandard
 from hypothesis import strategies as st
 
-from tests.support.fuzz.data import CUTS, spoiled_bytes
+from tests.support.fuzz.data import CUTS, Cuts, spoiled_bytes
 from tests.support.fuzz.exchanges import Api, bodies, streams
 from tests.support.upstream import LAST_CHUNK, chunk
 
@@ -50,19 +50,16 @@ _TRAILERS = st.sampled_from(
 
 @dataclass(frozen=True)
 class Answer:
-    """`pieces` are sent one by one, then the connection is closed.
+    """`wire` is sent in pieces, then the connection is closed.
 
     `is_whole`: the framing is right, and `status` and `body` are what it says. Else they mean nothing.
     """
 
-    pieces: tuple[bytes, ...]
+    wire: bytes
+    cuts: Cuts
     status: int = field(repr=False)
     body: bytes = field(repr=False)
     is_whole: bool
-
-    @property
-    def wire(self) -> bytes:
-        return b"".join(self.pieces)
 
 
 @st.composite
@@ -84,7 +81,7 @@ def answers(draw: st.DrawFn, api: Api) -> Answer:
     wire = early + head + framed
     if not is_whole and draw(st.booleans()):
         wire = draw(spoiled_bytes(wire))
-    return Answer(tuple(draw(CUTS)(wire)), status, body, is_whole)
+    return Answer(wire, draw(CUTS), status, body, is_whole)
 
 
 def _framed(draw: st.DrawFn, body: bytes) -> bytes:

@@ -21,7 +21,7 @@ def examples(count: int) -> settings:
         derandomize=not minutes,
         database=settings.default.database if minutes else None,
         deadline=None,
-        phases=set(Phase) - {Phase.explain},
+        phases=set(Phase) - {Phase.explain, Phase.shrink},
         suppress_health_check=list(HealthCheck),
         print_blob=bool(minutes),
     )
