@@ -38,6 +38,7 @@ _ACCOUNT_HEADERS = frozenset((
 ))  # fmt: skip
 _WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
 _GATEWAY_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{20,}}")
+_BASIC = re.compile(r"basic\s+([a-z0-9+/]+)", re.IGNORECASE)  # also behind what a server has joined it to
 _DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.IGNORECASE | re.DOTALL)
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -159,16 +160,16 @@ def holds_token(value: str) -> bool:
     >>> holds_token(f'a, Bearer "{token}"'), holds_token(f"key=%22{token}"), holds_token("aib_ is our prefix")
     (True, True, False)
     """
-    if TOKEN_PREFIX in value:
-        return _GATEWAY_TOKEN.search(value) is not None
-    return value[:5].lower() == "basic" and holds_token(_decode_base64(value[5:]))
+    if TOKEN_PREFIX in value and _GATEWAY_TOKEN.search(value):
+        return True
+    return "basic" in value.lower() and any(map(_decodes_to_token, _BASIC.findall(value)))
 
 
-def _decode_base64(text: str) -> str:
+def _decodes_to_token(text: str) -> bool:
     try:
-        return b64decode(text + "==").decode("latin-1")
+        return holds_token(b64decode(text + "==").decode("latin-1"))
     except ValueError:
-        return ""
+        return False
 
 
 def mask_tokens(text: str) -> str:

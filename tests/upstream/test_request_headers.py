@@ -40,7 +40,7 @@ TOKEN = "aib_" + "x" * 43
 BASIC = b64encode(f"user:{TOKEN}".encode()).decode()
 DRESSES = [
     TOKEN, f"Bearer {TOKEN}", f"Bearer Bearer {TOKEN}", f'"{TOKEN}"', f"'Bearer {TOKEN}'", f"a, {TOKEN}", f"{TOKEN},a",
-    f"x={TOKEN}; y", f"x%3D{TOKEN}", f"Basic {BASIC}", f"basic {BASIC.rstrip('=')}", f"bAsIc \t{BASIC}",
+    f"x={TOKEN}; y", f"x%3D{TOKEN}", f"Basic {BASIC}", f"basic {BASIC.rstrip('=')}", f"bAsIc \t{BASIC}", f"x,Basic {BASIC}", f"aib_,Basic eDp5, Basic {BASIC}",
 ]  # fmt: skip
 
 
