@@ -59,16 +59,16 @@ def changed_json(draw: st.DrawFn, trees: list[Any]) -> Any:
     return tree
 
 
-def _with_a_change(draw: st.DrawFn, tree: Any) -> Any:
-    """Goes down to any node."""
-    if not isinstance(tree, (dict, list)) or not tree or draw(st.integers(0, 4)) == 0:
+def _with_a_change(draw: st.DrawFn, tree: Any, depth: int = 0) -> Any:
+    """Goes down to any node, seldom to the first."""
+    if not isinstance(tree, (dict, list)) or not tree or draw(st.integers(0, 6 if depth else 30)) == 0:
         return draw(st.sampled_from(ODD_VALUES))
     copy = tree.copy()
     key = draw(st.sampled_from(list(tree) if isinstance(tree, dict) else range(len(tree))))
     if draw(st.integers(0, 9)) == 0:
         del copy[key]
     else:
-        copy[key] = _with_a_change(draw, tree[key])
+        copy[key] = _with_a_change(draw, tree[key], depth + 1)
     return copy
 
 
@@ -81,4 +81,4 @@ def json_bytes(draw: st.DrawFn, trees: list[Any]) -> bytes:
     if isinstance(tree, dict) and draw(st.integers(0, 9)) == 0:
         repeated = json.dumps(draw(st.sampled_from([*tree, "x"])))
         data = data[:-1].rstrip() + b", " * bool(tree) + repeated.encode() + b": 1}"
-    return draw(spoiled_bytes(data)) if draw(st.integers(0, 3)) == 0 else data
+    return draw(spoiled_bytes(data)) if draw(st.integers(0, 7)) == 0 else data
