@@ -95,10 +95,7 @@ class Bridge:
             return self._respond(request, record, self._send(request, record, cleanup), cleanup.close)
         except BaseException as error:
             cleanup.close()
-            reported = error if isinstance(error, BridgeError) else GatewayError()
-            record.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
-            record.end(Failure(reported.record_type, reported.message))
-            reported.is_reported = True
+            _record_failure(record, error)
             raise
 
     def _read(
@@ -179,6 +176,13 @@ class Bridge:
         if not turns.streamed:
             relay.prefetch()
         return ClientResponse(turns.response.status, _response_headers(turns, record.id), relay)
+
+
+def _record_failure(record: InterceptionRecord, error: BaseException) -> None:
+    reported = error if isinstance(error, BridgeError) else GatewayError()
+    record.head_received(0 if isinstance(reported, ClientDisconnected) else reported.status)
+    record.end(Failure(reported.record_type, reported.message))
+    reported.is_reported = True
 
 
 def _read_body(
