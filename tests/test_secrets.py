@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import logging
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -329,6 +330,28 @@ def test_repeated_tokens_are_never_forwarded(
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert len(upstream.requests) == (status == 200)
     assert not contains(str(upstream.requests), *verbose_server.tokens)
+
+
+UNREADABLE = [
+    "POST / HTTP/1.1\r\nAuthorization Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX: a\r\n Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}\0\r\n\r\n", "POST / HTTP/1.1\r\n{0} : a\r\n\r\n",
+    "POST / HTTP/1.1\r\nExpect: {0}\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: {0}\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}", "POST / HTTP/1.1\r\nX-Api-Key: {0}\r\n",
+    "POST /?key={0} HTTP/9\r\n\r\n", "POST / {0} HTTP/1.1\r\n\r\n", "{0} / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{0}\r\n", "POST /{0}", "{0}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_text", UNREADABLE)
+def test_a_request_that_the_server_cannot_read_is_not_repeated(
+    verbose_server: VerboseServer, request_text: str
+) -> None:
+    """Neither in its log nor in its answer."""
+    client, log = verbose_server.server.connect(), verbose_server.server.log
+    before = len(log.read_bytes())
+    client.sock.sendall(request_text.format(WRONG).encode())
+    client.sock.shutdown(socket.SHUT_WR)
+    assert not contains(client.stream.read(), WRONG)
+    wait_until(lambda: len(log.read_bytes()) > before)
+    assert not contains(log.read_bytes(), WRONG)
+    client.close()
 
 
 def test_a_database_password_appears_nowhere(
