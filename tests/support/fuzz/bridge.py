@@ -44,7 +44,9 @@ class FuzzedBridge:
     def __init__(self, folder: Path) -> None:
         self.folder, self.upstream, self.tools = folder, Upstream(), Upstream()
         docs = mcp.ScriptedMcp(self.tools)
-        self.server = Server(folder, _settings(folder, self.upstream.url, docs.url)).wait_ready("/readyz")
+        self.server = Server(
+            folder, _settings(folder, self.upstream.url, docs.url), "--log-level", "debug"
+        ).wait_ready("/readyz")
         environ = {"AIBRIDGE_CONFIG": str(self.server.config)}
         options = ["token", "create", "--user", "alice", "--admin"]
         self.token = CliRunner().invoke(aibridge, options, env=environ).stdout.strip()
