@@ -37,7 +37,8 @@ _ACCOUNT_HEADERS = frozenset((
     "openai-organization", "openai-project", "origin", "referer",
 ))  # fmt: skip
 _WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
-_GATEWAY_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{20,}}")
+# Any of its characters may be percent-encoded.
+_GATEWAY_TOKEN = re.compile(r"(?:a|%61)(?:i|%69)(?:b|%62)(?:_|%5[fF])(?:[A-Za-z0-9_-]|%[0-9A-Fa-f]{2}){20,}")
 _BASIC = re.compile(r"basic\s+([a-z0-9+/]+)", re.IGNORECASE)  # also behind what a server has joined it to
 _DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.IGNORECASE | re.DOTALL)
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
@@ -160,9 +161,13 @@ def holds_token(value: str) -> bool:
     >>> holds_token(f'a, Bearer "{token}"'), holds_token(f"key=%22{token}"), holds_token("aib_ is our prefix")
     (True, True, False)
     """
-    if TOKEN_PREFIX in value and _GATEWAY_TOKEN.search(value):
+    if _may_hold_token(value) and _GATEWAY_TOKEN.search(value):
         return True
     return "basic" in value.lower() and any(map(_decodes_to_token, _BASIC.findall(value)))
+
+
+def _may_hold_token(text: str) -> bool:
+    return TOKEN_PREFIX in text or "%" in text
 
 
 def _decodes_to_token(text: str) -> bool:
@@ -174,7 +179,7 @@ def _decodes_to_token(text: str) -> bool:
 
 def mask_tokens(text: str) -> str:
     """Returns a text with the gateway tokens in it replaced by hints."""
-    return _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text) if TOKEN_PREFIX in text else text
+    return _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text) if _may_hold_token(text) else text
 
 
 def to_client(

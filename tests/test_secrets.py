@@ -259,6 +259,8 @@ def make_all_requests(server: VerboseServer, upstream: Upstream) -> None:
             server.send(line, path="/anthropic/v1/messages")
             upstream.reset()
             server.send(line, method="GET", path="/interceptions?q=nonsense:1")
+    for path in (f"/anthropic/v1/models/{server.tokens[0]}", f"/anthropic/v1/models?key={server.tokens[0]}"):
+        assert b" 400 " in server.ask(method="GET", path=path)
     for body in (b"", b"[", b"\xff", b"{}" * 9):
         server.ask(f"X-Api-Key: {OWN}", body=body)
     server.ask("X-Bad: a\0b", f"X-Api-Key: {OWN}")

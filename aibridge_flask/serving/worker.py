@@ -13,6 +13,8 @@ from gevent import monkey
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from ..headers import mask_tokens
+
 _FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
 _OWN_WORDS = ("msg", "reason", "info")  # of gunicorn's errors
 _Waiting = dict[Any, Any]  # connections without a request, with their greenlets
@@ -41,7 +43,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.log.error_log.addFilter(_hide_unread)
+        for log in (self.log.error_log, self.log.access_log):
+            log.addFilter(_hide_secrets)
         self.new: _Waiting = {}
         self.between_requests: _Waiting = {}
 
@@ -92,9 +95,10 @@ def _hide_contents(error: object) -> None:
                 setattr(error, name, "...")
 
 
-def _hide_unread(record: logging.LogRecord) -> bool:
-    for value in record.args or ():
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    for value in record.args if isinstance(record.args, tuple) else ():
         _hide_contents(value)
+    record.msg, record.args = mask_tokens(record.getMessage()), ()
     return True
 
 

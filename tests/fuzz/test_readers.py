@@ -233,6 +233,7 @@ DRESSES: list[Callable[[str], str]] = [
     "a, {}; b".format,
     "x{}y".format,
     "key=%22{}%22".format,
+    lambda token: "".join(f"%{byte:02x}" for byte in token.encode()),
     lambda token: "Basic " + b64encode(f"u:{token}".encode()).decode(),
     lambda token: "bAsIc \t" + b64encode(f"{token}:".encode()).decode().rstrip("="),
     lambda token: f'{{"token":"{token}"}}',
