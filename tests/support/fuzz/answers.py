@@ -72,7 +72,7 @@ def answers(draw: st.DrawFn, api: Api) -> Answer:
         coding = draw(st.sampled_from(list(CODERS)))
         body, lines = CODERS[coding](body), [*lines, f"Content-Encoding: {coding}"]
     lines += draw(st.lists(_FIELDS, max_size=3))
-    is_whole = draw(st.integers(0, 2)) > 0
+    is_whole = draw(st.integers(0, 3)) > 0
     status = draw(_STATUSES)
     framed = _framed(draw, body) if is_whole else _badly_framed(draw, body)
     start = f"HTTP/1.1 {status} X" if is_whole or draw(st.booleans()) else draw(_BAD_STARTS)

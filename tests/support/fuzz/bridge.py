@@ -25,7 +25,7 @@ from tests.support.upstream import CLOSE, ReceivedRequest, Step, Upstream, http_
 CENTRAL = {"/ant": "sk-ant-central-0123456789-abcdef", "/oai": "sk-oai-central-0123456789-abcdef"}
 TOOL_SECRET = "tool-secret-0123456789-abcdef"
 PLAIN_ANSWER = b'{"id":"plain","content":[],"usage":{"input_tokens":1,"output_tokens":1}}'
-_MAX_GROWTH_MIB = 60
+_MAX_GROWTH_MIB = 40
 _MAX_FURTHER_FILES = 8
 
 

@@ -41,13 +41,14 @@ _NAMES = st.one_of(
     ]),
     st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,20}", fullmatch=True),
 )  # fmt: skip
+_CONTROLS = bytes({*range(32), 127} - {9})
 _VALUES = st.one_of(
     st.sampled_from([
         TOKEN, b"Bearer " + TOKEN, b"bEARER  " + TOKEN, b"Basic " + BASIC, b"BaSiC " + BASIC, b'"' + TOKEN + b'"', b"a, Bearer " + TOKEN + b"; b", b"Bearer sk-own-0123456789abcdef", b"Bearer aib_" + b"x" * 43,
         b"close, X-Api-Key, Host, Content-Length", b"keep-alive", b"upgrade", b"websocket", b"100-continue", b"*/*", b"", b"  ", b"gzip;q=0", b"127.0.0.1", b"null", b"cross-site",
         b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"claude-cli/1.0", b"codex_cli_rs/0.1", b"y" * 30_000, b"\xff\xfe\x80", "é\u202e".encode(), b"%0d%0aX-Y: z", b"{}", b"\t",
     ]),
-    st.binary(max_size=20).map(lambda value: value.translate(None, b"\r\n\0")),
+    st.binary(max_size=20).map(lambda value: value.translate(None, _CONTROLS)),
 )  # fmt: skip
 _TOKEN_LINES = st.sampled_from([
     *[b"X-AIBridge-Token: " + TOKEN] * 6, b"Authorization: Bearer " + TOKEN, b"X-Api-Key: " + TOKEN, b"X-Coder-AI-Governance-Token: " + TOKEN, b"X-AIBridge-Token: aib_" + b"x" * 43, b"X-None: 1",
@@ -84,22 +85,30 @@ class ClientRequest:
 
 @st.composite
 def client_requests(draw: st.DrawFn, path: str, api: Api, method: str = "POST") -> ClientRequest:
-    lines = [b"Host: 127.0.0.1", b"Connection: close", draw(_TOKEN_LINES)]
-    lines += [
-        b"%s: %s" % (name.encode(), value)
-        for name, value in draw(st.one_of(st.just([]), st.lists(st.tuples(_NAMES, _VALUES), max_size=4)))
-    ]
+    """Half of them have nothing odd but their body."""
+    is_odd = draw(st.booleans())
+    lines = [b"Host: 127.0.0.1", b"Connection: close", *draw(_head_lines(path, is_odd))]
     coding, body = draw(_bodies(api)) if method != "GET" else (b"", b"")
     lines += [b"Content-Encoding: " + coding] if coding else []
-    is_whole = draw(st.integers(0, 3)) > 0
+    is_whole = not is_odd or draw(st.booleans())
     framed = _framed(draw, body) if is_whole else _badly_framed(draw, body)
-    target = PREFIX + path + (draw(_TARGET_PARTS) if draw(st.integers(0, 5)) == 0 else "")
+    target = PREFIX + path + (draw(_TARGET_PARTS) if is_odd and draw(st.integers(0, 3)) == 0 else "")
     start = f"{method} {target} HTTP/1.1".encode("latin-1") if is_whole else _start(draw, method, target)
     wire = b"\r\n".join([start, *lines]) + b"\r\n" + framed
     if not is_whole and draw(st.booleans()):
         wire = draw(spoiled_bytes(wire))
     is_whole = is_whole and len(target) < 8000 and " " not in target
     return ClientRequest(method, wire, draw(CUTS), body, is_whole)
+
+
+@st.composite
+def _head_lines(draw: st.DrawFn, path: str, is_odd: bool) -> list[bytes]:
+    own = [b"Authorization: Bearer sk-own-0123456789abcdef"] if path.startswith("/copilot") else []
+    if not is_odd:
+        return [b"X-AIBridge-Token: " + TOKEN, *own]
+    lines = [draw(_TOKEN_LINES), *own]
+    fields = draw(st.lists(st.tuples(_NAMES, _VALUES), max_size=4))
+    return lines + [b"%s: %s" % (name.encode(), value) for name, value in fields]
 
 
 @st.composite

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 ODD_VALUES: list[Any] = [
-    None, True, -1, 10**30, 1e400, 0.5, "", "\ud800\0", "\u202e\n", "x" * 5000, [], {}, [[[[]]]], {"": {"type": []}}, [None, 1, "a"],
+    None, True, -1, 10**30, 0.5, "", "\ud800\0", "\u202e\n", "x" * 5000, [], {}, [[[[]]]], {"": {"type": []}}, [None, 1, "a"],
 ]  # fmt: skip
 ODD_BYTES = [
     b"\0", b"\r", b"\n", b"\r\n", b"\n\n", b"\r\r", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc3", b":", b": x\n", b"data", b"data:", b"event: error\n",

@@ -6,13 +6,13 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-MINUTES = "AIBRIDGE_FUZZ_MINUTES"
+MINUTES = "FUZZ_MINUTES"
 
 
 def examples(count: int) -> settings:
     """Decorates a test with `count` examples, of which all tests together need a minute.
 
-    With AIBRIDGE_FUZZ_MINUTES=60 there are sixty times as many, and others each time. A failure is kept in
+    With FUZZ_MINUTES=60 there are sixty times as many, and others each time. A failure is kept in
     `.hypothesis/` and tried first the next time.
     """
     minutes = os.environ.get(MINUTES, "")
@@ -21,7 +21,7 @@ def examples(count: int) -> settings:
         derandomize=not minutes,
         database=settings.default.database if minutes else None,
         deadline=None,
-        phases=set(Phase) - {Phase.explain, Phase.shrink},
+        phases=set(Phase) - {Phase.explain},
         suppress_health_check=list(HealthCheck),
         print_blob=bool(minutes),
     )
