@@ -72,7 +72,8 @@ class FuzzedBridge:
     def exchange(self, request: ClientRequest, answer: Answer) -> Received:
         """Sends the request, to which the upstream gives the answer, and checks all that must hold."""
         workers, self._answer = self.server.workers(), answer
-        self.upstream_requests.clear()
+        for requests in (self.upstream_requests, self.upstream.requests, self.tools.requests):
+            requests.clear()
         raw = self._send(request)
         received = parse_response(raw, request.method)
         assert raw or not request.is_whole, "no answer"

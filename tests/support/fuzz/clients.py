@@ -21,10 +21,12 @@ TOKEN, BASIC, PERCENT = (
     b"{BASIC}",
     b"{PERCENT}",
 )  # stand for the gateway token, which is not known yet
+_WITH_TOOLS = [
+    ("/tools-anthropic/v1/messages", MESSAGES), ("/tools-openai/v1/chat/completions", CHAT), ("/tools-openai/v1/responses", RESPONSES),
+]  # fmt: skip
 ROUTES: list[tuple[str, Api]] = [
     ("/anthropic/v1/messages", MESSAGES), ("/openai/v1/chat/completions", CHAT), ("/openai/v1/responses", RESPONSES), ("/openai/v1/responses/compact", RESPONSES),
-    ("/tools-anthropic/v1/messages", MESSAGES), ("/tools-openai/v1/chat/completions", CHAT), ("/tools-openai/v1/responses", RESPONSES),
-    ("/copilot/chat/completions", CHAT), ("/copilot/v1/messages", MESSAGES),
+    *_WITH_TOOLS, *_WITH_TOOLS, ("/copilot/chat/completions", CHAT), ("/copilot/v1/messages", MESSAGES),
 ]  # fmt: skip
 OTHER_ROUTES = [
     "/anthropic/v1/models", "/anthropic/v1/messages/count_tokens", "/openai/v1/models/a%2Fb", "/openai/v1/responses/resp_1", "/openai/v1/responses/input_tokens", "/openai/v1/conversations",
