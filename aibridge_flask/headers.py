@@ -144,14 +144,14 @@ def to_upstream(
     prefixes = _WITH_ACCOUNT_PREFIXES if with_central_key else _NOT_UP_PREFIXES
     if "connection" in headers:
         dropped |= _connection_options(headers["connection"])
-    return [
+    fields = [
         (_wire_name(name), value)
         for name, value in headers.items()
-        if name not in dropped
-        and name not in account
-        and not name.startswith(prefixes)
-        and not holds_token(value)
+        if name not in dropped and name not in account and not name.startswith(prefixes)
     ]
+    if _may_hold_token("\n".join([value for _, value in fields])):
+        return [field for field in fields if not holds_token(field[1])]
+    return fields
 
 
 def holds_token(value: str) -> bool:
@@ -161,13 +161,13 @@ def holds_token(value: str) -> bool:
     >>> holds_token(f'a, Bearer "{token}"'), holds_token(f"key=%22{token}"), holds_token("aib_ is our prefix")
     (True, True, False)
     """
-    if _may_hold_token(value) and _GATEWAY_TOKEN.search(value):
-        return True
-    return "basic" in value.lower() and any(map(_decodes_to_token, _BASIC.findall(value)))
+    if not _may_hold_token(value):
+        return False
+    return bool(_GATEWAY_TOKEN.search(value)) or any(map(_decodes_to_token, _BASIC.findall(value)))
 
 
 def _may_hold_token(text: str) -> bool:
-    return TOKEN_PREFIX in text or "%" in text
+    return TOKEN_PREFIX in text or "%" in text or "basic" in text.lower()
 
 
 def _decodes_to_token(text: str) -> bool:

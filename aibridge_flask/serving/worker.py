@@ -98,7 +98,10 @@ def _hide_contents(error: object) -> None:
 def _hide_secrets(record: logging.LogRecord) -> bool:
     for value in record.args if isinstance(record.args, tuple) else ():
         _hide_contents(value)
-    record.msg, record.args = mask_tokens(record.getMessage()), ()
+    text = record.getMessage()
+    masked = mask_tokens(text)
+    if masked != text:  # else a formatter may use the arguments
+        record.msg, record.args = masked, ()
     return True
 
 
