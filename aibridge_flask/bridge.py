@@ -197,7 +197,7 @@ def _start_event(request: _BridgedRequest) -> Started:
     client_headers, facts = request.client_request.headers, request.facts
     provider, credential = request.outbound.provider, request.credentials.first
     client = clients.client_name(client_headers)
-    agent_id, parent_agent_id = map(identifier, clients.agent_ids(client_headers))
+    agent_id, parent_agent_id = map(_recorded, clients.agent_ids(client_headers))
     return Started(
         id=request.id,
         initiator_id=request.actor.id,
@@ -207,8 +207,8 @@ def _start_event(request: _BridgedRequest) -> Started:
         provider_name=provider.name,
         model=facts.model,
         client=client,
-        client_session_id=identifier(clients.session_id(client, client_headers, facts.user_id)),
-        user_agent=identifier(client_headers.get("user-agent", "")),
+        client_session_id=_recorded(clients.session_id(client, client_headers, facts.user_id)),
+        user_agent=_recorded(client_headers.get("user-agent", "")),
         credential_kind=credential.kind,
         credential_hint=credential.hint,
         correlating_tool_call_id=facts.correlating_tool_call_id,
@@ -219,6 +219,11 @@ def _start_event(request: _BridgedRequest) -> Started:
         request_sha256=request.digest,
         kind=facts.kind,
     )
+
+
+def _recorded(value: str) -> str:
+    """Returns a client's header as it stands in records."""
+    return identifier(headers.without_token(value))
 
 
 def _upstream_request(

@@ -166,6 +166,11 @@ def holds_token(value: str) -> bool:
     return bool(_GATEWAY_TOKEN.search(value)) or any(map(_decodes_to_token, _BASIC.findall(value)))
 
 
+def without_token(value: str) -> str:
+    """Returns a header's value, or "" if it holds a gateway token."""
+    return "" if holds_token(value) else value
+
+
 def _may_hold_token(text: str) -> bool:
     return TOKEN_PREFIX in text or "%" in text or "basic" in text.lower()
 

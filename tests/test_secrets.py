@@ -334,6 +334,25 @@ def test_repeated_tokens_are_never_forwarded(
     assert not contains(str(upstream.requests), *verbose_server.tokens)
 
 
+@pytest.mark.parametrize("dress", ["{}", "claude-cli/1 Bearer {}", "Basic"])
+def test_a_token_in_a_header_that_is_recorded_is_left_out(
+    verbose_server: VerboseServer, upstream: Upstream, dress: str
+) -> None:
+    token = verbose_server.tokens[0]
+    value = dress.format(token)
+    if dress == "Basic":
+        value = f"claude-cli/1 Basic {base64.b64encode(f'user:{token}'.encode()).decode()}"
+    upstream.enqueue(http_response(200, b"{}"))
+    ids = (f"X-Claude-Code-{name}-Id: {value}" for name in ("Session", "Agent", "Parent-Agent"))
+    lines = (f"User-Agent: {value}", *ids, f"Tracestate: a={value}")
+    assert b" 200 " in verbose_server.ask(*lines, path="/one-key/v1/messages")
+    listing = verbose_server.ask(method="GET", path="/interceptions?limit=1")
+    (record,) = json.loads(listing.partition(b"\r\n\r\n")[2])["results"]
+    noted = ("user_agent", "client_session_id", "agent_id", "parent_agent_id")
+    assert [record[name] for name in noted] == [""] * 4
+    assert not any(contains(file, token) for file in verbose_server.files())
+
+
 UNREADABLE = [
     "POST / HTTP/1.1\r\nAuthorization Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX: a\r\n Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}\0\r\n\r\n", "POST / HTTP/1.1\r\n{0} : a\r\n\r\n",
     "POST / HTTP/1.1\r\nExpect: {0}\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: {0}\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}", "POST / HTTP/1.1\r\nX-Api-Key: {0}\r\n",
