@@ -184,7 +184,10 @@ def _decodes_to_token(text: str) -> bool:
 
 def mask_tokens(text: str) -> str:
     """Returns a text with the gateway tokens in it replaced by hints."""
-    return _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text) if _may_hold_token(text) else text
+    if not _may_hold_token(text):
+        return text
+    masked = _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text)
+    return _BASIC.sub(lambda match: "Basic ..." if _decodes_to_token(match[1]) else match[0], masked)
 
 
 def to_client(
