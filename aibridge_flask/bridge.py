@@ -97,13 +97,7 @@ class Bridge:
             return self._respond(request, record, self._send(request, record, cleanup), cleanup.close)
         except BaseException as error:
             cleanup.close()
-            reported = error if isinstance(error, BridgeError) else GatewayError()
-            has_left = isinstance(reported, ClientDisconnected)
-            record.head_received(0 if has_left else reported.status)
-            if has_left:
-                record.estimate()
-            record.end(Failure(reported.record_type, reported.message))
-            reported.is_reported = True
+            _record_failure(record, error)
             raise
 
     def _read(
@@ -186,6 +180,16 @@ class Bridge:
         return ClientResponse(turns.response.status, _response_headers(turns, record.id), relay)
 
 
+def _record_failure(record: InterceptionRecord, error: BaseException) -> None:
+    reported = error if isinstance(error, BridgeError) else GatewayError()
+    has_left = isinstance(reported, ClientDisconnected)
+    record.head_received(0 if has_left else reported.status)
+    if has_left:
+        record.estimate()
+    record.end(Failure(reported.record_type, reported.message))
+    reported.is_reported = True
+
+
 def _read_body(
     body: bytes, encoding: str, limit: int, wire_format: Format
 ) -> tuple[bytes, RequestFacts, str]:
@@ -198,7 +202,7 @@ def _start_event(request: _BridgedRequest) -> Started:
     client_headers, facts = request.client_request.headers, request.facts
     provider, credential = request.outbound.provider, request.credentials.first
     client = clients.client_name(client_headers)
-    agent_id, parent_agent_id = map(identifier, clients.agent_ids(client_headers))
+    agent_id, parent_agent_id = map(_recorded, clients.agent_ids(client_headers))
     return Started(
         id=request.id,
         initiator_id=request.actor.id,
@@ -208,8 +212,8 @@ def _start_event(request: _BridgedRequest) -> Started:
         provider_name=provider.name,
         model=facts.model,
         client=client,
-        client_session_id=identifier(clients.session_id(client, client_headers, facts.user_id)),
-        user_agent=identifier(client_headers.get("user-agent", "")),
+        client_session_id=_recorded(clients.session_id(client, client_headers, facts.user_id)),
+        user_agent=_recorded(client_headers.get("user-agent", "")),
         credential_kind=credential.kind,
         credential_hint=credential.hint,
         correlating_tool_call_id=facts.correlating_tool_call_id,
@@ -221,6 +225,11 @@ def _start_event(request: _BridgedRequest) -> Started:
         kind=facts.kind,
         profile=provider.profile_for(facts.model),
     )
+
+
+def _recorded(value: str) -> str:
+    """Returns a client's header as it stands in records."""
+    return identifier(headers.without_token(value))
 
 
 def _upstream_request(

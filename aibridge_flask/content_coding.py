@@ -38,36 +38,48 @@ class _Zlib:
         self._members = _count_members()
 
     def feed(self, data: bytes, max_bytes: int) -> bytes:
-        data = self._inflater.unconsumed_tail + data
-        if self._inflater.eof:
-            data = self._inflater.unused_data + data
-            if data:
-                next(self._members)
-                self._inflater = zlib.decompressobj(self._bits)
+        data = self._remainder + data
+        if self._inflater.eof and data:
+            next(self._members)
+            self._inflater = zlib.decompressobj(self._bits)
         return self._inflater.decompress(data, max_bytes)
 
     @property
     def has_more(self) -> bool:
-        return bool(self._inflater.unconsumed_tail or self._inflater.unused_data)
+        return bool(self._remainder)
+
+    @property
+    def _remainder(self) -> bytes:
+        """At the end of a member, zlib leaves a stale `unconsumed_tail`."""
+        return self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
 
 
 class _Deflate(_Zlib):
-    """`deflate` means zlib by the RFC; some clients send raw deflate."""
+    """`deflate` means zlib by the RFC; some clients send raw deflate. The first two bytes tell."""
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS)
-        self._first = True
+        self._start = b""
 
     def feed(self, data: bytes, max_bytes: int) -> bytes:
-        try:
-            out = super().feed(data, max_bytes)
-        except zlib.error:
-            if not self._first:
-                raise
-            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-            out = super().feed(data, max_bytes)
-        self._first = False
-        return out
+        if len(self._start) < 2:
+            data = self._start + data
+            self._start = data[:2]
+            if len(data) < 2:
+                return b""
+            if not _is_zlib(data):
+                self._bits = -zlib.MAX_WBITS
+                self._inflater = zlib.decompressobj(self._bits)
+        return super().feed(data, max_bytes)
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether data begins with a header of zlib (RFC 1950 2.2).
+
+    >>> _is_zlib(zlib.compress(b"x")), _is_zlib(zlib.compress(b"", wbits=-15))
+    (True, False)
+    """
+    return data[0] & 0xF == 8 and int.from_bytes(data[:2]) % 31 == 0
 
 
 class _Brotli:

@@ -37,8 +37,9 @@ _ACCOUNT_HEADERS = frozenset((
     "openai-organization", "openai-project", "origin", "referer",
 ))  # fmt: skip
 _WITH_ACCOUNT_PREFIXES = (*_NOT_UP_PREFIXES, "sec-fetch-")
-_GATEWAY_TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{20,}}")
-_BASIC = ("Basic ", "basic ", "BASIC ")
+# Any of its characters may be percent-encoded.
+_GATEWAY_TOKEN = re.compile(r"(?:a|%61)(?:i|%69)(?:b|%62)(?:_|%5[fF])(?:[A-Za-z0-9_-]|%[0-9A-Fa-f]{2}){20,}")
+_BASIC = re.compile(r"basic\s+([a-z0-9+/]+)", re.IGNORECASE)  # also behind what a server has joined it to
 _DRESSED = re.compile(r"""^(?:(?:bearer|basic|token)\s+)*(["']?)(.+)\1$""", re.IGNORECASE | re.DOTALL)
 DROPPED_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(("set-cookie", "set-cookie2", "date", "server"))
 _UNPREFIXED_KEYS = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -143,14 +144,14 @@ def to_upstream(
     prefixes = _WITH_ACCOUNT_PREFIXES if with_central_key else _NOT_UP_PREFIXES
     if "connection" in headers:
         dropped |= _connection_options(headers["connection"])
-    return [
+    fields = [
         (_wire_name(name), value)
         for name, value in headers.items()
-        if name not in dropped
-        and name not in account
-        and not name.startswith(prefixes)
-        and not holds_token(value)
+        if name not in dropped and name not in account and not name.startswith(prefixes)
     ]
+    if _may_hold_token("\n".join([value for _, value in fields])):
+        return [field for field in fields if not holds_token(field[1])]
+    return fields
 
 
 def holds_token(value: str) -> bool:
@@ -160,21 +161,33 @@ def holds_token(value: str) -> bool:
     >>> holds_token(f'a, Bearer "{token}"'), holds_token(f"key=%22{token}"), holds_token("aib_ is our prefix")
     (True, True, False)
     """
-    if TOKEN_PREFIX in value:
-        return _GATEWAY_TOKEN.search(value) is not None
-    return value.startswith(_BASIC) and holds_token(_decode_basic(value))
+    if not _may_hold_token(value):
+        return False
+    return bool(_GATEWAY_TOKEN.search(value)) or any(map(_decodes_to_token, _BASIC.findall(value)))
 
 
-def _decode_basic(value: str) -> str:
+def without_token(value: str) -> str:
+    """Returns a header's value, or "" if it holds a gateway token."""
+    return "" if holds_token(value) else value
+
+
+def _may_hold_token(text: str) -> bool:
+    return TOKEN_PREFIX in text or "%" in text or "basic" in text.lower()
+
+
+def _decodes_to_token(text: str) -> bool:
     try:
-        return b64decode(value[6:] + "==").decode("latin-1")
+        return holds_token(b64decode(text + "==").decode("latin-1"))
     except ValueError:
-        return ""
+        return False
 
 
 def mask_tokens(text: str) -> str:
     """Returns a text with the gateway tokens in it replaced by hints."""
-    return _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text) if TOKEN_PREFIX in text else text
+    if not _may_hold_token(text):
+        return text
+    masked = _GATEWAY_TOKEN.sub(lambda match: mask_secret(match[0]), text)
+    return _BASIC.sub(lambda match: "Basic ..." if _decodes_to_token(match[1]) else match[0], masked)
 
 
 def to_client(

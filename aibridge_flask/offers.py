@@ -52,6 +52,8 @@ class Offers:
             facts = _unasked(facts)
         ask_usage = partial(wire_format.upstream_body, body, facts)
         with_usage = body if facts.includes_usage else run_if_large(len(body), ask_usage)
+        if with_usage is body:  # it cannot be added to every body
+            facts = _unasked(facts)
         has_tools = provider.inject_tools and not self._is_refused(provider, facts, _TOOLS)
         tools = self._tools_for(wire_format) if has_tools else ()
         if not tools:

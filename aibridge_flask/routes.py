@@ -140,7 +140,7 @@ def provider_blueprint(
 def _emit_arrived(outbound: Outbound, request: ClientRequest, id: str) -> None:
     if outbound.hooks.has_listeners(RequestArrived):
         context = (request.headers.get(name, "") for name in ("traceparent", "tracestate"))
-        outbound.hooks.emit(RequestArrived(id, *context))
+        outbound.hooks.emit(RequestArrived(id, *map(headers.without_token, context)))
 
 
 def _emit_rejected(outbound: Outbound, request: ClientRequest, id: str, status: int, code: str) -> None:

@@ -110,10 +110,17 @@ def test_the_architecture_page_names_existing_files_and_all_folders() -> None:
     assert {f"{unit_of(path)}/" for path in FILES if path.parent != PACKAGE} <= names
 
 
-def test_the_compatibility_page_names_existing_tests() -> None:
-    page = (PACKAGE.parent / "docs" / "compatibility.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| who")]
+def rows_with_tests(page: str) -> list[str]:
+    """The rows of the page's tables whose last column is named `test`."""
+    tables = re.findall(r"^\|.*\| test \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    return [row for table in tables for row in table.splitlines()]
+
+
+@pytest.mark.parametrize("page", ["compatibility.md", "security.md"])
+def test_a_page_names_existing_tests(page: str) -> None:
+    rows = rows_with_tests((PACKAGE.parent / "docs" / page).read_text())
     named = [re.findall(r"`([\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert rows
     assert all(named), "each row names a test"
     tests = PACKAGE.parent / "tests"
     missing = [

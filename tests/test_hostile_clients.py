@@ -478,6 +478,26 @@ def test_adding_include_usage_never_breaks_a_body(server: Server, upstream: Upst
 
 
 @pytest.mark.parametrize(
+    "extra", [b'"x":"\\ud800"', b'"x":[' + b"[]," * 1_500_000 + b"1]"], ids=["surrogate", "dense"]
+)
+def test_no_usage_is_held_back_that_was_not_asked_for(
+    server: Server, upstream: Upstream, extra: bytes
+) -> None:
+    """Nothing can be added to these bodies, so what the upstream sends of its own is the client's."""
+    events = (
+        b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+        b'data: {"id":"c1","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":7}}\n\n'
+        b"data: [DONE]\n\n"
+    )
+    upstream.enqueue(*event_stream(events))
+    body = b'{"model":"m","stream":true,' + extra + b',"messages":[]}'
+    status, headers, data = post(server, body, CHAT)
+    assert (status, data, upstream.requests[0].body) == (200, events, body)
+    record = server.record(headers["x-aibridge-interception-id"])
+    assert (record["wire_exact"], record["token_usages"][0]["output_tokens"]) == (True, 7)
+
+
+@pytest.mark.parametrize(
     ("coding", "body", "status"),
     [
         ("gzip", lambda: gzip.compress(b" " * (200 * MIB)), 413), ("zstd", lambda: zstandard.compress(b" " * (200 * MIB)), 413),

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import logging
+import re
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -258,6 +260,8 @@ def make_all_requests(server: VerboseServer, upstream: Upstream) -> None:
             server.send(line, path="/anthropic/v1/messages")
             upstream.reset()
             server.send(line, method="GET", path="/interceptions?q=nonsense:1")
+    for path in (f"/anthropic/v1/models/{server.tokens[0]}", f"/anthropic/v1/models?key={server.tokens[0]}"):
+        assert b" 400 " in server.ask(method="GET", path=path)
     for body in (b"", b"[", b"\xff", b"{}" * 9):
         server.ask(f"X-Api-Key: {OWN}", body=body)
     server.ask("X-Bad: a\0b", f"X-Api-Key: {OWN}")
@@ -329,6 +333,48 @@ def test_repeated_tokens_are_never_forwarded(
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert len(upstream.requests) == (status == 200)
     assert not contains(str(upstream.requests), *verbose_server.tokens)
+
+
+@pytest.mark.parametrize("dress", ["{}", "claude-cli/1 Bearer {}", "Basic"])
+def test_a_token_in_a_header_that_is_recorded_is_left_out(
+    verbose_server: VerboseServer, upstream: Upstream, dress: str
+) -> None:
+    token = verbose_server.tokens[0]
+    value = dress.format(token)
+    if dress == "Basic":
+        value = f"claude-cli/1 Basic {base64.b64encode(f'user:{token}'.encode()).decode()}"
+    upstream.enqueue(http_response(200, b"{}"))
+    ids = (f"X-Claude-Code-{name}-Id: {value}" for name in ("Session", "Agent", "Parent-Agent"))
+    lines = (f"User-Agent: {value}", *ids, f"Tracestate: a={value}")
+    answer = verbose_server.ask(*lines, path="/one-key/v1/messages")
+    verbose_server.server.headers["X-AIBridge-Token"] = token
+    id = re.search(rb"X-AIBridge-Interception-Id: (\S+)", answer)
+    record = verbose_server.server.record(id[1].decode())
+    noted = ("user_agent", "client_session_id", "agent_id", "parent_agent_id")
+    assert [record[name] for name in noted] == [""] * 4
+    assert not any(contains(file, token) for file in verbose_server.files())
+
+
+UNREADABLE = [
+    "POST / HTTP/1.1\r\nAuthorization Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX: a\r\n Bearer {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}\0\r\n\r\n", "POST / HTTP/1.1\r\n{0} : a\r\n\r\n",
+    "POST / HTTP/1.1\r\nExpect: {0}\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: {0}\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: {0}\r\n\r\n", "POST / HTTP/1.1\r\nX-Api-Key: {0}", "POST / HTTP/1.1\r\nX-Api-Key: {0}\r\n",
+    "POST /?key={0} HTTP/9\r\n\r\n", "POST / {0} HTTP/1.1\r\n\r\n", "{0} / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{0}\r\n", "POST /{0}", "{0}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_text", UNREADABLE)
+def test_a_request_that_the_server_cannot_read_is_not_repeated(
+    verbose_server: VerboseServer, request_text: str
+) -> None:
+    """Neither in its log nor in its answer."""
+    client, log = verbose_server.server.connect(), verbose_server.server.log
+    before = len(log.read_bytes())
+    client.sock.sendall(request_text.format(WRONG).encode())
+    client.sock.shutdown(socket.SHUT_WR)
+    assert not contains(client.stream.read(), WRONG)
+    wait_until(lambda: len(log.read_bytes()) > before)
+    assert not contains(log.read_bytes(), WRONG)
+    client.close()
 
 
 def test_a_database_password_appears_nowhere(

@@ -84,6 +84,8 @@ class TokenLoader:
             return lookup.result(_LOOKUP_SECONDS).current_actor()
         except (SQLAlchemyError, TimeoutError):
             return self._cached(cached)
+        finally:
+            del lookup
 
     def _look_up(self, key: str, lookup: Future[_CachedToken]) -> None:
         try:
@@ -95,6 +97,7 @@ class TokenLoader:
             lookup.set_result(self._accept(key, found))
         finally:
             self._lookups.pop(key, None)
+            del lookup  # its error holds this frame
 
     def _query(self, key: str) -> list[tokens.Token]:
         with DEADLINES.limit(_QUERY_SECONDS):

@@ -84,6 +84,8 @@ class StoredObjects:
             return lookup.result(_LOOKUP_SECONDS)
         except (TimeoutError, OSError, ConfigError):
             return EMPTY
+        finally:
+            del lookup
 
     def _look_up(self, id: str, lookup: Future[Makers]) -> None:
         try:
@@ -94,6 +96,7 @@ class StoredObjects:
             lookup.set_exception(error)
         finally:
             self._lookups.pop(id, None)
+            del lookup  # its error holds this frame
 
     def _search(self, id: str) -> Makers:
         """Searches the logs first: what leaves them meanwhile is in the database."""

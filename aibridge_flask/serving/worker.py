@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import select
 from typing import Any
 
 import gevent
 import gevent.socket
 from gevent import monkey
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from ..headers import mask_tokens
+
 _FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
+_OWN_WORDS = ("msg", "reason", "info")  # of gunicorn's errors
 _Waiting = dict[Any, Any]  # connections without a request, with their greenlets
 
 
@@ -38,6 +43,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for log in (self.log.error_log, self.log.access_log):
+            log.addFilter(_hide_secrets)
         self.new: _Waiting = {}
         self.between_requests: _Waiting = {}
 
@@ -57,6 +64,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             raise StopIteration  # gunicorn closes the connection
         self.between_requests[sock] = gevent.getcurrent()
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        _hide_contents(exc)
+        super().handle_error(req, client, addr, exc)
+
     def _not_waiting(self, client: Any) -> None:
         self.new.pop(client, None)
         self.between_requests.pop(client, None)
@@ -74,6 +85,24 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         run_in_hub(_close_idle, self.between_requests)
         gevent.sleep(_FIRST_REQUEST_SECONDS)
         run_in_hub(_close_idle, self.new)
+
+
+def _hide_contents(error: object) -> None:
+    """Takes out of an error what gunicorn could not read, and would log and send back: it may be a secret."""
+    if isinstance(error, (ParseException, NoMoreData)):
+        for name, value in vars(error).items():
+            if isinstance(value, (str, bytes)) and name not in _OWN_WORDS:
+                setattr(error, name, "...")
+
+
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    for value in record.args if isinstance(record.args, tuple) else ():
+        _hide_contents(value)
+    text = record.getMessage()
+    masked = mask_tokens(text)
+    if masked != text:  # else a formatter may use the arguments
+        record.msg, record.args = masked, ()
+    return True
 
 
 def _close_idle(waiting: _Waiting) -> None:

@@ -55,5 +55,8 @@ class BufferedResponse:
 
 
 def _raising(error: UpstreamError) -> Iterator[bytes]:
-    raise error
-    yield b""
+    try:
+        raise error
+        yield b""
+    finally:
+        del error  # it holds this frame

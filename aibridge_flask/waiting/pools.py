@@ -35,7 +35,10 @@ class Pool:
         with Timeout(timeout, TimeoutError):
             values, errors = self._threads().spawn(_outcome, call).get()
         if errors:
-            raise errors[0]
+            try:
+                raise errors[0]
+            finally:
+                del errors  # an error holds this frame: it would hold the error, and both what the call held
         value: T = values[0]
         return value
 

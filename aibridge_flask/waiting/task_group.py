@@ -48,7 +48,7 @@ class TaskGroup(Generic[T]):
     def results(self) -> list[T]:
         """Returns the values in the order of the tasks. Raises the error of the first task that failed."""
         for index in sorted(self._errors):
-            raise self._errors[index]
+            raise self._errors.pop(index)  # an error holds this frame, and must not be held by it
         return [self._values[index] for index in sorted(self._values)]
 
     def stop(self) -> None:
