@@ -6,6 +6,7 @@ import click
 
 from ..errors import ConfigError
 from ..web.index import version_name
+from .configuration import configuration
 from .databases import db
 from .reconcile import reconcile
 from .reprice import reprice
@@ -18,6 +19,7 @@ def aibridge() -> None:
     """AI Bridge: a gateway between AI coding tools and their providers."""
 
 
+aibridge.add_command(configuration)
 aibridge.add_command(db)
 aibridge.add_command(reconcile)
 aibridge.add_command(reprice)
