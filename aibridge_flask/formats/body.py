@@ -16,7 +16,7 @@ import msgspec
 
 from ..errors import InvalidBody
 from ..model import EMPTY, identifier
-from . import lenient
+from . import large_json, lenient
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -118,7 +118,7 @@ def loads(data: bytes) -> Any:
     if is_dense(data):
         return None
     try:
-        return msgspec.json.decode(data)
+        return large_json.loads(data)
     except _DECODE_ERRORS:
         try:
             return json.loads(data)
