@@ -109,7 +109,7 @@ def has_valid_host(environ: Mapping[str, Any]) -> bool:
     return environ.get("SERVER_PROTOCOL") != "HTTP/1.1" if host is None else is_host(host)
 
 
-@lru_cache(maxsize=256)
+@cached_if_short(256)
 def is_host(text: str) -> bool:
     """
     >>> [is_host(text) for text in ("my_host:8080", "[::1]:1", "a b", "a..b", "a@b", "")]

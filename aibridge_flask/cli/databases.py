@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import config
 from ..records import additions, backlog, database, log_folder
-from ..records.database_errors import describe
+from .away import database_away
 
 
 @click.group("db")
@@ -24,7 +24,7 @@ def upgrade() -> None:
         database.migrate(engine)
         has_indexes = additions.create_indexes(engine)
     except SQLAlchemyError as error:
-        raise _unavailable(error) from None
+        raise database_away(error) from None
     if not has_indexes:
         raise click.ClickException(
             "another process builds the indexes: `aibridge db check` says if they exist"
@@ -43,7 +43,7 @@ def check(repair: bool) -> None:
             additions.create_indexes(engine)
         missing = additions.missing(engine)
     except SQLAlchemyError as error:
-        raise _unavailable(error) from None
+        raise database_away(error) from None
     for name in missing:
         click.echo(f"missing: {name}")
     settings = config.load({})
@@ -56,7 +56,3 @@ def check(repair: bool) -> None:
 
 def _engine() -> Engine:
     return database.connect(config.load({}).database_url)
-
-
-def _unavailable(error: SQLAlchemyError) -> click.ClickException:
-    return click.ClickException(f"the database is away: {describe(error)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..pricing.comparison import Difference, compare
 from ..providers import build
 from ..records import database
 from ..records.daily_costs import daily_costs
-from ..records.database_errors import describe
+from .away import database_away
 from .money import dollars, printable
 
 _LINE = "{:10}  {:40}  {:>14}  {:>14}  {:>14}  {}"
@@ -42,7 +42,7 @@ def reconcile(name: str, month: datetime, as_json: bool) -> None:
     except bills.BillUnavailable as error:
         raise click.ClickException(str(error)) from None
     except SQLAlchemyError as error:
-        raise click.ClickException(f"the database is away: {describe(error)}") from None
+        raise database_away(error) from None
     found = compare(ours, theirs, datetime.now(UTC).date())
     click.echo(json.dumps(_to_json(name, start, found)) if as_json else _text(found))
 
@@ -66,8 +66,7 @@ def _row(day: str, item: str, ours: int, theirs: int, why: str) -> str:
     return _LINE.format(day, printable(item), *amounts, why).rstrip()
 
 
-def _sums(found: Iterable[Difference]) -> tuple[int, int]:
-    found = list(found)
+def _sums(found: Sequence[Difference]) -> tuple[int, int]:
     return sum(each.ours for each in found), sum(each.theirs for each in found)
 
 

@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import config
 from ..pricing import PriceList
 from ..records import database
-from ..records.database_errors import describe
 from ..records.events import EPOCH
 from ..records.repricing import Repriced, Repricing, Selection
+from .away import database_away
 from .money import dollars, printable
 
 _LINE = "{:40}  {:>8}  {:>14}  {:>14}  {:>14}"
@@ -71,7 +71,7 @@ def reprice(since: datetime | None, model: str, unpriced: bool, dry_run: bool, a
         database.migrate(engine)
         report.add_all(Repricing(engine, PriceList(settings), dry_run=dry_run).run(selection))
     except SQLAlchemyError as error:
-        raise click.ClickException(f"the database is away: {describe(error)}") from None
+        raise database_away(error) from None
     click.echo(json.dumps({**report.to_json(), "dry_run": dry_run}) if as_json else _text(report, dry_run))
 
 

@@ -23,31 +23,37 @@ class Total(Struct, frozen=True):
     price_source: str = ""
     price_version: str = ""
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of an update of the row."""
+        return {f"new_{name}": getattr(self, name) for name in self.__struct_fields__}
+
 
 class Costs:
     """Prices the token usages of one slice. Never raises: an absurd usage has no price."""
 
     def __init__(self, prices: PriceList) -> None:
         self._prices = prices
-        self._by_event: dict[int, Cost] = {}  # an end repeats the usages: mostly the same objects
+        # an end repeats the usages, mostly the same objects; the event is kept, so that its id stays its own
+        self._by_event: dict[int, tuple[TokenUsage, Cost]] = {}
 
     def of_usage(self, event: TokenUsage) -> int | None:
         """Returns the cost in micro-dollars, None if no price is known."""
-        return micros(self.price(event))
+        cost = self._price(event)
+        return cost.micros if cost.is_priced else None
 
     def of_interception(self, event: Ended) -> dict[str, Any]:
         """Returns the members of the interception's row that its end sets."""
-        usages = [usage for usage in _usages(event) if usage.usage != Usage()]
-        costs = [self.price(usage) if event.usages else self._compute(usage) for usage in usages]
-        sum_ = total(costs, event.is_estimated)
-        return {f"new_{name}": getattr(sum_, name) for name in Total.__struct_fields__}
+        return self.total(_usages(event), event.is_estimated).parameters
 
-    def price(self, event: TokenUsage) -> Cost:
-        """Returns the cost of an event, which must live as long as this object."""
-        cost = self._by_event.get(id(event))
-        if cost is None:
-            cost = self._by_event[id(event)] = self._compute(event)
-        return cost
+    def total(self, usages: Sequence[TokenUsage], is_estimated: bool) -> Total:
+        """Sums the costs of an interception's usages. Where nothing was used there is nothing to price."""
+        return _sum([self._price(usage) for usage in usages if usage.usage != Usage()], is_estimated)
+
+    def _price(self, event: TokenUsage) -> Cost:
+        if id(event) not in self._by_event:
+            self._by_event[id(event)] = event, self._compute(event)
+        return self._by_event[id(event)][1]
 
     def _compute(self, event: TokenUsage) -> Cost:
         asked, served = event.asked, event.served
@@ -67,12 +73,7 @@ class Costs:
         )
 
 
-def micros(cost: Cost) -> int | None:
-    return cost.micros if cost.is_priced else None
-
-
-def total(costs: Sequence[Cost], is_estimated: bool) -> Total:
-    """Sums the costs of an interception's usages. Without any there is nothing to price."""
+def _sum(costs: Sequence[Cost], is_estimated: bool) -> Total:
     priced = [cost for cost in costs if cost.is_priced]
     if not priced:
         return Total(cost_status=UNPRICED if costs else "")

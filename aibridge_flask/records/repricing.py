@@ -13,16 +13,15 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine, RowMapping
 
 from ..model import Asked, Served, Usage
-from ..pricing import Cost, PriceList
+from ..pricing import PriceList
 from . import tables
 from .contributions import Contributions, Step
-from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total, micros, total
+from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total
 from .events import EPOCH, TokenUsage
 
 _SLICE = 200  # interceptions: a transaction of some milliseconds
 _PAUSE_SECONDS = 0.01  # between slices, for who else writes
 _i, _u = tables.interceptions.c, tables.token_usages.c
-_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens", "metadata")
 _KEY = (_u.interception_id == sa.bindparam("which"), _u.turn == sa.bindparam("row"))
 _SET_USAGE = sa.update(tables.token_usages).where(*_KEY).values(cost_micros=sa.bindparam("cost"))
 _SET_TOTAL = (
@@ -91,11 +90,12 @@ class Repricing:
     def _reprice(self, connection: Connection, rows: Sequence[RowMapping]) -> list[Repriced]:
         repriced, changed = [], []
         usages = _usages_of(connection, [row["id"] for row in rows])
+        prices = Costs(self._prices)
         for row in rows:
             own = usages.get(row["id"], [])
             events = [_event(row, usage, own) for usage in own]
-            costs = [*map(Costs(self._prices).price, events)]
-            new = _new_total(row, own, costs)
+            costs = [*map(prices.of_usage, events)]
+            new = prices.total(events, row["cost_status"] == ESTIMATED)
             is_changed = _is_changed(row, own, costs, new)
             if is_changed and not self._dry_run:
                 _write(connection, row["id"], own, costs, new)
@@ -131,27 +131,23 @@ def _event(row: RowMapping, usage: RowMapping, all_usages: Sequence[RowMapping])
     )
 
 
-def _new_total(row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[Cost]) -> Total:
-    used = [cost for usage, cost in zip(usages, costs, strict=True) if any(map(usage.__getitem__, _COUNTS))]
-    return total(used, row["cost_status"] == ESTIMATED)
-
-
-def _is_changed(row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[Cost], new: Total) -> bool:
+def _is_changed(
+    row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[int | None], new: Total
+) -> bool:
     is_same_total = all(row[name] == getattr(new, name) for name in Total.__struct_fields__)
-    return not is_same_total or [usage["cost_micros"] for usage in usages] != [*map(micros, costs)]
+    return not is_same_total or [usage["cost_micros"] for usage in usages] != [*costs]
 
 
 def _write(
-    connection: Connection, id: str, usages: Sequence[RowMapping], costs: Sequence[Cost], new: Total
+    connection: Connection, id: str, usages: Sequence[RowMapping], costs: Sequence[int | None], new: Total
 ) -> None:
     if usages:
         values = [
-            {"which": id, "row": usage["turn"], "cost": micros(cost)}
+            {"which": id, "row": usage["turn"], "cost": cost}
             for usage, cost in zip(usages, costs, strict=True)
         ]
         connection.execute(_SET_USAGE, values)
-    sums = {f"new_{name}": getattr(new, name) for name in Total.__struct_fields__}
-    connection.execute(_SET_TOTAL, {"which": id, **sums})
+    connection.execute(_SET_TOTAL, {"which": id, **new.parameters})
 
 
 def _matches(column: sa.ColumnElement[str], model: str) -> sa.ColumnElement[bool]:

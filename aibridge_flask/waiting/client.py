@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
-import contextlib
 import errno
 import math
-import os
 import select
 import socket
 import ssl
@@ -16,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import ClientDisconnected
 from .fairness import let_others_run
-from .runtime import under_gevent, unpatched
+from .runtime import plain_duplicate, under_gevent, unpatched
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
@@ -269,7 +266,7 @@ def _has_disconnected(client: Any) -> bool:
     duplicate are the client's too, so the call itself is non-blocking.
     """
     try:
-        with contextlib.closing(_socket.socket(fileno=os.dup(client.fileno()))) as plain:
+        with plain_duplicate(client) as plain:
             return not plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False

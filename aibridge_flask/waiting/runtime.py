@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
+import os
 import sys
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 
@@ -19,3 +22,11 @@ def unpatched(module: str, name: str) -> Any:
 
         return get_original(module, name)
     return getattr(sys.modules[module], name)
+
+
+def plain_duplicate(sock: Any) -> AbstractContextManager[_socket.socket]:
+    """Returns a socket on a duplicate of the descriptor, which is closed at the end of a `with` statement.
+
+    It has neither gevent's patches nor TLS. Raises OSError, ValueError.
+    """
+    return closing(_socket.socket(fileno=os.dup(sock.fileno())))

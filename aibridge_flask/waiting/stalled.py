@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import fcntl
-import os
 import socket
 import struct
 import termios
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from .periodic import Periodic
+from .runtime import plain_duplicate
 
 _CHECKS = 4  # within the time that a client may take
 _MAX_SECONDS = 15.0  # between checks
@@ -68,8 +67,5 @@ def _unsent_bytes(client: Any) -> int:
 
 def _shut(client: Any) -> None:
     """The server's own write then fails. gevent's `shutdown` would interrupt it with an error of gevent's."""
-    with (
-        contextlib.suppress(OSError, ValueError),
-        contextlib.closing(_socket.socket(fileno=os.dup(client.fileno()))) as plain,
-    ):
+    with contextlib.suppress(OSError, ValueError), plain_duplicate(client) as plain:
         plain.shutdown(socket.SHUT_RDWR)

@@ -78,7 +78,7 @@ print(fork(record))
 go.set()
 """
 _WHILE_A_DEAD_WORKERS_LOG_IS_LOCKED = """
-log = Path(tree["spool_dir"], new_id())
+log = Path(tree["spool_dir"]).with_name(new_id())  # where the recorder looks for none
 log.mkdir()
 reading, writing = os.pipe()
 def can_be_taken_over():

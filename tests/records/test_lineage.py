@@ -275,23 +275,27 @@ def test_a_call_whose_id_recurs_finds_its_child(writers: list[Writer], database_
     assert links(database_url)["child"] == ("parent", "parent")
 
 
-def test_what_two_workers_write_at_the_same_time_is_linked(writers: list[Writer], database_url: str) -> None:
-    pairs, together = range(100), threading.Barrier(2)
+def write_at_the_same_time(writers: list[Writer], *work: list[tuple[Event, ...]]) -> None:
+    """Each writer applies its batches; all begin the next one together."""
+    together = threading.Barrier(len(work))
 
     def write(writer: Writer, batches: list[tuple[Event, ...]]) -> None:
         for batch in batches:
             together.wait(20)
             writer.apply(*batch)
 
-    parents = [interception(f"parent {n}", 0, calls=f"call {n}") for n in pairs]
-    children = [interception(f"child {n}", 1, answers=f"call {n}") for n in pairs]
-    threads = [
-        threading.Thread(target=write, args=work) for work in zip(writers, (parents, children), strict=True)
-    ]
+    threads = [threading.Thread(target=write, args=each) for each in zip(writers, work, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_what_two_workers_write_at_the_same_time_is_linked(writers: list[Writer], database_url: str) -> None:
+    pairs = range(100)
+    parents = [interception(f"parent {n}", 0, calls=f"call {n}") for n in pairs]
+    children = [interception(f"child {n}", 1, answers=f"call {n}") for n in pairs]
+    write_at_the_same_time(writers, parents, children)
     found = links(database_url)
     assert [found[f"child {n}"] for n in pairs] == [(f"parent {n}", f"parent {n}") for n in pairs]
 
@@ -300,24 +304,13 @@ def test_a_root_and_a_leaf_that_arrive_at_the_same_time_are_one_thread(
     writers: list[Writer], database_url: str
 ) -> None:
     """What is between them is there before; it is linked to the one while the other is linked to it."""
-    threads, together = range(100), threading.Barrier(2)
+    threads = range(100)
     for n in threads:
         writers[0].apply(*interception(f"middle {n}", 1, answers=f"call {n}", calls=f"further {n}"))
 
-    def write(writer: Writer, batches: list[tuple[Event, ...]]) -> None:
-        for batch in batches:
-            together.wait(20)
-            writer.apply(*batch)
-
     roots = [interception(f"root {n}", 0, calls=f"call {n}") for n in threads]
     leaves = [interception(f"leaf {n}", 2, answers=f"further {n}") for n in threads]
-    workers = [
-        threading.Thread(target=write, args=work) for work in zip(writers, (roots, leaves), strict=True)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    write_at_the_same_time(writers, roots, leaves)
     found = links(database_url)
     assert [found[f"leaf {n}"] for n in threads] == [(f"middle {n}", f"root {n}") for n in threads]
 

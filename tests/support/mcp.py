@@ -6,15 +6,18 @@ It answers as a plain server does, except for the methods for which a test has q
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from aibridge_flask.errors import ToolError
+from aibridge_flask.errors import ClientDisconnected, ToolError
 from aibridge_flask.tools.mcp import McpClient
-from aibridge_flask.waiting import UNWATCHED
+from aibridge_flask.waiting import UNWATCHED, watch
 from tests.support.upstream import ReceivedRequest, Step, Upstream, event_stream, http_response
 
 Message = dict[str, Any]
@@ -59,6 +62,17 @@ def failure(client: McpClient) -> str:
     with pytest.raises(ToolError) as caught:
         call(client)
     return caught.value.message
+
+
+def leave_during_call(client: McpClient, sent: threading.Event) -> None:
+    """Calls the tool for somebody who disconnects once `sent` is set."""
+    server_end, client_end = socket.socketpair()
+    with server_end, client_end, ThreadPoolExecutor() as pool:
+        called = pool.submit(client.call, "add", {}, watch(server_end))
+        assert sent.wait(20)
+        client_end.close()
+        with pytest.raises(ClientDisconnected):
+            called.result(20)
 
 
 class ScriptedMcp:

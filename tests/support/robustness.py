@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.dialogue import ASK_BLOCKING, MESSAGES
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 from tests.support.upstream import (
     LAST_CHUNK,
     ReceivedRequest,
@@ -82,6 +82,11 @@ def resident_mib(server: Server) -> int:
     (worker,) = server.workers()
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
     return pages * 4096 // MIB
+
+
+def check_memory_returns(server: Server, before: int, allowed_mib: int) -> None:
+    """The worker's memory is back at what it was: a response comes before its request's end."""
+    wait_until(lambda: resident_mib(server) - before < allowed_mib)
 
 
 @contextlib.contextmanager

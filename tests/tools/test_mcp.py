@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from aibridge_flask.errors import ClientDisconnected, ToolError
+from aibridge_flask.errors import ToolError
 from aibridge_flask.tools.session import VERSIONS
-from aibridge_flask.waiting import UNWATCHED, watch
+from aibridge_flask.waiting import UNWATCHED
 from tests.support.mcp import (
     ADD,
     RESULT,
@@ -25,6 +25,7 @@ from tests.support.mcp import (
     event,
     events,
     failure,
+    leave_during_call,
     message,
     method,
     result,
@@ -365,13 +366,7 @@ def test_a_client_disconnect_cancels_the_call(mcp: ScriptedMcp, make: Make) -> N
     client.tools()
     sent = threading.Event()
     mcp.enqueue("tools/call", stream_head(), chunk(b": wait\n\n"), lambda _: sent.set(), WAIT_FOR_CLOSE)
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end, ThreadPoolExecutor() as pool:
-        called = pool.submit(client.call, "add", {}, watch(server_end))
-        assert sent.wait(20)
-        client_end.close()
-        with pytest.raises(ClientDisconnected):
-            called.result()
+    leave_during_call(client, sent)
     assert mcp.upstream.peer_closed.wait(20)
     wait_until(lambda: len(mcp.requests("notifications/cancelled")) == 1)
 

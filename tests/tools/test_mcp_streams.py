@@ -6,12 +6,10 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aibridge_flask.errors import ClientDisconnected, ToolError
-from aibridge_flask.waiting import watch
+from aibridge_flask.errors import ToolError
 from tests.support.mcp import (
     ADD,
     RESULT,
@@ -23,6 +21,7 @@ from tests.support.mcp import (
     event,
     events,
     failure,
+    leave_during_call,
     method,
     to_json,
 )
@@ -131,13 +130,7 @@ def test_a_disconnect_ends_the_pause_between_streams(mcp: ScriptedMcp, make: Mak
     client, sent = make(timeout=600), threading.Event()
     client.tools()
     mcp.enqueue("tools/call", *event_stream(BEGINNING.replace(b"50", b"500000")), lambda _: sent.set())
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end, ThreadPoolExecutor() as pool:
-        called = pool.submit(client.call, "add", {}, watch(server_end))
-        assert sent.wait(20)
-        client_end.close()
-        with pytest.raises(ClientDisconnected):
-            called.result(20)
+    leave_during_call(client, sent)
     wait_until(lambda: len(mcp.requests("notifications/cancelled")) == 1)
 
 

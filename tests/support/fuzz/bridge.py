@@ -18,7 +18,7 @@ from tests.support import mcp
 from tests.support.fuzz.answers import Answer
 from tests.support.fuzz.clients import BASIC, PERCENT, PLAIN, TOKEN, ClientRequest
 from tests.support.fuzz.data import Cuts
-from tests.support.robustness import resident_mib
+from tests.support.robustness import check_memory_returns, resident_mib
 from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
 from tests.support.upstream import CLOSE, ReceivedRequest, Step, Upstream, http_response
 
@@ -183,7 +183,7 @@ class FuzzedBridge:
         self.upstream.handler = self._steps
         self.server.wait_until_applied()
         wait_until(lambda: self.files() <= files + _MAX_FURTHER_FILES)
-        assert resident_mib(self.server) <= memory + _MAX_GROWTH_MIB
+        check_memory_returns(self.server, memory, _MAX_GROWTH_MIB)
         assert not self.holds_secret(self._metrics())
         assert [path for path in self._written() if self.holds_secret(path.read_bytes())] == []
 
