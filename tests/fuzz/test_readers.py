@@ -114,8 +114,12 @@ def test_a_splice_gives_the_same_in_any_pieces(api: Api, data: st.DataObject) ->
     def splice() -> Fold:
         return (api.format.splice if is_stream else api.format.blocking_splice)(offer, facts)
 
-    whole = run(splice(), [answer])
-    assert run(splice(), data.draw(CUTS)(answer)) == whole
+    # blank lines beside events that are held back may be held back with them
+    (whole, *facts_of_whole), (out, *facts_of_pieces) = (
+        run(splice(), pieces) for pieces in ([answer], data.draw(CUTS)(answer))
+    )
+    assert facts_of_pieces == facts_of_whole
+    assert (reference_events(out) == reference_events(whole)) if is_stream else out == whole
 
 
 def reads(api: Api, body: bytes) -> bool:
