@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -45,6 +46,10 @@ def _text(name: str) -> Column[str]:
 
 def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _milliseconds(name: str) -> Column[float]:
+    return Column(name, Double, nullable=False, server_default="0")
 
 
 def _interception_id(**options: Any) -> Column[str]:
@@ -112,6 +117,20 @@ interceptions = Table(
     _text("price_source"),
     _text("price_version"),
     _text("profile"),
+    _text("token_id"),
+    _text("limit_id"),
+    _text("group_set"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    _milliseconds("overhead_ms"),
+    _milliseconds("first_byte_ms"),
+    _milliseconds("duration_ms"),
+    Column("session_key", BigInteger),
+    Column("usage_id", BigInteger),
+    Column("seq", BigInteger),
+    Index("ix_interceptions_session_key", "session_key", "started_at", "id"),
+    Index("ix_interceptions_seq", "seq", unique=True),
+    _index("ix_interceptions_open_session", "session_key", "ended_at IS NULL"),
+    _index("ix_interceptions_not_summed", "started_at", "contributed IS NULL"),
     _index("ix_interceptions_correlating", "correlating_tool_call_id", "correlating_tool_call_id <> ''"),
     _index("ix_interceptions_session", "client_session_id", "client_session_id <> ''"),
     _index("ix_interceptions_thread_root", "thread_root_id", "thread_root_id IS NOT NULL"),
@@ -135,6 +154,11 @@ token_usages = Table(
     _text("speed"),
     _text("inference_geo"),
     Column("cost_micros", BigInteger),
+    _count("output_micros"),
+    _count("cache_read_micros"),
+    _count("cache_write_micros"),
+    _count("fees_micros"),
+    _count("cache_saved_micros"),
 )
 
 user_prompts = Table(
@@ -161,6 +185,7 @@ tool_usages = Table(
     _text("server_url"),
     _text("invocation_error"),
     _time("created_at"),
+    _count("duration_ms"),
     Index("ix_tool_usages_call", "tool_call_id"),
 )
 
@@ -187,6 +212,7 @@ gateway_tokens = Table(
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
     _time("last_used_at", nullable=True),
+    Column("groups", JSON),
 )
 
 stored_objects = Table(

@@ -1,0 +1,154 @@
+"""The tables of sums, which the applier keeps with each change of an interception.
+
+Keys are 63-bit digests of what a row stands for, so that a row is found by one number.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, String, Table, Text
+
+from .tables import UtcTime, metadata
+
+FIRST_BYTE_LIMITS = (50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200)
+DURATION_LIMITS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 256000)
+"""Upper limits of the histograms' buckets, in milliseconds; one more bucket has what is above."""
+
+FIRST_BYTE_BUCKETS = tuple(f"first_byte_{number}" for number in range(len(FIRST_BYTE_LIMITS) + 1))
+DURATION_BUCKETS = tuple(f"duration_{number}" for number in range(len(DURATION_LIMITS) + 1))
+TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
+COST_PARTS = ("output_micros", "cache_read_micros", "cache_write_micros", "fees_micros")
+"""Parts of `cost_micros`: the rest is the price of uncached input."""
+
+AMOUNTS = (
+    "requests",
+    "errors",
+    "unpriced_requests",
+    *TOKENS,
+    "cost_micros",
+    *COST_PARTS,
+    "cache_saved_micros",
+)
+USAGE_KEYS = (
+    "hour",
+    "initiator_id",
+    "provider",
+    "provider_name",
+    "model",
+    "client",
+    "credential_kind",
+    "error_type",
+    "group_set",
+)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _counts(*names: str) -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False, server_default="0") for name in names]
+
+
+def _key(name: str) -> Column[int]:
+    return Column(name, BigInteger, primary_key=True, autoincrement=False)
+
+
+# One row a combination of the keys. Only interceptions that have ended are in it.
+usage_hourly = Table(
+    "usage_hourly",
+    metadata,
+    _key("id"),
+    Column("hour", UtcTime, nullable=False),
+    *(_text(name) for name in USAGE_KEYS[1:]),
+    *_counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS),
+    Index("ix_usage_hourly_hour", "hour"),
+    Index("ix_usage_hourly_initiator", "initiator_id", "hour"),
+)
+
+# One row an actor's session, from its first interception on. `prompt_of` is the interception with the newest
+# prompt of the user.
+sessions = Table(
+    "sessions",
+    metadata,
+    _key("key"),
+    _text("initiator_id"),
+    _text("id"),
+    _text("client"),
+    Column("metadata", JSON, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("last_active_at", UtcTime, nullable=False),
+    Column("prompt_of", String(36), nullable=False, server_default=""),
+    Column("prompt_at", UtcTime),
+    *_counts("ended", "threads", *AMOUNTS),
+    Index("ix_sessions_last_active", "last_active_at", "key"),
+    Index("ix_sessions_initiator", "initiator_id", "last_active_at", "key"),
+    Index("ix_sessions_id", "id"),
+)
+
+# Which rows of `usage_hourly` a session has ended interceptions in.
+session_usage = Table(
+    "session_usage",
+    metadata,
+    _key("session_key"),
+    _key("usage_id"),
+    *_counts("requests"),
+    Index("ix_session_usage_usage", "usage_id", "session_key"),
+)
+
+tools_hourly = Table(
+    "tools_hourly",
+    metadata,
+    _key("usage_id"),
+    Column("tool", Text, primary_key=True),
+    Column("server_url", Text, primary_key=True),
+    Column("injected", Boolean, primary_key=True),
+    *_counts("calls", "failures", "duration_ms"),
+)
+
+# An actor's groups at the time of an interception, by the digest that stands there.
+group_sets = Table(
+    "group_sets",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", Text, primary_key=True),
+)
+
+# The number that was given last; its row makes transactions wait for each other before they write sums.
+sequences = Table(
+    "sequences",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# Work that one worker of all hosts does at a time, and until when it has it. `state` is the work's own.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    _text("holder"),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("state", JSON, nullable=False),
+)
+
+# Whose content was erased, as a digest: what a late log brings of them from before that time is not kept.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("erased_at", UtcTime, nullable=False),
+)
+
+# What administrators and users have changed or looked at.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    _text("actor_id"),
+    _text("action"),
+    _text("target"),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Index("ix_audit_at", "at", "id"),
+)
