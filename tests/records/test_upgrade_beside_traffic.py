@@ -39,7 +39,7 @@ def test_an_upgrade_says_that_another_process_builds_the_indexes(
 def make_tables_without_a_column(engine: sa.Engine) -> None:
     databases.migrate(engine)
     with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE interceptions DROP COLUMN contributed"))
+        connection.execute(sa.text("ALTER TABLE interceptions DROP COLUMN profile"))
     set_info(engine, version="3")
 
 
