@@ -49,15 +49,26 @@ def _plain_str(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user on whose behalf a request is made. An `admin` may read the records of all users."""
+    """The user on whose behalf a request is made. An `admin` may read the records of all users.
+
+    `groups` are sorted and unique. `token_id` is that of the gateway token, if one was used.
+
+    >>> Actor("ann", groups=("b", "a", "b", "")).groups
+    ('a', 'b')
+    """
 
     id: str
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     admin: bool = False
+    groups: tuple[str, ...] = ()
+    token_id: str = ""
 
     def __post_init__(self) -> None:
-        """Converts ids and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
+        """Converts ids, groups and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
         object.__setattr__(self, "id", _plain_str(self.id))
+        if self.groups:
+            groups = sorted({_plain_str(group) for group in self.groups} - {""})
+            object.__setattr__(self, "groups", tuple(groups))
         if self.metadata:
             metadata = {_plain_str(key): _plain_str(value) for key, value in self.metadata.items()}
             object.__setattr__(self, "metadata", metadata)
