@@ -18,7 +18,7 @@ def add_missing(connection: Connection) -> None:
     """Creates missing tables, and adds missing columns, which are nullable or have a constant default."""
     inspector = sa.inspect(connection)
     existing = set(inspector.get_table_names())
-    for table in sum_tables.metadata.sorted_tables:
+    for table in sum_tables.ALL_TABLES.sorted_tables:
         if table.name not in existing:
             table.create(connection)
             continue
@@ -34,8 +34,8 @@ def missing(engine: Engine) -> list[str]:
     with engine.connect() as connection:
         inspector = sa.inspect(connection)
         existing = set(inspector.get_table_names())
-        names = [table.name for table in sum_tables.metadata.sorted_tables if table.name not in existing]
-        for table in sum_tables.metadata.sorted_tables:
+        names = [table.name for table in sum_tables.ALL_TABLES.sorted_tables if table.name not in existing]
+        for table in sum_tables.ALL_TABLES.sorted_tables:
             if table.name in existing:
                 columns = {column["name"] for column in inspector.get_columns(table.name)}
                 names += [
@@ -87,7 +87,7 @@ def _missing_indexes(connection: Connection) -> list[Index]:
     invalid = _invalid_indexes(connection)
     missing: list[Index] = []
     existing = set(inspector.get_table_names())
-    for table in sum_tables.metadata.sorted_tables:
+    for table in sum_tables.ALL_TABLES.sorted_tables:
         if table.name not in existing:
             continue
         names = {index["name"] for index in inspector.get_indexes(table.name)} - invalid
