@@ -49,11 +49,16 @@ def _plain_str(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user on whose behalf a request is made. An `admin` may read the records of all users."""
+    """The user on whose behalf a request is made. An `admin` may read the records of all users.
+
+    `groups` are sorted. `token_id` is that of the gateway token that was used, if any.
+    """
 
     id: str
     metadata: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     admin: bool = False
+    groups: tuple[str, ...] = ()
+    token_id: str = ""
 
     def __post_init__(self) -> None:
         """Converts ids and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
