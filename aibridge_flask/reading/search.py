@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..model import Actor
 from ..records.sum_tables import group_sets
 from ..records.tables import interceptions, tool_usages
 from .errors import BadQuestion
+from .periods import Period, parse_time
 from .text_search import text_condition
 
 Condition = ColumnElement[bool]
@@ -50,17 +51,6 @@ class BadSearch(BadQuestion):
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """From `after` on and before `before`; each holds one time or none."""
-
-    after: tuple[datetime, ...] = ()
-    before: tuple[datetime, ...] = ()
-
-    def conditions(self, column: ColumnElement[Any]) -> list[Condition]:
-        return [*(column >= moment for moment in self.after), *(column < moment for moment in self.before)]
-
-
-@dataclass(frozen=True, slots=True)
 class Search:
     """A parsed search: (key, value) pairs, all of which must match."""
 
@@ -74,10 +64,8 @@ class Search:
     @property
     def period(self) -> Period:
         """The latest start and the earliest end that are asked for."""
-        after, before = (
-            [_time(key, value) for key, value in self.terms if key == wanted] for wanted in _TIMES
-        )
-        return Period((max(after),) if after else (), (min(before),) if before else ())
+        after, before = ([_time(key, value) for value in self.values(key)] for key in _TIMES)
+        return Period(tuple(after), tuple(before)).narrowest()
 
     def keys(self, columns: Any, actor: Actor) -> list[Condition]:
         """Returns the conditions on what interceptions and sums both have, for the `columns` of either.
@@ -90,6 +78,14 @@ class Search:
             if key not in _OF_ROWS and key not in _TIMES
         ]
         return conditions if actor.admin else [columns.initiator_id == actor.id, *conditions]
+
+    def values(self, key: str) -> list[str]:
+        """Returns what is asked for under a key."""
+        return [value for name, value in self.terms if name == key]
+
+    def without(self, key: str) -> Search:
+        """Returns the search without a key."""
+        return Search(tuple(term for term in self.terms if term[0] != key))
 
     def conditions(self, actor: Actor, dialect: str) -> list[Condition]:
         """Returns the conditions on interceptions that the actor may see."""
@@ -176,18 +172,6 @@ def _micros(value: str) -> int:
         return int(micros) if abs(micros) <= _MAX_MICROS else _MAX_MICROS
     except (ArithmeticError, ValueError):
         raise BadSearch("cost_above: a number of US$ such as 0.25 is expected") from None
-
-
-def parse_time(field: str, value: str) -> datetime:
-    """Parses a time with its zone. Raises BadQuestion for `field`."""
-    try:
-        time = datetime.fromisoformat(value)
-        moment = time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise BadQuestion(field, "a time such as 2026-01-31T12:00:00Z is expected") from None
-    if time.tzinfo is None:
-        raise BadQuestion(field, "a time with its zone is expected (RFC 3339)")
-    return moment
 
 
 def _time(key: str, value: str) -> datetime:

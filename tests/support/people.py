@@ -74,7 +74,7 @@ class Person:
 
     def read(self, path: str, **parameters: object) -> Any:
         """Returns the JSON of an answer."""
-        response = self.get(path, query_string=parameters)
+        response = self.get(path, **({"query_string": parameters} if parameters else {}))
         assert response.status_code == 200, response.get_data()
         return response.get_json()
 

@@ -39,11 +39,6 @@ def app(make_app: MakeApp, upstream: Upstream) -> Flask:
     return app
 
 
-@pytest.fixture
-def root(app: Flask, upstream: Upstream) -> Person:
-    return Person(app, upstream, "root")
-
-
 def document_of(
     schema: dict[str, Any], path: str, method: str = "get", status: str = "200"
 ) -> dict[str, Any]:
@@ -64,13 +59,15 @@ def test_the_document_is_openapi_3_1_and_names_no_error_page_of_others(root: Per
             }
 
 
-@pytest.mark.parametrize("path", ["/interceptions"])
+@pytest.mark.parametrize(
+    "path", ["/interceptions", "/usage?group_by=day,model,group", "/tools?group_by=session", "/models"]
+)
 @BOTH_DATABASES
 def test_a_real_answer_has_what_its_document_says_and_nothing_else(root: Person, path: str) -> None:
     schema = root.read("/openapi.json")
     answer = root.read(path)
-    OAS31Validator(document_of(schema, path)).validate(answer)
-    assert answer["count"] == 5
+    OAS31Validator(document_of(schema, path.partition("?")[0])).validate(answer)
+    assert answer
 
 
 @BOTH_DATABASES

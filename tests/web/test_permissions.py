@@ -5,18 +5,15 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from tests.conftest import MakeApp
-from tests.support.people import Person, app_for_people
+from tests.support.people import Person
 from tests.support.upstream import Upstream
 
-FOR_ALL = ["/interceptions", "/openapi.json"]
+FOR_ALL = [
+    *("/interceptions", "/usage", "/usage?format=csv", "/usage?format=focus", "/tools", "/tools?format=csv"),
+    *("/models", "/clients", "/groups", "/openapi.json"),
+]
 FOR_ADMINS: list[str] = []
 CHANGES: list[tuple[str, str, object]] = []
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    return app_for_people(make_app)
 
 
 @pytest.mark.parametrize("path", [*FOR_ALL, *FOR_ADMINS])

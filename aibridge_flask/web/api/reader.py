@@ -14,7 +14,7 @@ from ...reading.connection import QUERY_SECONDS
 from ...reading.pages import Listing
 from ...records.deadlines import DEADLINES
 from ...records.recorder import Recorder
-from ...waiting import READERS
+from ...waiting import READERS, StalledClients
 from .errors import TooSlow
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ _WAIT_SECONDS = 12.0  # with the wait for a thread and for the first connection
 class Reader:
     """Waits until what this host has recorded is in the database, then asks."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder, stalled: StalledClients) -> None:
+        self.recorder, self.stalled = recorder, stalled
 
     def ask(self, question: Callable[[Engine], T]) -> T:
         """Returns the question's answer.
