@@ -51,7 +51,10 @@ def _plain_str(value: object) -> str:
 class Actor:
     """The user on whose behalf a request is made. An `admin` may read the records of all users.
 
-    `groups` are sorted. `token_id` is that of the gateway token that was used, if any.
+    `groups` are sorted and unique. `token_id` is that of the gateway token, if one was used.
+
+    >>> Actor("ann", groups=("b", "a", "b", "")).groups
+    ('a', 'b')
     """
 
     id: str
@@ -61,8 +64,11 @@ class Actor:
     token_id: str = ""
 
     def __post_init__(self) -> None:
-        """Converts ids and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
+        """Converts ids, groups and metadata to plain `str`: hosts pass numbers and subclasses of `str`."""
         object.__setattr__(self, "id", _plain_str(self.id))
+        if self.groups:
+            groups = sorted({_plain_str(group) for group in self.groups} - {""})
+            object.__setattr__(self, "groups", tuple(groups))
         if self.metadata:
             metadata = {_plain_str(key): _plain_str(value) for key, value in self.metadata.items()}
             object.__setattr__(self, "metadata", metadata)

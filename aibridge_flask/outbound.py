@@ -44,9 +44,10 @@ class Outbound:
         self.provider = provider = build(configured)
         self.hooks = hooks
         self.ownership = Ownership(provider, objects, settings.max_body_bytes)
-        self._byok = settings.auth.byok
-        actor_header = [settings.auth.actor_header] if settings.auth.mode == "header" else []
-        names = frozenset(map(headers.wsgi_name, [*actor_header, *settings.drop_headers]))
+        auth = settings.auth
+        self._byok = auth.byok
+        identity = (auth.actor_header, auth.groups_header) if auth.mode == "header" else ()
+        names = frozenset(map(headers.wsgi_name, [*identity, *settings.drop_headers]))
         self._dropped = headers.DROPPED_REQUEST_HEADERS | names
         self._dropped_if_bridged = self._dropped | {"accept-encoding"}
         self._dropped_if_decoded = self._dropped_if_bridged | {"content-encoding"}

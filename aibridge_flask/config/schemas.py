@@ -43,8 +43,10 @@ class AuthSchema(_Frozen):
     mode = Text(load_default="local", validate=_one_of("local", "token", "header"), metadata=_doc("who may use the bridge: `local` (direct connections from loopback), `token` or `header`"))
     byok = Text(load_default="allow", validate=_one_of("allow", "reject", "ignore"), metadata=_doc("users' own API keys: `allow`, `reject` (403) or `ignore` (dropped; the central keys are used)"))
     actor_header = Text(load_default="X-Remote-User", metadata=_doc("mode `header`: the header that names the actor"))
+    groups_header = Text(load_default="X-Remote-Groups", metadata=_doc("mode `header`: the header that names the actor's groups, separated by commas"))
     admin_actors = Texts(load_default=(), metadata=_doc("mode `header`: actors who may read everybody's records"))
-    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=checks.networks, metadata=_doc("mode `header`: the peers that may set it"))
+    admin_groups = Texts(load_default=(), metadata=_doc("mode `header`: groups whose members may"))
+    trusted_proxies = Texts(load_default=("127.0.0.1/32", "::1/128"), validate=checks.networks, metadata=_doc("mode `header`: the peers that may set these headers"))
 
 
 class RecordsSchema(_Frozen):
@@ -52,7 +54,8 @@ class RecordsSchema(_Frozen):
     prompts = Flag(load_default=True, metadata=_doc("false: no prompt is stored"))
     tool_inputs = Flag(load_default=True, metadata=_doc("false: no input of a tool call is stored"))
     thoughts = Flag(load_default=True, metadata=_doc("false: no thought is stored"))
-    retention_days = Count(load_default=60, metadata=_doc("days that records are kept; 0 keeps them for ever"))
+    retention_days = Count(load_default=60, metadata=_doc("days that prompts, inputs of tool calls, thoughts and error messages are kept; 0 keeps them for ever"))
+    usage_retention_days = Count(load_default=400, metadata=_doc("days that interceptions are kept, with their tokens and cost; 0 keeps them for ever; sums stay"))
     on_database_down = Text(load_default="spool", validate=_one_of("spool", "refuse"), metadata=_doc("`spool`: records wait in the log; `refuse`: new interceptions get 500 `recording_failed`"))
     durability = Text(load_default="log", validate=_one_of("log", "database"), metadata=_doc("what the start and the last event of an interception wait for: the append to the `log`, or the commit in the `database` (5 seconds at most)"))
 

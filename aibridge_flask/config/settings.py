@@ -13,7 +13,9 @@ class AuthSettings:
     mode: str
     byok: str
     actor_header: str
+    groups_header: str
     admin_actors: tuple[str, ...]
+    admin_groups: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
 
 
@@ -23,6 +25,7 @@ class RecordSettings:
     tool_inputs: bool
     thoughts: bool
     retention_days: int
+    usage_retention_days: int
     on_database_down: str
     durability: str
 

@@ -1,4 +1,4 @@
-"""Mode `header`: a trusted proxy authenticates the user and names it in a header."""
+"""Mode `header`: a trusted proxy authenticates the user, and names it and its groups in headers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _UNIX = "unix:"
 
 
 class HeaderLoader:
-    """Accepts the header from `trusted_proxies` only; `unix:` is a Unix socket's peer."""
+    """Accepts the headers from `trusted_proxies` only; `unix:` is a Unix socket's peer."""
 
     def __init__(self, auth: AuthSettings) -> None:
-        self._key = "HTTP_" + auth.actor_header.upper().replace("-", "_")
-        self._admins = frozenset(auth.admin_actors)
+        self._key, self._groups_key = _key(auth.actor_header), _key(auth.groups_header)
+        self._admins, self._admin_groups = frozenset(auth.admin_actors), frozenset(auth.admin_groups)
         self._trusts_unix = _UNIX in auth.trusted_proxies
         self._networks = [ip_network(network) for network in auth.trusted_proxies if network != _UNIX]
 
@@ -27,10 +27,13 @@ class HeaderLoader:
         """Returns the actor, or None if the header is missing or names nobody. Raises UntrustedProxy."""
         if not self._trusts(peer_address(request.environ)):
             raise UntrustedProxy
-        raw = request.environ.get(self._key, "")
-        name = raw.encode("latin-1").decode("utf-8", "replace").strip()
-        is_name = bool(name) and name.isprintable() and name == identifier(name)
-        return Actor(name, admin=name in self._admins) if is_name else None
+        name = _text(request, self._key)
+        if not _is_name(name):
+            return None
+        found = (group.strip() for group in _text(request, self._groups_key).split(","))
+        groups = tuple(group for group in found if _is_name(group))
+        is_admin = name in self._admins or not self._admin_groups.isdisjoint(groups)
+        return Actor(name, admin=is_admin, groups=groups)
 
     def _trusts(self, peer: str | None) -> bool:
         if not peer:
@@ -41,3 +44,16 @@ class HeaderLoader:
             return False
         mapped = getattr(address, "ipv4_mapped", None) or address
         return any(mapped in network for network in self._networks)
+
+
+def _key(header: str) -> str:
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+def _text(request: Request, key: str) -> str:
+    raw: str = request.environ.get(key, "")
+    return raw.encode("latin-1").decode("utf-8", "replace").strip()
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable() and text == identifier(text)

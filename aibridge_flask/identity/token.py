@@ -105,8 +105,7 @@ class TokenLoader:
 
     def _accept(self, key: str, found: list[tokens.Token]) -> _CachedToken:
         valid = [token for token in found if token.is_valid]
-        actor = Actor(valid[0].user, admin=valid[0].admin) if valid else None
-        cached = _CachedToken(actor, valid[0].expires_at if valid else (), monotonic())
+        cached = _CachedToken(_actor(valid), valid[0].expires_at if valid else (), monotonic())
         self._store(key, cached)
         if valid:
             with contextlib.suppress(OSError, ConfigError):  # without a log it is just not noted
@@ -124,6 +123,12 @@ class TokenLoader:
         self._cache.move_to_end(key)
         while len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)
+
+
+def _actor(valid: list[tokens.Token]) -> Actor | None:
+    for token in valid:
+        return Actor(token.user, admin=token.admin, groups=token.groups, token_id=token.id)
+    return None
 
 
 def _token(request: Request) -> str:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, Index
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
-from . import sum_tables, tables
+from . import sum_tables, tables, text_index
 
 _INDEX_LOCK_ID = 0x61694273  # of PostgreSQL's advisory lock: "aiBs"
 
@@ -18,7 +18,7 @@ def add_missing(connection: Connection) -> None:
     """Creates missing tables, and adds missing columns, which are nullable or have a constant default."""
     inspector = sa.inspect(connection)
     existing = set(inspector.get_table_names())
-    for table in sum_tables.metadata.sorted_tables:
+    for table in sum_tables.ALL_TABLES.sorted_tables:
         if table.name not in existing:
             table.create(connection)
             continue
@@ -27,6 +27,7 @@ def add_missing(connection: Connection) -> None:
             if column.name not in columns:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    text_index.create(connection)
 
 
 def missing(engine: Engine) -> list[str]:
@@ -34,14 +35,14 @@ def missing(engine: Engine) -> list[str]:
     with engine.connect() as connection:
         inspector = sa.inspect(connection)
         existing = set(inspector.get_table_names())
-        names = [table.name for table in sum_tables.metadata.sorted_tables if table.name not in existing]
-        for table in sum_tables.metadata.sorted_tables:
+        names = [table.name for table in sum_tables.ALL_TABLES.sorted_tables if table.name not in existing]
+        for table in sum_tables.ALL_TABLES.sorted_tables:
             if table.name in existing:
                 columns = {column["name"] for column in inspector.get_columns(table.name)}
                 names += [
                     f"{table.name}.{column.name}" for column in table.columns if column.name not in columns
                 ]
-        return names + [str(index.name) for index in _missing_indexes(connection)]
+        return [*names, *text_index.missing_tables(connection), *_missing_indexes(connection)]
 
 
 def create_indexes(engine: Engine) -> bool:
@@ -76,23 +77,27 @@ def _create_concurrently(engine: Engine) -> bool:
 
 def _create_missing(connection: Connection, mode: str) -> None:
     tables.use_partial_indexes(connection.dialect.name)
-    for index in _missing_indexes(connection):
-        connection.execute(sa.text(f"DROP INDEX IF EXISTS {index.name}"))  # what a failed build has left
-        statement = str(CreateIndex(index).compile(dialect=connection.dialect))
-        connection.execute(sa.text(statement.replace("CREATE INDEX", f"CREATE INDEX {mode}", 1)))
+    for name, statement in _missing_indexes(connection).items():
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))  # what a failed build has left
+        connection.execute(sa.text(statement.replace("INDEX", f"INDEX {mode}", 1)))
 
 
-def _missing_indexes(connection: Connection) -> list[Index]:
+def _missing_indexes(connection: Connection) -> dict[str, str]:
+    """Returns the statements that create them, by their names."""
     inspector = sa.inspect(connection)
     invalid = _invalid_indexes(connection)
     missing: list[Index] = []
     existing = set(inspector.get_table_names())
-    for table in sum_tables.metadata.sorted_tables:
+    for table in sum_tables.ALL_TABLES.sorted_tables:
         if table.name not in existing:
             continue
         names = {index["name"] for index in inspector.get_indexes(table.name)} - invalid
         missing += [index for index in table.indexes if index.name not in names]
-    return missing
+    statements = {
+        str(index.name): str(CreateIndex(index).compile(dialect=connection.dialect)) for index in missing
+    }
+    has_prompts = tables.user_prompts.name in existing
+    return statements | (text_index.missing_index(connection) if has_prompts else {})
 
 
 def _invalid_indexes(connection: Connection) -> set[str]:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import ConfigError
 from ..model import new_id
-from . import additions, sum_tables, tables
+from . import additions, sum_tables, tables, text_index
 from .database_errors import is_busy
 from .deadlines import DEADLINES
 
@@ -70,6 +70,7 @@ def _engine(url: URL, lock_timeout_ms: int) -> Engine:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint={_MAX_WAL_PAGES}")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what was deleted is overwritten
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", _begin_sqlite)
@@ -124,7 +125,7 @@ def check_version(connection: Connection) -> bool:
 
 
 def read_info(connection: Connection) -> dict[str, str]:
-    """Returns the rows of `schema_info`: `database_id`, `version`, `min_code`."""
+    """Returns the rows of `schema_info`: `database_id`, `version`, `min_code` and more."""
     rows = connection.execute(sa.select(tables.schema_info.c.name, tables.schema_info.c.value))
     return {str(name): str(value) for name, value in rows.all()}
 
@@ -165,11 +166,14 @@ def _write_info(connection: Connection) -> None:
     info = read_info(connection)
     values = {"database_id": info.get("database_id", new_id()), "version": str(VERSION)}
     for name, value in values.items():
-        if name in info:
-            update = sa.update(tables.schema_info).where(tables.schema_info.c.name == name)
-            connection.execute(update.values(value=value))
-        else:
-            connection.execute(sa.insert(tables.schema_info).values(name=name, value=value))
+        set_info(connection, name, value)
+
+
+def set_info(connection: Connection, name: str, value: str) -> None:
+    """Writes a row of `schema_info`."""
+    update = sa.update(tables.schema_info).where(tables.schema_info.c.name == name)
+    if not connection.execute(update.values(value=value)).rowcount:
+        connection.execute(sa.insert(tables.schema_info).values(name=name, value=value))
 
 
 def _redacted_url(url: URL) -> str:
@@ -218,7 +222,10 @@ def _migration_lock(engine: Engine) -> Iterator[Connection]:
 
 def _create(connection: Connection) -> None:
     """Creates all tables in an empty database, without Alembic, which takes 8 MB and a sixth of a second."""
-    sum_tables.metadata.create_all(connection)
+    sum_tables.ALL_TABLES.create_all(connection)
+    text_index.create(connection)
+    for statement in text_index.missing_index(connection).values():
+        connection.execute(sa.text(statement))
     column = sa.Column("version_num", sa.String(32), primary_key=True)
     version = sa.Table("alembic_version", sa.MetaData(), column)
     version.create(connection)

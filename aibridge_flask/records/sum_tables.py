@@ -152,3 +152,5 @@ audit = Table(
     Column("after", JSON, nullable=False),
     Index("ix_audit_at", "at", "id"),
 )
+
+ALL_TABLES = metadata  # with those of `tables`

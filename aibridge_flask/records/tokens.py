@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, RowMapping
 
 from ..headers import TOKEN_PREFIX, mask_secret
 from ..model import new_id
+from . import audit
 from .events import now
 from .tables import gateway_tokens
 
@@ -29,6 +31,7 @@ class Token:
     id: str
     user: str
     admin: bool
+    groups: tuple[str, ...]
     hint: str
     created_at: datetime
     expires_at: tuple[datetime, ...]
@@ -45,20 +48,28 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
-def create(engine: Engine, user: str, admin: bool, days: int) -> str:
-    """Creates a token for `user`, valid for `days` (0: without end). Returns it, which is shown only now."""
+def create(
+    engine: Engine, user: str, admin: bool, days: int, groups: Iterable[str] = (), by: str = ""
+) -> str:
+    """Creates a token for `user`, valid for `days` (0: without end). Returns it, which is shown only now.
+
+    `by` is who creates it, for the audit; "": the user.
+    """
     token = TOKEN_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
-    row = {
+    row: dict[str, Any] = {
         "id": new_id(),
         "digest": digest(token),
         "hint": mask_secret(token),
         "user": user,
         "admin": admin,
+        "groups": sorted(set(groups)),
         "created_at": now(),
         "expires_at": now() + timedelta(days=days) if days else None,
     }
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         connection.execute(sa.insert(gateway_tokens).values(row))
+        shown = {"user": user, "admin": admin, "groups": row["groups"], "days": days}
+        audit.add(connection, by or user, "token.create", row["id"], after=shown)
     return token
 
 
@@ -72,12 +83,18 @@ def list_tokens(engine: Engine) -> Iterator[Token]:
     return _select(engine, sa.true())
 
 
-def revoke(engine: Engine, id: str) -> bool:
-    """Revokes a token. Returns false if there is none with this id, or it is already revoked."""
+def revoke(engine: Engine, id: str, by: str) -> bool:
+    """Revokes a token. Returns false if there is none with this id, or it is already revoked.
+
+    `by` is who revokes it, for the audit.
+    """
     c = gateway_tokens.c
     statement = sa.update(gateway_tokens).where(c.id == id, c.revoked_at.is_(None))
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        return bool(connection.execute(statement.values(revoked_at=now())).rowcount)
+        was_valid = bool(connection.execute(statement.values(revoked_at=now())).rowcount)
+        if was_valid:
+            audit.add(connection, by, "token.revoke", id)
+    return was_valid
 
 
 def _select(engine: Engine, condition: sa.ColumnElement[bool]) -> Iterator[Token]:
@@ -91,6 +108,7 @@ def _token(row: RowMapping) -> Token:
         id=row["id"],
         user=row["user"],
         admin=row["admin"],
+        groups=tuple(row["groups"] or ()),  # null: a version before has made it
         hint=row["hint"],
         created_at=row["created_at"],
         expires_at=_optional(row["expires_at"]),

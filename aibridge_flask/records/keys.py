@@ -1,0 +1,36 @@
+"""The keys of what is summed: digests, so that a row is found by one number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import blake2b
+
+
+def session_key(initiator_id: str, session_id: str) -> int:
+    """Returns the key of an actor's session, of 63 bits.
+
+    >>> session_key("ann", "s") == session_key("ann", "s") != session_key("anns", "")
+    True
+    """
+    return _number(initiator_id, session_id)
+
+
+def usage_id(hour: datetime, *names: str) -> int:
+    """Returns the key of a row of `usage_hourly`; `names` are its other keys, in the order of `USAGE_KEYS`."""
+    return _number(hour.astimezone(UTC).strftime("%Y%m%d%H"), *names)
+
+
+def group_set(groups: Iterable[str]) -> str:
+    """Returns the id of an actor's groups, "" if it has none."""
+    names = sorted(set(groups))
+    return blake2b(_joined(names), digest_size=8).hexdigest() if names else ""
+
+
+def _number(*parts: str) -> int:
+    return int.from_bytes(blake2b(_joined(parts), digest_size=8).digest()) >> 1
+
+
+def _joined(parts: Iterable[str]) -> bytes:
+    """Databases accept no NUL, so no part holds one."""
+    return "\0".join(parts).encode("utf-8", "replace")
