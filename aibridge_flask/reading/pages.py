@@ -55,10 +55,14 @@ def count_of(connection: Connection, query: sa.Select[Any]) -> tuple[int, bool]:
 def listing(
     count: tuple[int, bool], ids: Sequence[str], results: Iterable[dict[str, Any]], limit: int
 ) -> Listing:
-    """Encodes a page. `ids` are those of its rows and of one more, if there is one; `results` the rows.
+    """Encodes a page. `ids` are those of its rows and of one more, if there is one; `results` the rows."""
+    rows = fill(results, limit)
+    has_more = bool(rows) and len(rows) < len(ids)
+    return Listing(*count, rows, ids[len(rows) - 1] if has_more else "")
 
-    Rows are taken one by one until the page is full, so `results` may read them as it goes.
-    """
+
+def fill(results: Iterable[dict[str, Any]], limit: int = MAX_COUNT) -> list[bytes]:
+    """Encodes results one by one until a page is full, so they may be read as it goes."""
     rows: list[bytes] = []
     left = _MAX_BYTES
     for result in results:
@@ -69,8 +73,16 @@ def listing(
         left -= len(row) + 1
         if len(rows) == limit:
             break
-    has_more = bool(rows) and len(rows) < len(ids)
-    return Listing(*count, rows, ids[len(rows) - 1] if has_more else "")
+    return rows
+
+
+def join_members(whole: bytes, *more: bytes) -> bytes:
+    """Returns a JSON object with more members. Each of `more` is an object, or a member.
+
+    >>> join_members(b'{"a":1}', b'"b":2', b'{"c":3}')
+    b'{"a":1,"b":2,"c":3}'
+    """
+    return b"{%s}" % b",".join(part.removeprefix(b"{").removesuffix(b"}") for part in (whole, *more))
 
 
 def before(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:

@@ -40,6 +40,10 @@ class Period:
         inner = Period(tuple(map(_ceil, self.after)), tuple(map(_floor, self.before)))
         return () if inner.is_empty else (inner,)
 
+    def covering_hours(self) -> Period:
+        """Returns the hours that have a part of the period, by when they begin."""
+        return Period(tuple(map(_floor, self.after)), self.before)
+
     def edges(self) -> Iterator[Period]:
         """Yields what is left of the period beside its `hours`: itself if it has none."""
         if not self.hours():

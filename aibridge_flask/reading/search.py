@@ -62,6 +62,11 @@ class Search:
         return any(key in _OF_ROWS for key, _ in self.terms)
 
     @property
+    def has_sum_keys(self) -> bool:
+        """Whether a key is one that sums have."""
+        return any(key not in _OF_ROWS and key not in _TIMES for key, _ in self.terms)
+
+    @property
     def period(self) -> Period:
         """The latest start and the earliest end that are asked for."""
         after, before = ([_time(key, value) for value in self.values(key)] for key in _TIMES)

@@ -10,7 +10,7 @@ from tests.support.upstream import Upstream
 
 FOR_ALL = [
     *("/interceptions", "/usage", "/usage?format=csv", "/usage?format=focus", "/tools", "/tools?format=csv"),
-    *("/models", "/clients", "/groups", "/openapi.json"),
+    *("/sessions", "/models", "/clients", "/groups", "/openapi.json"),
 ]
 FOR_ADMINS: list[str] = []
 CHANGES: list[tuple[str, str, object]] = []

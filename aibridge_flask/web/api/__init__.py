@@ -10,6 +10,7 @@ from .interceptions import add_interceptions
 from .names import add_names
 from .openapi import add_document
 from .reader import Reader
+from .sessions import add_sessions
 from .usage import add_usage
 
 __all__ = ["records_blueprint"]
@@ -21,6 +22,7 @@ def records_blueprint(
     """Returns the blueprint of all paths."""
     blueprint, reader = RecordsBlueprint(prefix, load_actor), Reader(recorder, stalled)
     add_interceptions(blueprint, reader)
+    add_sessions(blueprint, reader)
     add_usage(blueprint, reader)
     add_names(blueprint, reader)
     add_document(blueprint)

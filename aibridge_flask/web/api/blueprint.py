@@ -52,7 +52,7 @@ class _Parser(FlaskParser):
 class _IdConverter(PathConverter):
     """An id as a client has chosen it: it may hold slashes, percent-encoded, also as its first character."""
 
-    regex = ".+?"
+    regex, part_isolating = ".+?", False
 
 
 class RecordsBlueprint(Blueprint, BridgeBlueprint):
