@@ -131,7 +131,8 @@ class Bridge:
             upstream_request = _upstream_request(request, sent_body, is_decoded, added)
             record.upstream_started()
             endpoint, model = request.interceptor.endpoint, request.facts.model
-            attempted = request.outbound.send(upstream_request, request.credentials, endpoint, model, client)
+            target = (request.credentials, endpoint, model, client, record.count_attempt)
+            attempted = request.outbound.send(upstream_request, *target)
             cleanup.add(attempted.response.close)
             return attempted
 
@@ -224,6 +225,8 @@ def _start_event(request: _BridgedRequest) -> Started:
         request_sha256=request.digest,
         kind=facts.kind,
         profile=provider.profile_for(facts.model),
+        groups=request.actor.groups,
+        token_id=request.actor.token_id,
     )
 
 

@@ -113,9 +113,13 @@ class Outbound:
         endpoint: str,
         model: str,
         client: Client,
+        on_attempt: Callable[[], None],
     ) -> Attempted:
-        """Sends a bridged request. Raises UpstreamError, ClientDisconnected."""
-        return self._attempts.send(request, credentials, endpoint, model, client)
+        """Sends a bridged request; calls `on_attempt` before each time.
+
+        Raises UpstreamError, ClientDisconnected.
+        """
+        return self._attempts.send(request, credentials, endpoint, model, client, on_attempt)
 
     def send_passthrough(
         self, request: UpstreamRequest, credentials: CredentialSource, client: Client

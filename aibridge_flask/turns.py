@@ -89,7 +89,7 @@ class Turns:
 
     def _record_outcome(self, outcome: ToolOutcome) -> None:
         error = failure_text(outcome.result)
-        self._record.record_tool_outcome(outcome.call, error)
+        self._record.record_tool_outcome(outcome.call, error, outcome.milliseconds)
         if self._hooks.has_listeners(ToolCalled):
             tool = next(tool for tool in self._context.offer.tools if tool.id == outcome.call.name)
             names = (self._record.id, tool.server, tool.name, outcome.call.id)

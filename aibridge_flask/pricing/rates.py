@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from math import lcm
 
 from msgspec import Struct
@@ -13,6 +14,15 @@ from .cost import UNPRICED, Cost
 from .quantities import Quantities
 
 _MAX_MICROS = 10**15  # a thousand million US$: the price is wrong
+_OUTPUT = 1
+_PARTS = {  # all other kinds are output
+    "input": 0,
+    "input_audio": 0,
+    "input_image": 0,
+    "cache_read": 2,
+    "cache_write": 3,
+    "cache_write_1h": 3,
+}
 _CACHED = ("cache_read", "cache_write", "cache_write_1h")
 Prices = Mapping[str, Fraction]
 
@@ -36,11 +46,16 @@ class Rates(Struct, frozen=True):
         prices = next((prices for start, prices in self.steps if quantities.input_tokens > start), EMPTY)
         if not prices or not tokens or any(count and kind not in prices for kind, count in tokens.items()):
             return UNPRICED
-        total = sum(count * prices[kind] for kind, count in tokens.items() if count)
-        total += sum(count * self.fees.get(kind, 0) for kind, count in quantities.uses.items())
-        micros, saved = self._round(total), self._round(_saved(tokens, prices))
+        fees = sum(count * self.fees.get(kind, 0) for kind, count in quantities.uses.items())
+        micros, *parts = self._round_parts((*_amounts(tokens, prices), fees))
+        saved = self._round(_saved(tokens, prices))
         is_possible = max(micros, abs(saved)) <= _MAX_MICROS
-        return Cost(micros, self.source, self.version, saved) if is_possible else UNPRICED
+        return Cost(micros, self.source, self.version, saved, *parts) if is_possible else UNPRICED
+
+    def _round_parts(self, amounts: Iterable[int]) -> list[int]:
+        """Returns the sum, rounded once, and all parts but the first, so that together they are the sum."""
+        rounded = [self._round(total) for total in accumulate(amounts)]
+        return [rounded[-1], *(after - before for before, after in pairwise(rounded))]
 
     def _round(self, amount: int) -> int:
         """Rounds half up."""
@@ -48,6 +63,15 @@ class Rates(Struct, frozen=True):
 
 
 NO_RATES = Rates()
+
+
+def _amounts(tokens: Mapping[str, int], prices: Mapping[str, int]) -> list[int]:
+    """Returns what input, output, cached reads and cached writes cost."""
+    amounts = [0, 0, 0, 0]
+    for kind, count in tokens.items():
+        if count:
+            amounts[_PARTS.get(kind, _OUTPUT)] += count * prices[kind]
+    return amounts
 
 
 def _saved(tokens: Mapping[str, int], prices: Mapping[str, int]) -> int:

@@ -8,46 +8,105 @@ adds nothing, and a later end, another usage or an interruption corrects what wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+from zlib import crc32
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Dialect
 
-from .statement import Statement
-from .tables import interceptions, token_usages
+from .costs import UNPRICED_STATUSES
+from .keys import session_key, usage_id
+from .statement import IDS, Statement
+from .sum_tables import AMOUNTS, COST_PARTS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS, USAGE_KEYS
+from .tables import interceptions
 
-_KINDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens")
-_LOCKED_ROW = (
-    sa.select(
-        interceptions.c.id,
-        interceptions.c.contributed,
-        interceptions.c.initiator_id,
-        interceptions.c.ended_at,
-        interceptions.c.error_type,
-        interceptions.c.cost_micros,
-    )
-    .where(interceptions.c.id == sa.bindparam("which"))
-    .with_for_update()
-)
-_USAGE = sa.select(*(sa.func.coalesce(sa.func.sum(token_usages.c[kind]), 0) for kind in _KINDS)).where(
-    token_usages.c.interception_id == sa.bindparam("which")
-)
-_STORE = (
-    sa.update(interceptions)
-    .where(interceptions.c.id == sa.bindparam("which"))
-    .values(contributed=sa.bindparam("amounts", type_=sa.JSON))
-)
+_NO_AMOUNTS = (0,) * len(AMOUNTS)
+_UNKNOWN = -1  # bucket
+
+
+class Contribution(Struct, frozen=True, array_like=True):
+    """What an interception adds: `amounts` in the order of `AMOUNTS`, the histograms' buckets that it is in,
+    and for each (tool, server, whether it is injected) its calls, failures and milliseconds. `end` is a
+    checksum of what its end says, so that an amended one gets a new `seq`.
+    """
+
+    ended: int = 0
+    threads: int = 0
+    amounts: tuple[int, ...] = _NO_AMOUNTS
+    first_byte: int = _UNKNOWN
+    duration: int = _UNKNOWN
+    tools: tuple[tuple[tuple[str, str, bool], tuple[int, int, int]], ...] = ()
+    end: int = 0
+
+
+NOTHING = Contribution()
+
+
+class Row(Struct, frozen=True):
+    """What sums need to know of an interception. Keys are 0 before it was added."""
+
+    id: str
+    contributed: Any
+    session_key: int | None
+    usage_id: int | None
+    initiator_id: str
+    metadata: Any
+    provider: str
+    provider_name: str
+    model: str
+    client: str
+    client_session_id: str
+    credential_kind: str
+    thread_root_id: str | None
+    kind: str
+    group_set: str
+    started_at: Any
+    ended_at: Any
+    error_type: str
+    cost_status: str
+    cost_micros: int | None
+    first_byte_ms: float
+    duration_ms: float
+    wire_exact: bool | None
+    response_sha256: str
+    has_prompt: bool
+
+    @property
+    def session_id(self) -> str:
+        """The client's session id, else the thread's root, else its own id."""
+        return self.client_session_id or self.thread_root_id or self.id
+
+    @property
+    def began(self) -> datetime:
+        return _time(self.started_at)
+
+    @property
+    def last_active(self) -> datetime:
+        return _time(self.ended_at or self.started_at)
+
+    @property
+    def usage_keys(self) -> tuple[Any, ...]:
+        """The keys of its row in `usage_hourly`."""
+        hour = self.began.replace(minute=0, second=0, microsecond=0)
+        return (hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
 
 
 class Change(Struct, frozen=True):
-    """The amounts of an interception that were added before, and those that count now."""
+    """What an interception added before and adds now, and to which session and row of `usage_hourly`."""
 
-    interception_id: str
-    initiator_id: str
-    before: Mapping[str, int]
-    after: Mapping[str, int]
+    row: Row
+    before: Contribution
+    after: Contribution
+    old_session: int
+    old_usage: int
+    session: int
+    usage: int
 
 
 Step = Callable[[Any, Sequence[Change]], None]
@@ -55,38 +114,154 @@ Step = Callable[[Any, Sequence[Change]], None]
 
 
 class Contributions:
-    """Finds the changes of interceptions, and passes them to the steps. Without steps it does nothing."""
+    """Finds the changes of interceptions, and passes them to the steps."""
 
     def __init__(self, dialect: Dialect, steps: Sequence[Step]) -> None:
         self._steps = steps
-        self._row, self._usage = Statement(_LOCKED_ROW, dialect), Statement(_USAGE, dialect)
+        parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name]}
+        self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
+        self._tools = _TOOLS.format(**parts)
         self._store = Statement(_STORE, dialect)
+        self._advance = _ADVANCE.format(mark="?" if dialect.positional else "%s")
 
-    def update(self, cursor: Any, ids: Sequence[str]) -> None:
-        """Compares the interceptions with what they have added, and adds the differences."""
-        if not self._steps:
-            return
-        changes = [change for id in sorted(set(ids)) for change in self._changes(cursor, id)]
+    def update(self, cursor: Any, ids: Iterable[str]) -> None:
+        """Compares the interceptions with what they have added, and adds the differences.
+
+        Those that have ended and changed get a new `seq`.
+        """
+        ids = json.dumps(sorted(set(ids)))
+        rows = [Row(*row) for row in _fetch(cursor, self._rows, ids)]
+        changes = list(self._changes(cursor, rows, ids))
         if not changes:
             return
-        self._store.run(
-            cursor, [{"which": change.interception_id, "amounts": change.after} for change in changes]
-        )
+        # from here on transactions wait for each other, so that none wait in a ring
+        seq = self._next_numbers(cursor, len(changes))
+        self._store.run(cursor, [_stored(change, seq + index) for index, change in enumerate(changes)])
         for step in self._steps:
             step(cursor, changes)
 
-    def _changes(self, cursor: Any, id: str) -> Sequence[Change]:
-        row = self._row.first(cursor, {"which": id})
-        if not row:
-            return ()
-        _, contributed, initiator_id, ended_at, error_type, cost = row
-        before = json.loads(contributed) if isinstance(contributed, str) else contributed
-        usage = self._usage.first(cursor, {"which": id})
-        after = {
-            "requests": 1,
-            "ended": int(ended_at is not None),
-            "errors": int(error_type != ""),
-            "cost_micros": cost or 0,
-            **{kind: int(count) for kind, count in zip(_KINDS, usage, strict=True)},
-        }
-        return () if before == after else (Change(id, initiator_id, before or {}, after),)
+    def _changes(self, cursor: Any, rows: Sequence[Row], ids: str) -> Iterable[Change]:
+        usages = {id: counts for id, *counts in _fetch(cursor, self._usages, ids)}
+        tools: dict[str, list[Any]] = defaultdict(list)
+        for id, tool, server_url, injected, *counts in _fetch(cursor, self._tools, ids):
+            tools[id].append(((tool, server_url, bool(injected)), tuple(counts)))
+        for row in rows:
+            after = _contribution(row, usages.get(row.id, _NO_USAGE), tools[row.id])
+            session = session_key(row.initiator_id, row.session_id)
+            change = Change(
+                row=row,
+                before=_read(row.contributed),
+                after=after,
+                old_session=row.session_key or 0,
+                old_usage=row.usage_id or 0,
+                session=session,
+                usage=usage_id(*row.usage_keys) if after.ended else 0,
+            )
+            moved = (change.old_session, change.old_usage) != (change.session, change.usage)
+            if moved or change.before != after:
+                yield change
+
+    def _next_numbers(self, cursor: Any, count: int) -> int:
+        """Returns the first of so many numbers."""
+        cursor.execute(self._advance, (count,))
+        cursor.execute(_LAST_NUMBER)
+        (last,) = cursor.fetchone()
+        return int(last) - count + 1
+
+
+def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contribution:
+    *tokens, cost, output, read, written, fees, saved = usage
+    ended = row.ended_at is not None
+    amounts = (
+        1,
+        int(row.error_type != ""),
+        int(ended and row.cost_status in UNPRICED_STATUSES),
+        *tokens,
+        cost if row.cost_micros is None else row.cost_micros,
+        *(output, read, written, fees, saved),
+    )
+    return Contribution(
+        ended=int(ended),
+        threads=int(row.thread_root_id is None and row.kind == _MAIN),
+        amounts=amounts,
+        first_byte=_bucket(FIRST_BYTE_LIMITS, row.first_byte_ms),
+        duration=_bucket(DURATION_LIMITS, row.duration_ms),
+        tools=tuple(tools) if ended else (),
+        end=crc32(f"{row.ended_at} {row.wire_exact} {row.response_sha256}".encode()) if ended else 0,
+    )
+
+
+def _bucket(limits: Sequence[int], milliseconds: float) -> int:
+    return bisect_left(limits, milliseconds) if milliseconds > 0 else _UNKNOWN
+
+
+def _read(contributed: Any) -> Contribution:
+    """Returns what was added, as it stands in the row: JSON, which some drivers have decoded."""
+    if contributed is None:
+        return NOTHING
+    value = json.loads(contributed) if isinstance(contributed, str) else contributed
+    return msgspec.convert(value, Contribution) if isinstance(value, list) else NOTHING
+
+
+def _stored(change: Change, seq: int) -> Mapping[str, Any]:
+    return {
+        "which": change.row.id,
+        "added": change.after,
+        "session": change.session,
+        "usage": change.usage or None,
+        "number": seq if change.after.ended else None,
+    }
+
+
+def _time(value: Any) -> datetime:
+    """Returns a time of a column; SQLite's are text without a zone."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    found: datetime = value
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _fetch(cursor: Any, query: str, ids: str) -> list[tuple[Any, ...]]:
+    cursor.execute(query, (ids,))
+    return list(cursor.fetchall())
+
+
+def _sum(column: str) -> str:
+    return f"CAST(coalesce(sum({column}), 0) AS BIGINT)"  # else PostgreSQL's sums are decimal numbers
+
+
+_MAIN = "main"
+_SUMMED = (*TOKENS, "cost_micros", *COST_PARTS, "cache_saved_micros")
+_NO_USAGE = (0,) * len(_SUMMED)
+_LOCKS = {"sqlite": "", "postgresql": "FOR UPDATE OF interceptions"}
+_ROWS = (
+    f"SELECT {', '.join(Row.__struct_fields__[:-1])},"  # noqa: S608 - parts are constants
+    " EXISTS (SELECT 1 FROM user_prompts WHERE interception_id = interceptions.id)"
+    " FROM interceptions WHERE id IN ({ids}) ORDER BY id {lock}"
+)
+_USAGES = (
+    f"SELECT interception_id, {', '.join(map(_sum, _SUMMED))} FROM token_usages"  # noqa: S608
+    " WHERE interception_id IN ({ids}) GROUP BY interception_id"
+)
+_HAS_FAILED = "CASE WHEN invocation_error <> '' THEN 1 ELSE 0 END"
+_TOOLS = (
+    "SELECT interception_id, tool, server_url, injected, count(*),"  # noqa: S608
+    f" {_sum(_HAS_FAILED)}, {_sum('duration_ms')} FROM tool_usages"
+    " WHERE interception_id IN ({ids}) GROUP BY interception_id, tool, server_url, injected"
+    " ORDER BY tool, server_url, injected"
+)
+_ADVANCE = (
+    "INSERT INTO sequences (name, value) VALUES ('interceptions', {mark})"
+    " ON CONFLICT (name) DO UPDATE SET value = sequences.value + excluded.value"
+)
+_LAST_NUMBER = "SELECT value FROM sequences WHERE name = 'interceptions'"
+_STORE = (
+    sa.update(interceptions)
+    .where(interceptions.c.id == sa.bindparam("which"))
+    .values(
+        contributed=sa.bindparam("added", type_=sa.JSON),
+        session_key=sa.bindparam("session"),
+        usage_id=sa.bindparam("usage"),
+        seq=sa.bindparam("number"),
+    )
+)

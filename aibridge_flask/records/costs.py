@@ -37,10 +37,18 @@ class Costs:
         # an end repeats the usages, mostly the same objects; the event is kept, so that its id stays its own
         self._by_event: dict[int, tuple[TokenUsage, Cost]] = {}
 
-    def of_usage(self, event: TokenUsage) -> int | None:
-        """Returns the cost in micro-dollars, None if no price is known."""
+    def of_usage(self, event: TokenUsage) -> dict[str, int | None]:
+        """Returns the members of the usage's row that hold money; `cost_micros` is None if no price is
+        known."""
         cost = self._price(event)
-        return cost.micros if cost.is_priced else None
+        return {
+            "cost_micros": cost.micros if cost.is_priced else None,
+            "output_micros": cost.output_micros,
+            "cache_read_micros": cost.cache_read_micros,
+            "cache_write_micros": cost.cache_write_micros,
+            "fees_micros": cost.fees_micros,
+            "cache_saved_micros": cost.saved_micros,
+        }
 
     def of_interception(self, event: Ended) -> dict[str, Any]:
         """Returns the members of the interception's row that its end sets."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, Engine, Table
 
 from ..pricing import PriceList
-from . import tables
+from . import sum_tables, tables
 from .contributions import Contributions, Step
 from .costs import Costs
 from .events import (
@@ -28,10 +28,12 @@ from .events import (
     ToolUsage,
 )
 from .lineage import Lineage
-from .rows import to_row
+from .rollups import Rollups
+from .rows import group_rows, to_row
+from .sessions import Sessions
 from .statement import Statement
 
-Rows = Mapping[type, list[dict[str, Any]]]
+Rows = Mapping[Any, list[dict[str, Any]]]
 
 
 class EventWriter:
@@ -51,27 +53,30 @@ class EventWriter:
             Ended: _update(tables.interceptions.c.id, **_END_PARAMETERS),
             GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
             StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
+            _GROUPS: insert(sum_tables.group_sets).on_conflict_do_nothing(),
             _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
             _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
-        self._lineage, self._contributions = Lineage(dialect), Contributions(dialect, steps)
+        self._lineage = Lineage(dialect)
+        self._contributions = Contributions(dialect, (Sessions(dialect), Rollups(dialect), *steps))
 
     def rows(self, worker_id: str, events: Iterable[Event]) -> Rows:
         """Returns the rows of events by their type, without those that a later event replaces.
 
         `worker_id` is that of their log.
         """
-        rows: dict[type, list[dict[str, Any]]] = {kind: [] for kind in EVENTS}
+        rows: dict[Any, list[dict[str, Any]]] = {kind: [] for kind in (*EVENTS, _GROUPS)}
         costs = Costs(self._prices)
         for event in {_key(event): event for event in events}.values():
             row = to_row(event)
             if isinstance(event, Ended):
                 row |= costs.of_interception(event)
             elif isinstance(event, TokenUsage):
-                row["cost_micros"] = costs.of_usage(event)
+                row |= costs.of_usage(event)
             elif isinstance(event, Started):
                 row["worker_id"] = worker_id
+                rows[_GROUPS] += group_rows(event)
             rows[type(event)].append(row)
         return rows
 
@@ -81,13 +86,15 @@ class EventWriter:
         for kind, new in _join(rows).items():
             if new:
                 self._statements[kind].run(cursor, new)
-        self._lineage.link(cursor, rows[Started], rows[ToolUsage])
-        changed = [row["id"] for row in rows[Started]] + [row["which"] for row in rows[Ended]]
-        self.update_sums(cursor, changed + [row["interception_id"] for row in rows[TokenUsage]])
+        moved = self._lineage.link(cursor, rows[Started], rows[ToolUsage])
+        changed = moved | {row["id"] for row in rows[Started]} | {row["which"] for row in rows[Ended]}
+        changed |= {row["interception_id"] for kind in _SUMMED for row in rows[kind]}
+        self.update_sums(cursor, changed)
 
-    def update_sums(self, cursor: Any, ids: Sequence[str]) -> None:
+    def update_sums(self, cursor: Any, ids: Collection[str]) -> None:
         """Adds what has changed of these interceptions to what sums them."""
-        self._contributions.update(cursor, ids)
+        if ids:
+            self._contributions.update(cursor, ids)
 
 
 def _key(event: Event) -> tuple[Any, ...]:
@@ -138,11 +145,12 @@ def _update(key: Column[Any], **parameters: str) -> Any:
 
 
 _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
-        "wire_exact", "response_sha256", "cost_micros", "cost_status", "price_source",
-        "price_version")  # fmt: skip
+        "wire_exact", "response_sha256", "attempts", "overhead_ms", "first_byte_ms", "duration_ms",
+        "cost_micros", "cost_status", "price_source", "price_version")  # fmt: skip
 _END_PARAMETERS = {name: f"new_{name}" for name in _END_COLUMNS}
 _ANSWER_PARAMETERS = {"provider_response_id": "answer"}
-_WHOLE, _ANSWERED = "whole interception", "answered prompt"
+_GROUPS, _WHOLE, _ANSWERED = "groups", "whole interception", "answered prompt"
+_SUMMED = (TokenUsage, ToolUsage, Prompt)
 _KEYS: Mapping[type, tuple[str, ...]] = {
     Started: ("id",),
     Prompt: ("interception_id",),

@@ -22,7 +22,10 @@ def now() -> datetime:
 
 
 class Started(Struct, frozen=True):
-    """The start of an interception, recorded before the upstream is called. `profile` is as in `Asked`."""
+    """The start of an interception, recorded before the upstream is called. `profile` is as in `Asked`.
+
+    `groups` are those of the actor, sorted; `token_id` is the gateway token that was used, if any.
+    """
 
     id: str
     initiator_id: str
@@ -44,6 +47,8 @@ class Started(Struct, frozen=True):
     request_sha256: str = ""
     kind: str = "main"
     profile: str = ""
+    groups: tuple[str, ...] = ()
+    token_id: str = ""
 
 
 class Prompt(Struct, frozen=True):
@@ -83,7 +88,8 @@ class TokenUsage(Struct, frozen=True):
 
 
 class ToolUsage(Struct, frozen=True):
-    """A tool call of the model; a later event replaces an earlier one."""
+    """A tool call of the model; a later event replaces an earlier one. `duration_ms` is that of one that the
+    bridge has run."""
 
     interception_id: str
     turn: int
@@ -97,6 +103,7 @@ class ToolUsage(Struct, frozen=True):
     injected: bool = False
     server_url: str = ""
     invocation_error: str = ""
+    duration_ms: int = 0
 
 
 class ModelThought(Struct, frozen=True):
@@ -117,6 +124,8 @@ class Ended(Struct, frozen=True):
     `usages` are those of its responses, which are priced separately: a model may cost more per token in a
     large request. The versions before wrote `parts`, each with the models whose prices apply.
     `is_estimated`: the response broke off, and the last usage has more than it told.
+    `attempts` is how many times an upstream was asked. Milliseconds are by the monotonic clock, since the
+    request was read; `overhead_ms` are those of the first byte that were not spent waiting for the upstream.
     """
 
     id: str
@@ -131,6 +140,10 @@ class Ended(Struct, frozen=True):
     parts: tuple[tuple[Usage, tuple[str, ...]], ...] = ()
     usages: tuple[TokenUsage, ...] = ()
     is_estimated: bool = False
+    attempts: int = 0
+    overhead_ms: float = 0.0
+    first_byte_ms: float = 0.0
+    duration_ms: float = 0.0
 
 
 class GatewayTokenUsed(Struct, frozen=True):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 
+from msgspec.structs import replace
+
 from ..config.settings import RecordSettings
 from ..hooks import Hooks
 from ..model import EMPTY, Asked, Failure, Tool, ToolCall, Turn, identifier
@@ -63,7 +65,7 @@ class InterceptionRecord:
         self._turn_number = 0
         self._reset_turn()
         self._digest = hashlib.sha256()
-        self._status = 0
+        self._status = self._attempts = 0
         self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
         self._begun = self._sent = self._received = monotonic()
@@ -100,6 +102,10 @@ class InterceptionRecord:
         self._usages.next_turn(self._turn)
         self._received = monotonic()  # running tools is neither our overhead nor the upstream's time
         self._reset_turn()
+
+    def count_attempt(self) -> None:
+        """An upstream is asked."""
+        self._attempts += 1
 
     def upstream_started(self) -> None:
         """The request is about to be sent: time counts as the upstream's from now on."""
@@ -142,13 +148,13 @@ class InterceptionRecord:
         """Returns the calls of this turn that the bridge runs itself."""
         return tuple(call for call in self._turn.tool_calls if call.name in self._tools)
 
-    def record_tool_outcome(self, call: ToolCall, error: str = "") -> None:
-        """Records that a call of `injected_calls` has its result, or failed."""
+    def record_tool_outcome(self, call: ToolCall, error: str = "", milliseconds: int = 0) -> None:
+        """Records that a call of `injected_calls` has its result, or failed, and how long it took."""
         calls = enumerate(self._turn.tool_calls)
         unfinished = ((index, other) for index, other in calls if index not in self._finished_calls)
         position = next(index for index, other in unfinished if other == call)
         self._finished_calls.add(position)
-        usage = self._tool_usage(position, call, now(), error)
+        usage = replace(self._tool_usage(position, call, now(), error), duration_ms=milliseconds)
         self._recorder.record(usage)
         self._emit_recorded([usage])
 
@@ -229,6 +235,9 @@ class InterceptionRecord:
                 self.record_tool_outcome(call, reason)
 
     def _record_end(self, failure: Failure, is_first: bool) -> None:
+        if self._first_byte_at is not EPOCH:
+            self.first_byte_sent()
+        duration = monotonic() - self._begun
         ended = Ended(
             id=self.id,
             ended_at=now(),
@@ -241,24 +250,26 @@ class InterceptionRecord:
             usage=self._usages.total(),
             usages=self._usages.all(),
             is_estimated=self._is_estimated,
+            attempts=self._attempts,
+            overhead_ms=_milliseconds(self._first_byte.overhead),
+            first_byte_ms=_milliseconds(self._first_byte.seconds),
+            duration_ms=_milliseconds(duration),
         )
         last_events, self._last_events = self._last_events, []
         if is_first:
             self._recorder.end(*last_events, ended)
             self._emit_new(last_events)
-            self._emit_ended(ended)
+            times = (self._first_byte.seconds, self._first_byte.overhead, duration)
+            self._hooks.emit(InterceptionEnded(self._started, ended, *times))
         else:
             self._recorder.record(*last_events, ended)
             self._emit_new(last_events)
-
-    def _emit_ended(self, ended: Ended) -> None:
-        if self._first_byte_at is not EPOCH:
-            self.first_byte_sent()
-        first_byte = self._first_byte
-        times = (first_byte.seconds, first_byte.overhead, monotonic() - self._begun)
-        self._hooks.emit(InterceptionEnded(self._started, ended, *times))
 
 
 def _is_pending(event: Event) -> bool:
     """An injected call is emitted only once it has run."""
     return isinstance(event, ToolUsage) and event.injected
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 1)

@@ -17,7 +17,7 @@ def session_key(initiator_id: str, session_id: str) -> int:
 
 
 def usage_id(hour: datetime, *names: str) -> int:
-    """Returns the key of a row of `usage_hourly`; `names` are its other keys, in the order of `USAGE_KEYS`."""
+    """Returns the key of a row of `usage_hourly`; `names` are its other keys, as ordered in `USAGE_KEYS`."""
     return _number(hour.astimezone(UTC).strftime("%Y%m%d%H"), *names)
 
 

@@ -20,7 +20,7 @@ from zlib import crc32
 import sqlalchemy as sa
 from sqlalchemy import Dialect
 
-from .statement import Statement
+from .statement import IDS, Statement
 from .tables import interceptions
 
 Row = Mapping[str, Any]
@@ -105,15 +105,16 @@ _FIND_WAITING = (
     " FROM ({calls}) AS call JOIN interceptions AS parent ON parent.id = call.parent_id"
     " ORDER BY parent.started_at"
 )
+_FIND_DESCENDANTS = "SELECT id FROM interceptions WHERE thread_root_id IN ({ids}) AND client_session_id = ''"
 _DIALECTS = {
     "sqlite": {
-        "ids": "SELECT value FROM json_each(?)",
+        "ids": IDS["sqlite"],
         "calls": "SELECT json_extract(value, '$[0]') AS parent_id, json_extract(value, '$[1]') AS id"
         " FROM json_each(?)",
         "array": "json_group_array",
     },
     "postgresql": {
-        "ids": "SELECT value FROM json_array_elements_text(%s::json)",
+        "ids": IDS["postgresql"],
         "calls": "SELECT value ->> 0 AS parent_id, value ->> 1 AS id FROM json_array_elements(%s::json)",
         "array": "json_agg",
     },
@@ -153,6 +154,7 @@ class Lineage:
         parts = _DIALECTS[dialect.name]
         self._find_parents, self._find_waiting = _FIND_PARENTS.format(**parts), _FIND_WAITING.format(**parts)
         self._find_parents_by_number = _FIND_PARENTS_BY_NUMBER.format(**parts)
+        self._find_descendants = _FIND_DESCENDANTS.format(**parts)
         self._locks = dialect.name == "postgresql"
         self._set_parent, self._set_root = Statement(_SET_PARENT, dialect), Statement(_SET_ROOT, dialect)
 
@@ -170,45 +172,52 @@ class Lineage:
         if numbers:
             cursor.execute(_LOCK, (_LOCK_CLASS, numbers))
 
-    def link(self, cursor: Any, started: Iterable[Row], calls: Iterable[Row]) -> None:
+    def link(self, cursor: Any, started: Iterable[Row], calls: Iterable[Row]) -> set[str]:
         """Links the rows of new interceptions to their parents, and those of new tool calls to their
-        children.
+        children. Returns the ids of those that have another thread or session now.
         """
         answers = {row["id"]: row["correlating_tool_call_id"] for row in started}
-        self._link_children(cursor, self._find_parents, [id for id in answers if _is_unique(answers[id])])
+        unique = [id for id in answers if _is_unique(answers[id])]
+        moved = self._link_children(cursor, self._find_parents, unique)
         pairs = sorted({(row["interception_id"], row["tool_call_id"]) for row in calls})
         # one without a parent has none but these: the newest is the last
         waiting = self._waiting(cursor, [pair for pair in pairs if _is_unique(pair[1])])
-        self._set(cursor, {child: parent for parent, children in waiting for child in children})
+        moved |= self._set(cursor, {child: parent for parent, children in waiting for child in children})
         waiting = self._waiting(cursor, [pair for pair in pairs if _NUMBERED.search(pair[1])])
         children = {child for _, found in waiting for child in found}
         children |= {id for id in answers if _NUMBERED.search(answers[id])}
-        self._link_children(cursor, self._find_parents_by_number, sorted(children))
+        return moved | self._link_children(cursor, self._find_parents_by_number, sorted(children))
 
-    def _link_children(self, cursor: Any, query: str, children: list[str]) -> None:
+    def _link_children(self, cursor: Any, query: str, children: list[str]) -> set[str]:
         found = _rows(cursor, query, children) if children else []
-        self._set(cursor, {child: parent for child, parent in found if parent})
+        return self._set(cursor, {child: parent for child, parent in found if parent})
 
     def _waiting(self, cursor: Any, pairs: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
         """Returns the children without a parent that the calls of each parent may have."""
         found = _rows(cursor, self._find_waiting, pairs) if pairs else []
         return [(parent, _array(waiting)) for parent, waiting in found]
 
-    def _set(self, cursor: Any, parents: Mapping[str, str]) -> None:
-        """Sets parents, by the ids of children. First all parents, then roots, which follow in this order."""
+    def _set(self, cursor: Any, parents: Mapping[str, str]) -> set[str]:
+        """Sets parents, by the ids of children. First all parents, then roots, which follow in this order.
+
+        Returns the ids of the children, and of those of their descendants whose session follows the thread.
+        """
         links = [{"child": child, "parent": parent} for child, parent in parents.items()]
-        if links:
-            if self._locks:
-                cursor.execute(_LOCK_PARENTS, (sorted(set(parents.values())),))
-            self._set_parent.run(cursor, links)
-            self._set_root.run(cursor, links)
+        if not links:
+            return set()
+        if self._locks:
+            cursor.execute(_LOCK_PARENTS, (sorted(set(parents.values())),))
+        descendants = _rows(cursor, self._find_descendants, list(parents))
+        self._set_parent.run(cursor, links)
+        self._set_root.run(cursor, links)
+        return {*parents, *(id for (id,) in descendants)}
 
 
 def _is_unique(id: str) -> bool:
     return bool(id) and not _NUMBERED.search(id)
 
 
-def _rows(cursor: Any, query: str, argument: Iterable[Any]) -> list[tuple[Any, Any]]:
+def _rows(cursor: Any, query: str, argument: Iterable[Any]) -> list[tuple[Any, ...]]:
     cursor.execute(query, (json.dumps(argument, ensure_ascii=False),))
     return list(cursor.fetchall())
 

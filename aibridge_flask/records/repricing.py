@@ -18,12 +18,19 @@ from . import tables
 from .contributions import Contributions, Step
 from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total
 from .events import EPOCH, TokenUsage
+from .rollups import Rollups
+from .sessions import Sessions
+from .sum_tables import COST_PARTS
 
+Money = Mapping[str, int | None]
 _SLICE = 200  # interceptions: a transaction of some milliseconds
 _PAUSE_SECONDS = 0.01  # between slices, for who else writes
 _i, _u = tables.interceptions.c, tables.token_usages.c
 _KEY = (_u.interception_id == sa.bindparam("which"), _u.turn == sa.bindparam("row"))
-_SET_USAGE = sa.update(tables.token_usages).where(*_KEY).values(cost_micros=sa.bindparam("cost"))
+_MONEY = ("cost_micros", *COST_PARTS, "cache_saved_micros")
+_SET_USAGE = (
+    sa.update(tables.token_usages).where(*_KEY).values({name: sa.bindparam(f"new_{name}") for name in _MONEY})
+)
 _SET_TOTAL = (
     sa.update(tables.interceptions)
     .where(_i.id == sa.bindparam("which"))
@@ -66,7 +73,8 @@ class Repricing:
     ) -> None:
         """`steps` are those of the applier: what sums costs hears of each change."""
         self._engine, self._prices, self._dry_run = engine, prices, dry_run
-        self._contributions = Contributions(engine.dialect, steps)
+        sums = (Sessions(engine.dialect), Rollups(engine.dialect))
+        self._contributions = Contributions(engine.dialect, (*sums, *steps))
 
     def run(self, selection: Selection) -> Iterator[Repriced]:
         """Yields the interceptions that used tokens. Raises SQLAlchemyError; what was yielded is written."""
@@ -131,19 +139,17 @@ def _event(row: RowMapping, usage: RowMapping, all_usages: Sequence[RowMapping])
     )
 
 
-def _is_changed(
-    row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[int | None], new: Total
-) -> bool:
+def _is_changed(row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[Money], new: Total) -> bool:
     is_same_total = all(row[name] == getattr(new, name) for name in Total.__struct_fields__)
-    return not is_same_total or [usage["cost_micros"] for usage in usages] != [*costs]
+    return not is_same_total or [{name: usage[name] for name in _MONEY} for usage in usages] != [*costs]
 
 
 def _write(
-    connection: Connection, id: str, usages: Sequence[RowMapping], costs: Sequence[int | None], new: Total
+    connection: Connection, id: str, usages: Sequence[RowMapping], costs: Sequence[Money], new: Total
 ) -> None:
     if usages:
         values = [
-            {"which": id, "row": usage["turn"], "cost": cost}
+            {"which": id, "row": usage["turn"], **{f"new_{name}": cost[name] for name in _MONEY}}
             for usage, cost in zip(usages, costs, strict=True)
         ]
         connection.execute(_SET_USAGE, values)

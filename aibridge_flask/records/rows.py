@@ -22,6 +22,7 @@ from .events import (
     TokenUsage,
     ToolUsage,
 )
+from .keys import group_set
 
 _FIRST_YEAR = 1971  # earlier times stand for none
 # PostgreSQL indexes values of up to a third of a page.
@@ -70,7 +71,19 @@ def _started_row(event: Started) -> dict[str, Any]:
     row = _clean_members(event)
     for name in _INDEXED:
         row[name] = row[name][:_MAX_INDEXED_LENGTH]
+    row["group_set"] = group_set(_group_names(event))
+    del row["groups"]
     return row
+
+
+def group_rows(event: Started) -> list[dict[str, str]]:
+    """Returns the rows of the actor's groups."""
+    names = _group_names(event)
+    return [{"id": group_set(names), "name": name} for name in names]
+
+
+def _group_names(event: Started) -> tuple[str, ...]:
+    return tuple(sorted({clean_text(name)[:_MAX_INDEXED_LENGTH] for name in event.groups}))
 
 
 def _prompt_row(event: Prompt) -> dict[str, Any]:
@@ -115,6 +128,10 @@ def _ended_row(event: Ended) -> dict[str, Any]:
         "new_error_message": clean_text(event.error_message),
         "new_wire_exact": event.wire_exact,
         "new_response_sha256": event.response_sha256,
+        "new_attempts": event.attempts,
+        "new_overhead_ms": event.overhead_ms,
+        "new_first_byte_ms": event.first_byte_ms,
+        "new_duration_ms": event.duration_ms,
     }
 
 

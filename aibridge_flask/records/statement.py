@@ -15,9 +15,15 @@ from sqlalchemy import JSON, DateTime, Dialect
 
 from .tables import UtcTime
 
+IDS = {
+    "sqlite": "SELECT value FROM json_each(?)",
+    "postgresql": "SELECT value FROM json_array_elements_text(%s::json)",
+}
+"""The query for the ids of a parameter that is a JSON array."""
+
 
 class Statement:
-    """An insert or update of many rows with the same members, or a query with the parameters of one row."""
+    """An insert, update or deletion of many rows with the same members."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         self._statement, self._dialect = statement, dialect
@@ -26,24 +32,17 @@ class Statement:
         self._names: tuple[str, ...] = ()
         self._select: Callable[[Any], tuple[Any, ...]] = tuple
         self._converters: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
-        self._defaults: Mapping[str, Any] = {}
+        self._constants: Mapping[str, Any] = {}
 
     def run(self, cursor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._sql:
             self._compile(rows[0])
         cursor.executemany(self._sql, [self._values(row) for row in rows])
 
-    def first(self, cursor: Any, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Returns the first row of the result, or ()."""
-        if not self._sql:
-            self._compile(row)
-        cursor.execute(self._sql, self._values({**self._defaults, **row}))
-        return tuple(cursor.fetchone() or ())
-
     def _compile(self, row: Mapping[str, Any]) -> None:
         insert = self._statement.is_insert
         compiled = self._statement.compile(dialect=self._dialect, column_keys=list(row) if insert else None)
-        self._defaults = compiled.params
+        self._constants = {name: value for name, value in compiled.params.items() if name not in row}
         self._names = tuple(compiled.positiontup or compiled.params)
         self._select = _getter(self._names)
         converters = [
@@ -59,7 +58,7 @@ class Statement:
         return _to_sqlite_time if self._is_positional and isinstance(kind, UtcTime | DateTime) else None
 
     def _values(self, row: Mapping[str, Any]) -> Any:
-        values = list(self._select(row))
+        values = list(self._select({**self._constants, **row} if self._constants else row))
         for index, convert in self._converters:
             values[index] = convert(values[index])
         return values if self._is_positional else dict(zip(self._names, values, strict=True))
@@ -71,7 +70,7 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return itemgetter(*names) if names else lambda row: ()
 
 
-def _to_json(value: Mapping[str, Any]) -> str:
+def _to_json(value: Any) -> str:
     return msgspec.json.encode(value, enc_hook=dict).decode() if value else "{}"
 
 

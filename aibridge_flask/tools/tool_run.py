@@ -27,6 +27,10 @@ class ToolOutcome:
     began: int
     ended: int
 
+    @property
+    def milliseconds(self) -> int:
+        return (self.ended - self.began + 500_000) // 1_000_000
+
 
 class ToolRun(TaskGroup[None]):
     """Starts the calls at once; each gets a result."""
@@ -42,10 +46,10 @@ class ToolRun(TaskGroup[None]):
         return [self._outcomes[index] for index in sorted(self._outcomes)]
 
     def _run_call(self, index: int, call: ToolCall, client: Client) -> None:
-        began = time.time_ns()
+        began, began_at = time.time_ns(), time.monotonic_ns()
         self._outcomes[index] = ToolOutcome(call, _CANCELLED, began, began)
         result = self._result(call, client)
-        self._outcomes[index] = ToolOutcome(call, result, began, time.time_ns())
+        self._outcomes[index] = ToolOutcome(call, result, began, began + time.monotonic_ns() - began_at)
 
     def _result(self, call: ToolCall, client: Client) -> ToolResult:
         try:

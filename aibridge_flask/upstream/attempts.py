@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -50,15 +51,18 @@ class Attempts:
         endpoint: str,
         scope: str,
         client: Client,
+        on_attempt: Callable[[], None] = lambda: None,
     ) -> Attempted:
         """Tries one credential after the other; returns the first response that is not about the credential.
 
-        `scope` is the model, or PASSTHROUGH. Without `endpoint` there is no circuit breaker.
+        `scope` is the model, or PASSTHROUGH. Without `endpoint` there is no circuit breaker. `on_attempt` is
+        called before each request to the upstream.
         Raises UpstreamError, ClientDisconnected.
         """
         refused: list[tuple[Credential, Refusal]] = []
         for credential in credentials.candidates(scope):
-            sent = self._send_with_retries(_with_credential(request, credential), endpoint, scope, client)
+            own = _with_credential(request, credential)
+            sent = self._send_with_retries(own, endpoint, scope, client, on_attempt)
             response, refusal = credentials.examine(sent)
             if refusal.reason == UNAUTHORIZED:  # perhaps because of the request: then no key does better
                 refused.append((credential, refusal))
@@ -74,16 +78,22 @@ class Attempts:
         raise credentials.exhausted_error(scope, words)
 
     def _send_with_retries(
-        self, request: UpstreamRequest, endpoint: str, model: str, client: Client
+        self,
+        request: UpstreamRequest,
+        endpoint: str,
+        model: str,
+        client: Client,
+        on_attempt: Callable[[], None],
     ) -> UpstreamResponse:
         """Retries up to `max_retries` times where a retry may help.
 
         Never after a time-out or a broken connection: the upstream may have begun to process the request.
         """
+        send = partial(self._send_once, request, endpoint, model, client, on_attempt)
         for retry in range(self._max_retries):
             seconds = min(_MIN_PAUSE * 2**retry, _MAX_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
             try:
-                response = self._send_once(request, endpoint, model, client)
+                response = send()
             except UpstreamConnectionFailed:
                 pause(seconds, client)
                 continue
@@ -92,15 +102,21 @@ class Attempts:
             wanted = retry_after(response.headers, seconds)
             response.close()
             pause(wanted if wanted <= _MAX_RETRY_AFTER else seconds, client)
-        return self._send_once(request, endpoint, model, client)
+        return send()
 
     def _send_once(
-        self, request: UpstreamRequest, endpoint: str, model: str, client: Client
+        self,
+        request: UpstreamRequest,
+        endpoint: str,
+        model: str,
+        client: Client,
+        on_attempt: Callable[[], None],
     ) -> UpstreamResponse:
         prepared = self._prepare(request)
         if not endpoint:
             return self._decode(prepared, self._sender.send(prepared, client))
         with self._breakers.attempt(endpoint, model) as attempt:
+            on_attempt()
             response = self._decode(prepared, self._sender.send(prepared, client))
             attempt.report_status(response.status)
         return response

@@ -1,0 +1,121 @@
+"""The rows of sessions, which count from their first interception on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Dialect
+
+from .contributions import NOTHING, Change, Contribution
+from .statement import Statement
+from .sum_tables import AMOUNTS, sessions
+from .sums import Row, Sums
+from .tables import interceptions, user_prompts
+
+_MAIN = "main"
+_AMOUNTS = ("ended", "threads", *AMOUNTS)
+
+
+class Sessions:
+    """A step."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._sums = Sums(dialect, sessions, _AMOUNTS, "requests", _merged)
+        self._recompute = Statement(_RECOMPUTE, dialect)
+
+    def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
+        self._sums.add(cursor, _ordered(map(_added, changes)))
+        left = [change for change in changes if change.old_session not in (0, change.session)]
+        if left:
+            self._sums.take(cursor, map(_taken, left))
+            self._recompute.run(cursor, [{"of": key} for key in sorted({each.old_session for each in left})])
+
+
+def _added(change: Change) -> Row:
+    """Returns what the session gains: where it has been in it before, the difference."""
+    row = change.row
+    before = change.before if change.session == change.old_session else NOTHING
+    prompts = row.has_prompt and row.kind == _MAIN
+    return {
+        "key": change.session,
+        "initiator_id": row.initiator_id,
+        "id": row.session_id,
+        "client": row.client,
+        "metadata": json.loads(row.metadata) if isinstance(row.metadata, str) else row.metadata,
+        "started_at": row.began,
+        "last_active_at": row.last_active,
+        "prompt_of": row.id if prompts else "",
+        "prompt_at": row.began if prompts else None,
+        **_difference(change.after, before),
+    }
+
+
+def _taken(change: Change) -> Row:
+    return {"key": change.old_session, **_difference(change.before, NOTHING)}
+
+
+def _difference(after: Contribution, before: Contribution) -> Row:
+    pairs = zip(AMOUNTS, after.amounts, before.amounts, strict=True)
+    ended, threads = after.ended - before.ended, after.threads - before.threads
+    return {"ended": ended, "threads": threads, **{name: more - less for name, more, less in pairs}}
+
+
+def _ordered(rows: Iterator[Row]) -> Iterator[Row]:
+    """Yields the rows so that of those of one session each column's value is that of the first."""
+    first: dict[int, Row] = {}
+    rest: list[Row] = []
+    for row in sorted(rows, key=lambda row: row["started_at"]):
+        if row["key"] not in first:
+            first[row["key"]] = row
+            continue
+        whole = first[row["key"]]
+        whole["last_active_at"] = max(whole["last_active_at"], row["last_active_at"])
+        if row["prompt_of"]:
+            whole["prompt_of"], whole["prompt_at"] = row["prompt_of"], row["prompt_at"]
+        rest.append(row)
+    yield from first.values()
+    yield from rest
+
+
+def _merged(new: Any) -> Mapping[str, Any]:
+    """Returns the columns of an existing row that a new interception may change."""
+    c = sessions.c
+    is_newest = sa.and_(
+        new.prompt_at.is_not(None), sa.or_(c.prompt_at.is_(None), new.prompt_at >= c.prompt_at)
+    )
+    return {
+        "started_at": sa.case((new.started_at < c.started_at, new.started_at), else_=c.started_at),
+        "last_active_at": sa.case(
+            (new.last_active_at > c.last_active_at, new.last_active_at), else_=c.last_active_at
+        ),
+        "prompt_of": sa.case((is_newest, new.prompt_of), else_=c.prompt_of),
+        "prompt_at": sa.case((is_newest, new.prompt_at), else_=c.prompt_at),
+    }
+
+
+_i = interceptions.c
+_OF_SESSION = _i.session_key == sa.bindparam("of")
+_prompts = (
+    sa.select(_i.id, _i.started_at)
+    .join(user_prompts, user_prompts.c.interception_id == _i.id)
+    .where(_OF_SESSION, _i.kind == _MAIN)
+    .order_by(_i.started_at.desc())
+    .limit(1)
+    .subquery()
+)
+# What is left of a session whose interceptions have moved to another one, as a child does to its parent's.
+_RECOMPUTE = (
+    sa.update(sessions)
+    .where(sessions.c.key == sa.bindparam("of"))
+    .values(
+        started_at=sa.select(sa.func.min(_i.started_at)).where(_OF_SESSION).scalar_subquery(),
+        last_active_at=sa.select(sa.func.max(sa.func.coalesce(_i.ended_at, _i.started_at)))
+        .where(_OF_SESSION)
+        .scalar_subquery(),
+        prompt_of=sa.func.coalesce(sa.select(_prompts.c.id).scalar_subquery(), ""),
+        prompt_at=sa.select(_prompts.c.started_at).scalar_subquery(),
+    )
+)
