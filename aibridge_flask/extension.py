@@ -138,7 +138,7 @@ class AIBridge:
             metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
-        records = api.records_blueprint(prefix, load_actor, recorder, stalled)
+        records = api.records_blueprint(prefix, load_actor, recorder, stalled, parts.outbounds, parts.toolbox)
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)

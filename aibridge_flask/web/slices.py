@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any
 
 from flask import Response, request
@@ -84,6 +84,13 @@ def stream_response(
         return Response(content_type=media_type)
     stalled.watch(stream)
     return Response(stream, content_type=media_type, direct_passthrough=True)
+
+
+def slices_of(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yields the bytes of pieces of any size, in slices that are not empty."""
+    for piece in pieces:
+        for start in range(0, len(piece), _SLICE_BYTES):
+            yield piece[start : start + _SLICE_BYTES]
 
 
 def file_response(stalled: StalledClients, media_type: str, file: IO[bytes]) -> Response:

@@ -12,6 +12,8 @@ from openapi_schema_validator import OAS31Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from aibridge_flask.records import database as databases
+from aibridge_flask.records import tokens
 from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.people import CHAT, Person, app_for_people, calls, thinks
 from tests.support.server import PREFIX
@@ -27,10 +29,11 @@ CHECKS = [
 
 
 @pytest.fixture
-def app(make_app: MakeApp, upstream: Upstream) -> Flask:
+def app(make_app: MakeApp, upstream: Upstream, database_url: str) -> Flask:
     """An application with something of everything."""
     app = app_for_people(make_app)
     ann, bob = (Person(app, upstream, name) for name in ("ann", "bob"))
+    tokens.create(databases.connect(database_url), "ann", False, 3, ("red",))
     ann.ask("first", thinks(), calls("toolu_1", path="x"), session="s 1")
     ann.ask(answers="toolu_1", session="s 1")
     ann.ask("second", session="s/2", model="no such model")

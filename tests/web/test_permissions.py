@@ -10,10 +10,9 @@ from tests.support.upstream import Upstream
 
 FOR_ALL = [
     *("/interceptions", "/usage", "/usage?format=csv", "/usage?format=focus", "/tools", "/tools?format=csv"),
-    *("/sessions", "/models", "/clients", "/groups", "/openapi.json"),
+    *("/me", "/tokens", "/export", "/sessions", "/models", "/clients", "/groups", "/openapi.json"),
 ]
-FOR_ADMINS: list[str] = []
-CHANGES: list[tuple[str, str, object]] = []
+FOR_ADMINS = ["/audit", "/providers", "/providers/mcp"]
 
 
 @pytest.mark.parametrize("path", [*FOR_ALL, *FOR_ADMINS])
@@ -46,3 +45,8 @@ def test_an_interception_is_shown_to_its_owner_and_to_administrators(app: Flask,
     assert [person.read("/interceptions")["count"] for person in (ann, root, bob)] == [1, 1, 0]
     assert bob.get(f"/interceptions?after_id={id}").status_code == 400
     assert bob.read("/interceptions", q="initiator:ann")["count"] == 0
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/tokens"), ("DELETE", "/tokens/x")])
+def test_nobody_changes_anything(app: Flask, upstream: Upstream, method: str, path: str) -> None:
+    assert Person(app, upstream, "").change(method, path, {}).status_code == 401

@@ -42,8 +42,14 @@ class ListQuestion(Parameters):
     offset = offset()
 
 
-class PageQuestion(ListQuestion):
+class AfterQuestion(Parameters):
+    limit = limit()
+    offset = offset()
     after_id = id_of("The last row of the page before: `next_after_id`.")
+
+
+class PageQuestion(AfterQuestion):
+    q = query()
 
 
 def page_of(values: Mapping[str, Any], after: str = "after_id") -> Page:

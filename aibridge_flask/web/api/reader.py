@@ -27,8 +27,8 @@ class Reader:
     def __init__(self, recorder: Recorder, stalled: StalledClients) -> None:
         self.recorder, self.stalled = recorder, stalled
 
-    def ask(self, question: Callable[[Engine], T]) -> T:
-        """Returns the question's answer.
+    def ask(self, question: Callable[[Engine], T], is_fresh: bool = True) -> T:
+        """Returns the question's answer. `is_fresh`: first waits for what was just recorded.
 
         The question may take 5 seconds; reading and encoding are its own. Raises TooSlow, SQLAlchemyError,
         OSError, and what it raises.
@@ -36,7 +36,8 @@ class Reader:
         self.recorder.start()
 
         def run() -> T:
-            self.recorder.wait_until_applied()
+            if is_fresh:
+                self.recorder.wait_until_applied()
             return ask_within(self.recorder.engine, question)
 
         return READERS.run(run, _WAIT_SECONDS)
