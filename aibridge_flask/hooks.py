@@ -130,6 +130,12 @@ class InterceptionsUnpriced(Struct, frozen=True):
     count: int
 
 
+class InterceptionsExpired(Struct, frozen=True):
+    """`count` more interceptions have lost their content, or were deleted, by age."""
+
+    count: int
+
+
 class RecordsLost(Struct, frozen=True):
     """`count` more events could not be written, neither to the log nor, at the end, to the database."""
 

@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..web.index import version_name
 from .configuration import configuration
 from .databases import db
+from .purge import purge
 from .reconcile import reconcile
 from .reprice import reprice
 from .tokens import token
@@ -21,6 +22,7 @@ def aibridge() -> None:
 
 aibridge.add_command(configuration)
 aibridge.add_command(db)
+aibridge.add_command(purge)
 aibridge.add_command(reconcile)
 aibridge.add_command(reprice)
 aibridge.add_command(token)

@@ -73,6 +73,7 @@ _ALL = (
     _counter("records_rejected_total", "", "events that the database rejected; they are kept in `rejected/` in the log's folder"),
     _counter("records_unconfirmed_total", "", 'waits for a commit (`durability = "database"`) that took too long'),
     _counter("unpriced_total", "", "interceptions that used tokens without a known price"),
+    _counter("retention_deleted_total", "", "interceptions that lost their content or were deleted by age"),
     _counter("records_lost_total", "", "events that could not be written anywhere; must stay 0"),
 )
 # fmt: on

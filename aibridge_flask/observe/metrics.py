@@ -15,6 +15,7 @@ from ..hooks import (
     BreakerRejected,
     BreakerStateChanged,
     Hooks,
+    InterceptionsExpired,
     InterceptionsUnpriced,
     KeyCooledDown,
     KeyCooling,
@@ -94,6 +95,7 @@ class Metrics:
             RecordsRejected: self._records_rejected,
             RecordsUnconfirmed: self._records_unconfirmed,
             InterceptionsUnpriced: self._interceptions_unpriced,
+            InterceptionsExpired: self._interceptions_expired,
         }
 
     def _interception_started(self, event: InterceptionStarted) -> None:
@@ -168,6 +170,9 @@ class Metrics:
 
     def _interceptions_unpriced(self, event: InterceptionsUnpriced) -> None:
         self._instruments("unpriced_total").inc(event.count)
+
+    def _interceptions_expired(self, event: InterceptionsExpired) -> None:
+        self._instruments("retention_deleted_total").inc(event.count)
 
     def _families(self, stored: Sequence[Any], backlog: Backlog) -> Iterator[Any]:
         cooling: list[KeyCooling] = []

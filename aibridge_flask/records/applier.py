@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from ..waiting import OneShotEvent, set_events, start_thread, unpatched
+from ..waiting import OneShotEvent, set_events, unpatched
 from . import log_folder, log_reader
 from .application import SliceSize, apply_frames
 from .database import SchemaTooNew
-from .database_errors import describe
 from .frames import Frame
 from .log import RecordLog
 from .rejects import Rejects
 from .store import DatabaseBusy, DatabaseDown, PositionChanged, Store, TablesMissing
 from .takeover import Takeover
 from .unapplied import UnappliedFrames
+from .upgrade import Upgrade
 
 _log = logging.getLogger("aibridge.records")
 _LINGER_SECONDS = 0.05  # events of this time are committed together, unless somebody waits for them
@@ -67,7 +67,7 @@ class Applier:
         self._last_reason = ""
         self._busy_since = 0.0
         self._inode = 0
-        self._has_checked_indexes = False
+        self._upgrade = Upgrade(store)
 
     @property
     def seconds_behind(self) -> float:
@@ -117,7 +117,7 @@ class Applier:
     def _wait(self) -> bool:
         """Waits for work, and then for what may follow it soon; returns whether the thread is to end."""
         self._is_idle = True  # before it looks: else an append in between would wake nobody
-        if not self._has_backlog() and self._is_stopped_within(max(0.001, self._next_tick - monotonic())):
+        if not self._has_backlog() and self._is_stopped_within(max(0.001, self._next_work - monotonic())):
             return True
         self._is_idle = False
         is_own = self.position < self._log.end
@@ -125,6 +125,10 @@ class Applier:
             return self._is_stopped_within(_LINGER_SECONDS)
         unpatched("time", "sleep")(0.0)  # requests have their turn
         return self._is_stopped_within(0.0)
+
+    @property
+    def _next_work(self) -> float:
+        return min(self._next_tick, self._upgrade.next_at) if self._store.is_open else self._next_tick
 
     def _has_backlog(self) -> bool:
         return self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
@@ -175,6 +179,7 @@ class Applier:
         self._steps += 1
         if self.position >= self._log.end or self._steps % _TAKEOVER_STEPS == 0:
             self._takeover.advance()
+            self._upgrade.advance()
 
     def _prepare(self) -> None:
         if not self._is_prepared:
@@ -206,9 +211,7 @@ class Applier:
             raise
         log_folder.set_database(self._log.path, self._store.database_id)
         self._next_renewal = 0.0
-        if not self._has_checked_indexes:
-            self._has_checked_indexes = True
-            start_thread(self._create_indexes)
+        self._upgrade.start()
         if self._last_reason:
             _log.warning("the database takes records again")
         self.is_up, self._last_reason = True, ""
@@ -221,13 +224,6 @@ class Applier:
             self._store.open()
         self.position = min(self._store.position(self._log.id), self._log.end)
         self._inode = self._store.file_inode()
-
-    def _create_indexes(self) -> None:
-        """In a thread of its own, since it may take minutes."""
-        try:
-            self._store.create_indexes()
-        except Exception as error:  # noqa: BLE001 - logged; queries are slower without
-            _log.warning("indexes could not be created: %s", describe(error))
 
     def _probe(self) -> None:
         """Notices a database that went away while nothing was to be written, and a file that was replaced."""

@@ -64,3 +64,13 @@ class WalCheckpointer:
         """Copies as much as possible without blocking readers or writers."""
         with contextlib.closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def truncate(engine: Engine) -> bool:
+    """Copies all of the log into the database's file and empties it; returns false if a reader is in the way.
+
+    Raises SQLAlchemyError.
+    """
+    with fork_lock(), contextlib.closing(engine.raw_connection()) as connection:
+        (is_busy, *_), *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not is_busy

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
@@ -108,6 +108,12 @@ class Change(Struct, frozen=True):
     session: int
     usage: int
 
+    @property
+    def is_one(self) -> bool:
+        """Whether anything differs."""
+        has_moved = (self.old_session, self.old_usage) != (self.session, self.usage)
+        return has_moved or self.before != self.after
+
 
 Step = Callable[[Any, Sequence[Change]], None]
 """Called with the driver's cursor, within the transaction that applies the changes."""
@@ -116,9 +122,10 @@ Step = Callable[[Any, Sequence[Change]], None]
 class Contributions:
     """Finds the changes of interceptions, and passes them to the steps."""
 
-    def __init__(self, dialect: Dialect, steps: Sequence[Step]) -> None:
+    def __init__(self, dialect: Dialect, steps: Sequence[Step], locks: bool = True) -> None:
+        """`locks`: rows that are compared are to be updated."""
         self._steps = steps
-        parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name]}
+        parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
         self._store = Statement(_STORE, dialect)
@@ -129,9 +136,7 @@ class Contributions:
 
         Those that have ended and changed get a new `seq`.
         """
-        ids = json.dumps(sorted(set(ids)))
-        rows = [Row(*row) for row in _fetch(cursor, self._rows, ids)]
-        changes = list(self._changes(cursor, rows, ids))
+        changes = self.changes(cursor, ids)
         if not changes:
             return
         # from here on transactions wait for each other, so that none wait in a ring
@@ -140,7 +145,14 @@ class Contributions:
         for step in self._steps:
             step(cursor, changes)
 
-    def _changes(self, cursor: Any, rows: Sequence[Row], ids: str) -> Iterable[Change]:
+    def changes(self, cursor: Any, ids: Iterable[str]) -> list[Change]:
+        """Returns how what they add differs from what they have added."""
+        return [change for change in self.compare(cursor, ids) if change.is_one]
+
+    def compare(self, cursor: Any, ids: Iterable[str]) -> Iterator[Change]:
+        """Yields for each interception what it has added and what it adds."""
+        ids = json.dumps(sorted(set(ids)))
+        rows = [Row(*row) for row in _fetch(cursor, self._rows, ids)]
         usages = {id: counts for id, *counts in _fetch(cursor, self._usages, ids)}
         tools: dict[str, list[Any]] = defaultdict(list)
         for id, tool, server_url, injected, *counts in _fetch(cursor, self._tools, ids):
@@ -148,7 +160,7 @@ class Contributions:
         for row in rows:
             after = _contribution(row, usages.get(row.id, _NO_USAGE), tools[row.id])
             session = session_key(row.initiator_id, row.session_id)
-            change = Change(
+            yield Change(
                 row=row,
                 before=_read(row.contributed),
                 after=after,
@@ -157,9 +169,6 @@ class Contributions:
                 session=session,
                 usage=usage_id(*row.usage_keys) if after.ended else 0,
             )
-            moved = (change.old_session, change.old_usage) != (change.session, change.usage)
-            if moved or change.before != after:
-                yield change
 
     def _next_numbers(self, cursor: Any, count: int) -> int:
         """Returns the first of so many numbers."""

@@ -1,13 +1,20 @@
-"""Counts records that were set aside, lost or have no price, in any thread, and emits the counts where
-requests are served.
+"""Counts records that were set aside, lost or deleted by age, or have no price, in any thread, and emits the
+counts where requests are served.
 """
 
 from __future__ import annotations
 
-from ..hooks import Hooks, InterceptionsUnpriced, RecordsLost, RecordsRejected, RecordsUnconfirmed
+from ..hooks import (
+    Hooks,
+    InterceptionsExpired,
+    InterceptionsUnpriced,
+    RecordsLost,
+    RecordsRejected,
+    RecordsUnconfirmed,
+)
 from ..waiting import call_from_thread
 
-_EVENTS = (RecordsLost, RecordsRejected, RecordsUnconfirmed, InterceptionsUnpriced)
+_EVENTS = (RecordsLost, RecordsRejected, RecordsUnconfirmed, InterceptionsUnpriced, InterceptionsExpired)
 
 
 class Counters:
@@ -30,6 +37,9 @@ class Counters:
 
     def add_unpriced(self, count: int) -> None:
         self._add(InterceptionsUnpriced, count)
+
+    def add_expired(self, count: int) -> None:
+        self._add(InterceptionsExpired, count)
 
     def emit(self) -> None:
         for event_type, count in self._counts.items():

@@ -25,6 +25,7 @@ from .checkpoint import WalCheckpointer
 from .counters import Counters
 from .events import Event
 from .log import RecordLog
+from .maintenance import Maintenance
 from .rejects import Rejects
 from .store import Store
 from .takeover import Takeover
@@ -185,6 +186,8 @@ class _Running:
         self._join: Callable[[float], bool] = start_thread(self.applier.run)
         self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()
+        self._maintenance = Maintenance(engine, settings.records, self.counters.add_expired)
+        self._maintenance.start()
 
     def append(self, events: tuple[Event, ...]) -> int:
         """Returns the offset after the events, 0 if they are kept in memory."""
@@ -206,6 +209,7 @@ class _Running:
 
     def close(self) -> None:
         self.write_rest()
+        self._maintenance.close(_CLOSE_SECONDS)
         self.applier.stop()
         if not self._join(_CLOSE_SECONDS):
             _log.error("records are left for another worker: %d bytes", self.log.end - self.applier.position)

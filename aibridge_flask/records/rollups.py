@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 
 from .contributions import NOTHING, Change, Contribution
 from .sum_tables import (
@@ -22,39 +22,59 @@ from .sums import Row, Sums
 _BUCKETS = (*FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
 _NO_BUCKETS = dict.fromkeys(_BUCKETS, 0)
 _TOOL_AMOUNTS = ("calls", "failures", "duration_ms")
+TABLES = {
+    usage_hourly: ((*AMOUNTS, *_BUCKETS), "requests"),
+    session_usage: (("requests",), "requests"),
+    tools_hourly: (_TOOL_AMOUNTS, "calls"),
+}
+"""The tables, each with its amounts, and the one without which a row is deleted."""
 
 
 class Rollups:
     """A step."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._usage = Sums(dialect, usage_hourly, (*AMOUNTS, *_BUCKETS), "requests")
-        self._sessions = Sums(dialect, session_usage, ("requests",), "requests")
-        self._tools = Sums(dialect, tools_hourly, _TOOL_AMOUNTS, "calls")
+        self._sums = {table: Sums(dialect, table, *columns) for table, columns in TABLES.items()}
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        self._usage.add(cursor, (row for change in changes for row in _added_usage(change)))
-        self._usage.take(cursor, (row for change in changes for row in _taken_usage(change)))
-        moved = [change for change in changes if _pair_before(change) != _pair(change)]
-        self._sessions.add(cursor, (_pair_row(_pair(change)) for change in moved if change.usage))
-        self._sessions.take(cursor, (_pair_row(_pair_before(change)) for change in moved if change.old_usage))
-        self._tools.add(cursor, (row for change in changes for row in _tool_rows(change.usage, change.after)))
-        self._tools.take(
-            cursor, (row for change in changes for row in _tool_rows(change.old_usage, change.before))
-        )
+        new = [row for change in changes for row in added(change)]
+        old = [row for change in changes for row in _taken(change)]
+        for table, sums in self._sums.items():
+            sums.add(cursor, (row for its_table, row in new if its_table is table))
+            sums.take(cursor, (row for its_table, row in old if its_table is table))
+
+    def correct(self, cursor: Any, table: Table, row: Row) -> None:
+        """Adds what a row lacks, if the table is one of these."""
+        if table in self._sums:
+            self._sums[table].correct(cursor, row)
 
 
-def _added_usage(change: Change) -> Iterator[Row]:
-    """Yields what its row gains: where it has been in it before, the difference."""
-    if change.usage:
-        before = change.before if change.usage == change.old_usage else NOTHING
-        keys = dict(zip(USAGE_KEYS, change.row.usage_keys, strict=True))
-        yield {"id": change.usage, **keys, **_difference(change.after, before)}
+def added(change: Change) -> Iterator[tuple[Table, Row]]:
+    """Yields what the tables' rows gain: where it has been in one before, the difference."""
+    if not change.usage:
+        return
+    before = change.before if change.usage == change.old_usage else NOTHING
+    keys = dict(zip(USAGE_KEYS, change.row.usage_keys, strict=True))
+    yield usage_hourly, {"id": change.usage, **keys, **_difference(change.after, before)}
+    if (change.old_session, change.old_usage) != (change.session, change.usage):
+        yield session_usage, _session_row(change.session, change.usage)
+    if _have_tools_changed(change):
+        yield from _tool_rows(change.usage, change.after)
 
 
-def _taken_usage(change: Change) -> Iterator[Row]:
-    if change.old_usage not in (0, change.usage):
-        yield {"id": change.old_usage, **_difference(change.before, NOTHING)}
+def _taken(change: Change) -> Iterator[tuple[Table, Row]]:
+    if not change.old_usage:
+        return
+    if change.old_usage != change.usage:
+        yield usage_hourly, {"id": change.old_usage, **_difference(change.before, NOTHING)}
+    if (change.old_session, change.old_usage) != (change.session, change.usage):
+        yield session_usage, _session_row(change.old_session, change.old_usage)
+    if _have_tools_changed(change):
+        yield from _tool_rows(change.old_usage, change.before)
+
+
+def _have_tools_changed(change: Change) -> bool:
+    return (change.old_usage, change.before.tools) != (change.usage, change.after.tools)
 
 
 def _difference(after: Contribution, before: Contribution) -> Row:
@@ -68,19 +88,11 @@ def _difference(after: Contribution, before: Contribution) -> Row:
     return row
 
 
-def _pair_before(change: Change) -> tuple[int, int]:
-    return (change.old_session, change.old_usage) if change.old_usage else (0, 0)
+def _session_row(session: int, usage: int) -> Row:
+    return {"session_key": session, "usage_id": usage, "requests": 1}
 
 
-def _pair(change: Change) -> tuple[int, int]:
-    return (change.session, change.usage) if change.usage else (0, 0)
-
-
-def _pair_row(pair: tuple[int, int]) -> Row:
-    return {"session_key": pair[0], "usage_id": pair[1], "requests": 1}
-
-
-def _tool_rows(usage: int, contribution: Contribution) -> Iterator[Row]:
+def _tool_rows(usage: int, contribution: Contribution) -> Iterator[tuple[Table, Row]]:
     for (tool, server_url, injected), counts in contribution.tools:
         keys = {"usage_id": usage, "tool": tool, "server_url": server_url, "injected": injected}
-        yield keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))
+        yield tools_hourly, keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))

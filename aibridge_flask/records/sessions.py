@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 
 from .contributions import NOTHING, Change, Contribution
 from .statement import Statement
@@ -16,25 +16,30 @@ from .sums import Row, Sums
 from .tables import interceptions, user_prompts
 
 _MAIN = "main"
-_AMOUNTS = ("ended", "threads", *AMOUNTS)
+SUMMED = ("ended", "threads", *AMOUNTS)
 
 
 class Sessions:
     """A step."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._sums = Sums(dialect, sessions, _AMOUNTS, "requests", _merged)
+        self._sums = Sums(dialect, sessions, SUMMED, "requests", _merged)
         self._recompute = Statement(_RECOMPUTE, dialect)
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        self._sums.add(cursor, _ordered(map(_added, changes)))
+        self._sums.add(cursor, _ordered(map(added, changes)))
         left = [change for change in changes if change.old_session not in (0, change.session)]
         if left:
             self._sums.take(cursor, map(_taken, left))
             self._recompute.run(cursor, [{"of": key} for key in sorted({each.old_session for each in left})])
 
+    def correct(self, cursor: Any, table: Table, row: Row) -> None:
+        """Adds what a row lacks, if the table is this one."""
+        if table is sessions:
+            self._sums.correct(cursor, row)
 
-def _added(change: Change) -> Row:
+
+def added(change: Change) -> Row:
     """Returns what the session gains: where it has been in it before, the difference."""
     row = change.row
     before = change.before if change.session == change.old_session else NOTHING

@@ -146,6 +146,18 @@ class Store:
         if unpriced:
             self._count_unpriced(unpriced)
 
+    def sum_unsummed(self, limit: int) -> int:
+        """Adds interceptions to the sums that the version before has written, the newest first; returns how
+        many. Raises DatabaseDown.
+        """
+        c = tables.interceptions.c
+        query = sa.select(c.id).where(c.contributed.is_(sa.null())).order_by(c.started_at.desc()).limit(limit)
+        with self._transaction() as connection:
+            ids = list(connection.scalars(query))
+            driver: Any = connection.connection.dbapi_connection
+            self._writer.update_sums(driver.cursor(), ids)
+        return len(ids)
+
     def apply_legacy(self, worker_id: str, events: Iterable[Event]) -> None:
         """Applies events that have no log: those of an earlier version's spool. Raises as `apply`."""
         rows = self._writer.rows(worker_id, events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Dialect, Table
 from .statement import Statement
 
 Row = dict[str, Any]
+Merge = Callable[[Any], Mapping[str, Any]]
 
 
 class Sums:
@@ -21,12 +22,18 @@ class Sums:
     """
 
     def __init__(
-        self, dialect: Dialect, table: Table, amounts: Sequence[str], counted: str, merge: Any = dict
+        self,
+        dialect: Dialect,
+        table: Table,
+        amounts: Sequence[str],
+        counted: str,
+        merge: Merge = lambda new: {},
     ) -> None:
         """`merge` is called with the columns of the row that is to be inserted."""
         self._amounts, self._keys = amounts, [column.name for column in table.primary_key]
         insert = import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
-        values = {name: table.c[name] + insert.excluded[name] for name in amounts} | merge(insert.excluded)
+        values = {name: table.c[name] + insert.excluded[name] for name in amounts}
+        values |= merge(insert.excluded)
         is_row = [table.c[name] == sa.bindparam(f"of_{name}") for name in self._keys]
         less = {name: table.c[name] - sa.bindparam(f"less_{name}") for name in amounts}
         update = sa.update(table).where(*is_row).values(less)
@@ -41,6 +48,11 @@ class Sums:
         by_key = self._joined(rows)
         if by_key:
             self._upsert.run(cursor, [by_key[key] for key in sorted(by_key)])
+
+    def correct(self, cursor: Any, row: Row) -> None:
+        """Adds what a row lacks, and deletes it if nothing is left."""
+        self.add(cursor, [row])
+        self._delete.run(cursor, [{f"of_{name}": row[name] for name in self._keys}])
 
     def take(self, cursor: Any, rows: Iterable[Row]) -> None:
         """Takes the amounts of rows, and deletes what is left of nothing."""

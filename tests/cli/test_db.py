@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
@@ -43,6 +45,28 @@ def test_check_names_what_is_missing_and_repairs_it(empty_database_url: str) -> 
     assert "missing: logs\nmissing: ix_tool_usages_call\n" in told.output
     assert run("check", "--repair").exit_code == 0
     assert run("check").exit_code == 0
+
+
+def test_check_says_which_sums_are_wrong_and_corrects_them(empty_database_url: str) -> None:
+    run("upgrade")
+    engine = databases.connect(empty_database_url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        insert = "INSERT INTO interceptions (id, metadata, streaming, started_at, ended_at)"
+        values = "('a', '{}', :no, '2026-01-01 00:00:00', '2026-01-01 00:01:00')"
+        connection.execute(sa.text(f"{insert} VALUES {values}"), {"no": False})
+        connection.execute(
+            sa.text("INSERT INTO session_usage (session_key, usage_id, requests) VALUES (1, 2, 3)")
+        )
+    found = run("check")
+    assert found.exit_code == 1
+    assert "wrong sum in session_usage (1, 2): to be added are requests -3\n" in found.output
+    assert "Interceptions that are not summed, or have changed since: 1.\n" in found.output
+    found = run("check", "--json")
+    facts = json.loads(found.output)
+    wrong = {"table": "session_usage", "key": [1, 2], "missing": {"requests": -3}}
+    assert (facts["differences"], facts["unsummed"]) == ([wrong], 1)
+    assert run("check", "--repair").exit_code == 0
+    assert run("check").output.endswith("The sums are right.\n")
 
 
 def test_a_database_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch, database: str) -> None:

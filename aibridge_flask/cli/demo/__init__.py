@@ -1,0 +1,1 @@
+"""The demonstration: made-up people, their history, and providers that answer them."""

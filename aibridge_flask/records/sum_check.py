@@ -1,0 +1,168 @@
+"""Compares the sums with the interceptions that they sum, and repairs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection, Engine, Table
+
+from . import rollups, sessions
+from .contributions import NOTHING, Change, Contributions
+from .database import read_info
+from .events import EPOCH
+from .sum_tables import session_usage, tools_hourly, usage_hourly
+from .sum_tables import sessions as session_table
+from .sums import Row
+from .tables import interceptions
+
+SUMS_SINCE = "sums_since"  # in `schema_info`: older interceptions may have been deleted, their sums stay
+_SLICE = 1000
+_TABLES: Mapping[Table, Sequence[str]] = {
+    usage_hourly: rollups.TABLES[usage_hourly][0],
+    session_table: sessions.SUMMED,
+    session_usage: rollups.TABLES[session_usage][0],
+    tools_hourly: rollups.TABLES[tools_hourly][0],
+}
+Key = tuple[Any, ...]
+Rows = dict[Key, Row]
+
+
+class Difference(Struct, frozen=True):
+    """A row of sums that is not what it sums. `row` has what it lacks in place of its amounts."""
+
+    table: Table
+    row: Row
+
+    @property
+    def key(self) -> Key:
+        return tuple(self.row[column.name] for column in self.table.primary_key)
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """The amounts that are too small, or too large: then they are negative."""
+        return {name: self.row[name] for name in _TABLES[self.table] if self.row[name]}
+
+
+class Comparison(Struct, frozen=True):
+    """What a check has found. `unsummed` are the ids of interceptions that have changed since they were
+    summed, or never were."""
+
+    differences: tuple[Difference, ...] = ()
+    unsummed: tuple[str, ...] = ()
+
+
+class SumCheck:
+    """Raises SQLAlchemyError if the database is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._steps = (sessions.Sessions(engine.dialect), rollups.Rollups(engine.dialect))
+        self._contributions = Contributions(engine.dialect, self._steps, locks=False)
+
+    def compare(self) -> Comparison:
+        """Compares all in one snapshot, beside the traffic. It may take minutes."""
+        expected: dict[Table, Rows] = {table: {} for table in _TABLES}
+        unsummed: list[str] = []
+        with self._snapshot() as connection:
+            for change in self._all(connection):
+                if change.is_one:
+                    unsummed.append(change.row.id)
+                for table, row in _summed(change):
+                    _add(expected[table], tuple(row[each.name] for each in table.primary_key), row, table)
+            found = tuple(_differences(connection, expected))
+        return Comparison(found, tuple(unsummed))
+
+    def repair(self, found: Comparison) -> None:
+        """Corrects the sums by what they lack, and sums what is not summed. Records may come meanwhile."""
+        for start in range(0, len(found.differences), _SLICE):
+            with self._cursor() as cursor:
+                for difference in found.differences[start : start + _SLICE]:
+                    for step in self._steps:
+                        step.correct(cursor, difference.table, difference.row)
+        contributions = Contributions(self._engine.dialect, self._steps)
+        for start in range(0, len(found.unsummed), _SLICE):
+            with self._cursor() as cursor:
+                contributions.update(cursor, found.unsummed[start : start + _SLICE])
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            driver: Any = connection.connection.dbapi_connection
+            yield driver.cursor()
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        options = {"isolation_level": "REPEATABLE READ"} if self._engine.dialect.name == "postgresql" else {}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+
+    def _all(self, connection: Connection) -> Iterator[Change]:
+        driver: Any = connection.connection.dbapi_connection
+        query = sa.select(interceptions.c.id).order_by(interceptions.c.id).limit(_SLICE)
+        ids = list(connection.scalars(query))
+        while ids:
+            yield from self._contributions.compare(driver.cursor(), ids)
+            ids = list(connection.scalars(query.where(interceptions.c.id > ids[-1])))
+
+
+def _summed(change: Change) -> Iterator[tuple[Table, Row]]:
+    """Yields what an interception has added, as it stands in its row."""
+    if not change.old_session:
+        return
+    whole = replace(
+        change,
+        before=NOTHING,
+        after=change.before,
+        old_session=0,
+        old_usage=0,
+        session=change.old_session,
+        usage=change.old_usage,
+    )
+    yield session_table, sessions.added(whole)
+    yield from rollups.added(whole)
+
+
+def _add(rows: Rows, key: Key, row: Row, table: Table) -> None:
+    known = rows.setdefault(key, row)
+    if known is not row:
+        for name in _TABLES[table]:
+            known[name] += row[name]
+
+
+def _differences(connection: Connection, expected: Mapping[Table, Rows]) -> Iterator[Difference]:
+    """Yields the differences of all tables, but of rows whose interceptions may have been deleted."""
+    since = datetime.fromisoformat(read_info(connection).get(SUMS_SINCE, EPOCH.isoformat()))
+    old_usages: set[int] = set()
+    for table, rows in expected.items():
+        lacking = dict(rows)
+        for mapping in connection.execute(sa.select(table)).mappings():
+            found = dict(mapping)
+            key = tuple(found[each.name] for each in table.primary_key)
+            wanted = lacking.pop(key, {})
+            if table is usage_hourly and found["hour"] < since:
+                old_usages.add(found["id"])
+            if not _may_lack_interceptions(table, found, since, old_usages):
+                yield from _difference(table, {**found, **wanted}, wanted, found)
+        for row in lacking.values():
+            yield from _difference(table, row, row, {})
+
+
+def _may_lack_interceptions(
+    table: Table, row: Mapping[str, Any], since: datetime, old_usages: set[int]
+) -> bool:
+    if table is session_table:
+        return bool(row["started_at"] < since)
+    return row["id" if table is usage_hourly else "usage_id"] in old_usages
+
+
+def _difference(
+    table: Table, row: Mapping[str, Any], wanted: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterable[Difference]:
+    missing = {name: wanted.get(name, 0) - found.get(name, 0) for name in _TABLES[table]}
+    return [Difference(table, {**row, **missing})] if any(missing.values()) else []
