@@ -32,10 +32,11 @@ class History:
         seconds: float = 2.0,
         first_byte: float = 0.3,
         is_running: bool = False,
+        id: str = "",
         **members: Any,
     ) -> str:
         """Records one interception and returns its id. `tools` are pairs of a tool's name and its call's id."""
-        id = new_id()
+        id = id or new_id()
         defaults = {
             "provider": "anthropic",
             "provider_name": "anthropic",
