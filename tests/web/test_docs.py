@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ PRICES = {
 
 
 @pytest.fixture
-def app(make_app: MakeApp, database_url: str) -> Iterator[Flask]:
+def app(make_app: MakeApp, database_url: str) -> Flask:
     """What the examples tell of: a question of Ann's, whose answer calls a tool twice."""
     app = app_for_people(make_app, prices=PRICES)
     recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
@@ -61,7 +60,7 @@ def app(make_app: MakeApp, database_url: str) -> Iterator[Flask]:
     )
     recorder.close()
     tokens.create(databases.connect(database_url), "ann", False, 30, ("red",), by="root")
-    yield app
+    return app
 
 
 def values_match(example: Any, answer: Any) -> bool:

@@ -1,13 +1,17 @@
-"""The blueprint of the records API: each path with its actor, its parameters, its errors and its document."""
+"""The blueprint of the records API: each path with its actor, its parameters and its errors.
+
+What a path is documented with stands in its `Operation`, of which `openapi.py` makes the document when it is
+asked for: to make it takes longer than to start the application.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, NoReturn
 
-from flask import Response, request
-from flask_smorest import Blueprint
+from flask import Request, Response, request
 from marshmallow import Schema
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import PathConverter
@@ -17,7 +21,7 @@ from ...identity import ActorLoader, require_actor
 from ...model import Actor
 from ...routes import BridgeBlueprint
 from .changes import require_deliberate
-from .errors import ANSWERED, ErrorDocument, InvalidParameters, Refused, response_to
+from .errors import ANSWERED, InvalidParameters, Refused, response_to
 from .questions import NoQuestion
 
 View = Callable[..., Response]
@@ -27,20 +31,28 @@ JSON = "application/json"
 ID = "aibridge_id"
 """The converter of ids in rules."""
 
-_MEANINGS = {
-    400: "A parameter is not valid: `validations` names it.",
-    401: "The actor is not known.",
-    403: "The actor may not do this.",
-    404: "There is no such thing, or it is not the actor's.",
-    409: "It cannot be changed.",
-    503: "The database is away, or the question takes too long.",
-}
-_COMMON_ERRORS = (400, 401, 403, 503)
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A path and method, with what it takes and what it answers.
+
+    `document` is a schema, or a part of an OpenAPI document; None: nothing. `body` holds one schema or none.
+    `errors` are statuses beside those that each path may answer with. `admins`: it answers nobody else.
+    """
+
+    rule: str
+    method: str
+    view: View
+    document: Any
+    question: type[Schema]
+    body: tuple[type[Schema], ...] = ()
+    status: int = 200
+    media_types: Sequence[str] = (JSON,)
+    errors: Sequence[int] = ()
+    admins: bool = False
 
 
 class _Parser(FlaskParser):
-    DEFAULT_VALIDATION_STATUS = 400
-
     def handle_error(self, error: Any, *_: Any, **__: Any) -> NoReturn:
         inner = error.messages if isinstance(error.messages, dict) else {}
         raise InvalidParameters(next(iter(inner.values()), error.messages)) from None
@@ -49,20 +61,22 @@ class _Parser(FlaskParser):
         raise InvalidParameters({"body": ["it is not JSON"]}) from None
 
 
+_PARSER = _Parser()
+
+
 class _IdConverter(PathConverter):
     """An id as a client has chosen it: it may hold slashes, percent-encoded, also as its first character."""
 
     regex, part_isolating = ".+?", False
 
 
-class RecordsBlueprint(Blueprint, BridgeBlueprint):
-    """Documents its routes, and serves them on every host."""
-
-    ARGUMENTS_PARSER = _Parser()
+class RecordsBlueprint(BridgeBlueprint):
+    """Serves its operations on every host."""
 
     def __init__(self, prefix: str, load_actor: ActorLoader) -> None:
         super().__init__("aibridge_records")
-        self._prefix, self._load_actor = prefix, load_actor
+        self.prefix, self._load_actor = prefix, load_actor
+        self.operations: list[Operation] = []
         self.record(lambda state: state.app.url_map.converters.update({ID: _IdConverter}))
 
     def answers(
@@ -72,54 +86,50 @@ class RecordsBlueprint(Blueprint, BridgeBlueprint):
         question: type[Schema] = NoQuestion,
         *,
         method: str = "GET",
-        body: Sequence[type[Schema]] = (),
-        status: int = 200,
-        media_types: Sequence[str] = (JSON,),
-        errors: Sequence[int] = (),
-        admins: bool = False,
+        **options: Any,
     ) -> Callable[[View], View]:
-        """Decorator: a view answers at `rule` with a `document`. `admins`: it answers nobody else."""
+        """Decorator: a view answers at `rule`. `options` are further members of an `Operation`."""
 
         def add(view: View) -> View:
-            documented: Any = view
-            for schema in body:
-                documented = self.arguments(schema)(documented)
-            documented = self.arguments(question, location="query")(documented)
-            for media_type in media_types[1:]:
-                documented = self.alt_response(status, schema=_TEXT, content_type=media_type)(documented)
-            documented = self.response(status, document, content_type=media_types[0])(documented)
-            for code in sorted({*_COMMON_ERRORS, *errors}):
-                documented = self.alt_response(code, schema=ErrorDocument, description=_MEANINGS[code])(
-                    documented
-                )
-            options: Any = {"tags": [rule.split("/")[1]], "methods": [method], "merge_slashes": False}
-            self.add_url_rule(f"{self._prefix}{rule}", None, self._guarded(documented, admins), **options)
+            operation = Operation(rule, method, view, document, question, **options)
+            self.operations.append(operation)
+            self.add_url_rule(
+                f"{self.prefix}{rule}",
+                f"{method}_{view.__name__}",
+                self._serve(operation),
+                methods=[method],
+                merge_slashes=False,
+            )
             return view
 
         return add
 
-    def _guarded(self, view: Any, admins: bool) -> View:
-        @wraps(view)
-        def guarded(**path: Any) -> Response:
+    def _serve(self, operation: Operation) -> View:
+        @wraps(operation.view)
+        def serve(**path: Any) -> Response:
             try:
                 actor = require_actor(self._load_actor, request)
             except BridgeError as error:  # others are for the host's handlers
                 return response_to(error)
             try:
-                return _answer(view, actor, admins, path)
+                return _answer(operation, actor, path)
             except ANSWERED as error:
                 return response_to(error)
 
-        return guarded
+        return serve
 
 
-def _answer(view: Any, actor: Actor, admins: bool, path: dict[str, Any]) -> Response:
-    if request.method not in ("GET", "HEAD"):
+def _answer(operation: Operation, actor: Actor, path: dict[str, Any]) -> Response:
+    if operation.method != "GET":
         require_deliberate(request)
-    if admins and not actor.admin:
+    if operation.admins and not actor.admin:
         raise Refused(403, "only administrators may ask this", "admins_only")
-    response: Response = view(actor, **path)
-    return response
+    values = _parse(operation.question, "query")
+    bodies = [_parse(schema, "json") for schema in operation.body]
+    return operation.view(actor, values, *bodies, **path)
 
 
-_TEXT = {"type": "string"}
+def _parse(schema: type[Schema], location: str) -> Any:
+    """Raises InvalidParameters."""
+    found: Request = request
+    return _PARSER.parse(schema, found, location=location)
