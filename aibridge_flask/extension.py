@@ -30,7 +30,7 @@ from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blu
 from .tools import ToolBox
 from .upstream.shared_state import SharedState
 from .waiting import StalledClients
-from .web import health, hosts, index, metrics, records, slices
+from .web import api, health, hosts, index, metrics, slices
 
 _KEY = "aibridge"
 OnStarted = Callable[[InterceptionStarted], None]
@@ -129,9 +129,7 @@ class AIBridge:
             app.register_blueprint(provider_blueprint(prefix, outbound, bridge, load_actor, limits, stalled))
         web = BridgeBlueprint("aibridge")
         web.before_request(hosts.refuse_invalid_host)
-        web.after_request(slices.slice_large_pages(stalled))
         health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
-        records.add_records(web, prefix, load_actor, recorder)
         if settings.metrics.enabled:
             pools = [
                 (provider, outbound.pool)
@@ -140,6 +138,10 @@ class AIBridge:
             metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
+        records = api.records_blueprint(prefix, load_actor, recorder, stalled, parts.outbounds, parts.toolbox)
+        records.before_request(hosts.refuse_invalid_host)
+        records.after_request(slices.slice_large_pages(stalled))
+        app.register_blueprint(records)
 
 
 @dataclass(frozen=True, slots=True)

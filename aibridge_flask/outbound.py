@@ -56,11 +56,11 @@ class Outbound:
         sender = DumpingSender(transport, provider.name, folder) if folder else transport
         self._sender = wrap_sender(sender)
         self.pool = KeyPool(provider.name, provider.auth_header, provider.keys, shared_state, hooks)
-        breakers = Breakers(
+        self.breakers = Breakers(
             provider.name, provider.circuit_breaker, provider.failure_statuses, shared_state, hooks
         )
         self._attempts = Attempts(
-            self._sender, breakers, provider.max_retries, provider.prepare, provider.decode
+            self._sender, self.breakers, provider.max_retries, provider.prepare, provider.decode
         )
 
     def credentials_for(self, client_headers: Mapping[str, str]) -> CredentialSource:

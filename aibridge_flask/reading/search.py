@@ -7,29 +7,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 
-from ..records.tables import interceptions
+from ..model import Actor
+from ..records.sum_tables import group_sets
+from ..records.tables import interceptions, tool_usages
+from .errors import BadQuestion
+from .periods import Period, parse_time
+from .text_search import text_condition
 
+Condition = ColumnElement[bool]
 _TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|([^\s"]\S*))(?=\s|$)')
-_COLUMNS = {
-    "initiator": interceptions.c.initiator_id,
-    "provider": interceptions.c.provider,
-    "provider_name": interceptions.c.provider_name,
-    "model": interceptions.c.model,
-    "client": interceptions.c.client,
-    "kind": interceptions.c.kind,
+_SUMMED = {
+    "initiator": "initiator_id",
+    "provider": "provider",
+    "provider_name": "provider_name",
+    "model": "model",
+    "client": "client",
+    "error_type": "error_type",
 }
-_MAX_TERMS = 50
 _TIMES = ("started_after", "started_before")
-KEYS = (*_COLUMNS, "session_id", *_TIMES)
+KEYS = (*_SUMMED, "group", "session_id", "kind", "tool", "cost_above", "text", *_TIMES)
+_OF_ROWS = frozenset({"session_id", "kind", "tool", "cost_above", "text"})
+"""Keys that no sum has."""
+
+_MAX_TERMS = 50
+_MICROS = 1_000_000
+_MAX_MICROS = (1 << 63) - 1
 
 
-class BadSearch(ValueError):
+class BadSearch(BadQuestion):
     """The text is not in the search language. The message says where."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("q", detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +56,47 @@ class Search:
 
     terms: tuple[tuple[str, str], ...] = ()
 
-    def conditions(self, me: str) -> list[sa.ColumnElement[bool]]:
-        """Returns SQL conditions; `me` is the asking actor's id. Raises BadSearch on an invalid time."""
-        return [_condition(key, value, me) for key, value in self.terms]
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a key is none of the sums'."""
+        return any(key in _OF_ROWS for key, _ in self.terms)
+
+    @property
+    def has_sum_keys(self) -> bool:
+        """Whether a key is one that sums have."""
+        return any(key not in _OF_ROWS and key not in _TIMES for key, _ in self.terms)
+
+    @property
+    def period(self) -> Period:
+        """The latest start and the earliest end that are asked for."""
+        after, before = ([_time(key, value) for value in self.values(key)] for key in _TIMES)
+        return Period(tuple(after), tuple(before)).narrowest()
+
+    def keys(self, columns: Any, actor: Actor) -> list[Condition]:
+        """Returns the conditions on what interceptions and sums both have, for the `columns` of either.
+
+        They let an actor without admin rights see its own alone.
+        """
+        conditions = [
+            _summed(columns, key, value, actor)
+            for key, value in self.terms
+            if key not in _OF_ROWS and key not in _TIMES
+        ]
+        return conditions if actor.admin else [columns.initiator_id == actor.id, *conditions]
+
+    def values(self, key: str) -> list[str]:
+        """Returns what is asked for under a key."""
+        return [value for name, value in self.terms if name == key]
+
+    def without(self, key: str) -> Search:
+        """Returns the search without a key."""
+        return Search(tuple(term for term in self.terms if term[0] != key))
+
+    def conditions(self, actor: Actor, dialect: str) -> list[Condition]:
+        """Returns the conditions on interceptions that the actor may see."""
+        of_rows = [_OF_ROW[key](value, dialect) for key, value in self.terms if key in _OF_ROWS]
+        c = interceptions.c
+        return [*self.keys(c, actor), *self.period.conditions(c.started_at), *of_rows]
 
 
 def parse(text: str) -> Search:
@@ -60,21 +116,36 @@ def parse(text: str) -> Search:
             raise BadSearch(f"at most {_MAX_TERMS} terms are expected")
         terms.append((key, quoted if quoted is not None else plain))
         position = match.end()
-    return Search(tuple(terms))
+    search = Search(tuple(terms))
+    _check(search)
+    return search
 
 
-def _condition(key: str, value: str, me: str) -> sa.ColumnElement[bool]:
-    if key in _TIMES:
-        time = _parse_time(key, value)
-        started = interceptions.c.started_at
-        return started >= time if key == "started_after" else started < time
-    if key == "session_id":
-        return _in_session(value)
-    wanted = me if key == "initiator" and value == "me" else value
-    return _COLUMNS[key] == wanted
+def _check(search: Search) -> None:
+    """Raises BadSearch if a value is not of its key's kind."""
+    for key, value in search.terms:
+        if key in _TIMES:
+            _time(key, value)
+        if key == "cost_above":
+            _micros(value)
 
 
-def _in_session(id: str) -> sa.ColumnElement[bool]:
+def _summed(columns: Any, key: str, value: str, actor: Actor) -> Condition:
+    if key == "group":
+        return in_group(columns.group_set, value)
+    wanted = actor.id if key == "initiator" and value == "me" else value
+    condition: Condition = columns[_SUMMED[key]] == wanted
+    return condition
+
+
+def in_group(group_set: ColumnElement[str], name: str) -> Condition:
+    """Returns the condition that a set of groups has one; "" stands for the set of none."""
+    if not name:
+        return group_set == ""
+    return group_set.in_(sa.select(group_sets.c.id).where(group_sets.c.name == name))
+
+
+def _in_session(id: str, dialect: str) -> Condition:
     """A session's id is the client's, else its thread's root, else its own. Each is indexed."""
     c = interceptions.c
     has_no_client_id = c.client_session_id == ""
@@ -85,13 +156,31 @@ def _in_session(id: str) -> sa.ColumnElement[bool]:
     )
 
 
-def _parse_time(key: str, value: str) -> datetime:
+def _uses_tool(name: str, dialect: str) -> Condition:
+    c = tool_usages.c
+    return sa.exists().where(c.interception_id == interceptions.c.id, c.tool == name)
+
+
+_OF_ROW: Mapping[str, Callable[[str, str], Condition]] = {
+    "session_id": _in_session,
+    "kind": lambda value, dialect: interceptions.c.kind == value,
+    "tool": _uses_tool,
+    "cost_above": lambda value, dialect: interceptions.c.cost_micros > _micros(value),
+    "text": lambda value, dialect: text_condition(dialect, value),
+}
+
+
+def _micros(value: str) -> int:
+    """Returns US$ in millionths. Raises BadSearch."""
     try:
-        time = datetime.fromisoformat(value)
-        if time.tzinfo is None:
-            raise BadSearch(f"{key}: a time with its zone is expected (RFC 3339)")
-        return time.astimezone(UTC)
-    except BadSearch:
-        raise
-    except (ValueError, OverflowError):
-        raise BadSearch(f"{key}: a time such as 2026-01-31T12:00:00Z is expected") from None
+        micros = Decimal(value) * _MICROS
+        return int(micros) if abs(micros) <= _MAX_MICROS else _MAX_MICROS
+    except (ArithmeticError, ValueError):
+        raise BadSearch("cost_above: a number of US$ such as 0.25 is expected") from None
+
+
+def _time(key: str, value: str) -> datetime:
+    try:
+        return parse_time(key, value)
+    except BadQuestion as error:
+        raise BadSearch(f"{key}: {error.detail}") from None

@@ -49,12 +49,19 @@ def digest(token: str) -> str:
 
 
 def create(
-    engine: Engine, user: str, admin: bool, days: int, groups: Iterable[str] = (), by: str = ""
+    engine: Engine,
+    user: str,
+    admin: bool,
+    days: int,
+    groups: Iterable[str] = (),
+    by: str = "",
+    no_longer_than: Iterable[datetime] = (),
 ) -> str:
     """Creates a token for `user`, valid for `days` (0: without end). Returns it, which is shown only now.
 
-    `by` is who creates it, for the audit; "": the user.
+    `by` is who creates it, for the audit; "": the user. It ends at one of `no_longer_than` at the latest.
     """
+    ends = [*([now() + timedelta(days=days)] if days else []), *no_longer_than]
     token = TOKEN_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     row: dict[str, Any] = {
         "id": new_id(),
@@ -64,7 +71,7 @@ def create(
         "admin": admin,
         "groups": sorted(set(groups)),
         "created_at": now(),
-        "expires_at": now() + timedelta(days=days) if days else None,
+        "expires_at": min(ends, default=None),
     }
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         connection.execute(sa.insert(gateway_tokens).values(row))

@@ -28,7 +28,7 @@ _MIN_PAUSE = 1.0  # seconds; bounds the load by a server that announces changes 
 class ToolLoader:
     """Loads a server's tools repeatedly. `tools` is empty while the server is down.
 
-    `first_load_done`: the server has answered or failed once.
+    `first_load_done`: the server has answered or failed once. `is_up`: it answered when it was last asked.
     """
 
     def __init__(self, server: McpServerSettings, settings: Settings, on_change: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class ToolLoader:
         self.server, self.first_load_done = server, False
         self.tools: tuple[Tool, ...] = ()
         self._on_change = on_change
-        self._is_stopped = self._is_up = False
+        self._is_stopped = self.is_up = False
         self._failures = 0
         self._wakeup = threading.Event()
         self._client = McpClient(server, settings, self._wakeup.set)
@@ -85,19 +85,19 @@ class ToolLoader:
         self.first_load_done = True
 
     def _mark_up(self, tools: tuple[Tool, ...]) -> None:
-        if not self._is_up:
+        if not self.is_up:
             _log.info("MCP server %s is up, tools: %d", self.server.name, len(tools))
-        self.tools, self._is_up, self._failures = tools, True, 0
+        self.tools, self.is_up, self._failures = tools, True, 0
 
     def _mark_down(self, error: ToolError) -> None:
-        if self._is_up or not self.first_load_done:
+        if self.is_up or not self.first_load_done:
             _log.warning("the tools of MCP server %s are left out: %s", self.server.name, error.message)
-        self.tools, self._is_up, self._failures = (), False, self._failures + 1
+        self.tools, self.is_up, self._failures = (), False, self._failures + 1
 
     def _wait(self) -> None:
         """Waits until the tools are to be loaded again: at once if the server announces a change."""
         begun = monotonic()
-        self._wakeup.wait(self._listen() if self._is_up else self._backoff())
+        self._wakeup.wait(self._listen() if self.is_up else self._backoff())
         while not self._is_stopped and (remaining := begun + _MIN_PAUSE - monotonic()) > 0:
             sleep(remaining)
 

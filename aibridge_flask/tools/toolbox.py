@@ -55,6 +55,12 @@ class ToolBox:
             sleep(0.005)
         return self._tools
 
+    @property
+    def servers(self) -> tuple[ToolLoader, ...]:
+        """All servers, with the tools that each has now."""
+        self.start()
+        return self._loaders
+
     def start(self) -> None:
         """Starts to load the tools of all servers in the background, once per process."""
         if self._is_running:

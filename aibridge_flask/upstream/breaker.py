@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, time
+from typing import NamedTuple
 
 from ..config.settings import BreakerSettings
 from ..errors import CircuitOpen, UpstreamTimeout, UpstreamUnreachable
@@ -23,6 +24,15 @@ _MAX_BREAKERS = 1000
 STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN = "closed", "half-open", "open"  # pybreaker's constants
 _LEVELS = {STATE_CLOSED: 0.0, STATE_HALF_OPEN: 0.5, STATE_OPEN: 1.0}
 _FAILURES = (UpstreamUnreachable, UpstreamTimeout)
+
+
+class BreakerState(NamedTuple):
+    """A breaker as it is now. It lets a trial through after `seconds_left`, if it is open."""
+
+    endpoint: str
+    model: str
+    state: str
+    seconds_left: float
 
 
 class Breakers:
@@ -85,6 +95,16 @@ class Breakers:
     def is_failure(self, status: int) -> bool:
         return status in self._failures
 
+    def states(self) -> list[BreakerState]:
+        """Returns the breakers that this process knows of."""
+        prefix = ("breaker", self._provider)
+        shared = {
+            key: BreakerState(key[2], key[3], flag.value, 0.0)
+            for key, flag in self._shared_state.with_prefix(prefix)
+        }
+        own = {key: breaker.snapshot() for key, breaker in list(self._breakers.items())}
+        return list((shared | own).values())
+
     def _create(self, key: StateKey) -> _Breaker:
         """Clients name models, so only the newest breakers are kept."""
         with self._lock:
@@ -137,6 +157,11 @@ class _Breaker:
         self._lock = threading.Lock()
         self._generation = self._trials = 0
         self._changed_at = self._interval_start = self._half_open_at = 0.0
+
+    def snapshot(self) -> BreakerState:
+        state = self._circuit.current_state
+        seconds = max(0.0, self._half_open_at - monotonic()) if state == STATE_OPEN else 0.0
+        return BreakerState(self._key[2], self._key[3], state, seconds)
 
     def admit(self, flag: Flag | None) -> int:
         """Returns the generation to report with. `flag` is the shared state. Raises CircuitOpen."""

@@ -11,7 +11,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import AllKeysRateLimited, AllKeysRefused, BridgeError, MissingCredential
 from ..headers import TOKEN_PREFIX, bare_secret, bearer_token, find, holds_token, mask_secret
@@ -109,6 +109,13 @@ class RequestSigning(_OneCredential):
         return response, Refusal(UNAUTHORIZED if response.status == 401 else "")
 
 
+class Cooldown(NamedTuple):
+    """A cool-down of a key: for a model, for passthrough requests or, if `scope` is "", for everything."""
+
+    scope: str
+    flag: Flag
+
+
 class KeyPool:
     """The central keys of a provider. Cool-downs are in the shared state, so all workers see them."""
 
@@ -170,10 +177,17 @@ class KeyPool:
         counts = {"valid": 0, "temporary": 0, UNAUTHORIZED: 0}
         for digest in self._digests:
             prefix = ("key", self._provider, digest)
-            reasons = {flag.value for flag in self._shared_state.with_prefix(prefix)}
+            reasons = {flag.value for _, flag in self._shared_state.with_prefix(prefix)}
             reasons |= {reason for key, reason in cooling if key == digest}
             counts[UNAUTHORIZED if UNAUTHORIZED in reasons else "temporary" if reasons else "valid"] += 1
         return counts
+
+    def cooldowns(self) -> Iterator[tuple[str, tuple[Cooldown, ...]]]:
+        """Yields the hint of each key, and its cool-downs that this process knows of."""
+        for credential, digest in zip(self._credentials, self._digests, strict=True):
+            flags = self._shared_state.with_prefix(("key", self._provider, digest))
+            found = (Cooldown("" if key[3] == _ALL_SCOPES else key[3], flag) for key, flag in flags)
+            yield credential.hint, tuple(found)
 
     def _cool_down(self, credential: Credential, scope: str, reason: str, seconds: float) -> None:
         """Parallel requests that get the same response cool the key down once."""

@@ -85,11 +85,11 @@ class SharedState:
             self._changed.set()
         return flag
 
-    def with_prefix(self, prefix: StateKey) -> Iterator[Flag]:
-        """Yields the unexpired flags whose keys begin with `prefix`."""
+    def with_prefix(self, prefix: StateKey) -> Iterator[tuple[StateKey, Flag]]:
+        """Yields the unexpired flags whose keys begin with `prefix`, with their keys."""
         for key, flag in list(self._flags.items()):
             if flag.seconds_left > 0 and key[: len(prefix)] == prefix:
-                yield flag
+                yield key, flag
 
     def _evict(self) -> None:
         """Drops expired flags, then the oldest: clients name models, so keys would grow without bound."""

@@ -83,13 +83,15 @@ def test_a_record_holds_actor_request_and_outcome(client: FlaskClient, upstream:
     for part in ("token_usages", "user_prompts"):
         for row in record[part]:
             row.pop("created_at")
+    for name in ("attempts", "overhead_ms", "first_byte_ms", "duration_ms"):
+        assert record.pop(name) >= 0
     assert record == {
         "id": id, "initiator_id": "local", "initiator": {"id": "local", "username": "local"}, "metadata": {},
         "provider": "anthropic", "provider_name": "anthropic", "model": "claude-sonnet-4-5", "client": "Claude Code",
         "client_session_id": "s-1", "user_agent": "claude-cli/2.1", "credential_kind": "centralized",
         "credential_hint": "sk-a...6789", "correlating_tool_call_id": "", "thread_parent_id": None, "thread_root_id": None,
-        "agent_id": "", "parent_agent_id": "", "route": "/v1/messages",
-            "kind": "main", "streaming": False, "status_code": 200,
+        "agent_id": "", "parent_agent_id": "", "route": "/v1/messages", "kind": "main", "streaming": False, "status_code": 200,
+        "session_id": "s-1", "groups": [], "token_id": "", "limit_id": "",
         "error_type": "", "error_message": "", "wire_exact": True, "cost_micros": 10 * 3 + 20 * 15,
         "cost_status": "priced", "price_source": "genai-prices", "price_version": version("genai-prices"),
         "token_usages": [{

@@ -1,0 +1,169 @@
+"""Questions for lists of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, RowMapping
+
+from ..model import Actor
+from ..records.sum_tables import TOKENS, session_usage, sessions, usage_hourly
+from ..records.tables import interceptions, user_prompts
+from .connection import connected
+from .errors import BadQuestion
+from .pages import Listing, Page, before, count_of, listing
+from .search import Condition, Search
+from .values import MAX_TEXT_BYTES, initiator, json_value
+
+Result = dict[str, Any]
+_s, _i, _u = sessions.c, interceptions.c, usage_hourly.c
+_ORDER = (_s.last_active_at, _s.key)
+_BATCH_ROWS = 20  # their prompts may have megabytes
+
+
+def list_sessions(engine: Engine, actor: Actor, search: Search, page: Page) -> Listing:
+    """Returns a page of sessions, the last active first. Raises BadQuestion.
+
+    `after_id` is a session's id. Actors may have sessions of one id: an administrator's page that ends with
+    one of these names it as `id~key`.
+    """
+    with connected(engine) as connection:
+        query = sa.select(sessions).where(*_conditions(search, actor, engine.dialect.name))
+        count = count_of(connection, query.with_only_columns(_s.key))
+        if page.after_id:
+            query = query.where(_after(connection, actor, page.after_id))
+        ordered = query.order_by(*(column.desc() for column in _ORDER))
+        rows = connection.execute(ordered.limit(page.limit + 1).offset(page.offset)).mappings().all()
+        names = _page_names(connection, actor, rows)
+        return listing(count, names, described(connection, rows[: page.limit]), page.limit)
+
+
+def described(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[Result]:
+    """Yields sessions as they stand in answers, of rows of `sessions`."""
+    for start in range(0, len(rows), _BATCH_ROWS):
+        batch = rows[start : start + _BATCH_ROWS]
+        models = _models(connection, [row["key"] for row in batch])
+        prompts = _prompts(connection, [row["prompt_of"] for row in batch if row["prompt_of"]])
+        for row in batch:
+            used = models.get(row["key"], set())
+            yield {
+                **_to_result(row),
+                "providers": sorted({provider for provider, _ in used}),
+                "models": sorted({model for _, model in used}),
+                "last_prompt": prompts.get(row["prompt_of"], ""),
+            }
+
+
+def visible_to(actor: Actor) -> list[Condition]:
+    return [] if actor.admin else [_s.initiator_id == actor.id]
+
+
+def cost_of(cost: int | None, requests: int, unpriced: int) -> int | None:
+    """Returns a sum of costs, None if no price is known of anything in it.
+
+    >>> cost_of(0, 2, 2), cost_of(5, 2, 1), cost_of(0, 0, 0)
+    (None, 5, 0)
+    """
+    return None if requests and requests == unpriced and not cost else cost
+
+
+def _to_result(row: RowMapping) -> Result:
+    has_ended = row["ended"] >= row["requests"]
+    return {
+        "id": row["id"],
+        "initiator": initiator(row["initiator_id"], row["metadata"]),
+        "client": row["client"],
+        "metadata": row["metadata"],
+        "started_at": json_value(row["started_at"]),
+        "ended_at": json_value(row["last_active_at"]) if has_ended else None,
+        "last_active_at": json_value(row["last_active_at"]),
+        "threads": row["threads"],
+        "requests": row["requests"],
+        "errors": row["errors"],
+        "unpriced_requests": row["unpriced_requests"],
+        "token_usage_summary": {name: row[name] for name in TOKENS},
+        "cost_micros": cost_of(row["cost_micros"], row["requests"], row["unpriced_requests"]),
+    }
+
+
+def _models(connection: Connection, keys: Sequence[int]) -> dict[int, set[tuple[str, str]]]:
+    """Returns the (provider, model) of each session, those of running interceptions too."""
+    pair = session_usage.c
+    ended = (
+        sa.select(pair.session_key, _u.provider, _u.model)
+        .join(usage_hourly, _u.id == pair.usage_id)
+        .where(pair.session_key.in_(keys))
+    )
+    running = sa.select(_i.session_key, _i.provider, _i.model).where(
+        _i.session_key.in_(keys), _i.ended_at.is_(None)
+    )
+    found: dict[int, set[tuple[str, str]]] = {}
+    for key, provider, model in connection.execute(sa.union(ended, running)):
+        found.setdefault(key, set()).add((provider, model))
+    return found
+
+
+def _prompts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    p = user_prompts.c
+    text = sa.func.substr(p.prompt, 1, MAX_TEXT_BYTES + 1)
+    query = sa.select(p.interception_id, text).where(p.interception_id.in_(ids))
+    return dict(tuple(row) for row in connection.execute(query)) if ids else {}
+
+
+def _conditions(search: Search, actor: Actor, dialect: str) -> list[Condition]:
+    """A session matches if one of its interceptions matches everything."""
+    conditions = visible_to(actor)
+    conditions += [_s.initiator_id == (actor.id if id == "me" else id) for id in search.values("initiator")]
+    conditions += [_s.id == id for id in search.values("session_id")]
+    rest, period = search.without("initiator").without("session_id"), search.period
+    conditions += [_s.last_active_at >= moment for moment in period.after]
+    conditions += [_s.started_at < moment for moment in period.before]
+    if rest.has_sum_keys and not rest.needs_rows:
+        conditions.append(_s.key.in_(_with_sums(rest, actor)))
+    if rest.needs_rows or period.after or period.before:
+        conditions.append(_has_rows(rest, actor, dialect))
+    return conditions
+
+
+def _with_sums(search: Search, actor: Actor) -> sa.CompoundSelect[Any]:
+    """Returns the keys of sessions that match in the hours that the period touches, or may match by what is
+    running."""
+    hours = search.period.covering_hours().conditions(_u.hour)
+    ended = (
+        sa.select(session_usage.c.session_key)
+        .join(usage_hourly, _u.id == session_usage.c.usage_id)
+        .where(*search.keys(_u, actor), *hours)
+    )
+    running = sa.select(_i.session_key).where(_i.ended_at.is_(None), *search.keys(_i, actor))
+    return sa.union(ended, running.where(_i.session_key.is_not(None)))
+
+
+def _has_rows(search: Search, actor: Actor, dialect: str) -> Condition:
+    """Prompts are searched once; other keys session by session, from the last active one on."""
+    conditions = search.conditions(actor, dialect)
+    if search.values("text"):
+        return _s.key.in_(sa.select(_i.session_key).where(*conditions))
+    return sa.exists().where(_i.session_key == _s.key, *conditions)
+
+
+def _after(connection: Connection, actor: Actor, name: str) -> Condition:
+    id, _, key = name.rpartition("~")
+    is_it = _s.id == name
+    if key.isascii() and key.isdigit() and len(key) < 20:
+        is_it = sa.or_(is_it, sa.and_(_s.id == id, _s.key == int(key)))
+    query = sa.select(*_ORDER).where(is_it, *visible_to(actor)).order_by(_s.last_active_at.desc())
+    row = None if "\0" in name else connection.execute(query.limit(1)).first()
+    if row is None:
+        raise BadQuestion("after_session_id", "there is no such session")
+    return before(_ORDER, row)
+
+
+def _page_names(connection: Connection, actor: Actor, rows: Sequence[RowMapping]) -> list[str]:
+    """Returns what the page may be continued after, for each row."""
+    if not actor.admin:
+        return [row["id"] for row in rows]
+    ids = sa.select(_s.id).where(_s.id.in_({row["id"] for row in rows})).group_by(_s.id)
+    shared = set(connection.scalars(ids.having(sa.func.count() > 1)))
+    return [f"{row['id']}~{row['key']}" if row["id"] in shared else row["id"] for row in rows]

@@ -1,0 +1,43 @@
+"""The records API: one file a resource."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...identity import ActorLoader
+from ...outbound import Outbound
+from ...records.recorder import Recorder
+from ...tools import ToolBox
+from ...waiting import StalledClients
+from .audit import add_audit
+from .blueprint import RecordsBlueprint
+from .export import add_export
+from .interceptions import add_interceptions
+from .me import add_me
+from .names import add_names
+from .openapi import add_document
+from .providers import add_providers
+from .reader import Reader
+from .sessions import add_sessions
+from .tokens import add_tokens
+from .usage import add_usage
+
+__all__ = ["records_blueprint"]
+
+
+def records_blueprint(
+    prefix: str,
+    load_actor: ActorLoader,
+    recorder: Recorder,
+    stalled: StalledClients,
+    outbounds: Sequence[Outbound],
+    toolbox: ToolBox,
+) -> RecordsBlueprint:
+    """Returns the blueprint of all paths."""
+    blueprint, reader = RecordsBlueprint(prefix, load_actor), Reader(recorder, stalled)
+    for add in (add_interceptions, add_sessions, add_usage, add_names, add_tokens, add_audit, add_export):
+        add(blueprint, reader)
+    add_providers(blueprint, outbounds, toolbox)
+    add_me(blueprint)
+    add_document(blueprint)
+    return blueprint
