@@ -111,6 +111,8 @@ class Bridge:
         decoded, facts, digest = run_if_large(inf if encoding else len(body), read)
         if facts.background:
             raise BackgroundNotSupported
+        if facts.side_kind and clients.client_name(client_request.headers) in clients.MAKES_SIDE_REQUESTS:
+            facts = replace(facts, kind=facts.side_kind, prompt="")
         outbound.ownership.check_facts(facts, actor, credentials.first)
         return _BridgedRequest(
             outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts, digest

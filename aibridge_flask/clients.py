@@ -11,6 +11,7 @@ from functools import lru_cache
 
 UNKNOWN = "Unknown"
 CLAUDE_CODE = "Claude Code"
+MAKES_SIDE_REQUESTS = (CLAUDE_CODE, "OpenCode")  # titles and compactions, as `formats/side_requests.py` says
 _MAX_PREFIX = 32  # more than any row has
 
 # Lower-case prefix of the User-Agent -> client. A row may name a header that identifies the client as well.

@@ -138,7 +138,8 @@ class UpstreamRequest(Struct, frozen=True):
 class RequestFacts(Struct, frozen=True):
     """The facts that are read from a request's body.
 
-    `kind` is `main`, or names what a client does beside the conversation. `prompt` is the user's last text.
+    `kind` is `main`, or names what a client does beside the conversation; `side_kind` is that kind if the
+    request comes from a client that asks for such things. `prompt` is the user's last text.
     `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false for a streamed chat completion that
     does not ask for its usage. `continues` are the stored objects whose content the request brings in, each
     as what the API calls it and its id. `is_stored`: the provider keeps the response.
@@ -152,6 +153,7 @@ class RequestFacts(Struct, frozen=True):
     user_id: str = ""
     includes_usage: bool = True
     kind: str = "main"
+    side_kind: str = ""
     continues: tuple[tuple[str, str], ...] = ()
     is_stored: bool = False
 

@@ -14,7 +14,7 @@ import msgspec
 from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
-from . import body, offering, openai, prompt
+from . import body, offering, openai, prompt, side_requests
 from .chat_reader import ChatReader, UsageFilter
 from .chat_splice import ChatSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -34,6 +34,7 @@ class _ChatFields(msgspec.Struct):
     stream: msgspec.Raw = _NULL
     stream_options: msgspec.Raw = _NULL
     messages: list[msgspec.Raw] = []
+    tools: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -44,10 +45,12 @@ def read(data: bytes) -> RequestFacts:
     streaming = body.decode_raw(request.stream) is True
     options = body.decode_raw(request.stream_options)
     asks_usage = isinstance(options, dict) and options.get("include_usage") is True
+    text = prompt.last_user_text(message)
     return RequestFacts(
         model=body.to_identifier(request.model),
         streaming=streaming,
-        prompt=prompt.last_user_text(message),
+        prompt=text,
+        side_kind=side_requests.kind_of(request.messages, text, request.tools),
         correlating_tool_call_id=call_id,
         includes_usage=asks_usage or not streaming,
     )

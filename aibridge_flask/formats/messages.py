@@ -12,7 +12,7 @@ import msgspec
 from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
-from . import body, offering, prompt, tool_schema
+from . import body, offering, prompt, side_requests, tool_schema
 from .messages_reader import MessagesReader
 from .messages_splice import MessagesSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -32,6 +32,8 @@ class _MessagesFields(msgspec.Struct):
     stream: msgspec.Raw = _NULL
     metadata: msgspec.Raw = _NULL
     messages: list[msgspec.Raw] = []
+    tools: msgspec.Raw = _NULL
+    output_config: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -43,10 +45,13 @@ def read(data: bytes) -> RequestFacts:
         for block in body.get_array(message, "content")
         if body.get_string(block, "type") == "tool_result"
     ]
+    text = prompt.last_user_text(message)
+    config = body.decode_raw(request.output_config)
     return RequestFacts(
         model=body.to_identifier(request.model),
         streaming=body.decode_raw(request.stream) is True,
-        prompt=prompt.last_user_text(message),
+        prompt=text,
+        side_kind=side_requests.kind_of(request.messages, text, request.tools, config),
         correlating_tool_call_id=call_ids[-1] if call_ids else "",
         user_id=body.get_string(body.decode_raw(request.metadata), "user_id"),
     )

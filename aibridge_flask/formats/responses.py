@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
-from . import body, offering, openai, prompt
+from . import body, offering, openai, prompt, side_requests
 from .responses_reader import ResponsesReader
 from .responses_splice import ResponsesSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -38,6 +38,7 @@ class _ResponsesFields(msgspec.Struct):
     store: msgspec.Raw = _NULL
     previous_response_id: msgspec.Raw = _NULL
     conversation: msgspec.Raw = _NULL
+    tools: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -45,11 +46,12 @@ def read(data: bytes) -> RequestFacts:
     request = body.decode_fields(data, _ResponsesFields)
     item = _last_item(request.input)
     is_result = body.get_string(item, "type").endswith("_output")
-    texts = prompt.user_texts(item) if item.get("role") == "user" else []
+    text = "\n".join(prompt.user_texts(item)) if item.get("role") == "user" else ""
     return RequestFacts(
         model=body.to_identifier(request.model),
         streaming=body.decode_raw(request.stream) is True,
-        prompt="\n".join(texts),
+        prompt=text,
+        side_kind=side_requests.kind_of(request.input, text, request.tools),
         correlating_tool_call_id=body.get_identifier(item, "call_id") if is_result else "",
         background=body.decode_raw(request.background) is True,
         continues=_continued(data, request),
