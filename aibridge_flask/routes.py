@@ -23,7 +23,7 @@ from .errors import (
     UnknownRoute,
     UpgradeRequired,
 )
-from .headers import INTERCEPTION_HEADER
+from .headers import INTERCEPTION_HEADER, mask_tokens
 from .hooks import RequestArrived, RequestRejected
 from .identity import ActorLoader, require_actor
 from .incoming import read_request
@@ -224,8 +224,9 @@ def flask_response(request: ClientRequest, response: ClientResponse, flask_reque
 
 
 def error_response(error: BridgeError, wire_format: Format, id: str, is_bridged: bool) -> Response:
-    """Returns an error of the bridge in the API's shape."""
-    response = Response(wire_format.error_body(error, id), error.status, mimetype="application/json")
+    """Returns an error of the bridge in the API's shape. It repeats no token that stood in a path or body."""
+    body = mask_tokens(wire_format.error_body(error, id).decode())
+    response = Response(body, error.status, mimetype="application/json")
     for name, value in error.headers:
         response.headers[name] = value
     if is_bridged:

@@ -262,6 +262,8 @@ def make_all_requests(server: VerboseServer, upstream: Upstream) -> None:
             server.send(line, method="GET", path="/interceptions?q=nonsense:1")
     for path in (f"/anthropic/v1/models/{server.tokens[0]}", f"/anthropic/v1/models?key={server.tokens[0]}"):
         assert b" 400 " in server.ask(method="GET", path=path)
+    for path in ("/{}/v1/messages", "/{}", "/interceptions/{}", "/usage?format={}", "/interceptions?q={}:1"):
+        server.ask(method="GET", path=path.format(server.tokens[0]))
     for body in (b"", b"[", b"\xff", b"{}" * 9):
         server.ask(f"X-Api-Key: {OWN}", body=body)
     server.ask("X-Bad: a\0b", f"X-Api-Key: {OWN}")

@@ -58,10 +58,12 @@ def connect(url: str, lock_timeout_ms: int = _TIMEOUT_MS) -> Engine:
 
 def _engine(url: URL, lock_timeout_ms: int) -> Engine:
     if url.get_backend_name() != "sqlite":
-        engine = sa.create_engine(url, poolclass=NullPool, connect_args=_POSTGRESQL_OPTIONS)
+        engine = sa.create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args=_POSTGRESQL_OPTIONS
+        )
         event.listen(engine, "connect", _attach_deadline, insert=True)
         return engine
-    engine = sa.create_engine(url, poolclass=NullPool)
+    engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True)  # not in logs either
 
     def prepare(connection: Any, record: Any) -> None:
         DEADLINES.attach(connection)

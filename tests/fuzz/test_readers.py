@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -97,8 +98,31 @@ def test_a_tap_returns_its_bytes_and_reads_the_same_in_any_pieces(api: Api, data
     def tap() -> Fold:
         return api.format.fold(facts) if is_stream else api.format.blocking_fold()
 
-    whole = run(tap(), [answer])
-    assert run(tap(), data.draw(CUTS)(answer)) == whole
+    whole, pieces = run(tap(), [answer]), run(tap(), data.draw(CUTS)(answer))
+    if is_stream and hides_usage(api):
+        whole, pieces = as_readable(whole), as_readable(pieces)
+    assert pieces == whole
+
+
+def hides_usage(api: Api) -> bool:
+    """Whether the tap holds an event back, since the client did not ask for a stream's usage."""
+    return api.name == "chat"
+
+
+def as_readable(result: tuple[bytes, object, bool, bool]) -> tuple[object, ...]:
+    """The events that a client can read, and the facts: blank lines beside events that are held back may be
+    held back with them, and events that are no JSON are numbered anew or not.
+    """
+    out, *facts = result
+    return [event for event in reference_events(out) if is_json(event[1])], *facts
+
+
+def is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @given(api, st.data())
@@ -114,12 +138,8 @@ def test_a_splice_gives_the_same_in_any_pieces(api: Api, data: st.DataObject) ->
     def splice() -> Fold:
         return (api.format.splice if is_stream else api.format.blocking_splice)(offer, facts)
 
-    # blank lines beside events that are held back may be held back with them
-    (whole, *facts_of_whole), (out, *facts_of_pieces) = (
-        run(splice(), pieces) for pieces in ([answer], data.draw(CUTS)(answer))
-    )
-    assert facts_of_pieces == facts_of_whole
-    assert (reference_events(out) == reference_events(whole)) if is_stream else out == whole
+    whole, pieces = run(splice(), [answer]), run(splice(), data.draw(CUTS)(answer))
+    assert (as_readable(pieces) == as_readable(whole)) if is_stream else pieces == whole
 
 
 def reads(api: Api, body: bytes) -> bool:

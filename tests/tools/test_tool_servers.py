@@ -202,6 +202,7 @@ def test_many_at_once_do_not_mix(start: Start, upstream: Upstream, docs: Scripte
     docs.default_answer, upstream.handler = clients.answer_tool, clients.answer_model
     with ThreadPoolExecutor(50) as pool:
         ids = list(pool.map(clients.ask, range(100)))
+    server.wait_until_applied()
     records = {record["id"]: record for record in server.get("/interceptions?limit=1000")["results"]}
     for number, id in enumerate(ids):
         record = records[id]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import BridgeError
 from ...formats.body import dumps
+from ...headers import mask_tokens
 from ...reading.errors import BadQuestion, NotFound
 from .documents import Document, text
 
@@ -74,7 +75,7 @@ def response_to(error: Exception) -> Response:
 
 def error_response(status: int, message: str, detail: str, validations: Any = ()) -> Response:
     body = {"message": message, "detail": detail, "validations": list(validations)}
-    return Response(dumps(body), status, mimetype="application/json")
+    return Response(mask_tokens(dumps(body).decode()), status, mimetype="application/json")
 
 
 def _invalid(details: Mapping[str, str]) -> Response:
