@@ -6,9 +6,11 @@ import csv
 import io
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import IO, Any
 
 _IN_MEMORY = 1 << 20
+_ROWS = 500  # that are written at a time
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -18,12 +20,16 @@ def write_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> IO[byt
     A large one is on disk, and gone when it is closed. Null is an empty cell.
     """
     file: IO[bytes] = io.BytesIO()
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    values = itemgetter(*names)
     try:
-        file.write(_line(names))
-        for row in rows:
-            file.write(_line(_cell(row[name]) for name in names))
-            if isinstance(file, io.BytesIO) and file.tell() > _IN_MEMORY:
-                file = _on_disk(file)
+        writer.writerow(names)
+        for number, row in enumerate(rows):
+            writer.writerow(map(_cell, values(row)))
+            if number % _ROWS == 0:
+                file = _moved(text, file)
+        file = _moved(text, file)
         file.seek(0)
     except BaseException:
         file.close()
@@ -31,16 +37,16 @@ def write_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> IO[byt
     return file
 
 
-def _on_disk(file: io.BytesIO) -> IO[bytes]:
+def _moved(text: io.StringIO, file: IO[bytes]) -> IO[bytes]:
+    """Moves text to the end of the file, and returns the file: one on disk if it becomes large."""
+    file.write(text.getvalue().encode())
+    text.seek(0)
+    text.truncate()
+    if not isinstance(file, io.BytesIO) or file.tell() <= _IN_MEMORY:
+        return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent
     copy.write(file.getbuffer())
     return copy
-
-
-def _line(cells: Iterable[Any]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().encode()
 
 
 def _cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from .usage import Result
 
@@ -85,19 +86,14 @@ def _charge(result: Result, kind: str, quantity: int, micros: int) -> Result:
 
 
 def _common(result: Result) -> Result:
-    day = datetime.fromisoformat(result["day"]).replace(tzinfo=UTC)
-    month = day.replace(day=1)
     company = _COMPANIES.get(result["provider"]) or str(result["provider"])
     return {
+        **_period(result["day"]),
         "BillingAccountId": result["provider_name"],
         "BillingAccountName": result["provider_name"],
         "BillingCurrency": "USD",
-        "BillingPeriodStart": _time(month),
-        "BillingPeriodEnd": _time((month + timedelta(days=32)).replace(day=1)),
         "ChargeCategory": "Usage",
         "ChargeClass": None,
-        "ChargePeriodStart": _time(day),
-        "ChargePeriodEnd": _time(day + timedelta(days=1)),
         "InvoiceIssuerName": company,
         "ProviderName": company,
         "PublisherName": _publisher(result["model"], company),
@@ -108,6 +104,18 @@ def _common(result: Result) -> Result:
         "x_Client": result["client"],
         "x_CredentialKind": result["credential_kind"],
         "x_UnpricedRequests": result["unpriced_requests"],
+    }
+
+
+@lru_cache(maxsize=32)
+def _period(text: str) -> Mapping[str, str]:
+    day = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    month = day.replace(day=1)
+    return {
+        "BillingPeriodStart": _time(month),
+        "BillingPeriodEnd": _time((month + timedelta(days=32)).replace(day=1)),
+        "ChargePeriodStart": _time(day),
+        "ChargePeriodEnd": _time(day + timedelta(days=1)),
     }
 
 

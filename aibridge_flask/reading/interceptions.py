@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
@@ -9,7 +11,8 @@ from ..model import Actor
 from ..records import tables
 from .connection import connected
 from .errors import BadQuestion, NotFound
-from .pages import Listing, Page, before, count_of, listing
+from .narrowing import hours_of
+from .pages import Listing, Page, before, count_and_page, listing
 from .parts import with_parts
 from .search import Condition, Search
 from .values import encode
@@ -22,11 +25,17 @@ def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> L
     """Returns a page of interceptions with their parts, newest first. Raises BadQuestion."""
     with connected(engine) as connection:
         query = sa.select(_c.id).where(*search.conditions(actor, engine.dialect.name))
-        count = count_of(connection, query)
-        if page.after_id:
-            query = query.where(_after(connection, actor, page.after_id))
         ordered = query.order_by(*(column.desc() for column in _ORDER))
-        ids = connection.scalars(ordered.limit(page.limit + 1).offset(page.offset)).all()
+        positions = [_position(connection, actor, page.after_id)] if page.after_id else []
+        following = [ordered.where(before(_ORDER, position)) for position in positions]
+        hours = hours_of(connection, search, actor)
+        if hours is None:
+            count, rows = count_and_page(connection, ordered, page, following)
+        else:
+            for started_at, _ in positions:
+                hours = hours.until(started_at)
+            count, rows = hours.count_and_page(connection, [ordered, *following][-1], page)
+        ids = [id for (id,) in rows]
         return listing(count, ids, with_parts(connection, ids[: page.limit]), page.limit)
 
 
@@ -39,11 +48,12 @@ def interception(engine: Engine, actor: Actor, id: str) -> bytes:
     raise NotFound("there is no such interception")
 
 
-def _after(connection: Connection, actor: Actor, id: str) -> Condition:
+def _position(connection: Connection, actor: Actor, id: str) -> tuple[datetime, str]:
+    """Returns where an interception stands in the order."""
     started_at = connection.scalar(sa.select(_c.started_at).where(*_with_id(actor, id)))
     if started_at is None:
         raise BadQuestion("after_id", "there is no such interception")
-    return before(_ORDER, (started_at, id))
+    return started_at, id
 
 
 def _with_id(actor: Actor, id: str) -> list[Condition]:

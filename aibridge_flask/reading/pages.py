@@ -52,6 +52,22 @@ def count_of(connection: Connection, query: sa.Select[Any]) -> tuple[int, bool]:
     return min(count, MAX_COUNT), count > MAX_COUNT
 
 
+def count_and_page(
+    connection: Connection, ordered: sa.Select[Any], page: Page, following: Sequence[sa.Select[Any]]
+) -> tuple[tuple[int, bool], list[Any]]:
+    """Returns the count of an ordered query, and the rows of a page and one more.
+
+    Both are read at once if the page is among the rows that are counted. `following` holds the query of what
+    stands after the page before, if there was one.
+    """
+    last = page.offset + page.limit + 1
+    if not following and last <= MAX_COUNT + 1:
+        rows = connection.execute(ordered.limit(MAX_COUNT + 1)).all()
+        return (min(len(rows), MAX_COUNT), len(rows) > MAX_COUNT), list(rows[page.offset : last])
+    paged = [ordered, *following][-1].limit(page.limit + 1).offset(page.offset)
+    return count_of(connection, ordered), list(connection.execute(paged).all())
+
+
 def listing(
     count: tuple[int, bool], ids: Sequence[str], results: Iterable[dict[str, Any]], limit: int
 ) -> Listing:

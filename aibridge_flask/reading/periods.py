@@ -37,12 +37,12 @@ class Period:
 
     def hours(self) -> tuple[Period, ...]:
         """Returns the part that begins and ends on the hour, or ()."""
-        inner = Period(tuple(map(_ceil, self.after)), tuple(map(_floor, self.before)))
+        inner = Period(tuple(map(_ceil, self.after)), tuple(map(hour_of, self.before)))
         return () if inner.is_empty else (inner,)
 
     def covering_hours(self) -> Period:
         """Returns the hours that have a part of the period, by when they begin."""
-        return Period(tuple(map(_floor, self.after)), self.before)
+        return Period(tuple(map(hour_of, self.after)), self.before)
 
     def edges(self) -> Iterator[Period]:
         """Yields what is left of the period beside its `hours`: itself if it has none."""
@@ -53,8 +53,8 @@ class Period:
             if _ceil(moment) != moment:
                 yield Period((moment,), (_ceil(moment),))
         for moment in self.before:
-            if _floor(moment) != moment:
-                yield Period((_floor(moment),), (moment,))
+            if hour_of(moment) != moment:
+                yield Period((hour_of(moment),), (moment,))
 
     @property
     def is_empty(self) -> bool:
@@ -77,10 +77,11 @@ def parse_time(field: str, value: str) -> datetime:
     return moment
 
 
-def _floor(moment: datetime) -> datetime:
+def hour_of(moment: datetime) -> datetime:
+    """Returns when the hour of a time begins."""
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def _ceil(moment: datetime) -> datetime:
-    floor = _floor(moment)
+    floor = hour_of(moment)
     return moment if floor == moment else min(floor, _LAST - _HOUR) + _HOUR

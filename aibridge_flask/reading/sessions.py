@@ -13,7 +13,7 @@ from ..records.sum_tables import TOKENS, session_usage, sessions, usage_hourly
 from ..records.tables import interceptions, user_prompts
 from .connection import connected
 from .errors import BadQuestion
-from .pages import Listing, Page, before, count_of, listing
+from .pages import Listing, Page, before, count_and_page, listing
 from .search import Condition, Search
 from .values import MAX_TEXT_BYTES, initiator, json_value
 
@@ -30,14 +30,21 @@ def list_sessions(engine: Engine, actor: Actor, search: Search, page: Page) -> L
     one of these names it as `id~key`.
     """
     with connected(engine) as connection:
-        query = sa.select(sessions).where(*_conditions(search, actor, engine.dialect.name))
-        count = count_of(connection, query.with_only_columns(_s.key))
-        if page.after_id:
-            query = query.where(_after(connection, actor, page.after_id))
+        query = sa.select(_s.key).where(*_conditions(search, actor, engine.dialect.name))
         ordered = query.order_by(*(column.desc() for column in _ORDER))
-        rows = connection.execute(ordered.limit(page.limit + 1).offset(page.offset)).mappings().all()
+        following = [ordered.where(_after(connection, actor, page.after_id))] if page.after_id else []
+        count, found = count_and_page(connection, ordered, page, following)
+        rows = _rows(connection, [key for (key,) in found])
         names = _page_names(connection, actor, rows)
         return listing(count, names, described(connection, rows[: page.limit]), page.limit)
+
+
+def _rows(connection: Connection, keys: Sequence[int]) -> list[RowMapping]:
+    """Returns the rows in the order of the keys."""
+    by_key = {
+        row["key"]: row for row in connection.execute(sa.select(sessions).where(_s.key.in_(keys))).mappings()
+    }
+    return [by_key[key] for key in keys if key in by_key]
 
 
 def described(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[Result]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping
+from sqlalchemy import ColumnElement, Connection, Engine
 
 from ..model import Actor
 from ..records.sum_tables import (
@@ -28,14 +28,20 @@ from .search import Search
 from .usage_rows import SUMMED, Scope, session_rows, usage_rows
 
 Result = dict[str, Any]
-PERCENTILES = {
-    f"{name}_p{share}_ms": (buckets, limits, share / 100)
-    for name, buckets, limits in (
-        ("first_byte", FIRST_BYTE_BUCKETS, FIRST_BYTE_LIMITS),
-        ("duration", DURATION_BUCKETS, DURATION_LIMITS),
+_FIRST_BYTE = slice(len(AMOUNTS), len(AMOUNTS) + len(FIRST_BYTE_BUCKETS))
+_DURATION = slice(_FIRST_BYTE.stop, _FIRST_BYTE.stop + len(DURATION_BUCKETS))
+_HISTOGRAMS = {
+    f"{name}_p{share}_ms": (place, limits, share / 100)
+    for name, place, limits in (
+        ("first_byte", _FIRST_BYTE, FIRST_BYTE_LIMITS),
+        ("duration", _DURATION, DURATION_LIMITS),
     )
     for share in (50, 95)
 }
+PERCENTILES = tuple(_HISTOGRAMS)
+Sums = Sequence[int]
+"""In the order of `SUMMED`."""
+
 ALL = Page(0)
 _LONGEST_FOR_SESSIONS = timedelta(days=31)
 
@@ -55,34 +61,48 @@ class Question:
 
 def usage(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
     """Returns `{count, totals, results}`, ordered by cost."""
-    scope = question.scope(actor, engine.dialect.name)
+    scope, keys = question.scope(actor, engine.dialect.name), question.keys
     with connected(engine) as connection:
         counts_sessions = _is_short(connection, scope)
-        results = list(_results(connection, scope, question.keys, page, counts_sessions))
-        (totals,) = _results(connection, scope, (), page, counts_sessions) if question.keys else results
-        count = _count(connection, scope, question.keys, page, len(results))
-    return {"count": count, "totals": totals, "results": results}
+        sessions = _sessions(connection, scope, keys) if counts_sessions else None
+        rows = connection.execute(_paged(_query(scope, keys), keys, page)).all()
+        count = _count(connection, scope, keys, page, len(rows))
+        # what is on one page is added up here; by group a request may be in several rows
+        is_whole = len(rows) == count and "group" not in keys
+        parts = rows if is_whole else connection.execute(_query(scope, ())).all()
+        totals = _added(part[-len(SUMMED) :] for part in parts)
+        every = _sessions(connection, scope, ()) if counts_sessions and keys else sessions
+    results = [_result(keys, row, sessions) for row in rows]
+    return {"count": count, "totals": _result((), totals, every), "results": results}
 
 
 def every_usage(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results, without a bound."""
-    scope = question.scope(actor, engine.dialect.name)
+    scope, keys = question.scope(actor, engine.dialect.name), question.keys
     with connected(engine) as connection:
-        counts_sessions = _is_short(connection, scope)
-        connection.execution_options(yield_per=1000)  # else all of them would be in memory
-        yield from _results(connection, scope, question.keys, ALL, counts_sessions)
+        sessions = _sessions(connection, scope, keys) if _is_short(connection, scope) else None
+        for row in _streamed(connection, _paged(_query(scope, keys), keys, ALL)):
+            yield _result(keys, row, sessions)
 
 
-def _results(
-    connection: Connection, scope: Scope, keys: Sequence[str], page: Page, counts_sessions: bool
-) -> Iterator[Result]:
-    rows = usage_rows(scope)
-    query = grouped(rows, keys, scope.dialect, sums_of(SUMMED))
-    sessions = _sessions(connection, scope, keys) if counts_sessions else {}
-    for row in connection.execute(_paged(query, keys, page)).mappings():
-        key = tuple(row[name] for name in keys)
-        known = sessions.get(key, 0) if counts_sessions else None
-        yield {**dict(zip(keys, key, strict=True)), **_amounts(row, known)}
+def every_amount(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
+    """Yields all results without sessions and times, without a bound."""
+    scope, keys = question.scope(actor, engine.dialect.name), question.keys
+    names = (*keys, *AMOUNTS)
+    query = grouped(usage_rows(scope), keys, scope.dialect, sums_of(AMOUNTS))
+    with connected(engine) as connection:
+        for row in _streamed(connection, _paged(query, keys, ALL)):
+            yield dict(zip(names, row, strict=True))
+
+
+def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    """Yields rows without having all of them in memory."""
+    for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
+        yield from rows
+
+
+def _query(scope: Scope, keys: Sequence[str]) -> sa.Select[Any]:
+    return grouped(usage_rows(scope), keys, scope.dialect, sums_of(SUMMED))
 
 
 def _paged(query: sa.Select[Any], keys: Sequence[str], page: Page) -> sa.Select[Any]:
@@ -92,13 +112,20 @@ def _paged(query: sa.Select[Any], keys: Sequence[str], page: Page) -> sa.Select[
     return ordered if page is ALL else ordered.limit(page.limit).offset(page.offset)
 
 
-def _amounts(row: RowMapping, sessions: int | None) -> Result:
-    amounts = {name: row[name] for name in AMOUNTS}
-    percentiles = {
-        name: percentile([row[bucket] for bucket in buckets], limits, share)
-        for name, (buckets, limits, share) in PERCENTILES.items()
-    }
-    return {**amounts, "sessions": sessions, **percentiles}
+def _added(rows: Iterable[Sums]) -> Sums:
+    return [sum(column) for column in zip(*rows, strict=True)] or [0] * len(SUMMED)
+
+
+def _result(
+    keys: Sequence[str], row: Sequence[Any], sessions: Mapping[tuple[Any, ...], int] | None
+) -> Result:
+    """Returns a result of the values of the keys and the sums. `sessions` is None if they are not counted."""
+    key, sums = tuple(row[: len(keys)]), row[len(keys) :]
+    result = dict(zip((*keys, *AMOUNTS), row, strict=False))
+    result["sessions"] = sessions.get(key, 0) if sessions is not None else None
+    for name, (place, limits, share) in _HISTOGRAMS.items():
+        result[name] = percentile(sums[place], limits, share)
+    return result
 
 
 def _sessions(connection: Connection, scope: Scope, keys: Sequence[str]) -> Mapping[tuple[Any, ...], int]:

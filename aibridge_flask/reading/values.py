@@ -60,7 +60,9 @@ def cut_texts(value: Any, size: int) -> Any:
 
 def encode_within(value: Any, size: int) -> bytes:
     """Returns a value's JSON, with texts that are shortened by half until it fits into `size` bytes."""
-    longest = MAX_TEXT_BYTES
+    data, longest = encode(value), MAX_TEXT_BYTES
+    if len(data) <= MAX_TEXT_BYTES:  # so is each of its texts
+        return data
     data = encode(cut_texts(value, longest))
     while len(data) > size and longest > _SHORTEST_TEXT:
         longest //= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,10 @@ from flask import Flask
 
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import now
+from aibridge_flask.records.recorder import Recorder
 from aibridge_flask.records.tables import interceptions, model_thoughts, user_prompts
 from tests.conftest import BOTH_DATABASES, MakeApp
+from tests.support.history import History
 from tests.support.people import CHAT, Person, app_for_people, calls
 from tests.support.upstream import Upstream
 
@@ -154,3 +156,48 @@ def test_a_cost_is_a_number(root: Person, value: str) -> None:
 @pytest.mark.parametrize("value", ["-1", "1e400", "0", "inf", "1e999999999"])
 def test_any_number_is_a_cost(root: Person, value: str) -> None:
     assert root.get("/interceptions", query_string={"q": f"cost_above:{value}"}).status_code in (200, 400)
+
+
+def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
+    app: Flask, root: Person
+) -> None:
+    """Few matches, far apart in time; some still run. `kind` is a key for which all rows are read."""
+    recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
+    history, begin = History(recorder), datetime(2026, 11, 2, 0, 30, tzinfo=UTC)
+    for number in range(40):
+        model = "rare" if number % 9 == 0 else "common"
+        at = begin + timedelta(hours=5 * number, minutes=number)
+        history.add("ann", at, model=model, is_running=number == 36, groups=("red",))
+    recorder.close()
+    for q in (
+        "model:rare",
+        "model:common",
+        "model:none",
+        "group:red",
+        'group:""',
+        "model:rare initiator:ann",
+    ):
+        for extra in ("", " started_after:2026-11-03T10:00:00Z", " started_before:2026-11-05T00:20:00Z"):
+            sums, rows = (all_pages(root, limit=2, q=text) for text in (q + extra, f"{q}{extra} kind:main"))
+            assert [ids(page) for page in sums] == [ids(page) for page in rows], q + extra
+            assert {page["count"] for page in sums} == {page["count"] for page in rows}, q + extra
+    assert root.read("/interceptions", q="model:rare")["count"] == 5
+    assert len(root.read("/interceptions", q="model:rare", offset=3)["results"]) == 2
+
+
+def test_what_has_expired_is_not_counted(app: Flask, root: Person, database_url: str) -> None:
+    """Sums stay."""
+    recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
+    begin = datetime(2026, 11, 2, 0, 30, tzinfo=UTC)
+    history = History(recorder)
+    old = [
+        history.add("ann", begin + timedelta(hours=hour // 2, minutes=hour), model="old") for hour in range(8)
+    ]
+    recorder.close()
+    assert root.read("/interceptions", q="model:old")["count"] == 8
+    engine = databases.connect(database_url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.delete(interceptions).where(interceptions.c.id.in_(old[:3])))
+    page = root.read("/interceptions", q="model:old")
+    assert (page["count"], ids(page)) == (5, old[:2:-1])
+    assert root.read("/usage", q="model:old")["totals"]["requests"] == 8

@@ -18,7 +18,7 @@ from ...waiting import READERS, StalledClients
 from .errors import TooSlow
 
 T = TypeVar("T")
-_WAIT_SECONDS = 12.0  # with the wait for a thread and for the first connection
+_WAIT_SECONDS = 7.0  # for a thread, and for the first connection
 
 
 class Reader:
@@ -27,34 +27,36 @@ class Reader:
     def __init__(self, recorder: Recorder, stalled: StalledClients) -> None:
         self.recorder, self.stalled = recorder, stalled
 
-    def ask(self, question: Callable[[Engine], T], is_fresh: bool = True) -> T:
+    def ask(
+        self, question: Callable[[Engine], T], is_fresh: bool = True, seconds: float = QUERY_SECONDS
+    ) -> T:
         """Returns the question's answer. `is_fresh`: first waits for what was just recorded.
 
-        The question may take 5 seconds; reading and encoding are its own. Raises TooSlow, SQLAlchemyError,
-        OSError, and what it raises.
+        The question may take so many `seconds`, with the encoding of what it reads. Raises TooSlow,
+        SQLAlchemyError, OSError, and what it raises.
         """
         self.recorder.start()
 
         def run() -> T:
             if is_fresh:
                 self.recorder.wait_until_applied()
-            return ask_within(self.recorder.engine, question)
+            return ask_within(self.recorder.engine, question, seconds)
 
-        return READERS.run(run, _WAIT_SECONDS)
+        return READERS.run(run, _WAIT_SECONDS + seconds)
 
     def list(self, question: Callable[[Engine], Listing], name: str = "results") -> Response:
         """Returns the response with a page of a list."""
         return json_response(self.ask(lambda engine: question(engine).to_json(name)))
 
 
-def ask_within(engine: Engine, question: Callable[[Engine], T]) -> T:
+def ask_within(engine: Engine, question: Callable[[Engine], T], seconds: float) -> T:
     """Asks in this thread. Raises TooSlow, SQLAlchemyError, and what the question raises."""
     begin = monotonic()
     try:
-        with DEADLINES.limit(QUERY_SECONDS):
+        with DEADLINES.limit(seconds):
             return question(engine)
     except SQLAlchemyError as error:
-        if monotonic() - begin >= QUERY_SECONDS:
+        if monotonic() - begin >= min(seconds, QUERY_SECONDS):
             raise TooSlow from None
         raise error from None
 
