@@ -22,6 +22,7 @@ from aibridge_flask.records.contributions import Change
 from aibridge_flask.records.events import Ended, Event, Started, TokenUsage
 from aibridge_flask.records.repricing import Repricing, Selection
 from aibridge_flask.records.store import Store
+from aibridge_flask.records.sum_tables import AMOUNTS
 from tests.conftest import BOTH_DATABASES
 from tests.support.records import rows
 from tests.support.server import ROOT, toml
@@ -29,6 +30,7 @@ from tests.support.server import ROOT, toml
 pytestmark = BOTH_DATABASES
 THEN = datetime(2026, 11, 1, tzinfo=UTC)
 BEFORE = {"old": {"input": 1.0, "output": 2.0}}
+COST = AMOUNTS.index("cost_micros")
 NOW = {"old": {"input": 3.0, "output": 5.0}, "new*": {"input": 1.0, "output": 1.0}}
 
 
@@ -143,7 +145,7 @@ def test_many_are_priced_in_slices_and_sums_hear_of_it(store: Store, database_ur
     )
     repriced = list(repricing.run(Selection(model="old")))
     assert [(each.before, each.after) for each in repriced].count((50, 130)) == 452
-    assert sum(change.after["cost_micros"] for change in changes) == 452 * 130 + 230
+    assert sum(change.after.amounts[COST] for change in changes) == 452 * 130 + 230
 
 
 def test_a_database_that_is_away_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
