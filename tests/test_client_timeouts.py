@@ -102,14 +102,13 @@ def test_a_client_that_stops_reading_frees_its_upstream(
 
 def test_a_client_that_reads_no_page_is_given_up(impatient: Server, upstream: Upstream) -> None:
     upstream.handler = lambda received: [http_response(200, b"{}")]
-    prompt = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * MIB}]})
-    for _ in range(2):
-        impatient.post(MESSAGES, prompt.encode())
+    prompt = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * (3 * MIB)}]})
+    id = impatient.post(MESSAGES, prompt.encode())[3]
     impatient.wait_until_applied()
     impatient.disconnect()
     wait_until(lambda: count_connections(impatient) == 0)
     client = impatient.connect()
-    client.send("GET", "/interceptions")
+    client.send("GET", f"/interceptions/{id}")
     status, headers = client.head()
     assert (status, int(headers["content-length"]) > 10 * MIB) == (200, True)
     wait_until(lambda: count_connections(impatient) == 0)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aibridge_flask import headers
+from aibridge_flask.model import Actor
 from aibridge_flask.providers.provider import decode_path, is_plain_path
 from aibridge_flask.reading import search
+from aibridge_flask.reading.errors import BadQuestion
 from tests.support.fuzz.profile import examples
 
 TOKEN = "aib_" + "Ab1-_" * 9
@@ -79,8 +81,8 @@ def test_a_token_goes_to_no_provider(
 def test_a_search_is_parsed_or_refused(text: str) -> None:
     try:
         parsed = search.parse(text)
-        parsed.conditions("me")
-    except search.BadSearch:
+        parsed.conditions(Actor("me"), "sqlite")
+    except BadQuestion:
         return
     assert all(key in search.KEYS for key, _ in parsed.terms)
     assert all(value in text for _, value in parsed.terms)
