@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..web.index import version_name
 from .configuration import configuration
 from .databases import db
+from .people import erase, export
 from .purge import purge
 from .reconcile import reconcile
 from .reprice import reprice
@@ -22,6 +23,8 @@ def aibridge() -> None:
 
 aibridge.add_command(configuration)
 aibridge.add_command(db)
+aibridge.add_command(erase)
+aibridge.add_command(export)
 aibridge.add_command(purge)
 aibridge.add_command(reconcile)
 aibridge.add_command(reprice)

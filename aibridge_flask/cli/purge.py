@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from time import sleep
 
 import click
 
@@ -13,8 +12,8 @@ from ..records import audit, database
 from ..records.leases import LeaseLost
 from ..records.purge import InProgress, Purge
 from ..records.retention import Expired
-from ..records.slices import Slices
 from .away import away_is_one_line
+from .waiting import slices
 
 
 @click.command()
@@ -30,8 +29,8 @@ def purge(dry_run: bool, as_json: bool) -> None:
     engine = database.connect(settings.database_url)
     with away_is_one_line():
         database.migrate(engine)
-        with Slices(engine, _wait) as slices:
-            found = _purge(Purge(slices, settings.records), dry_run)
+        with slices(engine) as work:
+            found = _purge(Purge(work, settings.records), dry_run)
         if not dry_run:
             counts = {"contents": found.contents, "interceptions": found.interceptions}
             audit.write(engine, audit.command_line_actor(), "purge", "", after=counts)
@@ -43,11 +42,6 @@ def _purge(work: Purge, dry_run: bool) -> Expired:
         return work.measure() if dry_run else work.run()
     except (InProgress, LeaseLost):
         raise click.ClickException("another process deletes what has expired at this time") from None
-
-
-def _wait(seconds: float) -> bool:
-    sleep(seconds)
-    return False
 
 
 def _text(found: Expired, dry_run: bool, settings: RecordSettings) -> str:

@@ -23,6 +23,18 @@ _WITHOUT_WORDS = sa.case(
     (_t.invocation_error.startswith(_NOT_RUN), _NOT_RUN + DELETED),
     else_=DELETED,
 )
+
+
+def without_words(error: str) -> str:
+    """Returns what stands in place of a tool's error.
+
+    >>> without_words("not run: the answer"), without_words("no such file"), without_words("")
+    ('not run: deleted', 'deleted', '')
+    """
+    kept = _NOT_RUN if error.startswith(_NOT_RUN) else ""
+    return kept + DELETED if error else ""
+
+
 HAS_CONTENT = sa.or_(
     _i.error_message != "",
     sa.exists().where(user_prompts.c.interception_id == _i.id),

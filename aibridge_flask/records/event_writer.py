@@ -32,6 +32,7 @@ from .rollups import Rollups
 from .rows import group_rows, to_row
 from .sessions import Sessions
 from .statement import Statement
+from .tombstones import Tombstones
 
 Rows = Mapping[Any, list[dict[str, Any]]]
 
@@ -58,7 +59,7 @@ class EventWriter:
             _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
-        self._lineage = Lineage(dialect)
+        self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
         self._contributions = Contributions(dialect, (Sessions(dialect), Rollups(dialect), *steps))
 
     def rows(self, worker_id: str, events: Iterable[Event]) -> Rows:
@@ -82,6 +83,7 @@ class EventWriter:
 
     def write(self, cursor: Any, rows: Rows) -> None:
         """Writes the rows, links interceptions to threads, and updates sums."""
+        rows = self._tombstones.without_erased(cursor, rows)
         self._lineage.lock(cursor, rows[Started], rows[ToolUsage])
         for kind, new in _join(rows).items():
             if new:

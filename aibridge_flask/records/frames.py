@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from .events import (
+    EPOCH,
     CredentialUsed,
     Ended,
     Event,
@@ -75,6 +76,21 @@ def encode(events: Sequence[Event], time: float) -> bytes:
     count = min(len(events), 0xFFFF)
     header = _HEADER.pack(_MAGIC, _VERSION, count, len(payload), 0, time)
     return header[:12] + _checksum(header, payload) + header[16:] + payload
+
+
+def blank(length: int, time: float) -> bytes:
+    """Returns a frame of this length, at least 100, that changes nothing when it is applied."""
+    for first in range(4):  # a text's header grows with it, so that one text alone has not every length
+        frame = _padded(first, 0, time)
+        for padding in range(max(0, length - len(frame) - 5), length - len(frame) + 1):
+            if len(frame := _padded(first, padding, time)) == length:
+                return frame
+    raise ValueError(length)
+
+
+def _padded(first: int, second: int, time: float) -> bytes:
+    """Returns a frame that says of tokens which do not exist that they were used."""
+    return encode([GatewayTokenUsed(" " * size, EPOCH) for size in (first, second)], time)
 
 
 def decode(data: bytes, start: int, is_end: bool) -> tuple[list[Frame], int, int]:

@@ -16,12 +16,13 @@ from .content import HAS_CONTENT, delete_content
 from .database import read_info, set_info
 from .events import EPOCH
 from .slices import Slices
+from .sum_check import SUMS_SINCE
 from .tables import interceptions
 
-SUMS_SINCE = "sums_since"  # in `schema_info`: interceptions that started before may be missing
 _READ_ROWS = 500
 _i = interceptions.c
 _ORDER = (_i.started_at, _i.id)
+_IS_SUMMED = _i.contributed.is_not(None)  # else it would be missing in the sums
 _POSITIONS: sa.Select[Any] = sa.select(*_ORDER, HAS_CONTENT).order_by(*_ORDER).limit(_READ_ROWS)
 Renew = Callable[[Connection], None]
 """Called at the beginning of each transaction that deletes; may raise."""
@@ -59,7 +60,9 @@ def cutoffs(settings: RecordSettings, now: datetime) -> Cutoffs:
 
 def measure(slices: Slices, cutoffs: Cutoffs) -> Expired:
     """Counts what `delete` would delete. Raises SQLAlchemyError, Stopped."""
-    query = sa.select(sa.func.count(), sa.func.min(_i.started_at)).where(_i.started_at < cutoffs.usage)
+    query = sa.select(sa.func.count(), sa.func.min(_i.started_at)).where(
+        _i.started_at < cutoffs.usage, _IS_SUMMED
+    )
     whole, first = slices.read(lambda connection: connection.execute(query).one())
     contents, starts = 0, [first] * bool(whole)
     for started_at, _ in _with_content(slices, cutoffs.usage, cutoffs.content):
@@ -106,7 +109,7 @@ def _all(query: sa.Select[Any], connection: Connection) -> Sequence[Any]:
 def _delete_oldest(renew: Renew, until: datetime, count: int, connection: Connection) -> int:
     """Deletes the oldest interceptions, with all that belongs to them; returns how many."""
     renew(connection)
-    oldest = sa.select(_i.id).where(_i.started_at < until).order_by(*_ORDER).limit(count)
+    oldest = sa.select(_i.id).where(_i.started_at < until, _IS_SUMMED).order_by(*_ORDER).limit(count)
     ids = list(connection.scalars(oldest))
     if ids:
         connection.execute(sa.delete(interceptions).where(_i.id.in_(ids)))

@@ -48,6 +48,11 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
+def stored_name(actor_id: str) -> str:
+    """Returns an actor's id as it stands in rows."""
+    return clean_text(actor_id)[:_MAX_INDEXED_LENGTH]
+
+
 def _clean_members(event: Event) -> dict[str, Any]:
     """Returns the members of an event. Its JSON shows fastest that there is nothing to clean, as in most."""
     row = asdict(event)

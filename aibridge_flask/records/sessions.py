@@ -111,15 +111,18 @@ _prompts = (
     .limit(1)
     .subquery()
 )
+_FIRST_START = sa.select(sa.func.min(_i.started_at)).where(_OF_SESSION).scalar_subquery()
+_LAST_END = (
+    sa.select(sa.func.max(sa.func.coalesce(_i.ended_at, _i.started_at))).where(_OF_SESSION).scalar_subquery()
+)
 # What is left of a session whose interceptions have moved to another one, as a child does to its parent's.
 _RECOMPUTE = (
     sa.update(sessions)
     .where(sessions.c.key == sa.bindparam("of"))
     .values(
-        started_at=sa.select(sa.func.min(_i.started_at)).where(_OF_SESSION).scalar_subquery(),
-        last_active_at=sa.select(sa.func.max(sa.func.coalesce(_i.ended_at, _i.started_at)))
-        .where(_OF_SESSION)
-        .scalar_subquery(),
+        # its other interceptions may have expired
+        started_at=sa.func.coalesce(_FIRST_START, sessions.c.started_at),
+        last_active_at=sa.func.coalesce(_LAST_END, sessions.c.last_active_at),
         prompt_of=sa.func.coalesce(sa.select(_prompts.c.id).scalar_subquery(), ""),
         prompt_at=sa.select(_prompts.c.started_at).scalar_subquery(),
     )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..content_coding import BoundedDecoder, codings
@@ -128,6 +128,17 @@ def sweep(folder: Path) -> None:
             with contextlib.suppress(OSError):
                 path.unlink()
                 path.parent.rmdir()  # fails unless it is empty
+
+
+def delete_dumps(folder: Path, ids: Collection[str]) -> int:
+    """Deletes the dumps of interceptions; returns how many files."""
+    deleted = 0
+    for _, _, path in _dumps(folder):
+        if path.name.partition("-")[2].partition(".")[0] in ids:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                deleted += 1
+    return deleted
 
 
 def _dumps(folder: Path) -> Iterator[tuple[float, int, Path]]:

@@ -18,7 +18,8 @@ from aibridge_flask.records.events import Prompt, now
 from aibridge_flask.records.leases import Lease, LeaseLost
 from aibridge_flask.records.purge import InProgress, Purge
 from aibridge_flask.records.recorder import Recorder
-from aibridge_flask.records.retention import SUMS_SINCE, Expired
+from aibridge_flask.records.retention import Expired
+from aibridge_flask.records.sum_check import SUMS_SINCE
 from aibridge_flask.records.sum_tables import leases
 from tests.conftest import BOTH_DATABASES
 from tests.support.aged import apply, contents, days_ago, execute, interception, slices

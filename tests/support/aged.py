@@ -69,9 +69,8 @@ def contents(url: str) -> dict[str, int]:
     for row in [*rows(url, tables.user_prompts), *rows(url, tables.model_thoughts)]:
         counts[row["interception_id"]] += 1
     for row in rows(url, tables.tool_usages):
-        counts[row["interception_id"]] += (row["input"] not in ("", "{}")) + (
-            " " in row["invocation_error"].removeprefix("not run: ") or "content" in row["invocation_error"]
-        )
+        has_error = row["invocation_error"] not in ("", "deleted", "not run: deleted")
+        counts[row["interception_id"]] += has_error + (row["input"] not in ("", "{}"))
     return counts
 
 
