@@ -20,7 +20,7 @@ def names(engine: Engine, actor: Actor, kind: str, search: Search, page: Page) -
 
     `kind` is one of the keys that usage is grouped by.
     """
-    scope = Question((), search).scope(actor, engine.dialect.name)
+    scope = Question((kind,), search).scope(actor, engine.dialect.name)
     with connected(engine) as connection:
         query = grouped(key_rows(scope), (kind,), scope.dialect, lambda columns: ())
         name = query.selected_columns[0]

@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement
 
 from .errors import BadQuestion
 
-_HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -37,24 +38,29 @@ class Period:
 
     def hours(self) -> tuple[Period, ...]:
         """Returns the part that begins and ends on the hour, or ()."""
-        inner = Period(tuple(map(_ceil, self.after)), tuple(map(hour_of, self.before)))
+        return self.whole(HOUR)
+
+    def whole(self, step: timedelta) -> tuple[Period, ...]:
+        """Returns the part that consists of whole hours or days, or ()."""
+        after = tuple(_ceil(moment, step) for moment in self.after)
+        inner = Period(after, tuple(_floor(moment, step) for moment in self.before))
         return () if inner.is_empty else (inner,)
 
     def covering_hours(self) -> Period:
         """Returns the hours that have a part of the period, by when they begin."""
         return Period(tuple(map(hour_of, self.after)), self.before)
 
-    def edges(self) -> Iterator[Period]:
-        """Yields what is left of the period beside its `hours`: itself if it has none."""
-        if not self.hours():
+    def edges(self, step: timedelta = HOUR) -> Iterator[Period]:
+        """Yields what is left of the period beside its whole hours or days: itself if it has none."""
+        if not self.whole(step):
             yield self
             return
         for moment in self.after:
-            if _ceil(moment) != moment:
-                yield Period((moment,), (_ceil(moment),))
+            if _ceil(moment, step) != moment:
+                yield Period((moment,), (_ceil(moment, step),))
         for moment in self.before:
-            if hour_of(moment) != moment:
-                yield Period((hour_of(moment),), (moment,))
+            if _floor(moment, step) != moment:
+                yield Period((_floor(moment, step),), (moment,))
 
     @property
     def is_empty(self) -> bool:
@@ -82,6 +88,10 @@ def hour_of(moment: datetime) -> datetime:
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
-def _ceil(moment: datetime) -> datetime:
-    floor = hour_of(moment)
-    return moment if floor == moment else min(floor, _LAST - _HOUR) + _HOUR
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    return moment - (moment - _FIRST) % step
+
+
+def _ceil(moment: datetime, step: timedelta) -> datetime:
+    floor = _floor(moment, step)
+    return moment if floor == moment else min(floor, _LAST - step) + step

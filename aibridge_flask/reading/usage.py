@@ -43,6 +43,7 @@ Sums = Sequence[int]
 """In the order of `SUMMED`."""
 
 ALL = Page(0)
+_NOT_BY_DAY = ("hour", "initiator", "group", "session")
 _LONGEST_FOR_SESSIONS = timedelta(days=31)
 
 
@@ -56,7 +57,13 @@ class Question:
 
     def scope(self, actor: Actor, dialect: str) -> Scope:
         by_rows = self.search.needs_rows or "session" in self.keys
-        return Scope(self.search, actor, self.period.within(self.search.period), dialect, by_rows)
+        period = self.period.within(self.search.period)
+        return Scope(self.search, actor, period, dialect, by_rows, not by_rows and self._may_be_by_day(actor))
+
+    def _may_be_by_day(self, actor: Actor) -> bool:
+        """Whether sums by the day tell enough: they know no people."""
+        needed = {*self.keys, *(key for key, _ in self.search.terms)}
+        return actor.admin and needed.isdisjoint(_NOT_BY_DAY)
 
 
 def usage(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:

@@ -1,4 +1,4 @@
-"""Where sums of usage are read: `usage_hourly`, and interceptions where it is too coarse.
+"""Where sums of usage are read: by the day or the hour, and interceptions where these are too coarse.
 
 All sources have the same columns, so that they can be added up together: the keys, `at`, and what is summed.
 """
@@ -24,11 +24,13 @@ from ..records.sum_tables import (
     TOKENS,
     USAGE_KEYS,
     session_usage,
+    tools_daily,
     tools_hourly,
+    usage_daily,
     usage_hourly,
 )
 from ..records.tables import interceptions, token_usages, tool_usages
-from .periods import Period
+from .periods import DAY, Period
 from .search import Condition, Search
 
 SUMMED = (*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
@@ -45,18 +47,28 @@ SESSION_ID = sa.case(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is summed up. `by_rows`: interceptions are read for the whole period."""
+    """What is summed up. `by_rows`: interceptions are read for the whole period; `by_day`: sums by the day,
+    for what they have of it."""
 
     search: Search
     actor: Actor
     period: Period
     dialect: str
     by_rows: bool = False
+    by_day: bool = False
+
+    @property
+    def days(self) -> tuple[Period, ...]:
+        """The part of the period that is read from sums by the day, or ()."""
+        return self.period.whole(DAY) if self.by_day else ()
 
     @property
     def hours(self) -> tuple[Period, ...]:
-        """The part of the period that is read from sums, or ()."""
-        return () if self.by_rows else self.period.hours()
+        """The parts of the period that are read from sums by the hour."""
+        if self.by_rows:
+            return ()
+        rest = self.period.edges(DAY) if self.by_day else [self.period]
+        return tuple(hours for part in rest for hours in part.hours())
 
     @property
     def _row_periods(self) -> Sequence[Period]:
@@ -65,6 +77,10 @@ class Scope:
     def in_sums(self, hours: Period) -> list[Condition]:
         """Returns the conditions on `usage_hourly`."""
         return [*self.search.keys(usage_hourly.c, self.actor), *hours.conditions(usage_hourly.c.hour)]
+
+    def in_days(self, days: Period) -> list[Condition]:
+        """Returns the conditions on `usage_daily`."""
+        return [*self.search.keys(usage_daily.c, self.actor), *days.conditions(usage_daily.c.day)]
 
     def in_rows(self) -> Iterator[list[Condition]]:
         """Yields, for each part of the period that is not read from sums, the conditions on interceptions."""
@@ -75,7 +91,8 @@ class Scope:
 
 def usage_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows to add up."""
-    queries = [_summed_usage(scope, hours) for hours in scope.hours]
+    queries = [_daily_usage(scope, days) for days in scope.days]
+    queries += [_summed_usage(scope, hours) for hours in scope.hours]
     for conditions in scope.in_rows():
         queries.append(sa.select(*_of_interceptions(scope, _REQUEST)).where(*conditions))
         with_tokens = sa.select(*_of_interceptions(scope, _TOKENS))
@@ -90,7 +107,7 @@ def session_rows(scope: Scope) -> sa.Subquery:
         sa.select(*_summed_keys(scope), key)
         .join(session_usage, session_usage.c.usage_id == usage_hourly.c.id)
         .where(*scope.in_sums(hours))
-        for hours in scope.hours
+        for hours in (() if scope.by_rows else scope.period.hours())
     ]
     queries += [sa.select(*_row_keys(scope), _i.session_key).where(*where) for where in scope.in_rows()]
     return _together(queries, (*_names(scope), "session_key"))
@@ -99,7 +116,8 @@ def session_rows(scope: Scope) -> sa.Subquery:
 def key_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows whose different keys are to be listed, with those of interceptions that have not
     ended."""
-    queries = [sa.select(*_summed_keys(scope)).where(*scope.in_sums(hours)) for hours in scope.hours]
+    queries = [sa.select(*_DAILY_KEYS).where(*scope.in_days(days)) for days in scope.days]
+    queries += [sa.select(*_summed_keys(scope)).where(*scope.in_sums(hours)) for hours in scope.hours]
     queries += [sa.select(*_row_keys(scope)).where(*conditions) for conditions in scope.in_rows()]
     conditions = scope.search.conditions(scope.actor, scope.dialect)
     queries.append(sa.select(*_row_keys(scope)).where(*conditions, _i.ended_at.is_(None)))
@@ -111,6 +129,12 @@ def tool_rows(scope: Scope) -> sa.Subquery:
     t, u = tools_hourly.c, tool_usages.c
     names = ("tool", "server_url", "injected")
     queries = [
+        sa.select(*_DAILY_KEYS, *(tools_daily.c[name] for name in (*names, *TOOL_SUMS)))
+        .join(tools_daily, tools_daily.c.usage_id == usage_daily.c.id)
+        .where(*scope.in_days(days))
+        for days in scope.days
+    ]
+    queries += [
         sa.select(*_summed_keys(scope), *(t[name] for name in (*names, *TOOL_SUMS)))
         .join(tools_hourly, t.usage_id == usage_hourly.c.id)
         .where(*scope.in_sums(hours))
@@ -146,6 +170,11 @@ def _summed_usage(scope: Scope, hours: Period) -> sa.Select[Any]:
     return sa.select(*columns).where(*scope.in_sums(hours))
 
 
+def _daily_usage(scope: Scope, days: Period) -> sa.Select[Any]:
+    columns = [*_DAILY_KEYS, *(usage_daily.c[name] for name in SUMMED)]
+    return sa.select(*columns).where(*scope.in_days(days))
+
+
 def _row_keys(scope: Scope) -> Columns:
     session = [SESSION_ID.label("session")] if scope.by_rows else []
     return [_i.started_at, *(_i[name] for name in _KEYS), *session]
@@ -154,6 +183,10 @@ def _row_keys(scope: Scope) -> Columns:
 def _of_interceptions(scope: Scope, amounts: dict[str, ColumnElement[Any]]) -> Columns:
     zero = sa.literal(0, sa.BigInteger)
     return [*_row_keys(scope), *(amounts.get(name, zero).label(name) for name in SUMMED)]
+
+
+_NO_NAME = sa.literal("", sa.Text)
+_DAILY_KEYS = [usage_daily.c.day, *(usage_daily.c.get(name, _NO_NAME).label(name) for name in _KEYS)]
 
 
 def _is(condition: ColumnElement[bool]) -> ColumnElement[int]:

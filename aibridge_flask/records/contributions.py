@@ -23,7 +23,7 @@ from sqlalchemy import Dialect
 from .costs import UNPRICED_STATUSES
 from .keys import session_key, usage_id
 from .statement import IDS, Statement
-from .sum_tables import AMOUNTS, COST_PARTS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS, USAGE_KEYS
+from .sum_tables import AMOUNTS, COST_PARTS, DAY_KEYS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS, USAGE_KEYS
 from .tables import interceptions
 
 _NO_AMOUNTS = (0,) * len(AMOUNTS)
@@ -43,6 +43,7 @@ class Contribution(Struct, frozen=True, array_like=True):
     duration: int = _UNKNOWN
     tools: tuple[tuple[tuple[str, str, bool], tuple[int, int, int]], ...] = ()
     end: int = 0
+    error_type: str = ""
 
 
 NOTHING = Contribution()
@@ -95,6 +96,11 @@ class Row(Struct, frozen=True):
         """The keys of its row in `usage_hourly`."""
         hour = self.began.replace(minute=0, second=0, microsecond=0)
         return (hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
+
+    def day_keys(self, error_type: str) -> tuple[Any, ...]:
+        """The keys of its row in `usage_daily`, if it ended with this error."""
+        day = self.began.replace(hour=0, minute=0, second=0, microsecond=0)
+        return (day, *(getattr(self, name) for name in DAY_KEYS[1:-1]), error_type)
 
 
 class Change(Struct, frozen=True):
@@ -196,6 +202,7 @@ def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contr
         first_byte=_bucket(FIRST_BYTE_LIMITS, row.first_byte_ms),
         duration=_bucket(DURATION_LIMITS, row.duration_ms),
         tools=tuple(tools) if ended else (),
+        error_type=row.error_type if ended else "",
         end=crc32(f"{row.ended_at} {row.wire_exact} {row.response_sha256}".encode()) if ended else 0,
     )
 

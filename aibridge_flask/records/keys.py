@@ -21,6 +21,11 @@ def usage_id(hour: datetime, *names: str) -> int:
     return _number(hour.astimezone(UTC).strftime("%Y%m%d%H"), *names)
 
 
+def day_id(day: datetime, *names: str) -> int:
+    """Returns the key of a row of `usage_daily`; `names` are its other keys, as ordered in `DAY_KEYS`."""
+    return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
+
+
 def group_set(groups: Iterable[str]) -> str:
     """Returns the id of an actor's groups, "" if it has none."""
     names = sorted(set(groups))

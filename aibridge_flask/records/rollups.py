@@ -1,4 +1,7 @@
-"""Sums by the hour: usage, the sessions that it was in, tools. Only interceptions that have ended count."""
+"""Sums by the hour and by the day: usage, the sessions that it was in, tools.
+
+Only interceptions that have ended count.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,17 @@ from typing import Any
 from sqlalchemy import Dialect, Table
 
 from .contributions import NOTHING, Change, Contribution
+from .keys import day_id
 from .sum_tables import (
     AMOUNTS,
+    DAY_KEYS,
     DURATION_BUCKETS,
     FIRST_BYTE_BUCKETS,
     USAGE_KEYS,
     session_usage,
+    tools_daily,
     tools_hourly,
+    usage_daily,
     usage_hourly,
 )
 from .sums import Row, Sums
@@ -26,6 +33,8 @@ TABLES = {
     usage_hourly: ((*AMOUNTS, *_BUCKETS), "requests"),
     session_usage: (("requests",), "requests"),
     tools_hourly: (_TOOL_AMOUNTS, "calls"),
+    usage_daily: ((*AMOUNTS, *_BUCKETS), "requests"),
+    tools_daily: (_TOOL_AMOUNTS, "calls"),
 }
 """The tables, each with its amounts, and the one without which a row is deleted."""
 
@@ -59,7 +68,8 @@ def added(change: Change) -> Iterator[tuple[Table, Row]]:
     if (change.old_session, change.old_usage) != (change.session, change.usage):
         yield session_usage, _session_row(change.session, change.usage)
     if _have_tools_changed(change):
-        yield from _tool_rows(change.usage, change.after)
+        yield from _tool_rows(tools_hourly, change.usage, change.after)
+    yield from _added_by_day(change)
 
 
 def _taken(change: Change) -> Iterator[tuple[Table, Row]]:
@@ -70,7 +80,36 @@ def _taken(change: Change) -> Iterator[tuple[Table, Row]]:
     if (change.old_session, change.old_usage) != (change.session, change.usage):
         yield session_usage, _session_row(change.old_session, change.old_usage)
     if _have_tools_changed(change):
-        yield from _tool_rows(change.old_usage, change.before)
+        yield from _tool_rows(tools_hourly, change.old_usage, change.before)
+    yield from _taken_by_day(change)
+
+
+def _added_by_day(change: Change) -> Iterator[tuple[Table, Row]]:
+    is_same = _is_same_day_row(change)
+    id, keys = _day_row(change, change.after)
+    yield usage_daily, {"id": id, **keys, **_difference(change.after, change.before if is_same else NOTHING)}
+    if not is_same or change.before.tools != change.after.tools:
+        yield from _tool_rows(tools_daily, id, change.after)
+
+
+def _taken_by_day(change: Change) -> Iterator[tuple[Table, Row]]:
+    is_same = _is_same_day_row(change)
+    id, _ = _day_row(change, change.before)
+    if not is_same:
+        yield usage_daily, {"id": id, **_difference(change.before, NOTHING)}
+    if not is_same or change.before.tools != change.after.tools:
+        yield from _tool_rows(tools_daily, id, change.before)
+
+
+def _is_same_day_row(change: Change) -> bool:
+    """Whether it has been in the row of its day before: of that row's keys only the error may change."""
+    has_both = change.old_usage != 0 and change.usage != 0
+    return has_both and change.before.error_type == change.after.error_type
+
+
+def _day_row(change: Change, contribution: Contribution) -> tuple[int, Row]:
+    keys = change.row.day_keys(contribution.error_type)
+    return day_id(*keys), dict(zip(DAY_KEYS, keys, strict=True))
 
 
 def _have_tools_changed(change: Change) -> bool:
@@ -92,7 +131,7 @@ def _session_row(session: int, usage: int) -> Row:
     return {"session_key": session, "usage_id": usage, "requests": 1}
 
 
-def _tool_rows(usage: int, contribution: Contribution) -> Iterator[tuple[Table, Row]]:
+def _tool_rows(table: Table, usage: int, contribution: Contribution) -> Iterator[tuple[Table, Row]]:
     for (tool, server_url, injected), counts in contribution.tools:
         keys = {"usage_id": usage, "tool": tool, "server_url": server_url, "injected": injected}
-        yield tools_hourly, keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))
+        yield table, keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))

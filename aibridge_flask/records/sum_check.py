@@ -16,7 +16,7 @@ from . import rollups, sessions
 from .contributions import NOTHING, Change, Contributions
 from .database import read_info
 from .events import EPOCH
-from .sum_tables import session_usage, tools_hourly, usage_hourly
+from .sum_tables import session_usage, tools_daily, tools_hourly, usage_daily, usage_hourly
 from .sum_tables import sessions as session_table
 from .sums import Row
 from .tables import interceptions
@@ -28,7 +28,10 @@ _TABLES: Mapping[Table, Sequence[str]] = {
     session_table: sessions.SUMMED,
     session_usage: rollups.TABLES[session_usage][0],
     tools_hourly: rollups.TABLES[tools_hourly][0],
+    usage_daily: rollups.TABLES[usage_daily][0],
+    tools_daily: rollups.TABLES[tools_daily][0],
 }
+_STARTS = {usage_hourly: "hour", usage_daily: "day"}
 Key = tuple[Any, ...]
 Rows = dict[Key, Row]
 
@@ -145,7 +148,7 @@ def _differences(connection: Connection, expected: Mapping[Table, Rows]) -> Iter
             found = dict(mapping)
             key = tuple(found[each.name] for each in table.primary_key)
             wanted = lacking.pop(key, {})
-            if table is usage_hourly and found["hour"] < since:
+            if table in _STARTS and found[_STARTS[table]] < since:
                 old_usages.add(found["id"])
             if not _may_lack_interceptions(table, found, since, old_usages):
                 yield from _difference(table, {**found, **wanted}, wanted, found)
@@ -158,7 +161,7 @@ def _may_lack_interceptions(
 ) -> bool:
     if table is session_table:
         return bool(row["started_at"] < since)
-    return row["id" if table is usage_hourly else "usage_id"] in old_usages
+    return row["id" if table in _STARTS else "usage_id"] in old_usages
 
 
 def _difference(

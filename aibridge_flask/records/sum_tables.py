@@ -40,6 +40,8 @@ USAGE_KEYS = (
     "group_set",
 )
 
+DAY_KEYS = ("day", *(name for name in USAGE_KEYS[1:] if name not in ("initiator_id", "group_set")))
+
 
 def _text(name: str) -> Column[str]:
     return Column(name, Text, nullable=False, server_default="")
@@ -63,6 +65,17 @@ usage_hourly = Table(
     *_counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS),
     Index("ix_usage_hourly_hour", "hour"),
     Index("ix_usage_hourly_initiator", "initiator_id", "hour"),
+)
+
+# The same by the day, of all people together: few rows, for questions about months.
+usage_daily = Table(
+    "usage_daily",
+    metadata,
+    _key("id"),
+    Column("day", UtcTime, nullable=False),
+    *(_text(name) for name in DAY_KEYS[1:]),
+    *_counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS),
+    Index("ix_usage_daily_day", "day"),
 )
 
 # One row an actor's session, from its first interception on. `prompt_of` is the interception with the newest
@@ -99,6 +112,16 @@ tools_hourly = Table(
     "tools_hourly",
     metadata,
     _key("usage_id"),
+    Column("tool", Text, primary_key=True),
+    Column("server_url", Text, primary_key=True),
+    Column("injected", Boolean, primary_key=True),
+    *_counts("calls", "failures", "duration_ms"),
+)
+
+tools_daily = Table(
+    "tools_daily",
+    metadata,
+    _key("usage_id"),  # of `usage_daily`
     Column("tool", Text, primary_key=True),
     Column("server_url", Text, primary_key=True),
     Column("injected", Boolean, primary_key=True),

@@ -118,6 +118,24 @@ def test_an_interrupted_interception_that_ends_after_all_is_corrected(recorded: 
     assert recorded.is_exact()
 
 
+def test_days_are_summed_for_all_people_together(recorded: Recorded) -> None:
+    for id, actor, minutes in (("a", "ann", 0), ("b", "bob", 300), ("c", "ann", 24 * 60)):
+        recorded.apply(
+            started(id, minutes, actor), call(id, call_id=f"call_{id}Q7w"), ended(id, usage(id, 5))
+        )
+    days = rows(recorded.url, sum_tables.usage_daily)
+    assert sorted((row["day"].day, row["requests"]) for row in days) == [(1, 2), (2, 1)]
+    calls = {row["usage_id"]: row["calls"] for row in rows(recorded.url, sum_tables.tools_daily)}
+    assert calls == {row["id"]: row["requests"] for row in days}
+    recorded.store.interrupt_worker("log")
+    recorded.apply(ended("b", usage("b", 5), error_type="timeout"), call("b", "Bash", "call_bQ7w"))
+    days = rows(recorded.url, sum_tables.usage_daily)
+    assert sorted((row["day"].day, row["error_type"], row["requests"]) for row in days) == [
+        *((1, "", 1), (1, "timeout", 1), (2, "", 1)),
+    ]
+    assert recorded.is_exact()
+
+
 def test_replays_add_nothing(recorded: Recorded) -> None:
     events = [
         *(started("a"), usage("a", 5), usage("a", 7, turn=1), call("a"), ended("a", error_type="timeout")),
@@ -265,4 +283,6 @@ SUM_TABLES = (
     sum_tables.sessions,
     sum_tables.session_usage,
     sum_tables.tools_hourly,
+    sum_tables.usage_daily,
+    sum_tables.tools_daily,
 )
