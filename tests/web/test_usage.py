@@ -50,17 +50,23 @@ def test_sums_say_what_the_rows_say(root: Person, past: History, key: str) -> No
     assert sums["count"] == len(sums["results"])
 
 
-@pytest.mark.parametrize(("minutes", "length"), [(0, 60), (5, 20), (5, 24 * 60), (30, 60), (0, 24 * 60 + 10)])
-def test_a_period_need_not_begin_on_the_hour(root: Person, past: History, minutes: int, length: int) -> None:
+@pytest.mark.parametrize("keys", ["initiator,hour", "model,day"])
+@pytest.mark.parametrize(
+    ("minutes", "length"),
+    [(0, 60), (5, 20), (5, 24 * 60), (30, 60), (0, 24 * 60 + 10), (17 * 60, 30 * 60), (7, 3000)],
+)
+def test_a_period_need_not_begin_on_the_hour_or_day(
+    root: Person, past: History, keys: str, minutes: int, length: int
+) -> None:
     begin = DAY + timedelta(hours=7, minutes=minutes)
     period = {
         "started_after": begin.isoformat(),
         "started_before": (begin + timedelta(minutes=length)).isoformat(),
     }
-    sums, rows = (root.read("/usage", group_by="initiator,hour", q=q, **period) for q in ("", FOR_ROWS))
+    sums, rows = (root.read("/usage", group_by=keys, q=q, **period) for q in ("", FOR_ROWS))
     assert sums == rows
     q = f"started_after:{period['started_after']} started_before:{period['started_before']}"
-    assert root.read("/usage", group_by="initiator,hour", q=q) == sums
+    assert root.read("/usage", group_by=keys, q=q) == sums
     shown = root.read("/interceptions", q=q)["results"]
     assert sums["totals"]["requests"] == sum(row["ended_at"] is not None for row in shown)
 
