@@ -188,6 +188,18 @@ def empty_database_url(database: str, tmp_path: Path, request: pytest.FixtureReq
 
 
 BOTH_DATABASES = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves out tests that are about the other database: they are marked `only_on`."""
+    items[:] = [item for item in items if _is_about_its_database(item)]
+
+
+def _is_about_its_database(item: pytest.Item) -> bool:
+    mark, call = item.get_closest_marker("only_on"), getattr(item, "callspec", None)
+    return mark is None or call is None or call.params["database"] in mark.args
+
+
 MakeApp = Callable[..., Flask]
 
 

@@ -181,10 +181,9 @@ def test_who_comes_again_is_recorded_again(database_url: str) -> None:
     assert contents(database_url) == {"before": 0, "again": 6, "other": 6}
 
 
-def test_a_transaction_that_runs_meanwhile_is_waited_for(database_url: str, database: str) -> None:
+@pytest.mark.only_on("postgresql")  # SQLite has one writer
+def test_a_transaction_that_runs_meanwhile_is_waited_for(database_url: str) -> None:
     """It has not seen the tombstone, and its rows are erased when it is over."""
-    if database == "sqlite":
-        pytest.skip("SQLite has one writer")
     events = interception("meanwhile", 1, WORDS, PERSON)
     other = Store(databases.connect(database_url), PriceList(config.load({})))
     other.open()
@@ -212,9 +211,8 @@ def test_a_transaction_that_runs_meanwhile_is_waited_for(database_url: str, data
     assert contents(database_url) == {"meanwhile": 0}
 
 
-def test_the_words_leave_sqlites_files(database_url: str, database: str, tmp_path: Path) -> None:
-    if database != "sqlite":
-        pytest.skip("PostgreSQL overwrites nothing")
+@pytest.mark.only_on("sqlite")  # PostgreSQL overwrites nothing
+def test_the_words_leave_sqlites_files(database_url: str, tmp_path: Path) -> None:
     for number in range(60):
         apply(
             database_url,

@@ -210,9 +210,8 @@ def test_a_worker_does_it_by_itself(
     recorder.close()
 
 
-def test_what_has_expired_is_gone_from_the_file(database_url: str, tmp_path: Path, database: str) -> None:
-    if database != "sqlite":
-        pytest.skip("PostgreSQL overwrites nothing")
+@pytest.mark.only_on("sqlite")  # PostgreSQL overwrites nothing
+def test_what_has_expired_is_gone_from_the_file(database_url: str, tmp_path: Path) -> None:
     kept = [event for number in range(200) for event in interception(f"{number:04}", 1)]
     apply(database_url, *kept[:800], *interception("old", 70, "Zyzzyva"), *kept[800:])
     apply(database_url, *interception("older", 500, "Quixotic"))
