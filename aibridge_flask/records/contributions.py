@@ -10,127 +10,32 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 
+from .contribution import MAIN, NOTHING, UNKNOWN, Change, Contribution, Row, Step
 from .costs import UNPRICED_STATUSES
 from .keys import session_key, usage_id
+from .rollups import Rollups
+from .sessions import Sessions
 from .statement import IDS, Statement
-from .sum_tables import AMOUNTS, COST_PARTS, DAY_KEYS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS, USAGE_KEYS
+from .sum_tables import COST_PARTS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS
 from .tables import interceptions
-
-_NO_AMOUNTS = (0,) * len(AMOUNTS)
-_UNKNOWN = -1  # bucket
-
-
-class Contribution(Struct, frozen=True, array_like=True):
-    """What an interception adds: `amounts` in the order of `AMOUNTS`, the histograms' buckets that it is in,
-    and for each (tool, server, whether it is injected) its calls, failures and milliseconds. `end` is a
-    checksum of what its end says, so that an amended one gets a new `seq`.
-    """
-
-    ended: int = 0
-    threads: int = 0
-    amounts: tuple[int, ...] = _NO_AMOUNTS
-    first_byte: int = _UNKNOWN
-    duration: int = _UNKNOWN
-    tools: tuple[tuple[tuple[str, str, bool], tuple[int, int, int]], ...] = ()
-    end: int = 0
-    error_type: str = ""
-
-
-NOTHING = Contribution()
-
-
-class Row(Struct, frozen=True):
-    """What sums need to know of an interception. Keys are 0 before it was added."""
-
-    id: str
-    contributed: Any
-    session_key: int | None
-    usage_id: int | None
-    initiator_id: str
-    metadata: Any
-    provider: str
-    provider_name: str
-    model: str
-    client: str
-    client_session_id: str
-    credential_kind: str
-    thread_root_id: str | None
-    kind: str
-    group_set: str
-    started_at: Any
-    ended_at: Any
-    error_type: str
-    cost_status: str
-    cost_micros: int | None
-    first_byte_ms: float
-    duration_ms: float
-    wire_exact: bool | None
-    response_sha256: str
-    has_prompt: bool
-
-    @property
-    def session_id(self) -> str:
-        """The client's session id, else the thread's root, else its own id."""
-        return self.client_session_id or self.thread_root_id or self.id
-
-    @property
-    def began(self) -> datetime:
-        return _time(self.started_at)
-
-    @property
-    def last_active(self) -> datetime:
-        return _time(self.ended_at or self.started_at)
-
-    @property
-    def usage_keys(self) -> tuple[Any, ...]:
-        """The keys of its row in `usage_hourly`."""
-        hour = self.began.replace(minute=0, second=0, microsecond=0)
-        return (hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
-
-    def day_keys(self, error_type: str) -> tuple[Any, ...]:
-        """The keys of its row in `usage_daily`, if it ended with this error."""
-        day = self.began.replace(hour=0, minute=0, second=0, microsecond=0)
-        return (day, *(getattr(self, name) for name in DAY_KEYS[1:-1]), error_type)
-
-
-class Change(Struct, frozen=True):
-    """What an interception added before and adds now, and to which session and row of `usage_hourly`."""
-
-    row: Row
-    before: Contribution
-    after: Contribution
-    old_session: int
-    old_usage: int
-    session: int
-    usage: int
-
-    @property
-    def is_one(self) -> bool:
-        """Whether anything differs."""
-        has_moved = (self.old_session, self.old_usage) != (self.session, self.usage)
-        return has_moved or self.before != self.after
-
-
-Step = Callable[[Any, Sequence[Change]], None]
-"""Called with the driver's cursor, within the transaction that applies the changes."""
 
 
 class Contributions:
     """Finds the changes of interceptions, and passes them to the steps."""
 
-    def __init__(self, dialect: Dialect, steps: Sequence[Step], locks: bool = True) -> None:
-        """`locks`: rows that are compared are to be updated."""
-        self._steps = steps
+    def __init__(self, dialect: Dialect, steps: Sequence[Step] = (), locks: bool = True) -> None:
+        """`steps` follow those of the sums. `locks`: rows that are compared are to be updated."""
+        self._sums = (Sessions(dialect), Rollups(dialect))
+        self._steps: tuple[Step, ...] = (*self._sums, *steps)
         parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
@@ -142,7 +47,7 @@ class Contributions:
 
         Those that have ended and changed get a new `seq`.
         """
-        changes = self.changes(cursor, ids)
+        changes = [change for change in self.compare(cursor, ids) if change.is_one]
         if not changes:
             return
         # from here on transactions wait for each other, so that none wait in a ring
@@ -151,14 +56,15 @@ class Contributions:
         for step in self._steps:
             step(cursor, changes)
 
-    def changes(self, cursor: Any, ids: Iterable[str]) -> list[Change]:
-        """Returns how what they add differs from what they have added."""
-        return [change for change in self.compare(cursor, ids) if change.is_one]
+    def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
+        """Adds what a row of a table of sums lacks, and deletes it if nothing is left."""
+        for sums in self._sums:
+            sums.correct(cursor, table, row)
 
     def compare(self, cursor: Any, ids: Iterable[str]) -> Iterator[Change]:
         """Yields for each interception what it has added and what it adds."""
         ids = json.dumps(sorted(set(ids)))
-        rows = [Row(*row) for row in _fetch(cursor, self._rows, ids)]
+        rows = [_row(values) for values in _fetch(cursor, self._rows, ids)]
         usages = {id: counts for id, *counts in _fetch(cursor, self._usages, ids)}
         tools: dict[str, list[Any]] = defaultdict(list)
         for id, tool, server_url, injected, *counts in _fetch(cursor, self._tools, ids):
@@ -184,6 +90,13 @@ class Contributions:
         return int(last) - count + 1
 
 
+def _row(values: Sequence[Any]) -> Row:
+    members = list(values)
+    for index in _TIMES:
+        members[index] = members[index] and _time(members[index])
+    return Row(*members)
+
+
 def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contribution:
     *tokens, cost, output, read, written, fees, saved = usage
     ended = row.ended_at is not None
@@ -197,7 +110,7 @@ def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contr
     )
     return Contribution(
         ended=int(ended),
-        threads=int(row.thread_root_id is None and row.kind == _MAIN),
+        threads=int(row.thread_root_id is None and row.kind == MAIN),
         amounts=amounts,
         first_byte=_bucket(FIRST_BYTE_LIMITS, row.first_byte_ms),
         duration=_bucket(DURATION_LIMITS, row.duration_ms),
@@ -208,7 +121,7 @@ def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contr
 
 
 def _bucket(limits: Sequence[int], milliseconds: float) -> int:
-    return bisect_left(limits, milliseconds) if milliseconds > 0 else _UNKNOWN
+    return bisect_left(limits, milliseconds) if milliseconds > 0 else UNKNOWN
 
 
 def _read(contributed: Any) -> Contribution:
@@ -246,7 +159,7 @@ def _sum(column: str) -> str:
     return f"CAST(coalesce(sum({column}), 0) AS BIGINT)"  # else PostgreSQL's sums are decimal numbers
 
 
-_MAIN = "main"
+_TIMES = tuple(map(Row.__struct_fields__.index, ("started_at", "ended_at")))
 _SUMMED = (*TOKENS, "cost_micros", *COST_PARTS, "cache_saved_micros")
 _NO_USAGE = (0,) * len(_SUMMED)
 _LOCKS = {"sqlite": "", "postgresql": "FOR UPDATE OF interceptions"}

@@ -7,9 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Dialect, Table
 
+from .contributions import Contributions
 from .keys import session_key, usage_id
-from .rollups import Rollups
-from .sessions import Sessions
 from .sum_tables import USAGE_KEYS, sequences, session_usage, sessions, tools_hourly, usage_hourly
 from .tombstones import ERASED
 
@@ -22,7 +21,7 @@ class ErasedSums:
 
     def __init__(self, dialect: Dialect, actor_id: str) -> None:
         self._actor_id = actor_id
-        self._steps = (Sessions(dialect), Rollups(dialect))
+        self._sums = Contributions(dialect)
 
     def rename_sessions(self, connection: Connection, count: int) -> int:
         rows = self._rows(connection, sessions, count)
@@ -59,5 +58,4 @@ class ErasedSums:
         )
         connection.execute(sa.delete(table).where(is_moved))
         for row in rows:
-            for step in self._steps:
-                step.correct(driver.cursor(), table, {**row, **changes[row[column]]})
+            self._sums.correct(driver.cursor(), table, {**row, **changes[row[column]]})

@@ -13,11 +13,10 @@ from sqlalchemy import Connection, Table
 
 from . import tombstones
 from .content import delete_content, remove_traces
-from .contributions import Contributions, Step
+from .contribution import Step
+from .contributions import Contributions
 from .erased_sums import ErasedSums
-from .rollups import Rollups
 from .rows import stored_name
-from .sessions import Sessions
 from .slices import Slices
 from .sum_tables import audit
 from .tables import gateway_tokens, interceptions, stored_objects
@@ -47,7 +46,7 @@ class Erasure:
         if self._actor_id == ERASED:
             raise ValueError(ERASED)
         dialect = slices.engine.dialect
-        self._contributions = Contributions(dialect, (Sessions(dialect), Rollups(dialect), *steps))
+        self._contributions = Contributions(dialect, steps)
 
     def find_interceptions(self) -> list[str]:
         """Returns the ids of the person's interceptions. Raises SQLAlchemyError, Stopped."""

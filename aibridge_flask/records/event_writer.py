@@ -11,7 +11,8 @@ from sqlalchemy import Column, Engine, Table
 
 from ..pricing import PriceList
 from . import sum_tables, tables
-from .contributions import Contributions, Step
+from .contribution import Step
+from .contributions import Contributions
 from .costs import Costs
 from .events import (
     EVENTS,
@@ -28,9 +29,7 @@ from .events import (
     ToolUsage,
 )
 from .lineage import Lineage
-from .rollups import Rollups
 from .rows import group_rows, to_row
-from .sessions import Sessions
 from .statement import Statement
 from .tombstones import Tombstones
 
@@ -60,7 +59,7 @@ class EventWriter:
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
-        self._contributions = Contributions(dialect, (Sessions(dialect), Rollups(dialect), *steps))
+        self._contributions = Contributions(dialect, steps)
 
     def rows(self, worker_id: str, events: Iterable[Event]) -> Rows:
         """Returns the rows of events by their type, without those that a later event replaces.

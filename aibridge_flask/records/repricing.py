@@ -15,11 +15,10 @@ from sqlalchemy import Connection, Engine, RowMapping
 from ..model import Asked, Served, Usage
 from ..pricing import PriceList
 from . import tables
-from .contributions import Contributions, Step
+from .contribution import Step
+from .contributions import Contributions
 from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total
 from .events import EPOCH, TokenUsage
-from .rollups import Rollups
-from .sessions import Sessions
 from .sum_tables import COST_PARTS
 
 Money = Mapping[str, int | None]
@@ -73,8 +72,7 @@ class Repricing:
     ) -> None:
         """`steps` are those of the applier: what sums costs hears of each change."""
         self._engine, self._prices, self._dry_run = engine, prices, dry_run
-        sums = (Sessions(engine.dialect), Rollups(engine.dialect))
-        self._contributions = Contributions(engine.dialect, (*sums, *steps))
+        self._contributions = Contributions(engine.dialect, steps)
 
     def run(self, selection: Selection) -> Iterator[Repriced]:
         """Yields the interceptions that used tokens. Raises SQLAlchemyError; what was yielded is written."""

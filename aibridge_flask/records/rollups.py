@@ -5,12 +5,13 @@ Only interceptions that have ended count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, Table
 
-from .contributions import NOTHING, Change, Contribution
+from .contribution import UNKNOWN, Change, Contribution
+from .contribution import Row as Interception
 from .keys import day_id
 from .sum_tables import (
     AMOUNTS,
@@ -46,92 +47,50 @@ class Rollups:
         self._sums = {table: Sums(dialect, table, *columns) for table, columns in TABLES.items()}
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        new = [row for change in changes for row in added(change)]
-        old = [row for change in changes for row in _taken(change)]
+        new = [row for each in changes for row in rows_of(each.row, each.after, each.session, each.usage)]
+        old = [
+            row
+            for each in changes
+            for row in rows_of(each.row, each.before, each.old_session, each.old_usage)
+        ]
         for table, sums in self._sums.items():
-            sums.add(cursor, (row for its_table, row in new if its_table is table))
-            sums.take(cursor, (row for its_table, row in old if its_table is table))
+            sums.change(
+                cursor,
+                (row for its_table, row in new if its_table is table),
+                (row for its_table, row in old if its_table is table),
+            )
 
-    def correct(self, cursor: Any, table: Table, row: Row) -> None:
+    def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row lacks, if the table is one of these."""
         if table in self._sums:
             self._sums[table].correct(cursor, row)
 
 
-def added(change: Change) -> Iterator[tuple[Table, Row]]:
-    """Yields what the tables' rows gain: where it has been in one before, the difference."""
-    if not change.usage:
+def rows_of(
+    row: Interception, contribution: Contribution, session: int, usage: int
+) -> Iterator[tuple[Table, Row]]:
+    """Yields each table's row with this interception alone; none if `usage` is 0: it has not ended."""
+    if not usage:
         return
-    before = change.before if change.usage == change.old_usage else NOTHING
-    keys = dict(zip(USAGE_KEYS, change.row.usage_keys, strict=True))
-    yield usage_hourly, {"id": change.usage, **keys, **_difference(change.after, before)}
-    if (change.old_session, change.old_usage) != (change.session, change.usage):
-        yield session_usage, _session_row(change.session, change.usage)
-    if _have_tools_changed(change):
-        yield from _tool_rows(tools_hourly, change.usage, change.after)
-    yield from _added_by_day(change)
+    amounts, day_keys = _amounts(contribution), row.day_keys(contribution.error_type)
+    day = day_id(*day_keys)
+    yield usage_hourly, {"id": usage, **dict(zip(USAGE_KEYS, row.usage_keys, strict=True)), **amounts}
+    yield session_usage, {"session_key": session, "usage_id": usage, "requests": 1}
+    yield usage_daily, {"id": day, **dict(zip(DAY_KEYS, day_keys, strict=True)), **amounts}
+    for table, id in ((tools_hourly, usage), (tools_daily, day)):
+        yield from ((table, {"usage_id": id, **tool}) for tool in _tools(contribution))
 
 
-def _taken(change: Change) -> Iterator[tuple[Table, Row]]:
-    if not change.old_usage:
-        return
-    if change.old_usage != change.usage:
-        yield usage_hourly, {"id": change.old_usage, **_difference(change.before, NOTHING)}
-    if (change.old_session, change.old_usage) != (change.session, change.usage):
-        yield session_usage, _session_row(change.old_session, change.old_usage)
-    if _have_tools_changed(change):
-        yield from _tool_rows(tools_hourly, change.old_usage, change.before)
-    yield from _taken_by_day(change)
+def _amounts(contribution: Contribution) -> Row:
+    amounts = dict(zip(AMOUNTS, contribution.amounts, strict=True)) | _NO_BUCKETS
+    if contribution.first_byte != UNKNOWN:
+        amounts[FIRST_BYTE_BUCKETS[contribution.first_byte]] = 1
+    if contribution.duration != UNKNOWN:
+        amounts[DURATION_BUCKETS[contribution.duration]] = 1
+    return amounts
 
 
-def _added_by_day(change: Change) -> Iterator[tuple[Table, Row]]:
-    is_same = _is_same_day_row(change)
-    id, keys = _day_row(change, change.after)
-    yield usage_daily, {"id": id, **keys, **_difference(change.after, change.before if is_same else NOTHING)}
-    if not is_same or change.before.tools != change.after.tools:
-        yield from _tool_rows(tools_daily, id, change.after)
-
-
-def _taken_by_day(change: Change) -> Iterator[tuple[Table, Row]]:
-    is_same = _is_same_day_row(change)
-    id, _ = _day_row(change, change.before)
-    if not is_same:
-        yield usage_daily, {"id": id, **_difference(change.before, NOTHING)}
-    if not is_same or change.before.tools != change.after.tools:
-        yield from _tool_rows(tools_daily, id, change.before)
-
-
-def _is_same_day_row(change: Change) -> bool:
-    """Whether it has been in the row of its day before: of that row's keys only the error may change."""
-    has_both = change.old_usage != 0 and change.usage != 0
-    return has_both and change.before.error_type == change.after.error_type
-
-
-def _day_row(change: Change, contribution: Contribution) -> tuple[int, Row]:
-    keys = change.row.day_keys(contribution.error_type)
-    return day_id(*keys), dict(zip(DAY_KEYS, keys, strict=True))
-
-
-def _have_tools_changed(change: Change) -> bool:
-    return (change.old_usage, change.before.tools) != (change.usage, change.after.tools)
-
-
-def _difference(after: Contribution, before: Contribution) -> Row:
-    pairs = zip(AMOUNTS, after.amounts, before.amounts, strict=True)
-    row = {name: more - less for name, more, less in pairs} | _NO_BUCKETS
-    for contribution, count in ((after, 1), (before, -1)):
-        if contribution.first_byte >= 0:
-            row[FIRST_BYTE_BUCKETS[contribution.first_byte]] += count
-        if contribution.duration >= 0:
-            row[DURATION_BUCKETS[contribution.duration]] += count
-    return row
-
-
-def _session_row(session: int, usage: int) -> Row:
-    return {"session_key": session, "usage_id": usage, "requests": 1}
-
-
-def _tool_rows(table: Table, usage: int, contribution: Contribution) -> Iterator[tuple[Table, Row]]:
+def _tools(contribution: Contribution) -> Iterator[Row]:
     for (tool, server_url, injected), counts in contribution.tools:
-        keys = {"usage_id": usage, "tool": tool, "server_url": server_url, "injected": injected}
-        yield table, keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))
+        keys = {"tool": tool, "server_url": server_url, "injected": injected}
+        yield keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))

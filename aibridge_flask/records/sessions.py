@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Dialect, Table
 
-from .contributions import NOTHING, Change, Contribution
+from .contribution import MAIN, Change, Contribution
+from .contribution import Row as Interception
 from .statement import Statement
 from .sum_tables import AMOUNTS, sessions
 from .sums import Row, Sums
 from .tables import interceptions, user_prompts
 
-_MAIN = "main"
 SUMMED = ("ended", "threads", *AMOUNTS)
 
 
@@ -27,45 +27,41 @@ class Sessions:
         self._recompute = Statement(_RECOMPUTE, dialect)
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        self._sums.add(cursor, _ordered(map(added, changes)))
-        left = [change for change in changes if change.old_session not in (0, change.session)]
+        new = (row_of(change.row, change.after, change.session) for change in changes)
+        old = (
+            {"key": change.old_session, **_amounts(change.before)} for change in changes if change.old_session
+        )
+        self._sums.change(cursor, _ordered(new), old)
+        left = {change.old_session for change in changes if change.old_session not in (0, change.session)}
         if left:
-            self._sums.take(cursor, map(_taken, left))
-            self._recompute.run(cursor, [{"of": key} for key in sorted({each.old_session for each in left})])
+            self._recompute.run(cursor, [{"of": key} for key in sorted(left)])
 
-    def correct(self, cursor: Any, table: Table, row: Row) -> None:
+    def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row lacks, if the table is this one."""
         if table is sessions:
             self._sums.correct(cursor, row)
 
 
-def added(change: Change) -> Row:
-    """Returns what the session gains: where it has been in it before, the difference."""
-    row = change.row
-    before = change.before if change.session == change.old_session else NOTHING
-    prompts = row.has_prompt and row.kind == _MAIN
+def row_of(row: Interception, contribution: Contribution, key: int) -> Row:
+    """Returns a session's row with this interception alone."""
+    prompts = row.has_prompt and row.kind == MAIN
     return {
-        "key": change.session,
+        "key": key,
         "initiator_id": row.initiator_id,
         "id": row.session_id,
         "client": row.client,
         "metadata": json.loads(row.metadata) if isinstance(row.metadata, str) else row.metadata,
-        "started_at": row.began,
+        "started_at": row.started_at,
         "last_active_at": row.last_active,
         "prompt_of": row.id if prompts else "",
-        "prompt_at": row.began if prompts else None,
-        **_difference(change.after, before),
+        "prompt_at": row.started_at if prompts else None,
+        **_amounts(contribution),
     }
 
 
-def _taken(change: Change) -> Row:
-    return {"key": change.old_session, **_difference(change.before, NOTHING)}
-
-
-def _difference(after: Contribution, before: Contribution) -> Row:
-    pairs = zip(AMOUNTS, after.amounts, before.amounts, strict=True)
-    ended, threads = after.ended - before.ended, after.threads - before.threads
-    return {"ended": ended, "threads": threads, **{name: more - less for name, more, less in pairs}}
+def _amounts(contribution: Contribution) -> Row:
+    amounts = (contribution.ended, contribution.threads, *contribution.amounts)
+    return dict(zip(SUMMED, amounts, strict=True))
 
 
 def _ordered(rows: Iterator[Row]) -> Iterator[Row]:
@@ -106,7 +102,7 @@ _OF_SESSION = _i.session_key == sa.bindparam("of")
 _prompts = (
     sa.select(_i.id, _i.started_at)
     .join(user_prompts, user_prompts.c.interception_id == _i.id)
-    .where(_OF_SESSION, _i.kind == _MAIN)
+    .where(_OF_SESSION, _i.kind == MAIN)
     .order_by(_i.started_at.desc())
     .limit(1)
     .subquery()

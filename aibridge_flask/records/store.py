@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..pricing import PriceList
 from ..waiting import fork_lock
 from . import additions, tables
-from .contributions import Step
+from .contribution import Step
 from .costs import UNPRICED_STATUSES
 from .database import SchemaTooNew, check_version, migrate, read_info
 from .database_errors import describe, is_busy, is_row_fault

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from msgspec import Struct
-from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, Table
 
 from . import rollups, sessions
-from .contributions import NOTHING, Change, Contributions
+from .contribution import Change
+from .contributions import Contributions
 from .database import read_info
 from .events import EPOCH
 from .sum_tables import session_usage, tools_daily, tools_hourly, usage_daily, usage_hourly
@@ -65,8 +65,6 @@ class SumCheck:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._steps = (sessions.Sessions(engine.dialect), rollups.Rollups(engine.dialect))
-        self._contributions = Contributions(engine.dialect, self._steps, locks=False)
 
     def compare(self) -> Comparison:
         """Compares all in one snapshot, beside the traffic. It may take minutes."""
@@ -83,12 +81,11 @@ class SumCheck:
 
     def repair(self, found: Comparison) -> None:
         """Corrects the sums by what they lack, and sums what is not summed. Records may come meanwhile."""
+        contributions = Contributions(self._engine.dialect)
         for start in range(0, len(found.differences), _SLICE):
             with self._cursor() as cursor:
                 for difference in found.differences[start : start + _SLICE]:
-                    for step in self._steps:
-                        step.correct(cursor, difference.table, difference.row)
-        contributions = Contributions(self._engine.dialect, self._steps)
+                    contributions.correct(cursor, difference.table, difference.row)
         for start in range(0, len(found.unsummed), _SLICE):
             with self._cursor() as cursor:
                 contributions.update(cursor, found.unsummed[start : start + _SLICE])
@@ -107,10 +104,11 @@ class SumCheck:
 
     def _all(self, connection: Connection) -> Iterator[Change]:
         driver: Any = connection.connection.dbapi_connection
+        contributions = Contributions(self._engine.dialect, locks=False)
         query = sa.select(interceptions.c.id).order_by(interceptions.c.id).limit(_SLICE)
         ids = list(connection.scalars(query))
         while ids:
-            yield from self._contributions.compare(driver.cursor(), ids)
+            yield from contributions.compare(driver.cursor(), ids)
             ids = list(connection.scalars(query.where(interceptions.c.id > ids[-1])))
 
 
@@ -118,17 +116,8 @@ def _summed(change: Change) -> Iterator[tuple[Table, Row]]:
     """Yields what an interception has added, as it stands in its row."""
     if not change.old_session:
         return
-    whole = replace(
-        change,
-        before=NOTHING,
-        after=change.before,
-        old_session=0,
-        old_usage=0,
-        session=change.old_session,
-        usage=change.old_usage,
-    )
-    yield session_table, sessions.added(whole)
-    yield from rollups.added(whole)
+    yield session_table, sessions.row_of(change.row, change.before, change.old_session)
+    yield from rollups.rows_of(change.row, change.before, change.old_session, change.old_usage)
 
 
 def _add(rows: Rows, key: Key, row: Row, table: Table) -> None:

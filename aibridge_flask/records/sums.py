@@ -43,28 +43,41 @@ class Sums:
             Statement(statement, dialect) for statement in (upsert, update, delete)
         )
 
-    def add(self, cursor: Any, rows: Iterable[Row]) -> None:
-        """Adds whole rows, those with the same key as one: its other columns are those of the first."""
-        by_key = self._joined(rows)
+    def change(self, cursor: Any, new: Iterable[Row], old: Iterable[Row]) -> None:
+        """Adds new rows and takes old ones: of a row that is both the difference counts.
+
+        Rows with the same key are one, whose other columns are those of the first. A row that is only taken
+        from needs no other columns, and is deleted if nothing is left.
+        """
+        added, taken = self._joined(new), self._joined(old)
+        for key in added.keys() & taken.keys():
+            less = taken.pop(key)
+            for name in self._amounts:
+                added[key][name] -= less[name]
+        self._add(cursor, added)
+        self._take(cursor, taken)
+
+    def correct(self, cursor: Any, row: Mapping[str, Any]) -> None:
+        """Adds what a row lacks, and deletes it if nothing is left."""
+        self._upsert.run(cursor, [row])
+        self._delete.run(cursor, [self._key_of(row)])
+
+    def _add(self, cursor: Any, by_key: Mapping[tuple[Any, ...], Row]) -> None:
         if by_key:
             self._upsert.run(cursor, [by_key[key] for key in sorted(by_key)])
 
-    def correct(self, cursor: Any, row: Row) -> None:
-        """Adds what a row lacks, and deletes it if nothing is left."""
-        self.add(cursor, [row])
-        self._delete.run(cursor, [{f"of_{name}": row[name] for name in self._keys}])
-
-    def take(self, cursor: Any, rows: Iterable[Row]) -> None:
-        """Takes the amounts of rows, and deletes what is left of nothing."""
-        by_key = self._joined(rows)
+    def _take(self, cursor: Any, by_key: Mapping[tuple[Any, ...], Row]) -> None:
         if by_key:
-            ordered = [by_key[key] for key in sorted(by_key)]
-            less = [{f"less_{name}": row[name] for name in self._amounts} for row in ordered]
-            of = [{f"of_{name}": row[name] for name in self._keys} for row in ordered]
-            self._update.run(cursor, [{**key, **amounts} for key, amounts in zip(of, less, strict=True)])
-            self._delete.run(cursor, of)
+            rows = [by_key[key] for key in sorted(by_key)]
+            less = [{f"less_{name}": row[name] for name in self._amounts} for row in rows]
+            keys = list(map(self._key_of, rows))
+            self._update.run(cursor, [{**key, **amounts} for key, amounts in zip(keys, less, strict=True)])
+            self._delete.run(cursor, keys)
 
-    def _joined(self, rows: Iterable[Row]) -> Mapping[tuple[Any, ...], Row]:
+    def _key_of(self, row: Mapping[str, Any]) -> Row:
+        return {f"of_{name}": row[name] for name in self._keys}
+
+    def _joined(self, rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
         by_key: dict[tuple[Any, ...], Row] = {}
         for row in rows:
             key = tuple(row[name] for name in self._keys)

@@ -18,7 +18,7 @@ from aibridge_flask.model import Asked, Usage
 from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import tables
-from aibridge_flask.records.contributions import Change
+from aibridge_flask.records.contribution import Change
 from aibridge_flask.records.events import Ended, Event, Started, TokenUsage
 from aibridge_flask.records.repricing import Repricing, Selection
 from aibridge_flask.records.store import Store
