@@ -8,6 +8,7 @@ anywhere, events of megabytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 # A lone CR ends a line too, but if it is the last byte received, an LF may still follow.
@@ -94,6 +95,15 @@ def split(events_bytes: bytes) -> list[bytes]:
             start = match.end()
         last = events_bytes[start:]
     return [*events, last] if last else events
+
+
+def with_data(events: Iterable[bytes]) -> Iterator[Event]:
+    """Yields the parsed events that have data. Comments and blank lines, which may be thousands, cost little."""
+    for event in events:
+        if b"data:" in event:
+            parsed = parse(event)
+            if parsed.data:
+                yield parsed
 
 
 def parse(event: bytes) -> Event:

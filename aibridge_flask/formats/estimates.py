@@ -22,8 +22,7 @@ def output_tokens(size: int, sample: bytes) -> int:
     >>> output_tokens(10 * len(event), event), output_tokens(0, b"")
     (20, 0)
     """
-    events = (event for event in sse.split(sample) if b"data:" in event)  # most may be blank lines
-    text = sum(_text_bytes(body.loads(sse.parse(event).data)) for event in events)
+    text = sum(_text_bytes(body.loads(event.data)) for event in sse.with_data(sse.split(sample)))
     return size * text // max(1, len(sample)) // _BYTES_PER_TOKEN
 
 

@@ -42,12 +42,8 @@ class FactReader(Protocol):
 
 def read_events(reader: FactReader, events: bytes) -> None:
     """Passes whole events to the reader."""
-    for event in reader.events_to_decode(events):
-        if b"data:" not in event:  # a comment, or nothing: there may be thousands of them
-            continue
-        name, data = sse.parse(event)
-        if data:
-            reader.read_event(name, data)
+    for name, data in sse.with_data(reader.events_to_decode(events)):
+        reader.read_event(name, data)
 
 
 def read_blocking_body(reader: FactReader, data: bytes) -> None:

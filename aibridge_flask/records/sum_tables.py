@@ -5,9 +5,12 @@ Keys are 63-bit digests of what a row stands for, so that a row is found by one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, String, Table, Text
 
-from .tables import UtcTime, metadata
+from .tables import UtcTime, metadata, text_column
 
 FIRST_BYTE_LIMITS = (50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200)
 DURATION_LIMITS = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 256000)
@@ -43,10 +46,6 @@ USAGE_KEYS = (
 DAY_KEYS = ("day", *(name for name in USAGE_KEYS[1:] if name not in ("initiator_id", "group_set")))
 
 
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default="")
-
-
 def _counts(*names: str) -> list[Column[int]]:
     return [Column(name, BigInteger, nullable=False, server_default="0") for name in names]
 
@@ -55,28 +54,32 @@ def _key(name: str) -> Column[int]:
     return Column(name, BigInteger, primary_key=True, autoincrement=False)
 
 
+def _usage_table(name: str, keys: Sequence[str], *indexes: Index) -> Table:
+    start, *names = keys
+    columns: list[Column[Any]] = [Column(start, UtcTime, nullable=False), *map(text_column, names)]
+    counts = _counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
+    return Table(name, metadata, _key("id"), *columns, *counts, Index(f"ix_{name}_{start}", start), *indexes)
+
+
+def _tools_table(name: str) -> Table:
+    """`usage_id` is the id of a row of the table of usage."""
+    columns: list[Column[Any]] = [
+        Column("tool", Text, primary_key=True),
+        Column("server_url", Text, primary_key=True),
+        Column("injected", Boolean, primary_key=True),
+    ]
+    return Table(name, metadata, _key("usage_id"), *columns, *_counts("calls", "failures", "duration_ms"))
+
+
 # One row a combination of the keys. Only interceptions that have ended are in it.
-usage_hourly = Table(
-    "usage_hourly",
-    metadata,
-    _key("id"),
-    Column("hour", UtcTime, nullable=False),
-    *(_text(name) for name in USAGE_KEYS[1:]),
-    *_counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS),
-    Index("ix_usage_hourly_hour", "hour"),
-    Index("ix_usage_hourly_initiator", "initiator_id", "hour"),
+usage_hourly = _usage_table(
+    "usage_hourly", USAGE_KEYS, Index("ix_usage_hourly_initiator", "initiator_id", "hour")
 )
+tools_hourly = _tools_table("tools_hourly")
 
 # The same by the day, of all people together: few rows, for questions about months.
-usage_daily = Table(
-    "usage_daily",
-    metadata,
-    _key("id"),
-    Column("day", UtcTime, nullable=False),
-    *(_text(name) for name in DAY_KEYS[1:]),
-    *_counts(*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS),
-    Index("ix_usage_daily_day", "day"),
-)
+usage_daily = _usage_table("usage_daily", DAY_KEYS)
+tools_daily = _tools_table("tools_daily")
 
 # One row an actor's session, from its first interception on. `prompt_of` is the interception with the newest
 # prompt of the user.
@@ -84,9 +87,9 @@ sessions = Table(
     "sessions",
     metadata,
     _key("key"),
-    _text("initiator_id"),
-    _text("id"),
-    _text("client"),
+    text_column("initiator_id"),
+    text_column("id"),
+    text_column("client"),
     Column("metadata", JSON, nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("last_active_at", UtcTime, nullable=False),
@@ -106,26 +109,6 @@ session_usage = Table(
     _key("usage_id"),
     *_counts("requests"),
     Index("ix_session_usage_usage", "usage_id", "session_key"),
-)
-
-tools_hourly = Table(
-    "tools_hourly",
-    metadata,
-    _key("usage_id"),
-    Column("tool", Text, primary_key=True),
-    Column("server_url", Text, primary_key=True),
-    Column("injected", Boolean, primary_key=True),
-    *_counts("calls", "failures", "duration_ms"),
-)
-
-tools_daily = Table(
-    "tools_daily",
-    metadata,
-    _key("usage_id"),  # of `usage_daily`
-    Column("tool", Text, primary_key=True),
-    Column("server_url", Text, primary_key=True),
-    Column("injected", Boolean, primary_key=True),
-    *_counts("calls", "failures", "duration_ms"),
 )
 
 # An actor's groups at the time of an interception, by the digest that stands there.
@@ -149,7 +132,7 @@ leases = Table(
     "leases",
     metadata,
     Column("name", String(32), primary_key=True),
-    _text("holder"),
+    text_column("holder"),
     Column("expires_at", UtcTime, nullable=False),
     Column("state", JSON, nullable=False),
 )
@@ -168,9 +151,9 @@ audit = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("at", UtcTime, nullable=False),
-    _text("actor_id"),
-    _text("action"),
-    _text("target"),
+    text_column("actor_id"),
+    text_column("action"),
+    text_column("target"),
     Column("before", JSON, nullable=False),
     Column("after", JSON, nullable=False),
     Index("ix_audit_at", "at", "id"),

@@ -62,6 +62,13 @@ class InitiatorDocument(Document):
     username = text("`username` of its metadata, else its id.")
 
 
+class TokenCountsDocument(Document):
+    input_tokens = number("Without cached ones.")
+    output_tokens = number("All that models wrote.")
+    cache_read_input_tokens = number("Read from the cache.")
+    cache_write_input_tokens = number("Written to the cache.")
+
+
 def names(meaning: str) -> fields.Dict:
     """An object whose members are texts."""
     return fields.Dict(keys=fields.String(), values=fields.String(), **_described(meaning))

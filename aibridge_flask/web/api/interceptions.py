@@ -14,6 +14,7 @@ from .blueprint import ID, RecordsBlueprint
 from .documents import (
     Document,
     InitiatorDocument,
+    TokenCountsDocument,
     flag,
     listing,
     milliseconds,
@@ -29,14 +30,10 @@ from .questions import PageQuestion, page_of
 from .reader import Reader, json_response
 
 
-class TokenUsageDocument(Document):
+class TokenUsageDocument(TokenCountsDocument):
     turn = number("Numbers the responses of an interception.")
     provider_response_id = text("The upstream's id of the response.")
     model = text("The model that served.")
-    input_tokens = number("Without cached ones.")
-    output_tokens = number("All that the model wrote.")
-    cache_read_input_tokens = number("Read from the cache.")
-    cache_write_input_tokens = number("Written to the cache.")
     metadata = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),

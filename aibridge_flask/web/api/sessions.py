@@ -16,6 +16,7 @@ from .documents import (
     Document,
     InitiatorDocument,
     Parameters,
+    TokenCountsDocument,
     listing,
     milliseconds,
     money,
@@ -47,13 +48,6 @@ class SessionQuestion(Parameters):
             raise ValidationError("after_id or before_id is expected, not both", "before_id")
 
 
-class TokenSumsDocument(Document):
-    input_tokens = number("Without cached ones.")
-    output_tokens = number("All that models wrote.")
-    cache_read_input_tokens = number("Read from the cache.")
-    cache_write_input_tokens = number("Written to the cache.")
-
-
 class _SessionDocument(Document):
     id = text("The session's id.")
     initiator = fields.Nested(InitiatorDocument, required=True)
@@ -68,7 +62,7 @@ class _SessionDocument(Document):
     errors = number("Those with an `error_type`.")
     unpriced_requests = number("Those whose price is not known, or not of all of it.")
     last_prompt = text("The user's newest prompt.")
-    token_usage_summary = fields.Nested(TokenSumsDocument, required=True)
+    token_usage_summary = fields.Nested(TokenCountsDocument, required=True)
     cost_micros = money("Null: no price is known.", allow_none=True)
     truncated = truncated()
 
@@ -83,7 +77,7 @@ class AgentDocument(Document):
     threads = number("Its threads in the conversation.")
     started_at = time("When its first interception came.")
     ended_at = time("When its last one ended; null while one is running.", allow_none=True)
-    token_usage = fields.Nested(TokenSumsDocument, required=True)
+    token_usage = fields.Nested(TokenCountsDocument, required=True)
     cost_micros = money("Null: no price is known.", allow_none=True)
 
 
@@ -103,7 +97,7 @@ class ActionDocument(Document):
     duration_ms = milliseconds("The whole time.")
     error_type = text("Empty: success.")
     error_message = text("What went wrong.")
-    token_usage = fields.Nested(TokenSumsDocument, required=True)
+    token_usage = fields.Nested(TokenCountsDocument, required=True)
     cost_micros = money("Null: no price is known.", allow_none=True)
     thinking = fields.List(fields.Nested(ThinkingDocument), required=True)
     tool_calls = fields.List(fields.Nested(ToolUsageDocument), required=True)
@@ -127,7 +121,7 @@ class ThreadDocument(Document):
     attempts = number("How many times an upstream was asked.")
     error_type = text("That of its last interception.")
     error_message = text("That of its last interception.")
-    token_usage = fields.Nested(TokenSumsDocument, required=True)
+    token_usage = fields.Nested(TokenCountsDocument, required=True)
     cost_micros = money("Null: no price is known.", allow_none=True)
     agentic_actions = fields.List(fields.Nested(ActionDocument), required=True)
     truncated = truncated()

@@ -22,7 +22,7 @@ from ...reading.values import encode
 from ...records.sum_tables import AMOUNTS
 from ..slices import file_response
 from .blueprint import JSON, RecordsBlueprint
-from .documents import Document, flag, milliseconds, money, number, text
+from .documents import Document, TokenCountsDocument, flag, milliseconds, money, number, text
 from .questions import ListQuestion, limit, page_of
 from .reader import Reader, json_response
 
@@ -52,15 +52,11 @@ class ToolsQuestion(SumQuestion):
     format = fields.String(load_default="json", validate=validate.OneOf(("json", "csv")))
 
 
-class UsageSumsDocument(Document):
+class UsageSumsDocument(TokenCountsDocument):
     requests = number("Interceptions that have ended.")
     errors = number("Those with an `error_type`.")
     sessions = number("Different sessions; null if the period is longer than 31 days.", allow_none=True)
     unpriced_requests = number("Those whose price is not known, or not of all of it.")
-    input_tokens = number("Without cached ones.")
-    output_tokens = number("All that models wrote.")
-    cache_read_input_tokens = number("Read from the cache.")
-    cache_write_input_tokens = number("Written to the cache.")
     cost_micros = money("What is priced of it.")
     output_micros = money("The part of output.")
     cache_read_micros = money("The part of reads from the cache.")

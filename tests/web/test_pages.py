@@ -13,28 +13,12 @@ from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import now
 from aibridge_flask.records.recorder import Recorder
 from aibridge_flask.records.tables import interceptions, model_thoughts, user_prompts
-from tests.conftest import BOTH_DATABASES, MakeApp
+from tests.conftest import BOTH_DATABASES
 from tests.support.history import History
-from tests.support.people import CHAT, Person, app_for_people, calls
-from tests.support.upstream import Upstream
+from tests.support.people import CHAT, Person, calls
 
 pytestmark = BOTH_DATABASES
 MB = 1 << 20
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    return app_for_people(make_app)
-
-
-@pytest.fixture
-def ann(app: Flask, upstream: Upstream) -> Person:
-    return Person(app, upstream, "ann")
-
-
-@pytest.fixture
-def root(app: Flask, upstream: Upstream) -> Person:
-    return Person(app, upstream, "root")
 
 
 def ids(listing: dict[str, Any]) -> list[str]:
