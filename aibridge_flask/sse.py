@@ -98,7 +98,7 @@ def split(events_bytes: bytes) -> list[bytes]:
 
 
 def with_data(events: Iterable[bytes]) -> Iterator[Event]:
-    """Yields the parsed events that have data. Comments and blank lines, which may be thousands, cost little."""
+    """Yields the parsed events that have data. Thousands of comments or blank lines cost little."""
     for event in events:
         if b"data:" in event:
             parsed = parse(event)
