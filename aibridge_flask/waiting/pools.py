@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from .logging_locks import use_real_locks
 from .runtime import under_gevent
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Pool:
 
         hub = get_hub()
         if hub not in self._by_hub:
+            use_real_locks()
             self._by_hub[hub] = ThreadPool(self._size, hub=hub)
         return self._by_hub[hub]
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from .logging_locks import use_real_locks
 from .runtime import under_gevent, unpatched
 
 T = TypeVar("T")
@@ -135,6 +136,7 @@ def call_soon(call: Callable[[], None]) -> None:
 
 def start_thread(run: Callable[[], None]) -> Callable[[float], bool]:
     """Runs `run` in a real thread, also under gevent. Returns a `join` that takes a timeout in seconds."""
+    use_real_locks()
     done = unpatched("_thread", "allocate_lock")()
     done.acquire()
 
@@ -193,5 +195,6 @@ def run_in_pool(call: Callable[[], T]) -> T:
         return call()
     from gevent import get_hub
 
+    use_real_locks()
     result: T = get_hub().threadpool.apply(call)
     return result

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import MakeApp, Start
-from tests.support.server import PREFIX, Server, wait_until
+from tests.support.server import PREFIX, TIMEOUT_SECONDS, Server, wait_until
 from tests.support.upstream import CLOSE, Upstream, event_stream, http_response
 
 MESSAGES = "/anthropic/v1/messages"
@@ -179,3 +180,28 @@ def test_the_first_byte_never_comes_after_the_end(
     assert [line["event"] for line in lines] == ["interception"] * len(exchanges)
     assert all(0 <= line["first_byte_ms"] <= line["ms"] for line in lines)
     assert lines[0]["first_byte_ms"] > 0
+
+
+VERBOSE = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"all": {"class": "logging.StreamHandler"}},
+    "root": {"level": "DEBUG", "handlers": ["all"]},
+    "loggers": {"sqlalchemy": {"level": "DEBUG"}},
+}
+
+
+def test_threads_that_log_beside_requests_hold_nobody_up(tmp_path: Path, upstream: Upstream) -> None:
+    """The database's lines come from several threads, while requests log theirs."""
+    (tmp_path / "logging.json").write_text(json.dumps(VERBOSE))
+    providers = [{"type": "anthropic", "base_url": upstream.url, "keys": [{"value": "k"}]}]
+    server = Server(
+        tmp_path, {"providers": providers}, "--log-config-json", str(tmp_path / "logging.json")
+    ).wait_ready()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(15):
+            listing = pool.submit(server.get, "/interceptions?limit=100")
+            upstream.enqueue(http_response(200, BLOCKING_RESPONSE))
+            server.record(ask(server))
+            listing.result(TIMEOUT_SECONDS)
+    server.stop()
