@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..web.index import version_name
 from .configuration import configuration
 from .databases import db
+from .demo.command import demo
 from .people import erase, export
 from .purge import purge
 from .reconcile import reconcile
@@ -23,6 +24,7 @@ def aibridge() -> None:
 
 aibridge.add_command(configuration)
 aibridge.add_command(db)
+aibridge.add_command(demo)
 aibridge.add_command(erase)
 aibridge.add_command(export)
 aibridge.add_command(purge)

@@ -145,3 +145,4 @@ class Settings:
     mcp_servers: tuple[McpServerSettings, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=lambda: EMPTY)
     prices_file: str = ""
+    secret_key: Secret = field(default_factory=lambda: Secret(""))

@@ -1,0 +1,183 @@
+"""Sums for pages: rows of usage added up by what a page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from ...model import Actor
+from ...reading import usage as queries
+from ...reading.pages import Page
+from ...reading.periods import DAY, HOUR, Period
+from ...reading.usage import Question
+from ...records.sum_tables import AMOUNTS, TOKENS
+from .charts import Chart, Series, largest
+from .filters import Filters
+from .numbers import count, iso, money
+
+Result = dict[str, Any]
+BY = {
+    "model": "Model",
+    "initiator": "Person",
+    "group": "Group",
+    "client": "Client",
+    "provider_name": "Provider",
+}
+"""What charts may be stacked by."""
+
+WORDS = {
+    **BY,
+    "provider": "Type of provider",
+    "credential_kind": "Whose key",
+    "error_type": "Error",
+    "session": "Session",
+    "day": "Day",
+    "hour": "Hour",
+    "month": "Month",
+}
+TIMES = {"hour": HOUR, "day": DAY}
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Asks for what an actor may see."""
+
+    engine: Engine
+    actor: Actor
+    filters: Filters
+
+    def totals(self, period: Period) -> Result:
+        """Returns sums, sessions and percentiles."""
+        question = Question((), self.filters.search, period)
+        totals: Result = queries.usage(self.engine, self.actor, question, Page(1))["totals"]
+        return totals
+
+    def by(self, period: Period, *keys: str) -> list[Result]:
+        """Returns sums by the keys, the dearest first."""
+        question = Question(keys, self.filters.search, period)
+        return list(queries.every_amount(self.engine, self.actor, question))
+
+    def with_times(self, key: str, limit: int) -> list[Result]:
+        """Returns sums by the key with percentiles, the dearest first."""
+        question = Question((key,), self.filters.search, self.filters.period)
+        answer = queries.usage(self.engine, self.actor, question, Page(limit))
+        return list(answer["results"])
+
+
+def tokens(row: Result) -> int:
+    return sum(row[name] for name in TOKENS)
+
+
+def input_tokens(row: Result) -> int:
+    """Returns all that models have read, from the cache or not."""
+    return tokens(row) - int(row["output_tokens"])
+
+
+def cost(row: Result) -> int | None:
+    """Returns the cost, None if no price is known of anything in it."""
+    is_unpriced = row["requests"] and row["requests"] == row["unpriced_requests"] and not row["cost_micros"]
+    return None if is_unpriced else row["cost_micros"]
+
+
+def added(rows: Iterable[Result], key: str) -> list[Result]:
+    """Returns rows added up by one of their keys, the dearest first.
+
+    >>> zero = dict.fromkeys(AMOUNTS, 0)
+    >>> [row["requests"] for row in added([{**zero, "k": "a"}, {**zero, "k": "a", "requests": 2}], "k")]
+    [2]
+    """
+    sums: dict[str, Result] = {}
+    for row in rows:
+        own = sums.setdefault(row[key], {key: row[key], **dict.fromkeys(AMOUNTS, 0)})
+        for name in AMOUNTS:
+            own[name] += row[name]
+    return sorted(sums.values(), key=lambda row: (-row["cost_micros"], -row["requests"], row[key]))
+
+
+def steps(filters: Filters) -> list[str]:
+    """Returns the days or hours of a period as results name them."""
+    return [_name(moment, filters.step) for moment in _moments(filters)]
+
+
+def _moments(filters: Filters) -> Iterator[datetime]:
+    step = filters.step
+    moment = filters.after.replace(minute=0, second=0, microsecond=0)
+    moment = moment.replace(hour=0) if step == DAY else moment
+    while moment < filters.end:
+        yield moment
+        moment += step
+
+
+def _name(moment: datetime, step: timedelta) -> str:
+    return f"{moment:%Y-%m-%d}" if step == DAY else iso(moment)
+
+
+def label(name: str) -> str:
+    """Returns the label of a day, an hour or a month.
+
+    >>> label("2026-11-08"), label("2026-11-08T13:00:00Z"), label("2026-11")
+    ('8 Nov', '8 Nov 13:00', 'Nov 2026')
+    """
+    if len(name) == len("2026-11"):
+        return f"{datetime.fromisoformat(name + '-01'):%b %Y}"
+    moment = datetime.fromisoformat(name)
+    day = f"{moment.day} {moment:%b}"
+    return day if len(name) == len("2026-11-08") else f"{day} {moment:%H:%M}"
+
+
+def over_time(filters: Filters, rows: Sequence[Result], by: str, amount: str) -> Chart:
+    """Returns the chart of an amount by the day or hour, stacked by a key of the rows."""
+    key = "hour" if filters.step == HOUR else "day"
+    names = steps(filters)
+    place = {name: number for number, name in enumerate(names)}
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row[key] in place:
+            own = values.setdefault(row[by], [0.0] * len(names))
+            own[place[row[key]]] += tokens(row) if amount == "tokens" else row[amount]
+    series = largest([Series(name or "none", own) for name, own in values.items()])
+    shows_money = amount == "cost_micros"
+    title = f"{'Cost in US$' if shows_money else amount.capitalize()} by {key} and {WORDS[by].lower()}"
+    unit = "US$" if shows_money else amount
+    return Chart(title, unit, [*map(label, names)], series, _show_money if shows_money else count)
+
+
+def _show_money(micros: float) -> str:
+    return money(round(micros))
+
+
+def period_of(key: str, name: str) -> dict[str, str]:
+    """Returns the parameters for the period that a result's time names.
+
+    >>> period_of("month", "2026-12")["started_before"]
+    '2027-01-01T00:00:00Z'
+    """
+    begin = datetime.fromisoformat(f"{name}-01T00:00:00Z" if key == "month" else _whole(name))
+    end = (begin + timedelta(days=31)).replace(day=1) if key == "month" else begin + TIMES[key]
+    return {"started_after": iso(begin), "started_before": iso(end)}
+
+
+def _whole(name: str) -> str:
+    return name if "T" in name else f"{name}T00:00:00Z"
+
+
+def narrowed(filters: Filters, row: Result, keys: Iterable[str]) -> dict[str, str]:
+    """Returns the parameters of a URL that shows what a row sums up."""
+    parameters = filters.whole()
+    for key in keys:
+        if key in ("hour", "day", "month"):
+            parameters |= _within(parameters, period_of(key, row[key]))
+        else:
+            parameters["session_id" if key == "session" else key] = row[key]
+    return parameters
+
+
+def _within(outer: dict[str, str], inner: dict[str, str]) -> dict[str, str]:
+    """Returns the period that both have; times of this form sort as text."""
+    begin = max(outer["started_after"], inner["started_after"])
+    end = min(outer.get("started_before", inner["started_before"]), inner["started_before"])
+    return {"started_after": begin, "started_before": end}
