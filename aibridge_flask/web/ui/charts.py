@@ -17,6 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 6, 10, 26
 _TICKS = 4
 _LABEL_WIDTH = 64
 _GAP, _WIDEST = 0.28, 64
+_STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # highest values whose quarters are round
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ def _ceiling(value: float) -> float:
     """Returns a round number that is not less, so that ticks are round, too.
 
     >>> _ceiling(0), _ceiling(7), _ceiling(41), _ceiling(0.3)
-    (1, 8.0, 60.0, 0.4)
+    (1, 8.0, 60.0, 0.32)
     """
     if value <= 0:
         return 1
     size = 10.0 ** (len(f"{value:.0f}") - 1) if value >= 1 else 1.0
     while size > value:
         size /= 10
-    return next(round(size * step, 9) for step in (1, 2, 4, 6, 8, 10) if size * step >= value)
+    return next(round(size * step, 9) for step in _STEPS if size * step >= value)
 
 
 def _axis(chart: Chart, frame: _Frame) -> Markup:

@@ -103,7 +103,7 @@ def picture(moments: Sequence[Moment], lanes: Sequence[Lane]) -> Markup:
     parts += [_lane(clock, lane, _TOP + _LANE * place) for place, lane in enumerate(shown)]
     parts.append(_contexts(clock, shown, below))
     return Markup(
-        '<svg class="lanes" viewBox="0 0 {} {}" role="img" aria-label="Agents of this session over time">'
+        '<svg class="lanes" viewBox="0 0 {} {}" role="group" aria-label="Agents of this session over time">'
         "{}</svg>"
     ).format(_WIDTH, height, Markup("").join(parts))
 

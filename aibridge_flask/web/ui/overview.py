@@ -15,7 +15,7 @@ from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar, parts_bar
 from .filters import Filters
 from .pages import render
-from .sums import BY, WORDS, Result, Sums, added, cost, input_tokens, narrowed, over_time, tokens
+from .sums import BY, WORDS, Result, Sums, added, cache_rate, cost, input_tokens, narrowed, over_time, tokens
 
 _ROWS = 8
 _NEAREST = 5
@@ -54,7 +54,7 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "steps": sorted(rows, key=lambda row: (row[step], -row["cost_micros"])),
         "step": step,
         "rows": _rows(found, added(rows, by), by, before, totals),
-        "cache": _cache(totals),
+        "cache": {**_cache(totals), "rate": cache_rate(found, rows)},
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
         "overhead": overheads(sums.engine, sums.actor, found.period),

@@ -146,6 +146,24 @@ def over_time(filters: Filters, rows: Sequence[Result], by: str, amount: str) ->
     return Chart(title, unit, [*map(label, names)], series, _show_money if shows_money else count)
 
 
+def cache_rate(filters: Filters, rows: Sequence[Result]) -> Chart:
+    """Returns the chart of how much of what models have read came from the cache, by the day or hour."""
+    key = "hour" if filters.step == HOUR else "day"
+    names = steps(filters)
+    sums = {row[key]: row for row in added(rows, key)}
+    values = [_rate(sums[name]) if name in sums else 0.0 for name in names]
+    series = [Series("Read from the cache", values)]
+    return Chart(f"Read from the cache by {key}", "% of input", [*map(label, names)], series, _show_percent)
+
+
+def _rate(row: Result) -> float:
+    return 100 * float(row["cache_read_input_tokens"]) / (input_tokens(row) or 1)
+
+
+def _show_percent(value: float) -> str:
+    return f"{value:.0f} %"
+
+
 def _show_money(micros: float) -> str:
     return money(round(micros))
 

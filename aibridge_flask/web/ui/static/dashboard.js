@@ -13,6 +13,7 @@ function showTip(event) {
   const title = column.querySelector("title");
   if (title) {
     column.dataset.tip = title.textContent;
+    column.setAttribute("aria-label", title.textContent);
     title.remove(); // else the browser shows it, too
   }
   tip.textContent = column.dataset.tip;

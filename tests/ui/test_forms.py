@@ -1,0 +1,133 @@
+"""Forms, headers and errors of pages, with Flask's own client."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask import Flask
+
+from tests.conftest import MakeApp
+from tests.support.people import Person, app_for_people
+from tests.support.upstream import Upstream
+from tests.ui.conftest import UI
+from tests.ui.test_login import field_of
+
+SECRET = re.compile(r'<code class="secret">(aib_[\w-]+)</code>')
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return app_for_people(make_app)
+
+
+@pytest.fixture
+def ann(app: Flask, upstream: Upstream) -> Person:
+    return Person(app, upstream, "ann")
+
+
+@pytest.fixture
+def root(app: Flask, upstream: Upstream) -> Person:
+    return Person(app, upstream, "root")
+
+
+def post(person: Person, path: str, **form: str) -> object:
+    field = field_of(person.get("/ui/tokens"))
+    return person.get(f"/ui{path}", "POST", data={"csrf": field, **form})
+
+
+def test_a_token_is_shown_once_and_revoked(root: Person) -> None:
+    made = post(root, "/tokens", user="carol", groups="a, b", days="30", admin="on")
+    assert made.status_code == 201
+    found = SECRET.search(made.get_data(as_text=True))
+    assert found
+    (row,) = root.read("/tokens")["results"]
+    assert (row["user"], row["groups"], row["admin"]) == ("carol", ["a", "b"], True)
+    assert found[1] not in root.get("/ui/tokens").get_data(as_text=True)
+    assert post(root, f"/tokens/{row['id']}/revoke").status_code == 303
+    assert root.read("/tokens")["results"][0]["revoked_at"]
+
+
+def test_people_make_tokens_for_themselves_alone(ann: Person, root: Person) -> None:
+    assert post(ann, "/tokens", days="7").status_code == 201
+    (row,) = ann.read("/tokens")["results"]
+    assert (row["user"], row["groups"], row["admin"]) == ("ann", ["blue", "red"], False)
+    assert post(ann, "/tokens", user="root").status_code == 403
+    assert post(ann, "/tokens", admin="on").status_code == 403
+    assert post(ann, "/tokens", groups="other").status_code == 403
+    assert post(ann, "/tokens", days="-1").status_code == 400
+    assert post(ann, "/tokens", days="x").status_code == 400
+    post(root, "/tokens", user="bob")
+    (of_bob,) = (row for row in root.read("/tokens")["results"] if row["user"] == "bob")
+    assert post(ann, f"/tokens/{of_bob['id']}/revoke").status_code == 404
+
+
+def test_each_form_is_bound_to_its_visitor(ann: Person, root: Person) -> None:
+    field = field_of(ann.get("/ui/tokens"))
+    for form in ({}, {"csrf": ""}, {"csrf": field[:-2]}, {"csrf": field}):
+        assert root.get("/ui/tokens", "POST", data={"user": "x", **form}).status_code == 400
+    crossing = {"Origin": "https://evil.example"}
+    own = {"csrf": field_of(root.get("/ui/tokens"))}
+    assert root.get("/ui/tokens", "POST", data=own, headers=crossing).status_code == 403
+    assert root.read("/tokens")["count"] == 0
+
+
+def test_headers_of_pages(ann: Person) -> None:
+    for path in ("/ui/", "/ui/nothing", "/ui/sessions/nothing"):
+        headers = ann.get(path).headers
+        policy = headers["Content-Security-Policy"]
+        for part in ("default-src 'self'", "base-uri", "form-action", "frame-ancestors"):
+            assert part in policy
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Referrer-Policy"]
+    assert "immutable" in ann.get("/ui/static/dashboard.css").headers["Cache-Control"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/ui/?started_after=soon", 400),
+        ("/ui/?started_after=2999-01-01", 400),
+        ("/ui/?q=what", 400),
+        ("/ui/spend?group_by=colour", 400),
+        ("/ui/sessions?offset=x", 400),
+        ("/ui/sessions?cost_above=much", 400),
+        ("/ui/sessions?model=a%00b", 400),
+        ("/ui/csv/nothing", 400),
+        ("/ui/sessions/nothing", 404),
+        ("/ui/interceptions/nothing", 404),
+        ("/ui/static/..%2fpages.py", 404),
+        ("/ui/static/pages.py", 404),
+    ],
+)
+def test_what_is_wrong_is_said_on_a_page(ann: Person, path: str, status: int) -> None:
+    response = ann.get(path)
+    assert response.status_code == status
+    assert response.mimetype == "text/html"
+    assert "<h1>" in response.get_data(as_text=True)
+
+
+def test_empty_pages_say_what_to_do(ann: Person) -> None:
+    for path in ("/", "/spend", "/sessions", "/live", "/limits", "/providers", "/tokens", "/interceptions"):
+        assert ann.get(f"/ui{path}").status_code == 200
+    assert "Point a client at the bridge" in ann.get("/ui/").get_data(as_text=True)
+
+
+def test_nobody_is_told_so_where_there_is_no_login(app: Flask) -> None:
+    response = app.test_client().get(f"{UI}/")
+    assert (response.status_code, response.mimetype) == (401, "text/html")
+    assert app.test_client().get(f"{UI}/login").status_code == 303
+
+
+def test_one_request_on_its_page(ann: Person) -> None:
+    id = ann.ask(
+        "What is this?", {"type": "tool_use", "id": "t1", "name": "Read", "input": {"a": 1}}, session="s 1/é"
+    )
+    page = ann.get(f"/ui/interceptions/{id}").get_data(as_text=True)
+    assert "What is this?" in page
+    assert "Tool" in page
+    session = ann.get("/ui/sessions/s%201%2F%C3%A9")
+    assert session.status_code == 200
+    assert "What is this?" in session.get_data(as_text=True)
