@@ -104,8 +104,8 @@ def test_its_answers_are_those_of_each_api(running: tuple[Demo, str]) -> None:
     demo, _ = running
     claude = anthropic.Anthropic(base_url=f"{demo.url}/anthropic", auth_token="aib_demo", api_key=None)
     hello = [{"role": "user", "content": "Hello you"}]
-    message = claude.messages.create(model="claude-sonnet-4-5-20250929", max_tokens=99, messages=hello)
-    with claude.messages.stream(model="claude-opus-4-5-20251101", max_tokens=99, messages=hello) as stream:
+    message = claude.messages.create(model="claude-test-1", max_tokens=99, messages=hello)
+    with claude.messages.stream(model="claude-test-1", max_tokens=99, messages=hello) as stream:
         streamed = stream.get_final_text()
     client = openai.OpenAI(base_url=f"{demo.url}/openai/v1", api_key="aib_demo")
     chat = client.chat.completions.create(model="gpt-5-mini", messages=hello)

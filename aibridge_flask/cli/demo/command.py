@@ -21,7 +21,7 @@ from .people import CLIENTS, PEOPLE
 from .providers import ScriptedProviders
 from .traffic import Traffic
 
-_REQUESTS_ONCE = 12
+_REQUESTS_ONCE = 8
 _MODEL = CLIENTS[0].models[0].name
 
 
@@ -76,8 +76,9 @@ It shows {count:,} made-up requests of {len(PEOPLE)} people, and live ones.
 No request leaves this machine: scripted providers answer. Try it:
 
   curl {bridge.root}{PREFIX}/anthropic/v1/messages \\
-    -H 'content-type: application/json' -d '{{"model": "{_MODEL}",
-    "max_tokens": 200, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    -H 'content-type: application/json' -d '{{"max_tokens": 200,
+    "model": "{_MODEL}",
+    "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
   ANTHROPIC_BASE_URL={bridge.root}{PREFIX}/anthropic \\
     ANTHROPIC_AUTH_TOKEN=aib_demo claude
