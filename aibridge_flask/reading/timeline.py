@@ -15,7 +15,7 @@ from ..records.tables import interceptions, token_usages, tool_usages, user_prom
 from .connection import connected
 from .session import find_session
 
-MAX_MOMENTS = 3000
+MAX_MOMENTS = 2000
 _i, _u, _t, _p = interceptions.c, token_usages.c, tool_usages.c, user_prompts.c
 
 

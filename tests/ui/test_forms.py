@@ -131,3 +131,30 @@ def test_one_request_on_its_page(ann: Person) -> None:
     session = ann.get("/ui/sessions/s%201%2F%C3%A9")
     assert session.status_code == 200
     assert "What is this?" in session.get_data(as_text=True)
+
+
+def test_no_page_is_large_whatever_was_written(ann: Person) -> None:
+    words = '"' * 1_000_000
+    for number in range(8):
+        call = {"type": "tool_use", "id": f"t{number}", "name": "x" * 3000, "input": {"a": words}}
+        id = ann.ask(words, call, {"type": "thinking", "thinking": words}, session="long")
+    for path in ("/ui/sessions/long", f"/ui/interceptions/{id}", "/ui/sessions", "/ui/interceptions", "/ui/"):
+        response = ann.get(path)
+        assert response.status_code == 200
+        assert len(response.get_data()) < 4 << 20, path
+
+
+def test_a_form_is_short(ann: Person) -> None:
+    field = field_of(ann.get("/ui/tokens"))
+    assert ann.get("/ui/tokens", "POST", data={"csrf": field, "user": "x" * 100_000}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "period", ["started_after=0001-01-01", "started_after=1980-01-01&started_before=9999-12-31"]
+)
+def test_any_period_is_drawn(ann: Person, period: str) -> None:
+    ann.ask()
+    for path in ("/ui/", "/ui/spend", "/ui/sessions", "/ui/interceptions", "/ui/csv/usage"):
+        response = ann.get(f"{path}?{period}")
+        assert response.status_code == 200
+        assert len(response.get_data()) < 1 << 20

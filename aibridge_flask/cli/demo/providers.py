@@ -33,6 +33,7 @@ _BRIDGED: Mapping[str, API] = {
 _PAUSE = 0.01  # seconds between two events
 _LIMITED_EVERY, _COOLDOWN = 12, 25  # requests with the first key; seconds
 _BYTES_OF_TOKEN = 4
+_BESIDE, _REMINDER = ("system", "developer"), "<system-reminder>"  # what clients add to the user's words
 _numbers = count(1)
 
 
@@ -145,16 +146,16 @@ def _answer(body: Mapping[str, Any], size: int, tool: str) -> Answer:
 
 
 def _last_text(body: Mapping[str, Any]) -> str:
-    """Returns the last text of the user, "" if there is none in the last message."""
+    """Returns the last text of the user, "" if the last message brings a tool's result."""
     messages = body.get("messages") or body.get("input")
     if isinstance(messages, str):
         return messages
-    last = messages[-1] if isinstance(messages, list) and messages else {}
-    content = last.get("content", "") if isinstance(last, dict) and last.get("role") == "user" else ""
+    spoken = [each for each in messages or () if isinstance(each, dict) and each.get("role") not in _BESIDE]
+    content = spoken[-1].get("content", "") if spoken and spoken[-1].get("role") == "user" else ""
     if isinstance(content, str):
         return content
     texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
-    return texts[-1] if texts else ""
+    return next((text for text in reversed(texts) if not text.startswith(_REMINDER)), "")
 
 
 def _models(provider: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .pages import render
 from .visitors import Visitor, Visitors
 
 FORM_FIELD = "csrf"
+_MAX_FORM_BYTES = 1 << 16
 _POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 _AWAY = 503, "The records cannot be read now.", "The database is away. Nothing is lost: try again soon."
 _HEADERS = {
@@ -65,6 +66,7 @@ class UiBlueprint(BridgeBlueprint):
     def __init__(self, prefix: str, visitors: Visitors, reader: Reader) -> None:
         super().__init__("aibridge_ui")
         self.prefix, self.visitors, self.reader = prefix, visitors, reader
+        self.before_request(_bound_body)
         self.after_request(_add_headers)
 
     def page(self, rule: str, *methods: str) -> Callable[[View], View]:
@@ -162,6 +164,11 @@ def _facts(error: Exception) -> tuple[int, str, str]:
 
 def _in_words(error: InvalidParameters) -> str:
     return "; ".join(f"{field}: {' '.join(map(str, messages))}" for field, messages in error.messages.items())
+
+
+def _bound_body() -> None:
+    """Forms are short. A longer one is 413."""
+    request.max_content_length = _MAX_FORM_BYTES
 
 
 def _add_headers(response: Response) -> Response:

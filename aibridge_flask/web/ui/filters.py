@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from ...reading import search
 from ...reading.errors import BadQuestion
-from ...reading.periods import DAY, HOUR, Period, hour_of, parse_time
+from ...reading.periods import Period, hour_of, parse_time
 from ...reading.search import Search
 from .numbers import iso
 
@@ -30,6 +30,7 @@ TERMS = (
 )
 PRESETS = {"24 hours": 1, "7 days": 7, "14 days": 14, "30 days": 30, "90 days": 90}
 _DEFAULT_DAYS = 7
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)  # no record is older
 _DATE_LENGTH = len("2026-01-31")
 
 
@@ -57,22 +58,14 @@ class Filters:
 
     @property
     def end(self) -> datetime:
-        return self.before[0] if self.before else self.now
+        """The end of the period, now at the latest."""
+        return min((*self.before, self.now))
 
     @property
     def previous(self) -> Period:
         """The period of the same length before, on the hour."""
         begin = self.after - (self.end - self.after)
         return Period((hour_of(begin),), (hour_of(self.after),))
-
-    @property
-    def is_short(self) -> bool:
-        """Whether hours show more than days."""
-        return self.end - self.after <= 2 * DAY
-
-    @property
-    def step(self) -> timedelta:
-        return HOUR if self.is_short else DAY
 
     def parameters(self, **changes: str) -> dict[str, str]:
         """Returns the parameters of a URL that shows the same but for the changes; "-" takes one away."""
@@ -117,7 +110,7 @@ def parse(arguments: Mapping[str, str], days: int = _DEFAULT_DAYS) -> Filters:
     found = Filters(
         terms,
         arguments.get("q", ""),
-        after[0] if after else _days_before(before[0] if before else now, days),
+        max(*after, _FIRST) if after else _days_before(before[0] if before else now, days),
         before,
         now,
         is_default=not after and not before,

@@ -15,6 +15,7 @@ from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar, parts_bar
 from .filters import Filters
 from .pages import render
+from .steps import step_of
 from .sums import BY, WORDS, Result, Sums, added, cache_rate, cost, input_tokens, narrowed, over_time, tokens
 
 _ROWS = 8
@@ -40,7 +41,7 @@ def add_overview(blueprint: UiBlueprint, outbounds: Sequence[Outbound]) -> None:
 
 def _facts(sums: Sums, by: str) -> dict[str, Any]:
     found = sums.filters
-    step = "hour" if found.is_short else "day"
+    step = step_of(found)
     rows = sums.by(found.period, step, by)
     before = {row[by]: row for row in sums.by(found.previous, by)}
     totals, totals_before = sums.totals(found.period), sums.totals(found.previous)

@@ -100,7 +100,6 @@ def _environment() -> Environment:
         "clock": _clock,
         "name": texts.name,
         "line": texts.line,
-        "block": texts.block,
         "query": query,
         "segment": _segment,
     }

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Response
-from markupsafe import Markup
 from sqlalchemy import Engine
 
 from ...reading.session import Threads, session
@@ -42,7 +41,7 @@ def add_session(blueprint: UiBlueprint) -> None:
 
 def _facts(whole: Row, moments: Sequence[Moment]) -> dict[str, Any]:
     lanes = lanes_of(moments)
-    budget = TextBudget(_MAX_TEXT_BYTES)
+    budget = texts.TextBudget(_MAX_TEXT_BYTES)
     return {
         "session": whole,
         "lanes": picture(moments, lanes),
@@ -56,18 +55,6 @@ def _facts(whole: Row, moments: Sequence[Moment]) -> dict[str, Any]:
         "input_of": _input,
         "links": _links(whole),
     }
-
-
-class TextBudget:
-    """Shortens texts, so that all of a page together do not become too large."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    def block(self, text: str) -> Markup:
-        shown = texts.block(text, min(texts.TEXT_LENGTH, max(200, self._left // 6)))
-        self._left -= len(shown)
-        return shown
 
 
 def _shown(threads: Sequence[Row]) -> Iterator[Row]:

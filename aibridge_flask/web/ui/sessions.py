@@ -17,9 +17,11 @@ from .numbers import iso
 from .pages import render
 from .sums import WORDS
 from .tables import decode, paging, position, rows_of
+from .texts import TextBudget
 
 _ROWS = 50
 _DAYS = 30
+_MAX_TEXT_BYTES = 2 << 20
 
 
 def add_sessions(blueprint: UiBlueprint) -> None:
@@ -49,7 +51,8 @@ def add_sessions(blueprint: UiBlueprint) -> None:
     def interception(visit: Visit, id: str) -> Question | Response:
         def page(engine: Engine) -> str:
             row = decode(records.interception(engine, visit.actor, id))
-            return render("interception.html", visit, title="One request", row=row)
+            text = TextBudget(_MAX_TEXT_BYTES).block
+            return render("interception.html", visit, title="One request", row=row, text=text)
 
         return page
 

@@ -15,10 +15,10 @@ from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar
 from .filters import Filters
 from .pages import render
-from .sums import WORDS, Result, Sums, cost, label, narrowed, over_time, tokens
+from .steps import TIMES, label, step_of
+from .sums import WORDS, Result, Sums, cost, narrowed, over_time, tokens
 from .tables import page_at, position
 
-_TIMES = ("hour", "day", "month")
 _AMOUNTS = {"cost_micros": "Cost", "tokens": "Tokens", "requests": "Requests"}
 _ROWS = 100
 
@@ -41,7 +41,7 @@ def add_spend(blueprint: UiBlueprint) -> None:
 
 
 def _words(amount: str) -> dict[str, Any]:
-    return {"words": WORDS, "amounts": _AMOUNTS, "amount": amount, "label": label, "times": _TIMES}
+    return {"words": WORDS, "amounts": _AMOUNTS, "amount": amount, "label": label, "times": TIMES}
 
 
 def _keys(arguments: Any) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
     answer = usage(sums.engine, sums.actor, question, page_at(offset, _ROWS))
-    before = {} if set(keys) & {*_TIMES, "session"} else _before(sums, keys)
+    before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {
         "rows": [_row(found, row, keys, totals, before) for row in answer["results"]],
@@ -96,6 +96,6 @@ def _row(
 
 def _chart(sums: Sums, keys: tuple[str, ...], amount: str) -> Any:
     """Returns the chart by the first key that is no time."""
-    by = next((key for key in keys if key not in (*_TIMES, "session")), "model")
-    step = "hour" if sums.filters.is_short else "day"
+    by = next((key for key in keys if key not in (*TIMES, "session")), "model")
+    step = step_of(sums.filters)
     return over_time(sums.filters, sums.by(sums.filters.period, step, by), by, amount)

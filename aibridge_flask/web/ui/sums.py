@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine
@@ -12,12 +11,13 @@ from sqlalchemy import Engine
 from ...model import Actor
 from ...reading import usage as queries
 from ...reading.pages import Page
-from ...reading.periods import DAY, HOUR, Period
+from ...reading.periods import Period
 from ...reading.usage import Question
 from ...records.sum_tables import AMOUNTS, TOKENS
 from .charts import Chart, Series, largest
 from .filters import Filters
-from .numbers import count, iso, money
+from .numbers import count, money
+from .steps import TIMES, label, period_of, step_of, steps
 
 Result = dict[str, Any]
 BY = {
@@ -39,7 +39,6 @@ WORDS = {
     "hour": "Hour",
     "month": "Month",
 }
-TIMES = {"hour": HOUR, "day": DAY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,40 +97,9 @@ def added(rows: Iterable[Result], key: str) -> list[Result]:
     return sorted(sums.values(), key=lambda row: (-row["cost_micros"], -row["requests"], row[key]))
 
 
-def steps(filters: Filters) -> list[str]:
-    """Returns the days or hours of a period as results name them."""
-    return [_name(moment, filters.step) for moment in _moments(filters)]
-
-
-def _moments(filters: Filters) -> Iterator[datetime]:
-    step = filters.step
-    moment = filters.after.replace(minute=0, second=0, microsecond=0)
-    moment = moment.replace(hour=0) if step == DAY else moment
-    while moment < filters.end:
-        yield moment
-        moment += step
-
-
-def _name(moment: datetime, step: timedelta) -> str:
-    return f"{moment:%Y-%m-%d}" if step == DAY else iso(moment)
-
-
-def label(name: str) -> str:
-    """Returns the label of a day, an hour or a month.
-
-    >>> label("2026-11-08"), label("2026-11-08T13:00:00Z"), label("2026-11")
-    ('8 Nov', '8 Nov 13:00', 'Nov 2026')
-    """
-    if len(name) == len("2026-11"):
-        return f"{datetime.fromisoformat(name + '-01'):%b %Y}"
-    moment = datetime.fromisoformat(name)
-    day = f"{moment.day} {moment:%b}"
-    return day if len(name) == len("2026-11-08") else f"{day} {moment:%H:%M}"
-
-
 def over_time(filters: Filters, rows: Sequence[Result], by: str, amount: str) -> Chart:
     """Returns the chart of an amount by the day or hour, stacked by a key of the rows."""
-    key = "hour" if filters.step == HOUR else "day"
+    key = step_of(filters)
     names = steps(filters)
     place = {name: number for number, name in enumerate(names)}
     values: dict[str, list[float]] = {}
@@ -148,7 +116,7 @@ def over_time(filters: Filters, rows: Sequence[Result], by: str, amount: str) ->
 
 def cache_rate(filters: Filters, rows: Sequence[Result]) -> Chart:
     """Returns the chart of how much of what models have read came from the cache, by the day or hour."""
-    key = "hour" if filters.step == HOUR else "day"
+    key = step_of(filters)
     names = steps(filters)
     sums = {row[key]: row for row in added(rows, key)}
     values = [_rate(sums[name]) if name in sums else 0.0 for name in names]
@@ -168,27 +136,12 @@ def _show_money(micros: float) -> str:
     return money(round(micros))
 
 
-def period_of(key: str, name: str) -> dict[str, str]:
-    """Returns the parameters for the period that a result's time names.
-
-    >>> period_of("month", "2026-12")["started_before"]
-    '2027-01-01T00:00:00Z'
-    """
-    begin = datetime.fromisoformat(f"{name}-01T00:00:00Z" if key == "month" else _whole(name))
-    end = (begin + timedelta(days=31)).replace(day=1) if key == "month" else begin + TIMES[key]
-    return {"started_after": iso(begin), "started_before": iso(end)}
-
-
-def _whole(name: str) -> str:
-    return name if "T" in name else f"{name}T00:00:00Z"
-
-
 def narrowed(filters: Filters, row: Result, keys: Iterable[str]) -> dict[str, str]:
     """Returns the parameters of a URL that shows what a row sums up."""
     parameters = filters.whole()
     for key in keys:
-        if key in ("hour", "day", "month"):
-            parameters |= _within(parameters, period_of(key, row[key]))
+        if key in TIMES:
+            parameters |= _within(parameters, period_of(row[key]))
         else:
             parameters["session_id" if key == "session" else key] = row[key]
     return parameters

@@ -12,6 +12,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 _BLANKS = re.compile(r"\s+")
 NAME_LENGTH = 80
 TEXT_LENGTH = 4000
+_LEAST_LENGTH = 40
 
 
 def clean(text: str) -> str:
@@ -48,3 +49,16 @@ def block(text: object, length: int = TEXT_LENGTH) -> Markup:
     start = clean(str(text)[:length])
     more = Markup('<span class="cut">… shortened</span>') if len(str(text)) > length else ""
     return Markup('<bdi dir="auto">{}</bdi>{}').format(start, more)
+
+
+class TextBudget:
+    """Shortens texts, so that all of a page together do not become too large: `size` bytes or little more."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def block(self, text: str, length: int = TEXT_LENGTH) -> Markup:
+        """As `block`. A character takes up to six bytes of a page."""
+        shown = block(text, max(_LEAST_LENGTH, min(length, self._left // 6)))
+        self._left -= len(shown.encode())
+        return shown
