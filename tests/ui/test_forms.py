@@ -7,7 +7,7 @@ import re
 import pytest
 from flask import Flask
 
-from tests.conftest import MakeApp
+from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.people import Person, app_for_people
 from tests.support.upstream import Upstream
 from tests.ui.conftest import UI
@@ -121,6 +121,7 @@ def test_nobody_is_told_so_where_there_is_no_login(app: Flask) -> None:
     assert app.test_client().get(f"{UI}/login").status_code == 303
 
 
+@BOTH_DATABASES
 def test_one_request_on_its_page(ann: Person) -> None:
     id = ann.ask(
         "What is this?", {"type": "tool_use", "id": "t1", "name": "Read", "input": {"a": 1}}, session="s 1/é"
@@ -131,6 +132,8 @@ def test_one_request_on_its_page(ann: Person) -> None:
     session = ann.get("/ui/sessions/s%201%2F%C3%A9")
     assert session.status_code == 200
     assert "What is this?" in session.get_data(as_text=True)
+    for path in ("/", "/spend?group_by=model,day", "/sessions?text=what", "/interceptions", "/csv/sessions"):
+        assert ann.get(f"/ui{path}").status_code == 200
 
 
 def test_no_page_is_large_whatever_was_written(ann: Person) -> None:

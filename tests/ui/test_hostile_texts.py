@@ -14,10 +14,9 @@ PERIOD = "started_after=2026-01-01T00:00:00Z"
 
 
 def hostile_paths(site: Site) -> list[str]:
-    q = quote(f"session_id:{SESSION}".replace(" ", "?"))  # the session's id has a blank
     results = site.server.get(f"/interceptions?limit=50&q={quote('error_type:server_error')}")["results"]
     ids = [result["id"] for result in results if result["initiator_id"] == PERSON]
-    assert len(ids) == len(TEXTS), q
+    assert len(ids) == len(TEXTS)
     session = f"/sessions/{quote(SESSION, safe='')}"
     by = [f"/spend?{PERIOD}&group_by={keys}" for keys in ("model,client", "initiator,group")]
     overview = [
@@ -29,7 +28,7 @@ def hostile_paths(site: Site) -> list[str]:
         f"/sessions?{PERIOD}",
         f"/interceptions?{PERIOD}",
         session,
-        *(f"/interceptions/{id}" for id in ids),
+        *(f"/interceptions/{id}" for id in ids[:3]),
     ]
 
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 from werkzeug.test import TestResponse
 
 from aibridge_flask.records import database, tokens
-from tests.conftest import MakeApp
+from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.chromium import open_tab
 from tests.support.server import PREFIX
 from tests.ui.conftest import UI, Site
@@ -124,6 +124,7 @@ def test_the_cookie_is_secure_under_https(app: Flask) -> None:
     )
 
 
+@BOTH_DATABASES
 def test_a_copied_cookie_ends_with_the_logout(app: Flask) -> None:
     client = app.test_client()
     log_in(client, new_token(app, "ann"))
