@@ -34,7 +34,7 @@ def left_out(server: McpServerSettings, listed: Iterable[Mapping[str, Any]]) -> 
 
 def _reason(server: McpServerSettings, name: str) -> str:
     is_denied = server.deny and re.search(server.deny, name)
-    return f"`deny` is {server.deny}" if is_denied else f"`allow` is {server.allow}"
+    return f"the settings deny {server.deny}" if is_denied else f"the settings allow {server.allow} alone"
 
 
 def _is_tool(listed: object) -> bool:

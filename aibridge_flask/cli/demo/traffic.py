@@ -18,7 +18,8 @@ from .texts import PROMPTS
 
 Json = dict[str, Any]
 _PAUSE_SECONDS = (0.5, 3.0)
-_FAILURE_RATE, _TOOL_RATE, _AGENT_RATE = 0.04, 0.7, 0.2
+_FAILURE_RATE, _TOOL_RATE = 0.04, 0.7
+_AGENTS_TURN = 2  # which a subagent takes
 _CONTEXT = "The project has a queue of orders, a login page and a nightly backup. " * 300
 _TOOL = "Read"
 _SCHEMA = {"type": "object", "properties": {"file_path": {"type": "string"}}}
@@ -58,15 +59,15 @@ class Traffic:
         (client,) = chance.choices(CLIENTS, [each.weight for each in CLIENTS])
         (model,) = chance.choices(client.models, [each.weight for each in client.models])
         headers = {**_headers(person, client), _SESSION_HEADERS[client.name]: new_id()}
-        if client.has_subagents and chance.random() < _AGENT_RATE:
-            headers["X-Claude-Code-Agent-Id"] = new_id()[:8]
+        agent = {"X-Claude-Code-Agent-Id": new_id()[:8]}
         messages = [{"role": "user", "content": chance.choice(PROMPTS)}]
         path = f"/{model.provider}{client.route}"
-        for _ in range(chance.randint(1, 4)):
-            uses_tool = chance.random() < _TOOL_RATE
-            extra = {TOOL_HEADER: _TOOL} if uses_tool else {}
+        for number in range(chance.randint(1, 5)):
+            extra = {TOOL_HEADER: _TOOL} if chance.random() < _TOOL_RATE else {}
             if chance.random() < _FAILURE_RATE:
                 extra = {FAILURE_HEADER: "529"}
+            if client.has_subagents and number == _AGENTS_TURN:
+                extra = {**extra, **agent}
             yield path, {**headers, **extra}, _body(client, model, messages)
             messages = [
                 *messages,

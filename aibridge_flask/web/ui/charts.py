@@ -40,11 +40,11 @@ class Chart:
 
     def stacked(self) -> Markup:
         """Returns the chart as stacked bars, for wide and for narrow screens."""
-        return self._sized(_bars, 960, 240) + self._sized(_bars, 360, 220)
+        return self._sized(_bars, 1200, 260) + self._sized(_bars, 360, 220)
 
     def lines(self) -> Markup:
         """Returns the chart as lines, half as wide, for wide and for narrow screens."""
-        return self._sized(_lines, 560, 170) + self._sized(_lines, 360, 170)
+        return self._sized(_lines, 600, 170) + self._sized(_lines, 360, 170)
 
     def _sized(self, draw: Callable[[Chart, _Frame], Markup], width: int, height: int) -> Markup:
         stacked = draw is _bars

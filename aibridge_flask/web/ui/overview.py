@@ -16,7 +16,20 @@ from .charts import bar, parts_bar
 from .filters import Filters
 from .pages import render
 from .steps import step_of
-from .sums import BY, WORDS, Result, Sums, added, cache_rate, cost, input_tokens, narrowed, over_time, tokens
+from .sums import (
+    BY,
+    WORDS,
+    Result,
+    Sums,
+    added,
+    cache_rate,
+    cost,
+    input_tokens,
+    narrowed,
+    over_time,
+    tokens,
+    total,
+)
 
 _ROWS = 8
 _NEAREST = 5
@@ -44,13 +57,13 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
     step = step_of(found)
     rows = sums.by(found.period, step, by)
     before = {row[by]: row for row in sums.by(found.previous, by)}
-    totals, totals_before = sums.totals(found.period), sums.totals(found.previous)
+    totals = sums.totals(found.period)
     return {
         "by": by,
         "choices": BY,
         "words": WORDS,
         "totals": totals,
-        "cards": _cards(sums, totals, totals_before),
+        "cards": _cards(sums, totals, total(sums.by(found.previous) if by == "group" else before.values())),
         "chart": over_time(found, rows, by, "cost_micros"),
         "steps": sorted(rows, key=lambda row: (row[step], -row["cost_micros"])),
         "step": step,
@@ -58,6 +71,7 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "cache": {**_cache(totals), "rate": cache_rate(found, rows)},
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
+        "tools": sums.tools(_ROWS),
         "overhead": overheads(sums.engine, sums.actor, found.period),
         "narrowed": lambda row, *keys: narrowed(found, row, keys),
         "tokens": tokens,
@@ -66,16 +80,15 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
 
 
 def _cards(sums: Sums, now: Result, before: Result) -> list[dict[str, Any]]:
-    """Returns name, number, the number before, and the kind of each number that stands at the top."""
-    people = len(sums.by(sums.filters.period, "initiator"))
-    people_before = len(sums.by(sums.filters.previous, "initiator"))
+    """Returns name, number, the number before (0: not compared), and the kind of what stands at the top."""
+    people, people_before = sums.people(sums.filters.period), sums.people(sums.filters.previous)
     numbers = (
         ("Cost", "money", cost(now), cost(before) or 0),
         ("Tokens", "count", tokens(now), tokens(before)),
         ("Requests", "count", now["requests"], before["requests"]),
         ("People", "count", people, people_before),
         ("Errors", "count", now["errors"], before["errors"]),
-        ("First byte", "duration", now["first_byte_p50_ms"], before["first_byte_p50_ms"] or 0),
+        ("First byte", "duration", now["first_byte_p50_ms"], 0),
     )
     return [dict(zip(("name", "kind", "now", "before"), each, strict=True)) for each in numbers]
 

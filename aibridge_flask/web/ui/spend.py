@@ -20,7 +20,7 @@ from .sums import WORDS, Result, Sums, cost, narrowed, over_time, tokens
 from .tables import page_at, position
 
 _AMOUNTS = {"cost_micros": "Cost", "tokens": "Tokens", "requests": "Requests"}
-_ROWS = 100
+_ROWS = 50
 
 
 def add_spend(blueprint: UiBlueprint) -> None:
@@ -56,7 +56,7 @@ def _keys(arguments: Any) -> tuple[str, ...]:
 def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
-    answer = usage(sums.engine, sums.actor, question, page_at(offset, _ROWS))
+    answer = usage(sums.engine, sums.actor, question, page_at(offset, _ROWS), with_sessions=False)
     before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from ...model import Actor
+from ...reading import tools as tool_queries
 from ...reading import usage as queries
 from ...reading.pages import Page
 from ...reading.periods import Period
@@ -60,10 +61,20 @@ class Sums:
         question = Question(keys, self.filters.search, period)
         return list(queries.every_amount(self.engine, self.actor, question))
 
+    def people(self, period: Period) -> int:
+        """Returns how many people have asked anything."""
+        question = Question(("initiator",), self.filters.search, period)
+        return queries.count_results(self.engine, self.actor, question)
+
+    def tools(self, limit: int) -> list[Result]:
+        """Returns sums of tool calls by tool and server, the most used first."""
+        question = Question((), self.filters.search, self.filters.period)
+        return list(tool_queries.tools(self.engine, self.actor, question, Page(limit))["results"])
+
     def with_times(self, key: str, limit: int) -> list[Result]:
         """Returns sums by the key with percentiles, the dearest first."""
         question = Question((key,), self.filters.search, self.filters.period)
-        answer = queries.usage(self.engine, self.actor, question, Page(limit))
+        answer = queries.usage(self.engine, self.actor, question, Page(limit), with_sessions=False)
         return list(answer["results"])
 
 
@@ -80,6 +91,15 @@ def cost(row: Result) -> int | None:
     """Returns the cost, None if no price is known of anything in it."""
     is_unpriced = row["requests"] and row["requests"] == row["unpriced_requests"] and not row["cost_micros"]
     return None if is_unpriced else row["cost_micros"]
+
+
+def total(rows: Iterable[Result]) -> Result:
+    """Returns the sum of rows."""
+    found: Result = dict.fromkeys(AMOUNTS, 0)
+    for row in rows:
+        for name in AMOUNTS:
+            found[name] += row[name]
+    return found
 
 
 def added(rows: Iterable[Result], key: str) -> list[Result]:
