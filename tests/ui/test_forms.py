@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
 
+from aibridge_flask.records.recorder import Recorder
 from tests.conftest import BOTH_DATABASES, MakeApp
+from tests.support.history import History
 from tests.support.people import Person, app_for_people
 from tests.support.upstream import Upstream
 from tests.ui.conftest import UI
@@ -161,3 +164,13 @@ def test_any_period_is_drawn(ann: Person, period: str) -> None:
         response = ann.get(f"{path}?{period}")
         assert response.status_code == 200
         assert len(response.get_data()) < 1 << 20
+
+
+def test_what_runs_is_live_for_whom_it_is(app: Flask, ann: Person, root: Person) -> None:
+    recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
+    History(recorder).add("ann", datetime.now(UTC), is_running=True, model="still-running-1")
+    bob = root.get("/ui/live", headers={"X-Who": "bob"}).get_data(as_text=True)
+    assert "Nothing runs now" in bob
+    for person in (ann, root):
+        assert "still-running-1" in person.get("/ui/live").get_data(as_text=True)
+    recorder.close()

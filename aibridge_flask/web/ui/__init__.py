@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...config import Settings
 from ...outbound import Outbound
+from ...reading.running import running
 from ...tools import ToolBox
 from ..api.reader import Reader
 from .blueprint import UiBlueprint
@@ -33,7 +34,7 @@ def ui_blueprint(
     add_overview(blueprint, outbounds)
     for add in (add_spend, add_sessions, add_session, add_csv, add_login, add_static):
         add(blueprint)
-    add_live(blueprint, lambda engine, actor: ())
+    add_live(blueprint, running)
     add_limits(blueprint, lambda engine, actor: ())
     add_providers(blueprint, outbounds, toolbox)
     add_tokens(blueprint, settings.auth.mode)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from flask import Response, request
 from sqlalchemy import Engine
 
-from ...errors import BridgeError, Unauthorized
+from ...errors import BridgeError, ConfigError, Unauthorized
 from ...model import Actor
 from ...reading.errors import BadQuestion, NotFound
 from ...routes import BridgeBlueprint
@@ -41,7 +41,6 @@ class Visit:
     visitor: Visitor
     root: str
     csrf: str
-    path: str
     arguments: Mapping[str, str]
     form: Mapping[str, list[str]]
 
@@ -91,7 +90,10 @@ class UiBlueprint(BridgeBlueprint):
                 visitor = self.visitors.visitor(request)
             except BridgeError as error:  # others are for the host's handlers
                 return self._refuse(error)
-            visit = self._visit(visitor)
+            try:
+                visit = self._visit(visitor)
+            except (ConfigError, OSError) as error:  # the key to sign with
+                return error_page(error)
             try:
                 self._check_form(visit)
                 found = view(visit, **path)
@@ -105,7 +107,7 @@ class UiBlueprint(BridgeBlueprint):
         form = dict(request.form.lists()) if request.method == "POST" else {}
         csrf = self.visitors.form_field(visitor)
         root = request.script_root + self.prefix
-        return Visit(visitor, root, csrf, request.path, request.args.to_dict(), form)
+        return Visit(visitor, root, csrf, request.args.to_dict(), form)
 
     def _check_form(self, visit: Visit) -> None:
         """Raises Refused."""

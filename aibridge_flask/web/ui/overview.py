@@ -32,7 +32,6 @@ from .sums import (
 )
 
 _ROWS = 8
-_NEAREST = 5
 
 
 def add_overview(blueprint: UiBlueprint, outbounds: Sequence[Outbound]) -> None:
