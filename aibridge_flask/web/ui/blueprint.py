@@ -30,7 +30,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -93,13 +92,13 @@ class UiBlueprint(BridgeBlueprint):
             try:
                 visit = self._visit(visitor)
             except (ConfigError, OSError) as error:  # the key to sign with
-                return error_page(error)
+                return self.error_page(error)
             try:
                 self._check_form(visit)
                 found = view(visit, **path)
                 return found if isinstance(found, Response) else html(self.reader.ask(found))
             except ANSWERED as error:
-                return error_page(error, visit)
+                return self.error_page(error, visit)
 
         return serve
 
@@ -125,8 +124,19 @@ class UiBlueprint(BridgeBlueprint):
         if isinstance(error, Unauthorized) and self.visitors.can_log_in and request.method in ("GET", "HEAD"):
             query = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
             back = quote(request.script_root + request.path + query, safe="")
-            return see(f"{request.script_root}{self.prefix}/ui/login?next={back}")
-        return error_page(error)
+            return see(f"{self.ui}/login?next={back}")
+        return self.error_page(error)
+
+    @property
+    def ui(self) -> str:
+        """The URL path of the dashboard, in this request."""
+        return f"{request.script_root}{self.prefix}/ui"
+
+    def error_page(self, error: Exception, *visits: Visit) -> Response:
+        """Returns the page about an error of `ANSWERED`; without a visit it has no links."""
+        status, message, detail = _facts(error)
+        context = {"status": status, "message": message, "detail": detail, "ui": self.ui}
+        return html(render("error.html", *visits, title=message.rstrip("."), **context), status)
 
 
 def see(location: str, status: int = 303) -> Response:
@@ -136,13 +146,6 @@ def see(location: str, status: int = 303) -> Response:
 
 def html(text: str, status: int = 200) -> Response:
     return Response(text, status, mimetype="text/html")
-
-
-def error_page(error: Exception, *visits: Visit) -> Response:
-    """Returns the page about an error of `ANSWERED`; without a visit it has no links."""
-    status, message, detail = _facts(error)
-    context = {"status": status, "message": message, "detail": detail}
-    return html(render("error.html", *visits, title=message.rstrip("."), **context), status)
 
 
 def _facts(error: Exception) -> tuple[int, str, str]:

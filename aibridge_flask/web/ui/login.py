@@ -10,7 +10,7 @@ from ...errors import BridgeError
 from ...records import logins
 from ..api.changes import is_cross_site
 from ..api.errors import Refused
-from .blueprint import FORM_FIELD, Question, UiBlueprint, Visit, error_page, html, see
+from .blueprint import FORM_FIELD, Question, UiBlueprint, Visit, html, see
 from .pages import STATIC, render, static_file
 
 _STATIC_SECONDS = 86_400  # their URLs change with them
@@ -22,22 +22,22 @@ def add_login(blueprint: UiBlueprint) -> None:
 
     def login() -> Response:
         if not visitors.can_log_in:
-            return see(f"{request.script_root}{root}/")
+            return see(f"{blueprint.ui}/")
         return _form(blueprint)
 
     def log_in() -> Response:
         if is_cross_site(request):
-            return error_page(Refused(403, "A page of another site may not log in here.", ""))
+            return blueprint.error_page(Refused(403, "A page of another site may not log in here.", ""))
         if not visitors.is_own_login_form(request, request.form.get(FORM_FIELD, "")):
-            return error_page(Refused(400, "The form is too old.", "Open the login page again."))
+            return blueprint.error_page(Refused(400, "The form is too old.", "Open the login page again."))
         try:
             response = visitors.log_in(request, request.form.get("token", "").strip()[:_MAX_TOKEN])
         except BridgeError as error:
-            return error_page(error)
+            return blueprint.error_page(error)
         if response is None:
             return _form(blueprint, "This token is not valid.", 401)
         response.status_code = 303
-        response.headers["Location"] = _next(f"{request.script_root}{root}/")
+        response.headers["Location"] = _next(f"{blueprint.ui}/")
         return response
 
     blueprint.add_url_rule(f"{root}/login", "login", login, methods=["GET"])
@@ -57,7 +57,7 @@ def add_static(blueprint: UiBlueprint) -> None:
         try:
             response = Response(static_file(name), mimetype=STATIC[name])
         except KeyError:
-            return error_page(Refused(404, "There is no such file.", ""))
+            return blueprint.error_page(Refused(404, "There is no such file.", ""))
         response.headers["Cache-Control"] = f"public, max-age={_STATIC_SECONDS}, immutable"
         return response
 
@@ -68,7 +68,7 @@ def add_static(blueprint: UiBlueprint) -> None:
         raise Refused(404, "There is no such page.", "")
 
     def without_slash() -> Response:
-        return see(f"{request.script_root}{blueprint.prefix}/ui/", 308)
+        return see(f"{blueprint.ui}/", 308)
 
     blueprint.add_url_rule(f"{blueprint.prefix}/ui", "without_slash", without_slash)
 
@@ -76,8 +76,9 @@ def add_static(blueprint: UiBlueprint) -> None:
 def _form(blueprint: UiBlueprint, fault: str = "", status: int = 200) -> Response:
     field, cookie = blueprint.visitors.login_form(request)
     back = request.values.get("next", "")
-    ui = f"{request.script_root}{blueprint.prefix}/ui"
-    page = html(render("login.html", title="Log in", ui=ui, csrf=field, fault=fault, next=back), status)
+    page = html(
+        render("login.html", title="Log in", ui=blueprint.ui, csrf=field, fault=fault, next=back), status
+    )
     blueprint.visitors.bind_login_form(request, page, cookie)
     return page
 
