@@ -46,7 +46,7 @@ def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
 
 def page(settings: Settings) -> Response:
     """Plain text, so that nothing in it needs escaping."""
-    root = _root_url(request.environ)
+    root = root_url(request.environ)
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("ui/", "healthz", "readyz", "interceptions")]
@@ -54,7 +54,7 @@ def page(settings: Settings) -> Response:
     return Response("\n".join(lines), mimetype="text/plain")
 
 
-def _root_url(environ: Mapping[str, Any]) -> str:
+def root_url(environ: Mapping[str, Any]) -> str:
     """Returns the URL by which the client reached the application, without a / at its end.
 
     Werkzeug's `root_url` has no host if that is spelled with `_`, as those of containers may be.

@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_on_a_page(ann: Person, path: str, status: int) ->
 def test_empty_pages_say_what_to_do(ann: Person) -> None:
     for path in ("/", "/spend", "/sessions", "/live", "/limits", "/providers", "/tokens", "/interceptions"):
         assert ann.get(f"/ui{path}").status_code == 200
-    assert "Point a client at the bridge" in ann.get("/ui/").get_data(as_text=True)
+    assert "point a client at the bridge" in ann.get("/ui/").get_data(as_text=True)
 
 
 def test_nobody_is_told_so_where_there_is_no_login(app: Flask) -> None:

@@ -31,7 +31,7 @@ def ui_blueprint(
 ) -> UiBlueprint:
     """Returns the blueprint of all pages. Register it after that of the records API, whose rules it uses."""
     blueprint = UiBlueprint(settings.url_prefix, visitors, reader)
-    add_overview(blueprint, outbounds)
+    add_overview(blueprint, settings, outbounds)
     for add in (add_spend, add_sessions, add_session, add_csv, add_login, add_static):
         add(blueprint)
     add_live(blueprint, running)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from sqlalchemy import Engine
 
+from ...config import Settings
 from ...outbound import Outbound
 from ...reading.overheads import overheads
+from ..index import base_urls, root_url
 from . import filters, health
 from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar, parts_bar
@@ -34,19 +36,21 @@ from .sums import (
 _ROWS = 8
 
 
-def add_overview(blueprint: UiBlueprint, outbounds: Sequence[Outbound]) -> None:
+def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence[Outbound]) -> None:
     @blueprint.page("/")
     def overview(visit: Visit) -> Question | Response:
         found = filters.parse(visit.arguments)
         by = visit.arguments.get("group_by", "model")
         shown = by if by in BY else "model"
-        states = health.problems(outbounds) if visit.actor.admin else []
+        context = {
+            "states": health.problems(outbounds) if visit.actor.admin else [],
+            "clients": base_urls(settings, root_url(request.environ)),
+        }
 
         def page(engine: Engine) -> str:
             sums = Sums(engine, visit.actor, found)
-            return render(
-                "overview.html", visit, title="Overview", filters=found, states=states, **_facts(sums, shown)
-            )
+            facts = {**context, **_facts(sums, shown)}
+            return render("overview.html", visit, title="Overview", filters=found, **facts)
 
         return page
 
