@@ -18,6 +18,7 @@ from .errors import BridgeError, UnknownProvider
 from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
+from .limits.limiter import Limiter
 from .model import Actor, new_id
 from .observe import logs
 from .observe.metrics import Metrics
@@ -67,12 +68,18 @@ class AIBridge:
         app.config["AIBRIDGE_SETTINGS"] = parts.settings
         self._closers[app] = closers = ExitStack()
         closers.callback(parts.recorder.close)
+        closers.callback(parts.limiter.close)
         closers.callback(parts.toolbox.close)
         closers.callback(parts.shared_state.close)
         for part in (*parts.tracers, *parts.outbounds):
             closers.callback(part.close)
         self._register(app, parts)
-        self._starters[app] = (parts.recorder.start, parts.shared_state.start, parts.toolbox.start)
+        self._starters[app] = (
+            parts.recorder.start,
+            parts.limiter.start,
+            parts.shared_state.start,
+            parts.toolbox.start,
+        )
 
     def start(self, app: Flask) -> None:
         """Starts the background work of a worker process: records, shared state, MCP tools.
@@ -116,7 +123,7 @@ class AIBridge:
 
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
-        prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox)
+        prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox, parts.limiter)
         limits = BodyLimits(settings.max_body_bytes, settings.client_timeout)
         stalled = StalledClients(settings.client_timeout)
         self._closers[app].callback(stalled.close)
@@ -138,7 +145,8 @@ class AIBridge:
             metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
-        records = api.records_blueprint(prefix, load_actor, recorder, stalled, parts.outbounds, parts.toolbox)
+        shown = (parts.outbounds, parts.toolbox, parts.limiter)
+        records = api.records_blueprint(prefix, load_actor, recorder, stalled, *shown)
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)
@@ -151,6 +159,7 @@ class _Parts:
     settings: config.Settings
     hooks: Hooks
     recorder: Recorder
+    limiter: Limiter
     toolbox: ToolBox
     shared_state: SharedState
     outbounds: tuple[Outbound, ...]
@@ -166,7 +175,8 @@ def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     recorder = Recorder(settings, hooks)
     common = (shared_state, hooks, StoredObjects(recorder), *wrappers)
     outbounds = tuple(Outbound(settings, provider, *common) for provider in settings.providers)
-    return _Parts(settings, hooks, recorder, ToolBox(settings), shared_state, outbounds, tracers)
+    limiter = Limiter(settings, recorder, hooks)
+    return _Parts(settings, hooks, recorder, limiter, ToolBox(settings), shared_state, outbounds, tracers)
 
 
 def _tracers(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ LAYERS = (
     },
     {"formats", "config"},
     {"pricing"},
-    {"upstream", "records", "tools", "observe"},
+    {"upstream", "records", "limits", "tools", "observe"},
     {"providers", "reading"},
     {"relay", "outbound", "ownership"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},

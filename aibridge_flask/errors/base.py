@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -30,6 +31,11 @@ class BridgeError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[0])
+
+    @property
+    def openai_members(self) -> Mapping[str, int]:
+        """Further members of the error in OpenAI's APIs."""
+        return {}
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,7 @@ def error_object(error: BridgeError) -> dict[str, Any]:
         "type": error.openai_type or error.type,
         "param": None,
         "code": error.code,
+        **error.openai_members,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ from sqlalchemy import Connection, Table
 
 from . import tombstones
 from .content import delete_content, remove_traces
-from .contribution import Step
 from .contributions import Contributions
 from .erased_sums import ErasedSums
 from .rows import stored_name
@@ -37,16 +35,13 @@ class Erased(Struct, frozen=True):
 class Erasure:
     """Of one person, in slices beside the traffic. It may be repeated."""
 
-    def __init__(self, slices: Slices, actor_id: str, steps: Sequence[Step] = ()) -> None:
-        """`steps` are those of the applier, beside sessions and sums by the hour.
-
-        Raises ValueError for ERASED itself.
-        """
+    def __init__(self, slices: Slices, actor_id: str) -> None:
+        """Raises ValueError for ERASED itself."""
         self._slices, self._actor_id = slices, stored_name(actor_id)
         if self._actor_id == ERASED:
             raise ValueError(ERASED)
         dialect = slices.engine.dialect
-        self._contributions = Contributions(dialect, steps)
+        self._contributions = Contributions(dialect)
 
     def find_interceptions(self) -> list[str]:
         """Returns the ids of the person's interceptions. Raises SQLAlchemyError, Stopped."""

@@ -76,6 +76,7 @@ class InterceptionRecord:
         self.exact = True
         self.estimated_input = 0  # tokens of a response that tells none
         self._was_sent = self._is_estimated = False
+        self.limit_id = ""  # of the limit that had no room
 
     def _reset_turn(self) -> None:
         self._turn = Turn()
@@ -254,6 +255,7 @@ class InterceptionRecord:
             overhead_ms=_milliseconds(self._first_byte.overhead),
             first_byte_ms=_milliseconds(self._first_byte.seconds),
             duration_ms=_milliseconds(duration),
+            limit_id=self.limit_id,
         )
         last_events, self._last_events = self._last_events, []
         if is_first:

@@ -26,6 +26,11 @@ def day_id(day: datetime, *names: str) -> int:
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
 
 
+def account_key(limit_name: str, subject: str) -> int:
+    """Returns the key of what a limit counts together."""
+    return _number(limit_name, subject)
+
+
 def group_set(groups: Iterable[str]) -> str:
     """Returns the id of an actor's groups, "" if it has none."""
     names = sorted(set(groups))

@@ -57,6 +57,21 @@ class Recorder:
         """Whether new interceptions are accepted."""
         return all(not part.unwritten for part in self._running) and not self._must_refuse()
 
+    @property
+    def worker_id(self) -> str:
+        """The id of this process's log. Call `start` before."""
+        return self._running[0].id
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this host's logs. Call `start` before."""
+        return self._running[0].folder
+
+    @property
+    def prices(self) -> PriceList:
+        """Call `start` before."""
+        return self._running[0].prices
+
     def start(self) -> None:
         """Creates this process's log and starts its applier, unless they are there.
 
@@ -176,7 +191,7 @@ class _Running:
         self.counters = Counters(hooks)
         self.unwritten: list[tuple[Event, ...]] = []
         self._rest_lock = unpatched("_thread", "allocate_lock")()
-        prices, id = PriceList(settings), new_id()
+        self.prices, self.id = prices, id = PriceList(settings), new_id()
         self._store = Store(engine, prices, count_unpriced=self.counters.add_unpriced)
         rejects = Rejects(self.folder, id, self.counters)
         takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)

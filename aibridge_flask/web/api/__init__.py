@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...identity import ActorLoader
+from ...limits.limiter import Limiter
 from ...outbound import Outbound
 from ...records.recorder import Recorder
 from ...tools import ToolBox
@@ -13,6 +14,7 @@ from .audit import add_audit
 from .blueprint import RecordsBlueprint
 from .export import add_export
 from .interceptions import add_interceptions
+from .limits import add_limits
 from .me import add_me
 from .names import add_names
 from .openapi import add_document
@@ -32,12 +34,14 @@ def records_blueprint(
     stalled: StalledClients,
     outbounds: Sequence[Outbound],
     toolbox: ToolBox,
+    limiter: Limiter,
 ) -> RecordsBlueprint:
     """Returns the blueprint of all paths."""
     blueprint, reader = RecordsBlueprint(prefix, load_actor), Reader(recorder, stalled)
     for add in (add_interceptions, add_sessions, add_usage, add_names, add_tokens, add_audit, add_export):
         add(blueprint, reader)
     add_providers(blueprint, outbounds, toolbox)
-    add_me(blueprint)
+    add_limits(blueprint, reader, limiter)
+    add_me(blueprint, reader)
     add_document(blueprint)
     return blueprint

@@ -1,0 +1,83 @@
+"""What a request asks of the limits that it falls under, and the decision: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from . import period
+from .limit import ENFORCE, Asked, Limit, matches
+
+
+class Expected(Struct, frozen=True):
+    """What an interception is expected to use. `micros` is 0 for a model without a price."""
+
+    tokens: int = 0
+    micros: int = 0
+
+
+class Charge(Struct, frozen=True):
+    """What a request is to hold of one limit. Buckets from `start` on count; its own is `bucket`."""
+
+    limit: Limit
+    subject: str
+    account: int
+    start: int
+    bucket: int
+    held: int
+
+
+class Claim(Struct, frozen=True):
+    """All charges of one interception, ordered by account."""
+
+    id: str
+    model: str
+    charges: tuple[Charge, ...]
+
+
+class Used(Struct, frozen=True):
+    """What was used of an account, in the limit's unit, without the request that asks."""
+
+    spent: int = 0
+    held: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.spent + self.held
+
+    def plus(self, held: int) -> Used:
+        return Used(self.spent, self.held + held)
+
+
+def claim(id: str, limits: Sequence[Limit], asked: Asked, expected: Expected) -> Claim:
+    """Returns a request's claim; it has no charges if no limit is about the request."""
+    found = (charge for limit in limits for charge in _charges(limit, asked, expected))
+    return Claim(id, asked.model, tuple(sorted(found, key=lambda charge: charge.account)))
+
+
+def _charges(limit: Limit, asked: Asked, expected: Expected) -> Iterator[Charge]:
+    held = 1 if limit.settings.unit == "parallel" else limit.amount(1, expected.tokens, expected.micros)
+    for subject in limit.subjects(asked):
+        per = limit.settings.per
+        yield Charge(
+            limit, subject, limit.account(subject), period.start(per, asked.at), limit.bucket(asked.at), held
+        )
+
+
+def refused(claim: Claim, used: Mapping[int, Used]) -> tuple[Charge, ...]:
+    """Returns the charges for which there is no room, whatever the limits' mode."""
+    return tuple(each for each in claim.charges if not has_room(each, used[each.account], claim.model))
+
+
+def has_room(charge: Charge, used: Used, model: str) -> bool:
+    """Whether a charge fits. An unused limit lets one request through, since estimates may be wrong."""
+    amount = charge.limit.settings.amount
+    instead = charge.limit.settings.instead
+    if instead and matches(instead, model):
+        return True
+    return used.total + charge.held <= amount or (amount > 0 and not used.total)
+
+
+def is_enforced(charges: Sequence[Charge]) -> bool:
+    return any(each.limit.settings.mode == ENFORCE for each in charges)
