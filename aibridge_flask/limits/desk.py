@@ -53,8 +53,8 @@ class Desk:
         file_limits: Sequence[LimitSettings],
         grow: Callable[[], Sequence[tuple[int, str, int]]],
     ) -> None:
-        """`folder` is that of the log. `grow` returns what interceptions hold beyond what was expected: amount,
-        interception, account.
+        """`folder` is that of the log. `grow` returns what is held beyond expectation: amount, interception,
+        account.
         """
         self._engine, self._file_limits = engine, file_limits
         self._holds = Holds(engine, worker_id)

@@ -5,7 +5,7 @@ nothing.
 from __future__ import annotations
 
 import threading
-from time import time
+from time import sleep, time
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from ..hooks import Hooks, LimitRefused, LimitUsed
 from ..records import database
 from ..records.events import InterceptionEnded, Started
 from ..records.recorder import Recorder
-from ..waiting import READERS, after_fork
+from ..waiting import after_fork
 from . import refusals, rules
 from .claims import Charge, Claim, claim, is_enforced
 from .desk import Desk, Question
@@ -27,7 +27,8 @@ from .period import STEPS
 from .under_way import UnderWay
 
 _CLOSE_SECONDS = 5.0
-_APPLIED_SECONDS = 1.0
+_APPLIED_SECONDS = 0.5
+_OTHERS_SECONDS = 0.1  # in which other workers' records come to the database
 
 
 class Admission(Struct, frozen=True):
@@ -140,7 +141,8 @@ class Limiter:
         question = Question((made,))
         self._desks[0].ask(question)
         if question.grants and question.grants[0].is_refused:
-            READERS.run(self._recorder.wait_until_applied, _APPLIED_SECONDS)  # what has ended holds nothing
+            self._recorder.wait_until_own_applied(_APPLIED_SECONDS)  # what has ended holds nothing
+            sleep(_OTHERS_SECONDS)
             question = Question((made,))
             self._desks[0].ask(question)
         return question.grants

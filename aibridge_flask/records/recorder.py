@@ -129,6 +129,11 @@ class Recorder:
         while parts and not parts[0].is_applied() and monotonic() < deadline:
             sleep(0.002)
 
+    def wait_until_own_applied(self, seconds: float) -> None:
+        """Waits in a request until this process's records are in the database."""
+        for part in self._running:
+            self._wait_for(part, part.log.end, seconds)
+
     def unapplied_events(self, text: bytes) -> Iterator[Event]:
         """Yields this host's events that are not in the database yet, of those frames of its logs that hold
         `text`. Reads files.
@@ -167,12 +172,16 @@ class Recorder:
         return not part.applier.is_up or part.applier.seconds_behind > _REFUSE_AFTER_SECONDS
 
     def _wait_for_commit(self, part: _Running, end: int) -> None:
-        if self._waits_for_commit and end:
-            applied = one_shot_event()
-            part.applier.wait_for(end, applied)
-            if not applied.wait(_COMMIT_SECONDS):
-                part.applier.stop_waiting(end, applied)
-                part.counters.add_unconfirmed()
+        if self._waits_for_commit and end and not self._wait_for(part, end, _COMMIT_SECONDS):
+            part.counters.add_unconfirmed()
+
+    def _wait_for(self, part: _Running, end: int, seconds: float) -> bool:
+        applied = one_shot_event()
+        part.applier.wait_for(end, applied)
+        if applied.wait(seconds):
+            return True
+        part.applier.stop_waiting(end, applied)
+        return False
 
     def _reset_after_fork(self) -> None:
         """The log, its lock and its thread are the parent's."""
