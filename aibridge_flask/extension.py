@@ -136,7 +136,7 @@ class AIBridge:
             app.register_blueprint(provider_blueprint(prefix, outbound, bridge, load_actor, limits, stalled))
         web = BridgeBlueprint("aibridge")
         web.before_request(hosts.refuse_invalid_host)
-        health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
+        health.add_health(web, prefix, recorder, parts.limiter, parts.toolbox, lambda: app in self._draining)
         if settings.metrics.enabled:
             pools = [
                 (provider, outbound.pool)

@@ -30,7 +30,7 @@ LAYERS = (
     {"upstream", "records", "limits", "tools", "observe"},
     {"providers", "reading"},
     {"relay", "outbound", "ownership"},
-    {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
+    {"turns", "agent", "offers", "bridge", "passthrough", "model_lists", "identity"},
     {"routes", "web", "incoming", "request_body"},
     {"extension", "cli", "serving"},
     {"__init__", "__main__"},

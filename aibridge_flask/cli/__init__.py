@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..web.index import version_name
 from .configuration import configuration
 from .databases import db
+from .limits import limit
 from .people import erase, export
 from .purge import purge
 from .reconcile import reconcile
@@ -25,6 +26,7 @@ aibridge.add_command(configuration)
 aibridge.add_command(db)
 aibridge.add_command(erase)
 aibridge.add_command(export)
+aibridge.add_command(limit)
 aibridge.add_command(purge)
 aibridge.add_command(reconcile)
 aibridge.add_command(reprice)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import time
-from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
@@ -15,7 +14,7 @@ from ..errors import ConfigError
 from ..model import new_id
 from ..records import audit
 from ..records.events import now
-from .definitions import differing, exclude_applier, put, read_limits, remove
+from .definitions import differing, exclude_applier, limits_of, put, remove
 from .limit import API, FILE, Limit
 from .rebuild import rebuild
 
@@ -41,14 +40,14 @@ class NoSuchLimit(ConfigError):
 def known(engine: Engine) -> tuple[Limit, ...]:
     """Returns all limits. Raises SQLAlchemyError."""
     with engine.connect() as connection:
-        return _read(connection)
+        return limits_of(connection)
 
 
 def add(engine: Engine, settings: LimitSettings, by: str) -> Limit:
     """Makes a limit. Raises LimitExists, SQLAlchemyError."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         exclude_applier(connection)
-        if any(limit.name == settings.name for limit in _read(connection)):
+        if any(limit.name == settings.name for limit in limits_of(connection)):
             raise LimitExists(f'there is a limit "{settings.name}" already')
         limit = Limit(new_id(), settings, API, now())
         _write(connection, limit)
@@ -61,7 +60,7 @@ def change(engine: Engine, id: str, settings: LimitSettings, by: str) -> Limit:
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         exclude_applier(connection)
         old = _changeable(connection, id)
-        if any(limit.name == settings.name and limit.id != old.id for limit in _read(connection)):
+        if any(limit.name == settings.name and limit.id != old.id for limit in limits_of(connection)):
             raise LimitExists(f'there is a limit "{settings.name}" already')
         if old.name != settings.name:
             remove(connection, old.name)
@@ -85,12 +84,12 @@ def end(engine: Engine, id: str, by: str) -> Limit:
 def sync_file(engine: Engine, wanted: Sequence[LimitSettings]) -> None:
     """Makes the limits of the configuration file those in effect. Raises SQLAlchemyError."""
     with engine.connect() as connection:
-        if not _sync(_read(connection), wanted):
+        if not _sync(limits_of(connection), wanted):
             return
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         exclude_applier(connection)
-        for name, settings in _sync(_read(connection), wanted).items():
-            olds = {limit.name: limit for limit in _read(connection)}
+        for name, settings in _sync(limits_of(connection), wanted).items():
+            olds = {limit.name: limit for limit in limits_of(connection)}
             if not settings:
                 remove(connection, name)
             elif name in olds:
@@ -103,7 +102,7 @@ def rebuild_all(engine: Engine) -> list[str]:
     """Counts what was spent of each limit anew; returns their names. Raises SQLAlchemyError."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         exclude_applier(connection)
-        limits = _read(connection)
+        limits = limits_of(connection)
         for limit in limits:
             rebuild(connection, limit, int(time()))
     return [limit.name for limit in limits]
@@ -123,14 +122,9 @@ def _write(connection: Connection, limit: Limit) -> None:
 
 
 def _changeable(connection: Connection, id: str) -> Limit:
-    for limit in _read(connection):
+    for limit in limits_of(connection):
         if id in (limit.id, limit.name):
             if limit.source == FILE:
                 raise LimitOfFile(f'the limit "{limit.name}" is of the configuration file: change it there')
             return limit
     raise NoSuchLimit(f"there is no limit {id}")
-
-
-def _read(connection: Connection) -> tuple[Limit, ...]:
-    driver: Any = connection.connection.dbapi_connection
-    return read_limits(driver.cursor())

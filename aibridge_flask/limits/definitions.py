@@ -43,6 +43,12 @@ def read_limits(cursor: Any) -> tuple[Limit, ...]:
     return tuple(make_limit(*row) for row in cursor.fetchall())
 
 
+def limits_of(connection: Connection) -> tuple[Limit, ...]:
+    """As `read_limits`, by a connection of SQLAlchemy."""
+    driver: Any = connection.connection.dbapi_connection
+    return read_limits(driver.cursor())
+
+
 def make_limit(id: str, source: str, definition: Any, created_at: Any) -> Limit:
     """Returns a limit by its row; some drivers have decoded the JSON and the time."""
     tree = json.loads(definition) if isinstance(definition, str) else definition

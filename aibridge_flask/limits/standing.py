@@ -15,7 +15,7 @@ from ..model import Actor
 from ..records.sum_tables import group_sets, holds, ledger
 from ..records.tables import interceptions
 from . import period
-from .definitions import read_limits
+from .definitions import limits_of
 from .limit import EACH, Asked, Limit, subjects
 
 _MAX_SUBJECTS = 100
@@ -26,8 +26,7 @@ def standings(connection: Connection, asked: Sequence[Asked] = ()) -> list[dict[
     """Returns all limits with what is used of them, or those under which somebody falls (one, or none for
     all). Raises SQLAlchemyError.
     """
-    driver: Any = connection.connection.dbapi_connection
-    limits = read_limits(driver.cursor())
+    limits = limits_of(connection)
     if asked:
         limits = tuple(limit for limit in limits if _is_about(limit, asked[0]))
     return [_standing(connection, limit, asked) for limit in limits]

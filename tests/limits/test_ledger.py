@@ -119,6 +119,7 @@ class Machine(RuleBasedStateMachine):
         """An end, or an amended one; also of one that a dead worker's successor has closed."""
         found = data.draw(st.sampled_from(self.all))
         usage = TokenUsage(found.started.id, 0, "r", "m", Usage(10, output), NOW, asked=Asked("m"))
+        is_sent = is_sent or bool(found.end and found.end.usages)  # what was told once stays told
         usages = (usage,) if is_sent else ()
         found.end = Ended(
             found.started.id,

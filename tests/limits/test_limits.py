@@ -233,3 +233,34 @@ def test_each_person_sees_the_limits_it_is_under(people: Any) -> None:
         "r",
     ]
     assert them.bob.get("/limits/effective?actor=ann").status_code == 403
+
+
+def test_lists_of_models_have_only_those_that_are_allowed(people: Any) -> None:
+    them = people(rule=[{"scope": {"group": "blue"}, "models": ["claude-haiku-*"]}])
+    models = [{"id": "claude-haiku-4-5"}, {"id": "claude-opus-4-5"}]
+    whole = {"data": models, "has_more": False, "first_id": "claude-haiku-4-5", "last_id": "claude-opus-4-5"}
+    for who, ids in (("ann", ["claude-haiku-4-5"]), ("bob", ["claude-haiku-4-5", "claude-opus-4-5"])):
+        them.upstream.enqueue(http_response(200, json.dumps(whole).encode()))
+        listed = them.client.get(f"{PREFIX}/anthropic/v1/models", headers={"X-Who": who}).json
+        assert [each["id"] for each in listed["data"]] == ids
+        assert listed["last_id"] == ids[-1]
+
+
+def test_sliding_limits_make_room_again(people: Any) -> None:
+    """The answer says when, and clients wait so long by themselves."""
+    them = people(limit(per="minute", requests=2))
+    assert [them.ask().status_code for _ in range(3)] == [200, 200, 429]
+    refused = them.ask()
+    assert refused.json["error"]["type"] == "rate_limit_error"
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert "x-should-retry" not in refused.headers
+
+
+def test_metrics_and_readiness_tell_of_limits(people: Any) -> None:
+    them = people(limit(requests=2), metrics={"enabled": True})
+    for _ in range(3):
+        them.ask()
+    page = them.client.get(f"{PREFIX}/metrics").text
+    assert 'aibridge_limit_used_ratio{limit="l"} 1.0' in page
+    assert 'aibridge_limit_refusals_total{limit="l",mode="enforce"} 1.0' in page
+    assert them.client.get(f"{PREFIX}/readyz").json["limits"] == "ok"
