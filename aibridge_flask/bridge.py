@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from . import agent, clients, content_coding, headers
 from .config import Settings
-from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError
+from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError, SessionStopped
 from .formats import estimated_input
 from .headers import INTERCEPTION_HEADER
+from .in_flight import InFlight
 from .model import (
     EMPTY,
     Actor,
@@ -74,8 +75,9 @@ class _BridgedRequest(Struct, frozen=True):
 class Bridge:
     """Serves the bridged requests of all providers."""
 
-    def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox) -> None:
+    def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox, in_flight: InFlight) -> None:
         self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
+        self._in_flight = in_flight
         self._offers = Offers(toolbox)
 
     def intercept(
@@ -121,11 +123,12 @@ class Bridge:
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
         """Sends the request, and returns once the head of the first response has been read."""
         provider, wire_format = request.outbound.provider, request.interceptor.format
+        client = watch(request.client_request.client_socket)
+        cleanup.add(client.close)
+        cleanup.add(self._in_flight.add(record, client))
         offered = self._offers.make(provider, wire_format, request.facts, request.decoded)
         is_changed = offered.offer.body is not request.decoded
         record.exact = not (is_changed or provider.translates)
-        client = watch(request.client_request.client_socket)
-        cleanup.add(client.close)
 
         def send(body: bytes, client: Client, added: Mapping[str, str] = EMPTY) -> Attempted:
             is_decoded = body is not request.decoded or provider.translates
@@ -186,9 +189,9 @@ class Bridge:
 def _record_failure(record: InterceptionRecord, error: BaseException) -> None:
     reported = error if isinstance(error, BridgeError) else GatewayError()
     has_left = isinstance(reported, ClientDisconnected)
-    record.head_received(0 if has_left else reported.status)
-    if has_left:
+    if has_left or isinstance(reported, SessionStopped):
         record.estimate()
+    record.head_received(0 if has_left else reported.status)
     record.end(Failure(reported.record_type, reported.message))
     reported.is_reported = True
 

@@ -29,7 +29,7 @@ LAYERS = (
     {"pricing"},
     {"upstream", "records", "tools", "observe"},
     {"providers", "reading"},
-    {"relay", "outbound", "ownership"},
+    {"relay", "outbound", "ownership", "in_flight"},
     {"turns", "agent", "offers", "bridge", "passthrough", "identity"},
     {"routes", "web", "incoming", "request_body"},
     {"extension", "cli", "serving"},

@@ -6,7 +6,7 @@ BridgeError
 |   +-- UnsupportedEncoding, BackgroundNotSupported
 |   +-- MissingCredential, ByokDisabled, NotLocal, UntrustedProxy, Unauthorized, TokenInUrl
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
-|   +-- ObjectNotFound, AdminsOnly
+|   +-- ObjectNotFound, AdminsOnly, SessionStopped
 |   +-- ClientDisconnected   nobody is left to answer
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamConnectionFailed, UpstreamTimeout
@@ -35,6 +35,7 @@ from .client import (
     NotLocal,
     ObjectNotFound,
     RequestTimeout,
+    SessionStopped,
     TokenInUrl,
     Unauthorized,
     UnknownProvider,
@@ -90,6 +91,7 @@ __all__ = [
     "ProviderDisabled",
     "RecordingFailed",
     "RequestTimeout",
+    "SessionStopped",
     "TokenInUrl",
     "TooManyRounds",
     "ToolError",

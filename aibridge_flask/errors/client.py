@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from math import ceil
+from time import time
+
 from .base import BridgeError
 
 _MAX_SHOWN_ID = 100
@@ -127,6 +131,26 @@ class UpgradeRequired(ClientError):
 
     status, code = 426, "websocket_not_supported"
     default_message = "WebSockets are not supported: use HTTP"
+
+
+class SessionStopped(ClientError):
+    """An administrator has stopped the session. Clients take it for a used-up limit, and do not ask again."""
+
+    status, type, code, is_final = 429, "billing_error", "insufficient_quota", True
+    openai_type, record_type = "usage_limit_reached", "policy"
+
+    def __init__(self, resets_at: float) -> None:
+        """`resets_at` is in seconds since 1970."""
+        self.resets_at = ceil(resets_at)
+        self.retry_after = max(1, ceil(resets_at - time()))
+        until = datetime.fromtimestamp(self.resets_at, UTC)
+        super().__init__(f"an administrator has stopped this session, until {until:%H:%M:%S} UTC")
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Codex shows the words of its own header instead of its advice to buy more."""
+        never = ("x-should-retry", "false")
+        return (("Retry-After", str(self.retry_after)), never, ("x-codex-promo-message", self.message))
 
 
 class ClientDisconnected(ClientError):
