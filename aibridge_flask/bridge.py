@@ -12,9 +12,17 @@ from msgspec.structs import replace
 
 from . import agent, clients, content_coding, headers
 from .config import Settings
-from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError, LimitError
+from .errors import (
+    BackgroundNotSupported,
+    BridgeError,
+    ClientDisconnected,
+    GatewayError,
+    LimitError,
+    SessionStopped,
+)
 from .formats import estimated_input
 from .headers import INTERCEPTION_HEADER
+from .in_flight import InFlight
 from .limits.limiter import Admission, Limiter
 from .model import (
     EMPTY,
@@ -75,9 +83,16 @@ class _BridgedRequest(Struct, frozen=True):
 class Bridge:
     """Serves the bridged requests of all providers."""
 
-    def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox, limiter: Limiter) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        recorder: Recorder,
+        toolbox: ToolBox,
+        limiter: Limiter,
+        in_flight: InFlight,
+    ) -> None:
         self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
-        self._limiter = limiter
+        self._limiter, self._in_flight = limiter, in_flight
         self._offers = Offers(toolbox)
 
     def intercept(
@@ -126,16 +141,18 @@ class Bridge:
         size, max_output = len(request.decoded), request.facts.max_output
         admitted = self._limiter.admit(started, request.interceptor.format.NAME, size, max_output)
         record.limit_id = admitted.limit_id
+        self._limiter.under_way.watch(record.id, lambda: record.estimate_output())
         return admitted
 
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
         """Sends the request, and returns once the head of the first response has been read."""
         provider, wire_format = request.outbound.provider, request.interceptor.format
+        client = watch(request.client_request.client_socket)
+        cleanup.add(client.close)
+        cleanup.add(self._in_flight.add(record, client))
         offered = self._offers.make(provider, wire_format, request.facts, request.decoded)
         is_changed = offered.offer.body is not request.decoded
         record.exact = not (is_changed or provider.translates)
-        client = watch(request.client_request.client_socket)
-        cleanup.add(client.close)
 
         def send(body: bytes, client: Client, added: Mapping[str, str] = EMPTY) -> Attempted:
             is_decoded = body is not request.decoded or provider.translates
@@ -179,7 +196,6 @@ class Bridge:
     ) -> ClientResponse:
         wire_format, client_request = request.interceptor.format, request.client_request
         ping = wire_format.PING if turns.streamed and turns.is_readable else b""
-        self._limiter.under_way.watch(record.id, turns.fold.estimated_output)
         pieces = agent.converse(turns, record, ping, self._settings.keepalive_interval)
 
         def record_early_end(error: BridgeError) -> None:
@@ -202,11 +218,11 @@ class Bridge:
 def _record_failure(record: InterceptionRecord, error: BaseException) -> None:
     reported = error if isinstance(error, BridgeError) else GatewayError()
     has_left = isinstance(reported, ClientDisconnected)
-    record.head_received(0 if has_left else reported.status)
     if isinstance(reported, LimitError):
         record.limit_id = reported.limit_id
-    if has_left:
+    if has_left or isinstance(reported, SessionStopped):
         record.estimate()
+    record.head_received(0 if has_left else reported.status)
     record.end(Failure(reported.record_type, reported.message))
     reported.is_reported = True
 

@@ -18,12 +18,14 @@ from .errors import BridgeError, UnknownProvider
 from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
+from .in_flight import InFlight
 from .limits.limiter import Limiter
 from .model import Actor, new_id
 from .observe import logs
 from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
+from .records.live import LiveExchange
 from .records.recorder import Recorder
 from .records.stored_objects import StoredObjects
 from .request_body import BodyLimits
@@ -32,6 +34,7 @@ from .tools import ToolBox
 from .upstream.shared_state import SharedState
 from .waiting import StalledClients
 from .web import api, health, hosts, index, metrics, slices
+from .web.api.reader import Reader
 
 _KEY = "aibridge"
 OnStarted = Callable[[InterceptionStarted], None]
@@ -123,7 +126,8 @@ class AIBridge:
 
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
-        prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox, parts.limiter)
+        prefix = settings.url_prefix
+        bridge = Bridge(settings, recorder, parts.toolbox, parts.limiter, parts.in_flight)
         limits = BodyLimits(settings.max_body_bytes, settings.client_timeout)
         stalled = StalledClients(settings.client_timeout)
         self._closers[app].callback(stalled.close)
@@ -145,8 +149,9 @@ class AIBridge:
             metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
-        shown = (parts.outbounds, parts.toolbox, parts.limiter)
-        records = api.records_blueprint(prefix, load_actor, recorder, stalled, *shown)
+        reader = Reader(recorder, stalled)
+        known = (parts.outbounds, parts.toolbox, parts.limiter, parts.in_flight)
+        records = api.records_blueprint(prefix, load_actor, reader, *known)
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)
@@ -161,6 +166,7 @@ class _Parts:
     recorder: Recorder
     limiter: Limiter
     toolbox: ToolBox
+    in_flight: InFlight
     shared_state: SharedState
     outbounds: tuple[Outbound, ...]
     tracers: tuple[Any, ...]
@@ -172,11 +178,12 @@ def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     logs.subscribe(hooks, settings.logs)
     tracers = _tracers(settings, hooks)
     wrappers = [tracer.wrap_sender for tracer in tracers]
-    recorder = Recorder(settings, hooks)
+    in_flight = InFlight()
+    recorder = Recorder(settings, hooks, LiveExchange(in_flight))
     common = (shared_state, hooks, StoredObjects(recorder), *wrappers)
     outbounds = tuple(Outbound(settings, provider, *common) for provider in settings.providers)
-    limiter = Limiter(settings, recorder, hooks)
-    return _Parts(settings, hooks, recorder, limiter, ToolBox(settings), shared_state, outbounds, tracers)
+    limiter, toolbox = Limiter(settings, recorder, hooks), ToolBox(settings)
+    return _Parts(settings, hooks, recorder, limiter, toolbox, in_flight, shared_state, outbounds, tracers)
 
 
 def _tracers(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ LAYERS = (
     {"pricing"},
     {"upstream", "records", "limits", "tools", "observe"},
     {"providers", "reading"},
-    {"relay", "outbound", "ownership"},
+    {"relay", "outbound", "ownership", "in_flight"},
     {"turns", "agent", "offers", "bridge", "passthrough", "model_lists", "identity"},
     {"routes", "web", "incoming", "request_body"},
     {"extension", "cli", "serving"},

@@ -8,6 +8,9 @@ BridgeError
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ObjectNotFound, AdminsOnly
 |   +-- ClientDisconnected   nobody is left to answer
++-- LimitError               a limit or a rule refuses the request
+|   +-- LimitReached, SessionStopped, TooManyRequests, LimitsUnavailable
+|   +-- ModelNotAllowed, ModelForbidden, ModelNotBilled  one answer for each kind of client
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamConnectionFailed, UpstreamTimeout
 |   +-- UpstreamCut          its response was truncated
@@ -57,6 +60,7 @@ from .limits import (
     ModelForbidden,
     ModelNotAllowed,
     ModelNotBilled,
+    SessionStopped,
     TooManyRequests,
 )
 from .upstream import (
@@ -105,6 +109,7 @@ __all__ = [
     "ProviderDisabled",
     "RecordingFailed",
     "RequestTimeout",
+    "SessionStopped",
     "TokenInUrl",
     "TooManyRequests",
     "TooManyRounds",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import ceil
+from time import time
 
 from .base import BridgeError
 
@@ -34,9 +36,17 @@ class LimitReached(LimitError):
         words = self.message.encode("ascii", "replace").decode()
         return (*super().headers, ("x-should-retry", "false"), ("x-codex-promo-message", words))
 
-    @property
-    def openai_members(self) -> Mapping[str, int]:
-        return {"resets_at": self.resets_at} if self.resets_at else {}
+
+class SessionStopped(LimitReached):
+    """An administrator has stopped the session. Clients take it for a used-up limit, and do not ask again."""
+
+    record_type = "policy"
+
+    def __init__(self, resets_at: float) -> None:
+        """`resets_at` is in seconds since the epoch."""
+        until, seconds = datetime.fromtimestamp(ceil(resets_at), UTC), max(1, ceil(resets_at - time()))
+        message = f"an administrator has stopped this session, until {until:%H:%M:%S} UTC"
+        super().__init__(message, resets_at=ceil(resets_at), seconds=seconds)
 
 
 class TooManyRequests(LimitError):

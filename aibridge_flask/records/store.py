@@ -199,10 +199,10 @@ class Store:
                 connection.scalars(sa.select(c.id).where(c.host != host, c.seen_at < self._now(seconds)))
             )
 
-    def probe(self) -> None:
-        """Asks the database for nothing. Raises DatabaseDown."""
+    def run(self, step: Callable[[Connection], None]) -> None:
+        """Runs a step in a transaction. Raises DatabaseDown."""
         with self._transaction() as connection:
-            connection.execute(sa.select(sa.literal(1)))
+            step(connection)
 
     def _now(self, seconds_ago: int = 0) -> Any:
         if self._is_sqlite:
