@@ -141,7 +141,7 @@ class Bridge:
         size, max_output = len(request.decoded), request.facts.max_output
         admitted = self._limiter.admit(started, request.interceptor.format.NAME, size, max_output)
         record.limit_id = admitted.limit_id
-        self._limiter.under_way.watch(record.id, lambda: record.estimate_output())
+        self._limiter.under_way.watch(record.id, lambda: record.estimate_output())  # noqa: PLW0108 - it is set later
         return admitted
 
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
