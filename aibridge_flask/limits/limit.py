@@ -44,6 +44,11 @@ class Limit(Struct, frozen=True):
     def name(self) -> str:
         return self.settings.name
 
+    def is_of_actor(self, actor_id: str) -> bool:
+        """Whether it was made at run time, for this actor."""
+        scope = self.settings.scope
+        return self.source == API and (scope.kind, scope.of) == ("actor", actor_id)
+
     def covers(self, asked: Asked) -> bool:
         """Whether the limit is about such a request, whoever asks."""
         settings = self.settings

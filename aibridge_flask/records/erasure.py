@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Connection, Table
 
+from ..limits.definitions import exclude_applier, limits_of, remove
 from . import tombstones
 from .content import delete_content, remove_traces
 from .contributions import Contributions
 from .erased_sums import ErasedSums
 from .rows import stored_name
 from .slices import Slices
-from .sum_tables import audit
+from .sum_tables import audit, holds, ledger
 from .tables import gateway_tokens, interceptions, stored_objects
 from .tombstones import ERASED, NAMELESS
 
@@ -64,6 +65,7 @@ class Erasure:
             for table, column in ((gateway_tokens, "user"), (stored_objects, "initiator_id"))
         )
         write(self._erase_audit)
+        write(self._erase_limits)
         return Erased(count, tokens, objects, remove_traces(self._slices))
 
     def _erase_interceptions(self, connection: Connection) -> int:
@@ -79,6 +81,16 @@ class Erasure:
 
     def _delete(self, table: Table, column: str, connection: Connection) -> int:
         return connection.execute(sa.delete(table).where(table.c[column] == self._actor_id)).rowcount
+
+    def _erase_limits(self, connection: Connection) -> None:
+        """What others share stays counted; what is the person's alone goes, with a limit that names it."""
+        for table in (ledger, holds):
+            connection.execute(sa.delete(table).where(table.c.subject == self._actor_id))
+        names = [limit.name for limit in limits_of(connection) if limit.is_of_actor(self._actor_id)]
+        for name in names:
+            remove(connection, name)
+        if names:
+            exclude_applier(connection)
 
     def _erase_audit(self, connection: Connection) -> None:
         """What was done stays, without the name. Changes that name the person go."""
