@@ -50,19 +50,27 @@ class Used(Struct, frozen=True):
         return Used(self.spent, self.held + held)
 
 
-def claim(id: str, limits: Sequence[Limit], asked: Asked, expected: Expected) -> Claim:
-    """Returns a request's claim; it has no charges if no limit is about the request."""
-    found = (charge for limit in limits for charge in _charges(limit, asked, expected))
-    return Claim(id, asked.model, tuple(sorted(found, key=lambda charge: charge.account)))
+Matching = Sequence[tuple[Limit, Sequence[str]]]
+"""Limits that are about a request, each with what counts it there."""
 
 
-def _charges(limit: Limit, asked: Asked, expected: Expected) -> Iterator[Charge]:
-    held = 1 if limit.settings.unit == "parallel" else limit.amount(1, expected.tokens, expected.micros)
-    for subject in limit.subjects(asked):
-        per = limit.settings.per
-        yield Charge(
-            limit, subject, limit.account(subject), period.start(per, asked.at), limit.bucket(asked.at), held
-        )
+def matching(limits: Sequence[Limit], asked: Asked) -> Matching:
+    found = [(limit, limit.subjects(asked)) for limit in limits]
+    return [(limit, subjects) for limit, subjects in found if subjects]
+
+
+def claim(id: str, found: Matching, asked: Asked, expected: Expected) -> Claim:
+    """Returns a request's claim on the limits that are about it."""
+    charges = (each for limit, subjects in found for each in _charges(limit, subjects, asked.at, expected))
+    return Claim(id, asked.model, tuple(sorted(charges, key=lambda charge: charge.account)))
+
+
+def _charges(limit: Limit, subjects: Sequence[str], at: int, expected: Expected) -> Iterator[Charge]:
+    per, unit = limit.settings.per, limit.settings.unit
+    held = 1 if unit == "parallel" else limit.amount(1, expected.tokens, expected.micros)
+    start, bucket = period.start(per, at), period.bucket(per, at)
+    for subject in subjects:
+        yield Charge(limit, subject, limit.account(subject), start, bucket, held)
 
 
 def refused(claim: Claim, used: Mapping[int, Used]) -> tuple[Charge, ...]:

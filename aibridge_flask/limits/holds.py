@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.json import encode
 from sqlalchemy import Connection, Engine
 
 from ..records.deadlines import DEADLINES
@@ -95,7 +95,7 @@ class Holds:
 
     def _used(self, cursor: Any, charges: Sequence[Charge]) -> dict[int, Used]:
         starts = {charge.account: charge.start for charge in charges}
-        accounts = json.dumps(sorted(starts.items()))
+        accounts = encode(sorted(starts.items())).decode()
         if self._dialect == "postgresql":  # SQLite's transaction excludes all others
             cursor.execute(_LOCK, (accounts,))
         cursor.execute(_USED[self._dialect], (accounts,))

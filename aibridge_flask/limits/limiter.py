@@ -17,7 +17,7 @@ from ..records.events import InterceptionEnded, Started
 from ..records.recorder import Recorder
 from ..waiting import after_fork
 from . import refusals, rules
-from .claims import Charge, Claim, claim, is_enforced
+from .claims import Charge, Claim, Matching, claim, is_enforced, matching
 from .desk import Desk, Question
 from .forecast import Forecast, Forecaster
 from .holds import LOCK_SECONDS, Granted
@@ -93,12 +93,12 @@ class Limiter:
         """
         asked = asked_by(started)
         self._check_rules(asked, api)
-        matching = [limit for limit in self._limits() if limit.subjects(asked)]
-        if not matching:
+        found = matching(self._limits(), asked)
+        if not found:
             return ADMITTED
         forecast = self._forecaster.forecast(started, size, max_output)
-        self._check_price(forecast, matching, asked, api)
-        made = claim(started.id, matching, asked, forecast.expected)
+        self._check_price(forecast, found, asked, api)
+        made = claim(started.id, found, asked, forecast.expected)
         granted = self._ask(made)
         if not granted:
             if self._settings.limits.on_database_down == "refuse":
@@ -130,9 +130,9 @@ class Limiter:
             contact = self._settings.limits.contact
             raise refusals.model_not_allowed(asked.model, allowed, asked.client, api, contact)
 
-    def _check_price(self, forecast: Forecast, matching: list[Limit], asked: Asked, api: str) -> None:
+    def _check_price(self, forecast: Forecast, found: Matching, asked: Asked, api: str) -> None:
         is_refused = not forecast.is_priced and self._settings.limits.unpriced == "refuse"
-        if is_refused and any(limit.settings.unit == "usd" for limit in matching):
+        if is_refused and any(limit.settings.unit == "usd" for limit, _ in found):
             contact = self._settings.limits.contact
             raise refusals.model_without_price(asked.model, asked.client, api, contact)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -26,6 +27,7 @@ def day_id(day: datetime, *names: str) -> int:
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
 
 
+@lru_cache(maxsize=4096)
 def account_key(limit_name: str, subject: str) -> int:
     """Returns the key of what a limit counts together."""
     return _number(limit_name, subject)

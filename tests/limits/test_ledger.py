@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from aibridge_flask import config
 from aibridge_flask.limits import changes, period
-from aibridge_flask.limits.claims import Expected, claim
+from aibridge_flask.limits.claims import Expected, claim, matching
 from aibridge_flask.limits.holds import Holds
 from aibridge_flask.limits.limiter import asked_by
 from aibridge_flask.model import Asked, Usage
@@ -101,7 +101,12 @@ class Machine(RuleBasedStateMachine):
             groups=PEOPLE[who],
             credential_kind="centralized",
         )
-        made = claim(id, changes.known(self.engine), asked_by(started), Expected(tokens, tokens * 10))
+        made = claim(
+            id,
+            matching(changes.known(self.engine), asked_by(started)),
+            asked_by(started),
+            Expected(tokens, tokens * 10),
+        )
         (granted,) = self.holds.admit([made])
         found = Interception(started, tokens)
         if not granted.is_refused:
