@@ -12,7 +12,9 @@ from .people import erase, export
 from .purge import purge
 from .reconcile import reconcile
 from .reprice import reprice
+from .serve import serve
 from .tokens import token
+from .usage import usage
 
 
 @click.group()
@@ -28,7 +30,9 @@ aibridge.add_command(export)
 aibridge.add_command(purge)
 aibridge.add_command(reconcile)
 aibridge.add_command(reprice)
+aibridge.add_command(serve)
 aibridge.add_command(token)
+aibridge.add_command(usage)
 
 
 def main() -> None:
