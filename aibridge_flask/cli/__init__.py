@@ -6,6 +6,7 @@ import click
 
 from ..errors import ConfigError
 from ..web.index import version_name
+from .clients import client_config
 from .configuration import configuration
 from .databases import db
 from .people import erase, export
@@ -23,6 +24,7 @@ def aibridge() -> None:
     """AI Bridge: a gateway between AI coding tools and their providers."""
 
 
+aibridge.add_command(client_config)
 aibridge.add_command(configuration)
 aibridge.add_command(db)
 aibridge.add_command(erase)
