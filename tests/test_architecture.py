@@ -26,7 +26,7 @@ LAYERS = (
         "hooks",
     },
     {"formats", "config"},
-    {"pricing"},
+    {"pricing", "client_config"},
     {"upstream", "records", "limits", "tools", "observe"},
     {"providers", "reading"},
     {"relay", "outbound", "ownership", "in_flight"},
