@@ -33,7 +33,7 @@ from .routes import BridgeBlueprint, add_catch_all, error_response, provider_blu
 from .tools import ToolBox
 from .upstream.shared_state import SharedState
 from .waiting import StalledClients
-from .web import api, health, hosts, index, metrics, slices
+from .web import api, health, hosts, index, metrics, slices, ui
 from .web.api.reader import Reader
 
 _KEY = "aibridge"
@@ -149,12 +149,23 @@ class AIBridge:
             metrics.add_metrics(web, prefix, Metrics(parts.hooks, recorder, pools))
         add_catch_all(web, f"{prefix}/<path:rest>", _unknown_provider)
         app.register_blueprint(web)
+
+        def token_loaders() -> tuple[identity.TokenLoader, ...]:
+            is_asked = not self._loader
+            return (mode_loader,) if is_asked and isinstance(mode_loader, identity.TokenLoader) else ()
+
+        signer = ui.Signer(settings, recorder)
+        visitors = ui.Visitors(load_actor, token_loaders, signer, recorder, prefix)
         reader = Reader(recorder, stalled)
         known = (parts.outbounds, parts.toolbox, parts.limiter, parts.in_flight)
-        records = api.records_blueprint(prefix, load_actor, reader, *known)
+        records = api.records_blueprint(prefix, visitors.load_reader, reader, *known)
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)
+        pages = ui.ui_blueprint(settings, visitors, Reader(recorder, stalled), parts.outbounds, parts.toolbox)
+        pages.before_request(hosts.refuse_invalid_host)
+        pages.after_request(slices.slice_large_pages(stalled))
+        app.register_blueprint(pages)
 
 
 @dataclass(frozen=True, slots=True)

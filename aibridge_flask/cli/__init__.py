@@ -9,6 +9,7 @@ from ..web.index import version_name
 from .clients import client_config
 from .configuration import configuration
 from .databases import db
+from .demo.command import demo
 from .doctor import doctor
 from .limits import limit
 from .people import erase, export
@@ -29,6 +30,7 @@ def aibridge() -> None:
 aibridge.add_command(client_config)
 aibridge.add_command(configuration)
 aibridge.add_command(db)
+aibridge.add_command(demo)
 aibridge.add_command(doctor)
 aibridge.add_command(erase)
 aibridge.add_command(export)

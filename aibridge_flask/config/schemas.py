@@ -170,6 +170,7 @@ class SettingsSchema(Frozen):
     redis_url = Text(load_default="", validate=checks.redis_url, metadata=doc("Redis that shares the state of keys and circuit breakers among processes and hosts"))
     redis_prefix = Text(load_default="aibridge", validate=validate.Length(min=1, error="a name is expected"), metadata=doc("what the names of keys in Redis begin with: two deployments on one Redis need two"))
     spool_dir = Text(load_default="", metadata=doc("the folder of the workers' logs; default: beside the SQLite file, else `$STATE_DIRECTORY`, else `./aibridge-spool`"))
+    secret_key = SecretField(load_default=lambda: Secret(""), metadata=doc("signs the dashboard's cookies and forms; default: made once, in a file of `spool_dir` that its owner alone may read; several hosts need it set"))
     drop_headers = fields.List(Text(), load_default=list, metadata=doc("further request headers that never go to a provider"))
     max_body_bytes = Count(load_default=33554432, validate=POSITIVE, metadata=doc("larger request bodies get 413"))
     client_timeout = Number(load_default=60.0, validate=POSITIVE, metadata=doc("seconds without progress while a request's body is read or a response is written"))

@@ -198,3 +198,4 @@ class Settings:
     prices_file: str = ""
     limit: tuple[LimitSettings, ...] = ()
     rule: tuple[RuleSettings, ...] = ()
+    secret_key: Secret = field(default_factory=lambda: Secret(""))

@@ -7,9 +7,9 @@ from ..records.recorder import Recorder
 from .header import HeaderLoader
 from .loader import ActorLoader, require_actor
 from .local import local
-from .token import TokenLoader
+from .token import TokenLoader, token_of
 
-__all__ = ["ActorLoader", "loader_for", "require_actor"]
+__all__ = ["ActorLoader", "TokenLoader", "loader_for", "require_actor", "token_of"]
 
 
 def loader_for(settings: Settings, recorder: Recorder) -> ActorLoader:

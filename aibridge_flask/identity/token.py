@@ -60,10 +60,13 @@ class TokenLoader:
 
     def __call__(self, request: Request) -> Actor | None:
         """Returns the actor, or None if the token is not valid. Raises Unauthorized, IdentityUnavailable."""
-        token = _token(request)
+        token = token_of(request)
         if not token:
             raise Unauthorized
-        key = tokens.digest(token)
+        return self.find(tokens.digest(token))
+
+    def find(self, key: str) -> Actor | None:
+        """Returns the actor of the token with this digest, or None. Raises IdentityUnavailable."""
         cached = self._cache.get(key)
         is_refreshed = key in self._lookups
         if cached and (cached.age < _FRESH_SECONDS or (is_refreshed and cached.age < _MAX_AGE)):
@@ -131,7 +134,7 @@ def _actor(valid: list[tokens.Token]) -> Actor | None:
     return None
 
 
-def _token(request: Request) -> str:
+def token_of(request: Request) -> str:
     """Returns the token, or "". Raises Unauthorized if a header of the gateway holds anything else."""
     for name in TOKEN_HEADERS:
         value = request.headers.get(name, "").strip()

@@ -31,6 +31,7 @@ _SUMMED = {
     "provider_name": "provider_name",
     "model": "model",
     "client": "client",
+    "credential_kind": "credential_kind",
     "error_type": "error_type",
 }
 _TIMES = ("started_after", "started_before")
@@ -117,11 +118,11 @@ def parse(text: str) -> Search:
         terms.append((key, quoted if quoted is not None else plain))
         position = match.end()
     search = Search(tuple(terms))
-    _check(search)
+    check(search)
     return search
 
 
-def _check(search: Search) -> None:
+def check(search: Search) -> None:
     """Raises BadSearch if a value is not of its key's kind."""
     for key, value in search.terms:
         if key in _TIMES:

@@ -44,7 +44,7 @@ def session(engine: Engine, actor: Actor, id: str, initiator: str, threads: Thre
     who opens another's session leaves an audit row. Raises NotFound, BadQuestion.
     """
     with connected(engine) as connection:
-        row = _row(connection, actor, id, initiator)
+        row = find_session(connection, actor, id, initiator)
         ids = _thread_ids(connection, row["key"])
         chosen = _chosen(ids, threads)
         found = _page(connection, row["key"], chosen, is_backward=bool(threads.before_id))
@@ -61,7 +61,8 @@ def session(engine: Engine, actor: Actor, id: str, initiator: str, threads: Thre
     return join_members(encode(whole), b'"threads":[%s]' % b",".join(found), encode(limits))
 
 
-def _row(connection: Connection, actor: Actor, id: str, initiator: str) -> RowMapping:
+def find_session(connection: Connection, actor: Actor, id: str, initiator: str) -> RowMapping:
+    """Returns the row of the `initiator`'s session, or of the last active one. Raises NotFound."""
     wanted = [_s.initiator_id == initiator] if initiator else []
     query = sa.select(sessions).where(_s.id == id, *wanted, *visible_to(actor))
     newest = query.order_by(_s.last_active_at.desc(), _s.key.desc()).limit(1)

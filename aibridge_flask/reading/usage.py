@@ -66,11 +66,11 @@ class Question:
         return actor.admin and needed.isdisjoint(_NOT_BY_DAY)
 
 
-def usage(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
-    """Returns `{count, totals, results}`, ordered by cost."""
+def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_sessions: bool = True) -> Result:
+    """Returns `{count, totals, results}`, ordered by cost. Without sessions their number is null."""
     scope, keys = question.scope(actor, engine.dialect.name), question.keys
     with connected(engine) as connection:
-        counts_sessions = _is_short(connection, scope)
+        counts_sessions = with_sessions and _is_short(connection, scope)
         sessions = _sessions(connection, scope, keys) if counts_sessions else None
         rows = connection.execute(_paged(_query(scope, keys), keys, page)).all()
         count = _count(connection, scope, keys, page, len(rows))
@@ -81,6 +81,13 @@ def usage(engine: Engine, actor: Actor, question: Question, page: Page) -> Resul
         every = _sessions(connection, scope, ()) if counts_sessions and keys else sessions
     results = [_result(keys, row, sessions) for row in rows]
     return {"count": count, "totals": _result((), totals, every), "results": results}
+
+
+def count_results(engine: Engine, actor: Actor, question: Question) -> int:
+    """Returns how many results there are, up to `MAX_COUNT`."""
+    scope = question.scope(actor, engine.dialect.name)
+    with connected(engine) as connection:
+        return _count_all(connection, scope, question.keys)
 
 
 def every_usage(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
@@ -150,6 +157,10 @@ def _count(connection: Connection, scope: Scope, keys: Sequence[str], page: Page
     """Returns the number of results of all pages, and asks for it only where it is not seen."""
     if found < page.limit and (found or not page.offset):
         return page.offset + found
+    return _count_all(connection, scope, keys)
+
+
+def _count_all(connection: Connection, scope: Scope, keys: Sequence[str]) -> int:
     rows = usage_rows(scope)
     return count_of(connection, grouped(rows, keys, scope.dialect, lambda columns: [sa.literal(1)]))[0]
 

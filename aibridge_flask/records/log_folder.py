@@ -10,7 +10,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+import secrets
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -21,6 +22,7 @@ from .log import SUFFIX
 
 _DATABASE_FILE = "database"
 _HOST_FILE = "host-id"
+_KEY_FILE = "secret-key"
 _UNREADABLE = "unreadable"  # no database's identity: such a log is left alone
 REJECTED = "rejected"
 
@@ -51,13 +53,22 @@ def place(configured: str, url: URL) -> Path:
 
 def host_id(folder: Path) -> str:
     """Returns the id of this host's folder, which is created once. Raises OSError."""
-    file = folder / _HOST_FILE
+    return _created_once(folder / _HOST_FILE, new_id)
+
+
+def secret_key(folder: Path) -> str:
+    """Returns the key that this host's workers sign with, which is created once. Raises OSError."""
+    return _created_once(folder / _KEY_FILE, secrets.token_urlsafe)
+
+
+def _created_once(file: Path, make: Callable[[], str]) -> str:
     with contextlib.suppress(FileNotFoundError):
-        if id := file.read_text("ascii").strip():
-            return id
-    temporary = folder / f"{_HOST_FILE}.{new_id()}"
+        if text := file.read_text("ascii").strip():
+            return text
+    temporary = file.with_name(f"{file.name}.{new_id()}")
     try:
-        temporary.write_text(new_id(), "ascii")
+        temporary.touch(0o600)
+        temporary.write_text(make(), "ascii")
         with contextlib.suppress(FileExistsError):
             os.link(temporary, file)  # the first process wins
     finally:

@@ -224,6 +224,14 @@ stored_objects = Table(
     _time("created_at"),
 )
 
+# Logins of the dashboard that were ended before their time.
+ended_logins = Table(
+    "ended_logins",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    _time("ended_at"),
+)
+
 workers = Table(
     "workers",
     metadata,

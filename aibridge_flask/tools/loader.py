@@ -15,7 +15,7 @@ from ..model import Tool
 from ..waiting import Client
 from .jsonrpc import Message
 from .mcp import McpClient
-from .selection import select_tools
+from .selection import left_out, select_tools
 
 _log = logging.getLogger("aibridge.tools")
 CLOSE_TIMEOUT = 3.0  # seconds
@@ -29,12 +29,15 @@ class ToolLoader:
     """Loads a server's tools repeatedly. `tools` is empty while the server is down.
 
     `first_load_done`: the server has answered or failed once. `is_up`: it answered when it was last asked.
+    `left_out` are the tools that are not offered, with the reason; `fault` says why the server is down.
     """
 
     def __init__(self, server: McpServerSettings, settings: Settings, on_change: Callable[[], None]) -> None:
         """`on_change` is called whenever `tools` may have changed."""
         self.server, self.first_load_done = server, False
         self.tools: tuple[Tool, ...] = ()
+        self.left_out: tuple[tuple[str, str], ...] = ()
+        self.fault = ""
         self._on_change = on_change
         self._is_stopped = self.is_up = False
         self._failures = 0
@@ -78,7 +81,9 @@ class ToolLoader:
 
     def _load(self) -> None:
         try:
-            self._mark_up(select_tools(self.server, self._client.tools()))
+            listed = self._client.tools()
+            self.left_out = (*left_out(self.server, listed), *self._client.left_out)
+            self._mark_up(select_tools(self.server, listed))
         except ToolError as error:
             self._mark_down(error)
         self._on_change()
@@ -87,12 +92,12 @@ class ToolLoader:
     def _mark_up(self, tools: tuple[Tool, ...]) -> None:
         if not self.is_up:
             _log.info("MCP server %s is up, tools: %d", self.server.name, len(tools))
-        self.tools, self.is_up, self._failures = tools, True, 0
+        self.tools, self.is_up, self._failures, self.fault = tools, True, 0, ""
 
     def _mark_down(self, error: ToolError) -> None:
         if self.is_up or not self.first_load_done:
             _log.warning("the tools of MCP server %s are left out: %s", self.server.name, error.message)
-        self.tools, self.is_up, self._failures = (), False, self._failures + 1
+        self.tools, self.is_up, self._failures, self.fault = (), False, self._failures + 1, error.message
 
     def _wait(self) -> None:
         """Waits until the tools are to be loaded again: at once if the server announces a change."""

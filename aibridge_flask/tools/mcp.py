@@ -44,6 +44,7 @@ class McpClient:
         self._conversation = Conversation(self._endpoint, on_change)
         self._session, self._open_lock = NO_SESSION, threading.Lock()
         self._parameters: Mapping[str, Mapping[str, Path]] = {}  # of each tool, those with a header
+        self.left_out: tuple[tuple[str, str], ...] = ()  # tools that cannot be called, with the reason
 
     def tools(self) -> list[Message]:
         """Returns the tools that the server lists, unchanged.
@@ -186,7 +187,7 @@ class McpClient:
 
     def _with_headers(self, tools: list[Message]) -> list[Message]:
         """Notes the parameters that calls repeat in headers; leaves out tools where they cannot."""
-        parameters, usable = {}, []
+        parameters, usable, unusable = {}, [], []
         for tool in tools:
             name, schema = (tool.get("name"), tool.get("inputSchema")) if isinstance(tool, dict) else ("", {})
             try:
@@ -194,7 +195,8 @@ class McpClient:
                 usable.append(tool)
             except ValueError as error:
                 _log.warning("a tool of an MCP server is left out: %s: %s", name, error)
-        self._parameters = parameters
+                unusable.append((str(name), str(error)))
+        self._parameters, self.left_out = parameters, tuple(unusable)
         return usable
 
     def _ask(

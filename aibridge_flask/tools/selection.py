@@ -26,6 +26,17 @@ def select_tools(server: McpServerSettings, listed: Iterable[Mapping[str, Any]])
     return tuple(_tool(server, ids[name], tools[name]) for name in names)
 
 
+def left_out(server: McpServerSettings, listed: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Returns the tools that the settings do not allow: (name, why)."""
+    names = sorted({tool["name"] for tool in listed if _is_tool(tool)})
+    return tuple((name, _reason(server, name)) for name in names if not _is_allowed(server, name))
+
+
+def _reason(server: McpServerSettings, name: str) -> str:
+    is_denied = server.deny and re.search(server.deny, name)
+    return f"the settings deny {server.deny}" if is_denied else f"the settings allow {server.allow} alone"
+
+
 def _is_tool(listed: object) -> bool:
     return isinstance(listed, Mapping) and isinstance(listed.get("name"), str) and bool(listed["name"])
 

@@ -49,7 +49,7 @@ def page(settings: Settings) -> Response:
     root = _root_url(request.environ)
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
-    links = [f"{root}{prefix}/{name}" for name in ("healthz", "readyz", "interceptions")]
+    links = [f"{root}{prefix}/{name}" for name in ("ui/", "healthz", "readyz", "interceptions")]
     lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, ""]
     return Response("\n".join(lines), mimetype="text/plain")
 

@@ -13,14 +13,14 @@ _OWN_SITES = ("same-origin", "none")
 
 def require_deliberate(request: Request) -> None:
     """Raises Refused if another site's page sends the request, or its type is one that forms may send."""
-    if _is_cross_site(request):
+    if is_cross_site(request):
         raise Refused(403, "a page of another site may not change anything", "cross_site")
     if request.mimetype != "application/json":
         raise Refused(400, "the header Content-Type: application/json is expected", "content_type")
 
 
-def _is_cross_site(request: Request) -> bool:
-    """Browsers tell the site; older ones tell the origin alone."""
+def is_cross_site(request: Request) -> bool:
+    """Whether another site's page sends the request. Browsers tell the site, older ones the origin alone."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in _OWN_SITES

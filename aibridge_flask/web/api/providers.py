@@ -74,14 +74,14 @@ def add_providers(blueprint: RecordsBlueprint, outbounds: Sequence[Outbound], to
     )
     def providers(actor: Actor, values: dict[str, Any]) -> Response:
         """Providers with their breakers and keys, as this worker knows them."""
-        return _list(map(_provider, outbounds), values, {"provider": "type", "provider_name": "name"})
+        return _list(map(provider_state, outbounds), values, {"provider": "type", "provider_name": "name"})
 
     @blueprint.answers(
         "/providers/mcp", listing("McpServerListDocument", McpServerDocument), ListQuestion, admins=True
     )
     def mcp_servers(actor: Actor, values: dict[str, Any]) -> Response:
         """MCP servers with their tools."""
-        return _list(map(_server, toolbox.servers), values, {})
+        return _list(map(server_state, toolbox.servers), values, {})
 
 
 def _list(results: Iterable[Result], values: Mapping[str, Any], members: Mapping[str, str]) -> Response:
@@ -95,7 +95,8 @@ def _list(results: Iterable[Result], values: Mapping[str, Any], members: Mapping
     return json_response(encode({"count": len(found), "results": page, "next_after_id": None}))
 
 
-def _provider(outbound: Outbound) -> Result:
+def provider_state(outbound: Outbound) -> Result:
+    """Returns a provider with its breakers and keys, as this worker knows them."""
     provider = outbound.provider
     keys: dict[str, list[Result]] = {"valid": [], "temporary": [], "unauthorized": []}
     for hint, cooldowns in outbound.pool.cooldowns():
@@ -127,7 +128,8 @@ def _until(seconds: float) -> Any:
     return json_value(now() + timedelta(seconds=seconds)) if seconds > 0 else None
 
 
-def _server(loader: ToolLoader) -> Result:
+def server_state(loader: ToolLoader) -> Result:
+    """Returns an MCP server with the tools that it has now."""
     status = "up" if loader.is_up else "down" if loader.first_load_done else "loading"
     tools = [{"id": tool.id, "name": tool.name, "description": tool.description} for tool in loader.tools]
     return {"name": loader.server.name, "url": loader.server.url, "status": status, "tools": tools}

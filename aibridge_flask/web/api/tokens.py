@@ -6,6 +6,7 @@ token that it uses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -73,27 +74,28 @@ def add_tokens(blueprint: RecordsBlueprint, reader: Reader) -> None:
     @blueprint.answers("/tokens", NewTokenDocument, method="POST", body=(TokenBody,), status=201)
     def create_token(actor: Actor, values: dict[str, Any], body: dict[str, Any]) -> Response:
         """Creates a gateway token, which is shown this once."""
-        user, groups = body.get("user", actor.id), tuple(body.get("groups", actor.groups))
-        _check_rights(actor, user, groups, admin=body["admin"])
-
-        def create(engine: Engine) -> bytes:
-            ends = _end_of_used(engine, actor)
-            token = tokens.create(engine, user, body["admin"], body["days"], groups, actor.id, ends)
-            stored = queries.token_by_digest(engine, tokens.digest(token))
-            return encode({**stored, "token": token})
-
-        return json_response(reader.ask(create), 201)
+        return json_response(reader.ask(lambda engine: encode(make_token(engine, actor, body))), 201)
 
     @blueprint.answers(f"/tokens/<{ID}:id>", None, method="DELETE", status=204, errors=(404,))
-    def revoke_token(actor: Actor, values: dict[str, Any], id: str) -> Response:
+    def delete_token(actor: Actor, values: dict[str, Any], id: str) -> Response:
         """Revokes a gateway token. Workers that know it stop within 30 seconds."""
-
-        def revoke(engine: Engine) -> None:
-            queries.token(engine, actor, id)
-            tokens.revoke(engine, id, by=actor.id)
-
-        reader.ask(revoke)
+        reader.ask(lambda engine: revoke_token(engine, actor, id))
         return Response(status=204)
+
+
+def make_token(engine: Engine, actor: Actor, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a new token's document, with the token. `body` is as `TokenBody` loads it. Raises Refused."""
+    user, groups = body.get("user", actor.id), tuple(body.get("groups", actor.groups))
+    _check_rights(actor, user, groups, admin=body["admin"])
+    ends = _end_of_used(engine, actor)
+    token = tokens.create(engine, user, body["admin"], body["days"], groups, actor.id, ends)
+    return {**queries.token_by_digest(engine, tokens.digest(token)), "token": token}
+
+
+def revoke_token(engine: Engine, actor: Actor, id: str) -> None:
+    """Raises NotFound."""
+    queries.token(engine, actor, id)
+    tokens.revoke(engine, id, by=actor.id)
 
 
 def _check_rights(actor: Actor, user: str, groups: tuple[str, ...], admin: bool) -> None:

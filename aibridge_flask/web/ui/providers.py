@@ -1,0 +1,28 @@
+"""Providers: breakers, keys, MCP servers with their tools. Who is no administrator sees names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flask import Response
+from sqlalchemy import Engine
+
+from ...outbound import Outbound
+from ...tools import ToolBox
+from ..api.providers import provider_state
+from . import health
+from .blueprint import Question, UiBlueprint, Visit
+from .pages import render
+
+
+def add_providers(blueprint: UiBlueprint, outbounds: Sequence[Outbound], toolbox: ToolBox) -> None:
+    @blueprint.page("/providers")
+    def providers(visit: Visit) -> Question | Response:
+        rows = [provider_state(outbound) for outbound in outbounds]
+        loaders = toolbox.servers
+
+        def page(engine: Engine) -> str:
+            servers = [health.server(loader) for loader in loaders]
+            return render("providers.html", visit, title="Providers", rows=rows, servers=servers)
+
+        return page
