@@ -162,7 +162,7 @@ class AIBridge:
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)
-        pages = ui.ui_blueprint(settings, visitors, Reader(recorder, stalled), parts.outbounds, parts.toolbox)
+        pages = ui.ui_blueprint(settings, visitors, reader, *known)
         pages.before_request(hosts.refuse_invalid_host)
         pages.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(pages)

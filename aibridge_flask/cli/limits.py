@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 from sqlalchemy import Engine
 
 from .. import config
-from ..config.limits import SCOPES, UNITS, LimitSchema
+from ..config.limits import UNITS, LimitSchema, scope_of_text
 from ..limits import changes
 from ..limits.standing import standings
 from ..records import audit, database
@@ -55,7 +55,7 @@ def add(scope: str, shared: bool, as_json: bool, **members: Any) -> None:
     tree = {name: list(value) if isinstance(value, tuple) else value for name, value in members.items()}
     tree = {name: value for name, value in tree.items() if value is not None}
     try:
-        settings = LimitSchema().load({**tree, "scope": _scope(scope, shared)})
+        settings = LimitSchema().load({**tree, "scope": scope_of_text(scope, shared)})
     except ValidationError as error:
         raise click.UsageError("; ".join(_lines(error.messages))) from None
     with away_is_one_line():
@@ -94,15 +94,6 @@ def rebuild() -> None:
     with away_is_one_line():
         names = changes.rebuild_all(_engine())
     click.echo(f"{len(names)} limits are counted anew, in {time() - begin:.1f} s.")
-
-
-def _scope(text: str, shared: bool) -> Any:
-    kind, equals, of = text.partition("=")
-    if not equals:
-        return text
-    if kind not in SCOPES:
-        raise click.UsageError(f"--scope: everyone, or one of {', '.join(SCOPES)} with a name, is expected")
-    return {kind: of, **({"shared": True} if shared else {})}
 
 
 def _lines(messages: Any) -> list[str]:

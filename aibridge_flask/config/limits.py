@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,21 @@ class ScopeField(fields.Field[Scope]):
         if value is None or value.kind == "everyone":
             return "everyone"
         return {value.kind: value.of, **({"shared": True} if value.shared else {})}
+
+
+def scope_of_text(text: str, shared: bool = False) -> Any:
+    """Returns a scope as the file has it, of a command line's or a form's text.
+
+    >>> scope_of_text("everyone"), scope_of_text("group=g", True), scope_of_text('{ session = "*" }')
+    ('everyone', {'group': 'g', 'shared': True}, {'session': '*'})
+    """
+    if text.startswith("{"):
+        try:
+            return tomllib.loads(f"scope = {text}")["scope"]
+        except tomllib.TOMLDecodeError:
+            return text
+    kind, equals, of = (part.strip() for part in text.partition("="))
+    return {kind: of, **({"shared": True} if shared else {})} if equals else text
 
 
 class Moment(fields.AwareDateTime):

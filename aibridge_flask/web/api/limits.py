@@ -101,7 +101,7 @@ def add_limits(blueprint: RecordsBlueprint, reader: Reader, limiter: Limiter) ->
                        errors=(404, 409), admins=True)  # fmt: skip
     def change_limit(actor: Actor, values: dict[str, Any], body: dict[str, Any], id: str) -> Response:
         """Changes members of a limit; what was used in the present period stays counted."""
-        return _changed(reader, limiter, lambda engine: _patch(engine, id, body, actor))
+        return _changed(reader, limiter, lambda engine: patch(engine, id, body, actor))
 
     @blueprint.answers(f"/limits/<{ID}:id>", None, method="DELETE", status=204,
                        errors=(404, 409), admins=True)  # fmt: skip
@@ -146,8 +146,11 @@ def _changed(reader: Reader, limiter: Limiter, change: Any, status: int = 200) -
     return json_response(answer, status)
 
 
-def _patch(engine: Engine, id: str, body: Mapping[str, Any], actor: Actor) -> Limit:
-    """Raises InvalidParameters, and what `changes.change` raises."""
+def patch(engine: Engine, id: str, body: Mapping[str, Any], actor: Actor) -> Limit:
+    """Changes the members of a limit that `body` names.
+
+    Raises InvalidParameters, and what `changes.change` raises.
+    """
     old = next((limit for limit in changes.known(engine) if id in (limit.id, limit.name)), None)
     if old is None:
         raise changes.NoSuchLimit(f"there is no limit {id}")
