@@ -16,6 +16,8 @@ from .records.interception import InterceptionRecord
 from .turns import Turns
 from .waiting import TaskGroup, run_if_large
 
+_ENDS_EARLY = ("client_closed", "policy")
+
 
 def converse(turns: Turns, record: InterceptionRecord, ping: bytes, idle_interval: float) -> Generator[bytes]:
     """Yields the pieces of the client's response.
@@ -65,6 +67,7 @@ class _ResponseReader:
     def __init__(self, turns: Turns, record: InterceptionRecord) -> None:
         self._response, self._fold, self._record = turns.response, turns.fold, record
         self._is_coded, self._size = turns.is_coded, 0
+        record.estimate_output = turns.fold.estimated_output
         self.ended = self._recorded_end = False
 
     @property
@@ -113,7 +116,7 @@ def record_early_end(fold: Fold, record: InterceptionRecord, failure: Failure) -
     complete, is_whole, estimated = fold.complete, fold.awaits_tools, _estimated_output(fold)
     fold.end()
     _record_facts(fold, record, is_end=True)
-    if failure.type == "client_closed" and complete:
+    if failure.type in _ENDS_EARLY and complete:
         failure = Failure()  # the response was whole: clients disconnect right after the last event
     if not complete and not is_whole:
         record.estimate(estimated)

@@ -12,9 +12,18 @@ from msgspec.structs import replace
 
 from . import agent, clients, content_coding, headers
 from .config import Settings
-from .errors import BackgroundNotSupported, BridgeError, ClientDisconnected, GatewayError
+from .errors import (
+    BackgroundNotSupported,
+    BridgeError,
+    ClientDisconnected,
+    GatewayError,
+    LimitError,
+    SessionStopped,
+)
 from .formats import estimated_input
 from .headers import INTERCEPTION_HEADER
+from .in_flight import InFlight
+from .limits.limiter import Admission, Limiter
 from .model import (
     EMPTY,
     Actor,
@@ -74,8 +83,16 @@ class _BridgedRequest(Struct, frozen=True):
 class Bridge:
     """Serves the bridged requests of all providers."""
 
-    def __init__(self, settings: Settings, recorder: Recorder, toolbox: ToolBox) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        recorder: Recorder,
+        toolbox: ToolBox,
+        limiter: Limiter,
+        in_flight: InFlight,
+    ) -> None:
         self._settings, self._recorder, self._toolbox = settings, recorder, toolbox
+        self._limiter, self._in_flight = limiter, in_flight
         self._offers = Offers(toolbox)
 
     def intercept(
@@ -87,14 +104,15 @@ class Bridge:
         """
         request = self._read(outbound, client_request, actor, id)
         made = outbound.ownership.made_by(request.facts, actor, request.credentials.first)
-        record = InterceptionRecord(
-            self._recorder, self._settings.records, outbound.hooks, _start_event(request), made
-        )
+        started = _start_event(request)
+        record = InterceptionRecord(self._recorder, self._settings.records, outbound.hooks, started, made)
         record.estimated_input = estimated_input(len(request.decoded))
         record.begin(request.facts.prompt)
         cleanup = Cleanup()
         try:
-            return self._respond(request, record, self._send(request, record, cleanup), cleanup.close)
+            admitted = self._admit(request, record, started)
+            turns = self._send(request, record, cleanup)
+            return self._respond(request, record, turns, admitted.headers, cleanup.close)
         except BaseException as error:
             cleanup.close()
             _record_failure(record, error)
@@ -118,14 +136,23 @@ class Bridge:
             outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts, digest
         )
 
+    def _admit(self, request: _BridgedRequest, record: InterceptionRecord, started: Started) -> Admission:
+        """Raises LimitError."""
+        size, max_output = len(request.decoded), request.facts.max_output
+        admitted = self._limiter.admit(started, request.interceptor.format.NAME, size, max_output)
+        record.limit_id = admitted.limit_id
+        self._limiter.under_way.watch(record.id, lambda: record.estimate_output())  # noqa: PLW0108 - it is set later
+        return admitted
+
     def _send(self, request: _BridgedRequest, record: InterceptionRecord, cleanup: Cleanup) -> Turns:
         """Sends the request, and returns once the head of the first response has been read."""
         provider, wire_format = request.outbound.provider, request.interceptor.format
+        client = watch(request.client_request.client_socket)
+        cleanup.add(client.close)
+        cleanup.add(self._in_flight.add(record, client))
         offered = self._offers.make(provider, wire_format, request.facts, request.decoded)
         is_changed = offered.offer.body is not request.decoded
         record.exact = not (is_changed or provider.translates)
-        client = watch(request.client_request.client_socket)
-        cleanup.add(client.close)
 
         def send(body: bytes, client: Client, added: Mapping[str, str] = EMPTY) -> Attempted:
             is_decoded = body is not request.decoded or provider.translates
@@ -160,7 +187,12 @@ class Bridge:
         return attempted, own_body(request.facts, request.decoded)
 
     def _respond(
-        self, request: _BridgedRequest, record: InterceptionRecord, turns: Turns, close: Callable[[], None]
+        self,
+        request: _BridgedRequest,
+        record: InterceptionRecord,
+        turns: Turns,
+        added: HeaderList,
+        close: Callable[[], None],
     ) -> ClientResponse:
         wire_format, client_request = request.interceptor.format, request.client_request
         ping = wire_format.PING if turns.streamed and turns.is_readable else b""
@@ -180,15 +212,17 @@ class Bridge:
         relay = Relay(pieces, stream_end, *client)
         if not turns.streamed:
             relay.prefetch()
-        return ClientResponse(turns.response.status, _response_headers(turns, record.id), relay)
+        return ClientResponse(turns.response.status, (*_response_headers(turns, record.id), *added), relay)
 
 
 def _record_failure(record: InterceptionRecord, error: BaseException) -> None:
     reported = error if isinstance(error, BridgeError) else GatewayError()
     has_left = isinstance(reported, ClientDisconnected)
-    record.head_received(0 if has_left else reported.status)
-    if has_left:
+    if isinstance(reported, LimitError):
+        record.limit_id = reported.limit_id
+    if has_left or isinstance(reported, SessionStopped):
         record.estimate()
+    record.head_received(0 if has_left else reported.status)
     record.end(Failure(reported.record_type, reported.message))
     reported.is_reported = True
 

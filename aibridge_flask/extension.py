@@ -18,11 +18,14 @@ from .errors import BridgeError, UnknownProvider
 from .formats import CHAT
 from .hooks import Hooks
 from .identity import ActorLoader
+from .in_flight import InFlight
+from .limits.limiter import Limiter
 from .model import Actor, new_id
 from .observe import logs
 from .observe.metrics import Metrics
 from .outbound import Outbound
 from .records.events import InterceptionEnded, InterceptionStarted
+from .records.live import LiveExchange
 from .records.recorder import Recorder
 from .records.stored_objects import StoredObjects
 from .request_body import BodyLimits
@@ -68,12 +71,18 @@ class AIBridge:
         app.config["AIBRIDGE_SETTINGS"] = parts.settings
         self._closers[app] = closers = ExitStack()
         closers.callback(parts.recorder.close)
+        closers.callback(parts.limiter.close)
         closers.callback(parts.toolbox.close)
         closers.callback(parts.shared_state.close)
         for part in (*parts.tracers, *parts.outbounds):
             closers.callback(part.close)
         self._register(app, parts)
-        self._starters[app] = (parts.recorder.start, parts.shared_state.start, parts.toolbox.start)
+        self._starters[app] = (
+            parts.recorder.start,
+            parts.limiter.start,
+            parts.shared_state.start,
+            parts.toolbox.start,
+        )
 
     def start(self, app: Flask) -> None:
         """Starts the background work of a worker process: records, shared state, MCP tools.
@@ -117,7 +126,8 @@ class AIBridge:
 
     def _register(self, app: Flask, parts: _Parts) -> None:
         settings, recorder = parts.settings, parts.recorder
-        prefix, bridge = settings.url_prefix, Bridge(settings, recorder, parts.toolbox)
+        prefix = settings.url_prefix
+        bridge = Bridge(settings, recorder, parts.toolbox, parts.limiter, parts.in_flight)
         limits = BodyLimits(settings.max_body_bytes, settings.client_timeout)
         stalled = StalledClients(settings.client_timeout)
         self._closers[app].callback(stalled.close)
@@ -130,7 +140,7 @@ class AIBridge:
             app.register_blueprint(provider_blueprint(prefix, outbound, bridge, load_actor, limits, stalled))
         web = BridgeBlueprint("aibridge")
         web.before_request(hosts.refuse_invalid_host)
-        health.add_health(web, prefix, recorder, parts.toolbox, lambda: app in self._draining)
+        health.add_health(web, prefix, recorder, parts.limiter, parts.toolbox, lambda: app in self._draining)
         if settings.metrics.enabled:
             pools = [
                 (provider, outbound.pool)
@@ -146,13 +156,13 @@ class AIBridge:
 
         signer = ui.Signer(settings, recorder)
         visitors = ui.Visitors(load_actor, token_loaders, signer, recorder, prefix)
-        records = api.records_blueprint(
-            prefix, visitors.load_reader, recorder, stalled, parts.outbounds, parts.toolbox
-        )
+        reader = Reader(recorder, stalled)
+        known = (parts.outbounds, parts.toolbox, parts.limiter, parts.in_flight)
+        records = api.records_blueprint(prefix, visitors.load_reader, reader, *known)
         records.before_request(hosts.refuse_invalid_host)
         records.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(records)
-        pages = ui.ui_blueprint(settings, visitors, Reader(recorder, stalled), parts.outbounds, parts.toolbox)
+        pages = ui.ui_blueprint(settings, visitors, reader, *known)
         pages.before_request(hosts.refuse_invalid_host)
         pages.after_request(slices.slice_large_pages(stalled))
         app.register_blueprint(pages)
@@ -165,7 +175,9 @@ class _Parts:
     settings: config.Settings
     hooks: Hooks
     recorder: Recorder
+    limiter: Limiter
     toolbox: ToolBox
+    in_flight: InFlight
     shared_state: SharedState
     outbounds: tuple[Outbound, ...]
     tracers: tuple[Any, ...]
@@ -177,10 +189,12 @@ def _build_parts(settings: config.Settings, parent: Hooks) -> _Parts:
     logs.subscribe(hooks, settings.logs)
     tracers = _tracers(settings, hooks)
     wrappers = [tracer.wrap_sender for tracer in tracers]
-    recorder = Recorder(settings, hooks)
+    in_flight = InFlight()
+    recorder = Recorder(settings, hooks, LiveExchange(in_flight))
     common = (shared_state, hooks, StoredObjects(recorder), *wrappers)
     outbounds = tuple(Outbound(settings, provider, *common) for provider in settings.providers)
-    return _Parts(settings, hooks, recorder, ToolBox(settings), shared_state, outbounds, tracers)
+    limiter, toolbox = Limiter(settings, recorder, hooks), ToolBox(settings)
+    return _Parts(settings, hooks, recorder, limiter, toolbox, in_flight, shared_state, outbounds, tracers)
 
 
 def _tracers(settings: config.Settings, hooks: Hooks) -> tuple[Any, ...]:

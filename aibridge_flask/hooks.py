@@ -34,6 +34,20 @@ class BreakerRejected(Struct, frozen=True):
     model: str
 
 
+class LimitUsed(Struct, frozen=True):
+    """A request was admitted under a limit, of which this share is used; 1.0: all of it."""
+
+    limit: str
+    ratio: float
+
+
+class LimitRefused(Struct, frozen=True):
+    """A limit had no room. Only in the mode `enforce` was the request refused."""
+
+    limit: str
+    mode: str
+
+
 class KeyCooledDown(Struct, frozen=True):
     """A key began to cool down. `reason` is `rate_limited` or `unauthorized`."""
 

@@ -142,7 +142,8 @@ class RequestFacts(Struct, frozen=True):
     request comes from a client that asks for such things. `prompt` is the user's last text.
     `user_id` is Anthropic's `metadata.user_id`. `includes_usage` is false for a streamed chat completion that
     does not ask for its usage. `continues` are the stored objects whose content the request brings in, each
-    as what the API calls it and its id. `is_stored`: the provider keeps the response.
+    as what the API calls it and its id. `is_stored`: the provider keeps the response. `max_output` is the
+    most tokens that the answer may have, 0 if the request does not say.
     """
 
     model: str = ""
@@ -156,6 +157,7 @@ class RequestFacts(Struct, frozen=True):
     side_kind: str = ""
     continues: tuple[tuple[str, str], ...] = ()
     is_stored: bool = False
+    max_output: int = 0
 
 
 class Usage(Struct, frozen=True):

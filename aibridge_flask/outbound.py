@@ -42,7 +42,7 @@ class Outbound:
     ) -> None:  # fmt: skip
         """`wrap_sender` may return a sender that observes each attempt."""
         self.provider = provider = build(configured)
-        self.hooks = hooks
+        self.hooks, self.rules = hooks, settings.rule
         self.ownership = Ownership(provider, objects, settings.max_body_bytes)
         auth = settings.auth
         self._byok = auth.byok

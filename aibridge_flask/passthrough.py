@@ -3,7 +3,7 @@ are about."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -11,6 +11,7 @@ from . import headers
 from .errors import BridgeError, UnknownRoute
 from .hooks import PassthroughServed
 from .model import Actor, ClientRequest, ClientResponse, UpstreamRequest
+from .model_lists import allowed_in_list, filtered
 from .outbound import Outbound
 from .protocols import UpstreamResponse
 from .relay import Cleanup, Relay, StreamEnd
@@ -27,9 +28,12 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
     Raises BridgeError before anything has been sent to the client.
     """
     local_body = outbound.provider.local_responses.get(request.path)
+    allowed = allowed_in_list(outbound.rules, request, actor)
     if local_body is not None:
-        response = _local_response(request, local_body)
+        response = _local_response(request, filtered(local_body, allowed) if allowed else local_body)
     else:
+        if allowed:  # what is to be read may not be compressed
+            request = replace(request, headers={**request.headers, "accept-encoding": "identity"})
         credentials = outbound.credentials_for(request.headers)
         body = request.read_body()
         outbound.ownership.check_passthrough(request, body, actor, credentials.first)
@@ -37,6 +41,7 @@ def forward(outbound: Outbound, request: ClientRequest, actor: Actor, id: str) -
         upstream_request = replace(upstream_request, id=id, model="passthrough")
         try:
             response = _send(outbound, request, upstream_request, credentials, actor)
+            response = _restricted(response, allowed) if allowed else response
         except BridgeError as error:
             error.is_reported = True
             _emit(outbound, request, actor, error.status, id)
@@ -76,6 +81,14 @@ def _local_response(request: ClientRequest, body: bytes) -> ClientResponse:
         raise UnknownRoute(request.method, request.path)
     fields = (("Content-Type", "application/json"), ("Content-Length", str(len(body))))
     return ClientResponse(200, fields, (piece for piece in (body,)))
+
+
+def _restricted(response: ClientResponse, allowed: Sequence[str]) -> ClientResponse:
+    """Returns a list of models without those that are not allowed."""
+    data = filtered(b"".join(response.body), allowed)
+    fields = [field for field in response.headers if field[0].lower() != "content-length"]
+    size = ("Content-Length", str(len(data)))
+    return ClientResponse(response.status, (*fields, size), (piece for piece in (data,)))
 
 
 def _relay(

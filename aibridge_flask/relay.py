@@ -37,10 +37,10 @@ class Cleanup:
     __slots__ = ("_callbacks", "_is_closed")
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._is_closed = False
 
-    def add(self, callback: Callable[[], None]) -> None:
+    def add(self, callback: Callable[[], object]) -> None:
         self._callbacks.append(callback)
         if self._is_closed:
             self.close()

@@ -78,6 +78,7 @@ class Turns:
         if self._count >= self._context.max_rounds:
             raise TooManyRounds(self._context.max_rounds)
         self.response.close()  # its connection can carry the next request
+        self._record.tools_started()
         tool_run = ToolRun(self._toolbox, calls)
         self._context.cleanup.add(tool_run.stop)
         return tool_run

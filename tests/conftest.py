@@ -14,7 +14,7 @@ from aibridge_flask import create_app
 from aibridge_flask.records import database as databases
 from tests.support import bedrock, claude
 from tests.support.mcp import ScriptedMcp
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, folder_for_data
 from tests.support.server import KEEPALIVE_SECONDS, PREFIX, Server
 from tests.support.upstream import Upstream
 
@@ -140,7 +140,7 @@ def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A socket's path is short: the server's folder is not below pytest's."""
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+    with tempfile.TemporaryDirectory(prefix="pg", dir=folder_for_data()) as folder:
         server = Postgres(Path(folder))
         yield server
         server.stop()
@@ -168,23 +168,29 @@ def migrated_postgres(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+def database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database of the test's own, with its tables and no rows."""
     if database == "postgresql":
         template = request.getfixturevalue("migrated_postgres")
-        url: str = request.getfixturevalue("postgres").new_url(template)
-        return url
-    shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "records.db")
-    return f"sqlite:///{tmp_path}/records.db"
+        yield from _postgres_url(request.getfixturevalue("postgres"), template)
+    else:
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "records.db")
+        yield f"sqlite:///{tmp_path}/records.db"
 
 
 @pytest.fixture
-def empty_database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+def empty_database_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database without tables."""
     if database == "postgresql":
-        url: str = request.getfixturevalue("postgres").new_url()
-        return url
-    return f"sqlite:///{tmp_path}/records.db"
+        yield from _postgres_url(request.getfixturevalue("postgres"))
+    else:
+        yield f"sqlite:///{tmp_path}/records.db"
+
+
+def _postgres_url(postgres: Postgres, *template: str) -> Iterator[str]:
+    url = postgres.new_url(*template)
+    yield url
+    postgres.drop(url)
 
 
 BOTH_DATABASES = pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from .. import config
+from ..config.effective import effective
 from ..config.load import merge_sources
 
 _DEFAULTS = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write"}
@@ -34,3 +36,16 @@ def _open_prices(name: str, price: Mapping[str, Any]) -> Iterator[str]:
     for kind, default in _DEFAULTS.items():
         if kind not in price:
             yield f"prices.{name}.{kind}: not set, it costs what {default} costs"
+
+
+@configuration.command()
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON: setting, value and source of each.")
+def show(as_json: bool) -> None:
+    """Shows all settings in effect, and where each comes from. Secrets are hidden."""
+    found = effective()
+    if as_json:
+        click.echo(json.dumps([each._asdict() for each in found]))
+        return
+    width = max(len(each.setting) for each in found)
+    for setting, value, source in found:
+        click.echo(f"{setting:{width}}  {json.dumps(value, ensure_ascii=False)}  ({source})")

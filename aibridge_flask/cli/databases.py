@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import config
 from ..formats.body import dumps
+from ..limits import check as limits
 from ..records import additions, backlog, database, log_folder
 from ..records.sum_check import Comparison, SumCheck
 from .away import database_away
@@ -70,9 +71,21 @@ def _check(engine: Engine, repair: bool) -> dict[str, Any]:
     if repair and compared != Comparison():
         sums.repair(compared)
         compared = sums.compare()
+    ledger = [] if missing else limits.compare(engine)
+    if repair and ledger:
+        limits.repair(engine)
+        ledger = limits.compare(engine)
     differences = [
         {"table": str(each.table.name), "key": each.key, "missing": each.missing}
         for each in compared.differences
+    ]
+    differences += [
+        {
+            "table": "ledger",
+            "key": (each.limit, each.subject, each.bucket),
+            "missing": {"spent": each.missing},
+        }
+        for each in ledger
     ]
     return {"missing": missing, "differences": differences, "unsummed": len(compared.unsummed)}
 

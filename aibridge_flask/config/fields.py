@@ -22,7 +22,8 @@ _REDIS_DATABASE = re.compile(r"/?[0-9]*", re.ASCII)
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 RESERVED = frozenset((
     "interceptions", "sessions", "models", "clients", "providers", "tokens", "usage", "healthz",
-    "readyz", "metrics", "ui", "static", "api",
+    "readyz", "metrics", "ui", "static", "api", "limits", "live", "groups", "export", "me", "openapi", "mcp",
+    "audit", "tools",
 ))  # fmt: skip
 _SOURCE_EXPECTED = '{ env = "..." }, { file = "..." } or { value = "..." } is expected'
 POSITIVE = validate.Range(min=0, min_inclusive=False, error="a number above 0 is expected")

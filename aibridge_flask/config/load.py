@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from marshmallow import Schema, ValidationError, fields
 
@@ -18,6 +18,7 @@ from .fields import resolve_secret
 from .schemas import SettingsSchema
 from .settings import Settings
 
+Source = Literal["environment", "file"]
 _PREFIX = "AIBRIDGE_"
 _SERVER_VARIABLES = ("AIBRIDGE_CONFIG", "AIBRIDGE_BIND", "AIBRIDGE_WORKERS")
 _log = logging.getLogger("aibridge")
@@ -79,6 +80,11 @@ def merge_sources(tree: Mapping[str, Any]) -> dict[str, Any]:
     _merge(merged, _read_environ())
     merged.setdefault("providers", _default_providers())
     return merged
+
+
+def read_sources() -> dict[Source, dict[str, Any]]:
+    """Returns the trees of the sources, the strongest first, not validated. Raises ConfigError."""
+    return {"environment": _read_environ(), "file": _read_file(os.environ.get("AIBRIDGE_CONFIG", ""))}
 
 
 def _read_file(path: str) -> dict[str, Any]:

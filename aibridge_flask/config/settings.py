@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ..model import EMPTY, Secret
 
@@ -46,6 +47,55 @@ class McpSettings:
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
     enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom a limit or rule is about. `kind` is `everyone`, `actor`, `group`, `session`, `agent` or `token`.
+
+    `of` is its name or id; `*`: each one by itself. `shared`: a group's members have one pool.
+    """
+
+    kind: str = "everyone"
+    of: str = ""
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """A limit. `unit` is `usd` (then `amount` is in micro-dollars), `tokens`, `requests` or `parallel`.
+
+    `per` is "" for `parallel`. `until` holds one time or none.
+    """
+
+    name: str
+    scope: Scope
+    unit: str
+    amount: int
+    per: str = ""
+    models: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    mode: str = "enforce"
+    credential: str = "centralized"
+    until: tuple[datetime, ...] = ()
+    instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """Which models those in a scope may use at all."""
+
+    scope: Scope
+    models: tuple[str, ...]
+    clients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSettings:
+    on_database_down: str
+    unpriced: str
+    contact: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +191,11 @@ class Settings:
     mcp: McpSettings
     metrics: MetricsSettings
     tracing: TracingSettings
+    limits: LimitsSettings
     providers: tuple[ProviderSettings, ...]
     mcp_servers: tuple[McpServerSettings, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=lambda: EMPTY)
     prices_file: str = ""
+    limit: tuple[LimitSettings, ...] = ()
+    rule: tuple[RuleSettings, ...] = ()
     secret_key: Secret = field(default_factory=lambda: Secret(""))

@@ -8,6 +8,9 @@ BridgeError
 |   +-- UnknownRoute, UnknownProvider, UpgradeRequired
 |   +-- ObjectNotFound, AdminsOnly
 |   +-- ClientDisconnected   nobody is left to answer
++-- LimitError               a limit or a rule refuses the request
+|   +-- LimitReached, SessionStopped, TooManyRequests, LimitsUnavailable
+|   +-- ModelNotAllowed, ModelForbidden, ModelNotBilled  one answer for each kind of client
 +-- UpstreamError            the provider failed
 |   +-- UpstreamUnreachable, UpstreamConnectionFailed, UpstreamTimeout
 |   +-- UpstreamCut          its response was truncated
@@ -50,6 +53,16 @@ from .gateway import (
     ProviderDisabled,
     RecordingFailed,
 )
+from .limits import (
+    LimitError,
+    LimitReached,
+    LimitsUnavailable,
+    ModelForbidden,
+    ModelNotAllowed,
+    ModelNotBilled,
+    SessionStopped,
+    TooManyRequests,
+)
 from .upstream import (
     AllKeysRateLimited,
     AllKeysRefused,
@@ -84,13 +97,21 @@ __all__ = [
     "IdentityUnavailable",
     "InvalidBody",
     "InvalidHost",
+    "LimitError",
+    "LimitReached",
+    "LimitsUnavailable",
     "MissingCredential",
+    "ModelForbidden",
+    "ModelNotAllowed",
+    "ModelNotBilled",
     "NotLocal",
     "ObjectNotFound",
     "ProviderDisabled",
     "RecordingFailed",
     "RequestTimeout",
+    "SessionStopped",
     "TokenInUrl",
+    "TooManyRequests",
     "TooManyRounds",
     "ToolError",
     "Unauthorized",

@@ -10,7 +10,7 @@ class BridgeError(Exception):
 
     `status` is the HTTP status; `type` and `code` are the API's words, `openai_type` is OpenAI's `type` if it
     differs; `record_type` is the record's `error_type`. `is_final`: a retry cannot succeed, and a header says
-    so. `retry_after` is in seconds, 0 if unknown.
+    so. `retry_after` is in seconds, 0 if unknown; `resets_at` is when a refusal ends, in seconds since 1970.
     """
 
     status: ClassVar[int] = 500
@@ -21,6 +21,7 @@ class BridgeError(Exception):
     default_message: ClassVar[str] = "internal error"
     openai_type: ClassVar[str] = ""
     retry_after = 0
+    resets_at = 0
     is_reported = False
     """True once an interception or passthrough event was emitted for it."""
 

@@ -110,6 +110,12 @@ def to_text(raw: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def to_count(*raws: Any) -> int:
+    """Returns the first of the fields that is a count above 0; 0 if none is."""
+    values = map(decode_raw, raws)
+    return next((value for value in values if type(value) is int and 0 < value < _MAX_COUNT), 0)
+
+
 def loads(data: bytes) -> Any:
     """Decodes JSON from an upstream or a client, as tolerantly as possible.
 

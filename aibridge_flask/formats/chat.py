@@ -35,6 +35,8 @@ class _ChatFields(msgspec.Struct):
     stream_options: msgspec.Raw = _NULL
     messages: list[msgspec.Raw] = []
     tools: msgspec.Raw = _NULL
+    max_completion_tokens: msgspec.Raw = _NULL
+    max_tokens: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -53,6 +55,7 @@ def read(data: bytes) -> RequestFacts:
         side_kind=side_requests.kind_of(request.messages, text, request.tools),
         correlating_tool_call_id=call_id,
         includes_usage=asks_usage or not streaming,
+        max_output=body.to_count(request.max_completion_tokens, request.max_tokens),
     )
 
 

@@ -34,6 +34,7 @@ class _MessagesFields(msgspec.Struct):
     messages: list[msgspec.Raw] = []
     tools: msgspec.Raw = _NULL
     output_config: msgspec.Raw = _NULL
+    max_tokens: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -54,6 +55,7 @@ def read(data: bytes) -> RequestFacts:
         side_kind=side_requests.kind_of(request.messages, text, request.tools, config),
         correlating_tool_call_id=call_ids[-1] if call_ids else "",
         user_id=body.get_string(body.decode_raw(request.metadata), "user_id"),
+        max_output=body.to_count(request.max_tokens),
     )
 
 

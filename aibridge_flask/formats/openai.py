@@ -17,12 +17,9 @@ _MAX_TOOLS = 128
 
 def error_object(error: BridgeError) -> dict[str, Any]:
     """Returns one of the bridge's own errors as these APIs write it."""
-    return {
-        "message": error.message,
-        "type": error.openai_type or error.type,
-        "param": None,
-        "code": error.code,
-    }
+    type = error.openai_type or error.type
+    end = {"resets_at": error.resets_at} if error.resets_at else {}
+    return {"message": error.message, "type": type, "param": None, "code": error.code, **end}
 
 
 def error_body(error: BridgeError, request_id: str) -> bytes:

@@ -39,6 +39,7 @@ class _ResponsesFields(msgspec.Struct):
     previous_response_id: msgspec.Raw = _NULL
     conversation: msgspec.Raw = _NULL
     tools: msgspec.Raw = _NULL
+    max_output_tokens: msgspec.Raw = _NULL
 
 
 def read(data: bytes) -> RequestFacts:
@@ -56,6 +57,7 @@ def read(data: bytes) -> RequestFacts:
         background=body.decode_raw(request.background) is True,
         continues=_continued(data, request),
         is_stored=request.store is _NULL or body.decode_raw(request.store) is not False,
+        max_output=body.to_count(request.max_output_tokens),
     )
 
 

@@ -17,7 +17,7 @@ COOLING = "key_rests_until"
 OTHER = "other"
 _MAX_LABEL_LENGTH = 128
 # How many values of a label are distinguished, of labels that clients or upstreams fill.
-LIMITS: Mapping[str, int] = {"model": 100, "name": 200, "initiator_id": 1000, "type": 50}
+LIMITS: Mapping[str, int] = {"model": 100, "name": 200, "initiator_id": 1000, "type": 50, "limit": 200}
 _REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _OVERHEAD_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _KEY_COUNTS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
@@ -66,6 +66,8 @@ _ALL = (
     _counter("key_pool_state_transitions_total", "provider reason", "keys that started to cool down: `rate_limited` or `unauthorized`"),
     _counter("key_pool_exhaustions_total", "provider outcome", "requests for which no key was left: `rate_limited` or `unauthorized`"),
     _histogram("key_pool_failover_attempts", "provider", _KEY_COUNTS, "keys tried for one request; 0: all were cooling down"),
+    _gauge("limit_used_ratio", "limit", "share of a limit that is used by who was admitted last; 1: all of it", "livemostrecent"),
+    _counter("limit_refusals_total", "limit mode", "requests for which a limit had no room; refused if the mode is `enforce`"),
     _gauge("provider_info", "provider_name provider_type status", "1; `status` is `enabled` or `disabled`"),
     _gauge("records_spooled", "", "events in the logs of this host, also of dead workers, that are not in the database yet"),
     _gauge("records_behind_seconds", "", "age of the oldest of these events in seconds"),

@@ -21,6 +21,8 @@ from ..hooks import (
     KeyCooling,
     KeysExhausted,
     KeysTried,
+    LimitRefused,
+    LimitUsed,
     PassthroughServed,
     RecordsLost,
     RecordsRejected,
@@ -96,6 +98,8 @@ class Metrics:
             RecordsUnconfirmed: self._records_unconfirmed,
             InterceptionsUnpriced: self._interceptions_unpriced,
             InterceptionsExpired: self._interceptions_expired,
+            LimitUsed: self._limit_used,
+            LimitRefused: self._limit_refused,
         }
 
     def _interception_started(self, event: InterceptionStarted) -> None:
@@ -134,6 +138,12 @@ class Metrics:
 
     def _passthrough_served(self, event: PassthroughServed) -> None:
         self._instruments("passthrough_total", event.provider, event.route, event.method).inc()
+
+    def _limit_used(self, event: LimitUsed) -> None:
+        self._instruments("limit_used_ratio", event.limit).set(event.ratio)
+
+    def _limit_refused(self, event: LimitRefused) -> None:
+        self._instruments("limit_refusals_total", event.limit, event.mode).inc()
 
     def _breaker_state_changed(self, event: BreakerStateChanged) -> None:
         labels = (event.provider, event.endpoint, event.model)

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from sqlalchemy import Connection
+
 from ..waiting import OneShotEvent, set_events, unpatched
 from . import log_folder, log_reader
 from .application import SliceSize, apply_frames
@@ -47,10 +49,13 @@ class Applier:
         rejects: Rejects,
         identity: str,
         tick: Callable[[], object],
+        exchange: Callable[[Connection], None],
     ) -> None:
-        """`identity` names the database as long as its id is unknown. `tick` is called each second."""
+        """`identity` names the database as long as its id is unknown. `tick` is called each second, and so
+        is `exchange`, in a transaction, while the database is there.
+        """
         self._log, self._store, self._takeover, self._rejects = log, store, takeover, rejects
-        self._identity, self._tick = identity, tick
+        self._identity, self._tick, self._exchange = identity, tick, exchange
         self.position = 0
         self.is_up = True  # until the first attempt
         self.has_tried = False
@@ -232,8 +237,8 @@ class Applier:
         if self._store.file_inode() != self._inode:
             self._store.close()
             _log.error("the database's file was replaced or deleted: records go on in the new one")
-        elif self.position >= self._log.end:
-            self._store.probe()
+        else:
+            self._store.run(self._exchange)
 
     def _renew(self) -> None:
         if monotonic() >= self._next_renewal:

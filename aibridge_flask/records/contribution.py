@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 from .sum_tables import AMOUNTS, DAY_KEYS, USAGE_KEYS
 
 MAIN = "main"  # the kind of the conversation
+INTERRUPTED = "interrupted"  # the error of one whose worker died
 _NO_AMOUNTS = (0,) * len(AMOUNTS)
 UNKNOWN = -1  # bucket
 
@@ -18,7 +18,8 @@ UNKNOWN = -1  # bucket
 class Contribution(Struct, frozen=True, array_like=True):
     """What an interception adds: `amounts` in the order of `AMOUNTS`, the histograms' buckets that it is in,
     and for each (tool, server, whether it is injected) its calls, failures and milliseconds. `end` is a
-    checksum of what its end says, so that an amended one gets a new `seq`.
+    checksum of what its end says, so that an amended one gets a new `seq`. `sent` is 1 if it reached an
+    upstream.
     """
 
     ended: int = 0
@@ -29,6 +30,7 @@ class Contribution(Struct, frozen=True, array_like=True):
     tools: tuple[tuple[tuple[str, str, bool], tuple[int, int, int]], ...] = ()
     end: int = 0
     error_type: str = ""
+    sent: int = 0
 
 
 NOTHING = Contribution()
@@ -61,6 +63,9 @@ class Row(Struct, frozen=True):
     duration_ms: float
     wire_exact: bool | None
     response_sha256: str
+    agent_id: str
+    token_id: str
+    attempts: int
     has_prompt: bool
 
     @property
@@ -100,7 +105,3 @@ class Change(Struct, frozen=True):
         """Whether anything differs."""
         has_moved = (self.old_session, self.old_usage) != (self.session, self.usage)
         return has_moved or self.before != self.after
-
-
-Step = Callable[[Any, Sequence[Change]], None]
-"""Called with the driver's cursor, within the transaction that applies the changes."""

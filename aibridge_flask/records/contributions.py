@@ -19,9 +19,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Dialect, Table
 
-from .contribution import MAIN, NOTHING, UNKNOWN, Change, Contribution, Row, Step
+from .contribution import INTERRUPTED, MAIN, NOTHING, UNKNOWN, Change, Contribution, Row
 from .costs import UNPRICED_STATUSES
 from .keys import session_key, usage_id
+from .ledger import Ledger
 from .rollups import Rollups
 from .sessions import Sessions
 from .statement import IDS, Statement
@@ -30,12 +31,11 @@ from .tables import interceptions
 
 
 class Contributions:
-    """Finds the changes of interceptions, and passes them to the steps."""
+    """Finds the changes of interceptions, and passes them to what sums them."""
 
-    def __init__(self, dialect: Dialect, steps: Sequence[Step] = (), locks: bool = True) -> None:
-        """`steps` follow those of the sums. `locks`: rows that are compared are to be updated."""
-        self._sums = (Sessions(dialect), Rollups(dialect))
-        self._steps: tuple[Step, ...] = (*self._sums, *steps)
+    def __init__(self, dialect: Dialect, locks: bool = True) -> None:
+        """`locks`: rows that are compared are to be updated."""
+        self._sums = (Sessions(dialect), Rollups(dialect), Ledger(dialect))
         parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
@@ -53,8 +53,8 @@ class Contributions:
         # from here on transactions wait for each other, so that none wait in a ring
         seq = self._next_numbers(cursor, len(changes))
         self._store.run(cursor, [_stored(change, seq + index) for index, change in enumerate(changes)])
-        for step in self._steps:
-            step(cursor, changes)
+        for sums in self._sums:
+            sums(cursor, changes)
 
     def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row of a table of sums lacks, and deletes it if nothing is left."""
@@ -116,6 +116,7 @@ def _contribution(row: Row, usage: Sequence[Any], tools: Sequence[Any]) -> Contr
         duration=_bucket(DURATION_LIMITS, row.duration_ms),
         tools=tuple(tools) if ended else (),
         error_type=row.error_type if ended else "",
+        sent=int(ended and (row.attempts > 0 or row.error_type == INTERRUPTED)),
         end=crc32(f"{row.ended_at} {row.wire_exact} {row.response_sha256}".encode()) if ended else 0,
     )
 

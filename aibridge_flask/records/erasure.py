@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +10,14 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Connection, Table
 
+from ..limits.definitions import exclude_applier, limits_of, remove
 from . import tombstones
 from .content import delete_content, remove_traces
-from .contribution import Step
 from .contributions import Contributions
 from .erased_sums import ErasedSums
 from .rows import stored_name
 from .slices import Slices
-from .sum_tables import audit
+from .sum_tables import audit, holds, ledger
 from .tables import gateway_tokens, interceptions, stored_objects
 from .tombstones import ERASED, NAMELESS
 
@@ -37,16 +36,13 @@ class Erased(Struct, frozen=True):
 class Erasure:
     """Of one person, in slices beside the traffic. It may be repeated."""
 
-    def __init__(self, slices: Slices, actor_id: str, steps: Sequence[Step] = ()) -> None:
-        """`steps` are those of the applier, beside sessions and sums by the hour.
-
-        Raises ValueError for ERASED itself.
-        """
+    def __init__(self, slices: Slices, actor_id: str) -> None:
+        """Raises ValueError for ERASED itself."""
         self._slices, self._actor_id = slices, stored_name(actor_id)
         if self._actor_id == ERASED:
             raise ValueError(ERASED)
         dialect = slices.engine.dialect
-        self._contributions = Contributions(dialect, steps)
+        self._contributions = Contributions(dialect)
 
     def find_interceptions(self) -> list[str]:
         """Returns the ids of the person's interceptions. Raises SQLAlchemyError, Stopped."""
@@ -69,6 +65,7 @@ class Erasure:
             for table, column in ((gateway_tokens, "user"), (stored_objects, "initiator_id"))
         )
         write(self._erase_audit)
+        write(self._erase_limits)
         return Erased(count, tokens, objects, remove_traces(self._slices))
 
     def _erase_interceptions(self, connection: Connection) -> int:
@@ -84,6 +81,16 @@ class Erasure:
 
     def _delete(self, table: Table, column: str, connection: Connection) -> int:
         return connection.execute(sa.delete(table).where(table.c[column] == self._actor_id)).rowcount
+
+    def _erase_limits(self, connection: Connection) -> None:
+        """What others share stays counted; what is the person's alone goes, with a limit that names it."""
+        for table in (ledger, holds):
+            connection.execute(sa.delete(table).where(table.c.subject == self._actor_id))
+        names = [limit.name for limit in limits_of(connection) if limit.is_of_actor(self._actor_id)]
+        for name in names:
+            remove(connection, name)
+        if names:
+            exclude_applier(connection)
 
     def _erase_audit(self, connection: Connection) -> None:
         """What was done stays, without the name. Changes that name the person go."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +11,6 @@ from sqlalchemy import Column, Engine, Table
 
 from ..pricing import PriceList
 from . import sum_tables, tables
-from .contribution import Step
 from .contributions import Contributions
 from .costs import Costs
 from .events import (
@@ -39,7 +38,7 @@ Rows = Mapping[Any, list[dict[str, Any]]]
 class EventWriter:
     """Writes events on the driver's cursor, within a transaction of the caller."""
 
-    def __init__(self, engine: Engine, prices: PriceList, steps: Sequence[Step]) -> None:
+    def __init__(self, engine: Engine, prices: PriceList) -> None:
         self._prices = prices
         dialect, insert = engine.dialect, import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
         statements: dict[Any, Any] = {
@@ -59,7 +58,7 @@ class EventWriter:
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
-        self._contributions = Contributions(dialect, steps)
+        self._contributions = Contributions(dialect)
 
     def rows(self, worker_id: str, events: Iterable[Event]) -> Rows:
         """Returns the rows of events by their type, without those that a later event replaces.
@@ -147,7 +146,7 @@ def _update(key: Column[Any], **parameters: str) -> Any:
 
 _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error_message",
         "wire_exact", "response_sha256", "attempts", "overhead_ms", "first_byte_ms", "duration_ms",
-        "cost_micros", "cost_status", "price_source", "price_version")  # fmt: skip
+        "limit_id", "cost_micros", "cost_status", "price_source", "price_version")  # fmt: skip
 _END_PARAMETERS = {name: f"new_{name}" for name in _END_COLUMNS}
 _ANSWER_PARAMETERS = {"provider_response_id": "answer"}
 _GROUPS, _WHOLE, _ANSWERED = "groups", "whole interception", "answered prompt"

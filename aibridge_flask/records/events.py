@@ -124,8 +124,9 @@ class Ended(Struct, frozen=True):
     `usages` are those of its responses, which are priced separately: a model may cost more per token in a
     large request. The versions before wrote `parts`, each with the models whose prices apply.
     `is_estimated`: the response broke off, and the last usage has more than it told.
-    `attempts` is how many times an upstream was asked. Milliseconds are by the monotonic clock, since the
-    request was read; `overhead_ms` are those of the first byte that were not spent waiting for the upstream.
+    `attempts` is how many times an upstream was asked, `limit_id` the limit that had no room.
+    Milliseconds are by the monotonic clock, since the request was read; `overhead_ms` are those of the first
+    byte that were not spent waiting for the upstream.
     """
 
     id: str
@@ -144,6 +145,7 @@ class Ended(Struct, frozen=True):
     overhead_ms: float = 0.0
     first_byte_ms: float = 0.0
     duration_ms: float = 0.0
+    limit_id: str = ""
 
 
 class GatewayTokenUsed(Struct, frozen=True):

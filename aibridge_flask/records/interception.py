@@ -36,6 +36,7 @@ _MIXED_CALLS = f"{NOT_RUN}mixed with client tool calls"
 _PENDING = "no result yet"
 _EARLY_END = f"{NOT_RUN}the answer ended before"
 _NO_LAST_EVENT = Failure("unknown", "the answer ended without its last event")
+WAITING, RETRYING, STREAMING, TOOL = "waiting", "retrying", "streaming", "tool"
 
 
 Made = Callable[[Turn], Iterable[Event]]
@@ -56,8 +57,7 @@ class InterceptionRecord:
     ) -> None:
         """`keep` says which contents may be recorded. `made` returns the events of what a response makes."""
         self._recorder, self._keep, self._hooks, self._made = recorder, keep, hooks, made
-        self.id = started.id
-        self._started = started
+        self.id, self.started = started.id, started
         self._has_prompt = False
         self._tools: Mapping[str, Tool] = EMPTY
         asked = Asked(started.model, started.provider, started.provider_name, started.profile)
@@ -65,17 +65,19 @@ class InterceptionRecord:
         self._turn_number = 0
         self._reset_turn()
         self._digest = hashlib.sha256()
-        self._status = self._attempts = 0
+        self._status = self._attempts = self._answered_attempts = 0
         self._mask: Callable[[str], str] = str
         self._first_byte_at = EPOCH
-        self._begun = self._sent = self._received = monotonic()
+        self.begun = self._sent = self._received = monotonic()
         self._upstream_seconds = 0.0
         self._first_byte = FirstByte(started, 0.0, 0.0)
         self._recorded_end: tuple[object, ...] = ()
         self._last_events: list[Event] = []
-        self.exact = True
+        self.exact, self.state, self.received_bytes = True, WAITING, 0
+        self.estimate_output: Callable[[], int] = int  # the tokens that the response may have so far
         self.estimated_input = 0  # tokens of a response that tells none
         self._was_sent = self._is_estimated = False
+        self.limit_id = ""  # of the limit that had no room
 
     def _reset_turn(self) -> None:
         self._turn = Turn()
@@ -84,12 +86,12 @@ class InterceptionRecord:
 
     def begin(self, prompt: str) -> None:
         """Records the start. Raises RecordingFailed; the upstream must not be called then."""
-        events: list[Event] = [self._started]
+        events: list[Event] = [self.started]
         self._has_prompt = bool(prompt) and self._keep.prompts
         if self._has_prompt:
-            events.append(Prompt(self.id, prompt, self._started.started_at))
+            events.append(Prompt(self.id, prompt, self.started.started_at))
         self._recorder.begin(*events, size=len(prompt) if self._has_prompt else 0)
-        self._hooks.emit(InterceptionStarted(self._started))
+        self._hooks.emit(InterceptionStarted(self.started))
         self._emit_recorded(events[1:])
 
     def set_offered_tools(self, tools: Sequence[Tool]) -> None:
@@ -105,7 +107,19 @@ class InterceptionRecord:
 
     def count_attempt(self) -> None:
         """An upstream is asked."""
+        self.state = RETRYING if self._attempts > self._answered_attempts else WAITING
         self._attempts += 1
+
+    def tools_started(self) -> None:
+        """The bridge runs tools."""
+        self.state = TOOL
+
+    @property
+    def tokens(self) -> int:
+        """The tokens so far, of all kinds. For any thread."""
+        known = self._usages.total()
+        cached = known.cache_read_input_tokens + known.cache_write_input_tokens
+        return known.input_tokens + cached + max(known.output_tokens, self.estimate_output())
 
     def upstream_started(self) -> None:
         """The request is about to be sent: time counts as the upstream's from now on."""
@@ -116,7 +130,8 @@ class InterceptionRecord:
     def head_received(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
         """The head of a response was read. `hint` is that of its credential, `mask` hides it in messages."""
         self._status, self._mask = status, mask
-        if hint not in ("", self._started.credential_hint):
+        self._answered_attempts, self.state = self._attempts, STREAMING
+        if hint not in ("", self.started.credential_hint):
             self._record([CredentialUsed(self.id, hint)])
 
     def body_received(self, piece: bytes) -> None:
@@ -126,13 +141,14 @@ class InterceptionRecord:
         if self._first_byte_at is EPOCH:
             self._first_byte_at = now()
         self._digest.update(piece)
+        self.received_bytes += len(piece)
 
     def first_byte_sent(self) -> None:
         """A piece goes to the client. Only the first call has an effect."""
         if not self._first_byte.seconds:
-            seconds = monotonic() - self._begun
+            seconds = monotonic() - self.begun
             upstream_seconds = self._upstream_seconds + self._received - self._sent
-            self._first_byte = FirstByte(self._started, seconds, seconds - upstream_seconds)
+            self._first_byte = FirstByte(self.started, seconds, seconds - upstream_seconds)
             self._hooks.emit(self._first_byte)
 
     def record_turn(self, turn: Turn, ends: bool = False) -> None:
@@ -193,7 +209,7 @@ class InterceptionRecord:
     def _emit_recorded(self, events: list[Event]) -> None:
         if self._hooks.has_listeners(EventRecorded):
             for event in events:
-                self._hooks.emit(EventRecorded(self._started, event))
+                self._hooks.emit(EventRecorded(self.started, event))
 
     def _new_events(self, turn: Turn) -> Iterator[Event]:
         created_at, number = now(), self._turn_number
@@ -237,7 +253,7 @@ class InterceptionRecord:
     def _record_end(self, failure: Failure, is_first: bool) -> None:
         if self._first_byte_at is not EPOCH:
             self.first_byte_sent()
-        duration = monotonic() - self._begun
+        duration = monotonic() - self.begun
         ended = Ended(
             id=self.id,
             ended_at=now(),
@@ -254,13 +270,14 @@ class InterceptionRecord:
             overhead_ms=_milliseconds(self._first_byte.overhead),
             first_byte_ms=_milliseconds(self._first_byte.seconds),
             duration_ms=_milliseconds(duration),
+            limit_id=self.limit_id,
         )
         last_events, self._last_events = self._last_events, []
         if is_first:
             self._recorder.end(*last_events, ended)
             self._emit_new(last_events)
             times = (self._first_byte.seconds, self._first_byte.overhead, duration)
-            self._hooks.emit(InterceptionEnded(self._started, ended, *times))
+            self._hooks.emit(InterceptionEnded(self.started, ended, *times))
         else:
             self._recorder.record(*last_events, ended)
             self._emit_new(last_events)

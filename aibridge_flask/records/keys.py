@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -24,6 +25,12 @@ def usage_id(hour: datetime, *names: str) -> int:
 def day_id(day: datetime, *names: str) -> int:
     """Returns the key of a row of `usage_daily`; `names` are its other keys, as ordered in `DAY_KEYS`."""
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
+
+
+@lru_cache(maxsize=4096)
+def account_key(limit_name: str, subject: str) -> int:
+    """Returns the key of what a limit counts together."""
+    return _number(limit_name, subject)
 
 
 def group_set(groups: Iterable[str]) -> str:

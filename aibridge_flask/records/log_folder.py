@@ -29,7 +29,7 @@ REJECTED = "rejected"
 
 def prepare(configured: str, url: URL) -> Path:
     """Returns the folder, and creates it for its owner alone. Raises ConfigError if it cannot be written."""
-    folder = Path(configured) if configured else _default(url)
+    folder = place(configured, url)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK | os.X_OK):
@@ -39,8 +39,12 @@ def prepare(configured: str, url: URL) -> Path:
     return folder.resolve()
 
 
-def _default(url: URL) -> Path:
-    """Beside the SQLite file, else systemd's state directory, else in the working directory."""
+def place(configured: str, url: URL) -> Path:
+    """Returns where the folder is, if need be beside the SQLite file, in systemd's state directory, or in the
+    working directory.
+    """
+    if configured:
+        return Path(configured)
     if url.get_backend_name() == "sqlite":
         return Path(f"{url.database}-spool")
     state_directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]

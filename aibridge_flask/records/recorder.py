@@ -24,6 +24,7 @@ from .backlog import Backlog
 from .checkpoint import WalCheckpointer
 from .counters import Counters
 from .events import Event
+from .live import Exchange, probe
 from .log import RecordLog
 from .maintenance import Maintenance
 from .rejects import Rejects
@@ -42,10 +43,13 @@ _LOCK_TIMEOUT_MS = 100
 class Recorder:
     """One per application and process. It starts with the first event, and anew after a fork."""
 
-    def __init__(self, settings: Settings, hooks: Hooks = Hooks()) -> None:
-        """Does no I/O. Raises ConfigError if the database's URL or driver cannot be used."""
+    def __init__(self, settings: Settings, hooks: Hooks = Hooks(), exchange: Exchange = probe) -> None:
+        """Does no I/O. `exchange` is called each second in a transaction of the applier's thread.
+
+        Raises ConfigError if the database's URL or driver cannot be used.
+        """
         self.engine, self._settings = database.connect(settings.database_url), settings
-        self._hooks = hooks
+        self._hooks, self._exchange = hooks, exchange
         self._refuses = settings.records.on_database_down == "refuse"
         self._waits_for_commit = settings.records.durability == "database"
         self._start_lock = threading.Lock()
@@ -57,6 +61,21 @@ class Recorder:
         """Whether new interceptions are accepted."""
         return all(not part.unwritten for part in self._running) and not self._must_refuse()
 
+    @property
+    def worker_id(self) -> str:
+        """What names this process in the database; empty before the start."""
+        return self._running[0].log.id if self._running else ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this host's logs. Call `start` before."""
+        return self._running[0].folder
+
+    @property
+    def prices(self) -> PriceList:
+        """Call `start` before."""
+        return self._running[0].prices
+
     def start(self) -> None:
         """Creates this process's log and starts its applier, unless they are there.
 
@@ -66,7 +85,7 @@ class Recorder:
             return
         with self._start_lock:
             if not self._running:
-                self._running = (_Running(self._settings, self._hooks),)
+                self._running = (_Running(self._settings, self._hooks, self._exchange),)
                 atexit.register(self.close)
 
     def begin(self, *events: Event, size: int = 0) -> None:
@@ -98,21 +117,30 @@ class Recorder:
         part, end = self._append(events)
         self._wait_for_commit(part, end)
 
-    def wait_until_applied(self) -> None:
-        """Waits up to 100 ms until the records of this host are in the database. For a thread of a pool.
+    def wait_for_connection(self) -> None:
+        """Waits until the database was asked once: a new one has no tables before. For a thread of a pool.
 
-        The first time it waits for the connection, since a new database has no tables before. Call `start`
-        before, in the request's thread.
+        Call `start` before, in the request's thread.
         """
         parts, sleep = self._running, unpatched("time", "sleep")
         deadline = monotonic() + _FIRST_CONNECTION_SECONDS
         while parts and not parts[0].applier.has_tried and monotonic() < deadline:
             sleep(0.005)
+
+    def wait_until_applied(self) -> None:
+        """As `wait_for_connection`; then waits up to 100 ms until this host's records are in the database."""
+        self.wait_for_connection()
+        parts, sleep = self._running, unpatched("time", "sleep")
         for part in parts:
             part.applier.hurry()
         deadline = monotonic() + _READ_AFTER_WRITE_SECONDS
         while parts and not parts[0].is_applied() and monotonic() < deadline:
             sleep(0.002)
+
+    def wait_until_own_applied(self, seconds: float) -> None:
+        """Waits in a request until this process's records are in the database."""
+        for part in self._running:
+            self._wait_for(part, part.log.end, seconds)
 
     def unapplied_events(self, text: bytes) -> Iterator[Event]:
         """Yields this host's events that are not in the database yet, of those frames of its logs that hold
@@ -152,12 +180,16 @@ class Recorder:
         return not part.applier.is_up or part.applier.seconds_behind > _REFUSE_AFTER_SECONDS
 
     def _wait_for_commit(self, part: _Running, end: int) -> None:
-        if self._waits_for_commit and end:
-            applied = one_shot_event()
-            part.applier.wait_for(end, applied)
-            if not applied.wait(_COMMIT_SECONDS):
-                part.applier.stop_waiting(end, applied)
-                part.counters.add_unconfirmed()
+        if self._waits_for_commit and end and not self._wait_for(part, end, _COMMIT_SECONDS):
+            part.counters.add_unconfirmed()
+
+    def _wait_for(self, part: _Running, end: int, seconds: float) -> bool:
+        applied = one_shot_event()
+        part.applier.wait_for(end, applied)
+        if applied.wait(seconds):
+            return True
+        part.applier.stop_waiting(end, applied)
+        return False
 
     def _reset_after_fork(self) -> None:
         """The log, its lock and its thread are the parent's."""
@@ -170,19 +202,20 @@ class Recorder:
 class _Running:
     """The log of this process and what works on it."""
 
-    def __init__(self, settings: Settings, hooks: Hooks) -> None:
+    def __init__(self, settings: Settings, hooks: Hooks, exchange: Exchange) -> None:
         engine = database.connect(settings.database_url, _LOCK_TIMEOUT_MS)
         self.folder = log_folder.prepare(settings.spool_dir, engine.url)
         self.counters = Counters(hooks)
         self.unwritten: list[tuple[Event, ...]] = []
         self._rest_lock = unpatched("_thread", "allocate_lock")()
-        prices, id = PriceList(settings), new_id()
+        self.prices, self.id = prices, id = PriceList(settings), new_id()
         self._store = Store(engine, prices, count_unpriced=self.counters.add_unpriced)
         rejects = Rejects(self.folder, id, self.counters)
         takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)
         identity = log_folder.url_identity(engine.url)
         self.log = RecordLog(self.folder, id)  # last, since it is to be closed if anything fails
-        self.applier = Applier(self.log, self._store, takeover, rejects, identity, self.write_rest)
+        work = (self.write_rest, lambda connection: exchange(connection, id))
+        self.applier = Applier(self.log, self._store, takeover, rejects, identity, *work)
         self._join: Callable[[float], bool] = start_thread(self.applier.run)
         self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()

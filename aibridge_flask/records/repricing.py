@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, RowMapping
 from ..model import Asked, Served, Usage
 from ..pricing import PriceList
 from . import tables
-from .contribution import Step
 from .contributions import Contributions
 from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total
 from .events import EPOCH, TokenUsage
@@ -67,12 +66,9 @@ class Repriced(Struct, frozen=True):
 class Repricing:
     """Prices anew. Of a dry run nothing is written."""
 
-    def __init__(
-        self, engine: Engine, prices: PriceList, steps: Sequence[Step] = (), dry_run: bool = False
-    ) -> None:
-        """`steps` are those of the applier: what sums costs hears of each change."""
+    def __init__(self, engine: Engine, prices: PriceList, dry_run: bool = False) -> None:
         self._engine, self._prices, self._dry_run = engine, prices, dry_run
-        self._contributions = Contributions(engine.dialect, steps)
+        self._contributions = Contributions(engine.dialect)
 
     def run(self, selection: Selection) -> Iterator[Repriced]:
         """Yields the interceptions that used tokens. Raises SQLAlchemyError; what was yielded is written."""

@@ -134,6 +134,7 @@ def _ended_row(event: Ended) -> dict[str, Any]:
         "new_wire_exact": event.wire_exact,
         "new_response_sha256": event.response_sha256,
         "new_attempts": event.attempts,
+        "new_limit_id": event.limit_id,
         "new_overhead_ms": event.overhead_ms,
         "new_first_byte_ms": event.first_byte_ms,
         "new_duration_ms": event.duration_ms,

@@ -6,7 +6,7 @@ Position and rows are written in one transaction, so a batch may be repeated.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..pricing import PriceList
 from ..waiting import fork_lock
 from . import additions, tables
-from .contribution import Step
+from .contribution import INTERRUPTED
 from .costs import UNPRICED_STATUSES
 from .database import SchemaTooNew, check_version, migrate, read_info
 from .database_errors import describe, is_busy, is_row_fault
@@ -27,6 +27,7 @@ from .deadlines import DEADLINES
 from .event_writer import EventWriter
 from .events import Ended, Event
 from .statement import Statement
+from .sum_tables import holds
 
 _CALL_SECONDS = 5.0
 _MIGRATION_SECONDS = 600.0
@@ -60,16 +61,15 @@ class Store:
         self,
         engine: Engine,
         prices: PriceList,
-        steps: Sequence[Step] = (),
         count_unpriced: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """`steps` run within each transaction. `count_unpriced` hears of interceptions without a price."""
+        """`count_unpriced` hears of interceptions without a price."""
         self._count_unpriced = count_unpriced
         self._engine, self._prices = engine, prices
         self._connection: Connection | None = None
         self.database_id = ""
         self._is_sqlite = engine.dialect.name == "sqlite"
-        self._writer = EventWriter(engine, prices, steps)
+        self._writer = EventWriter(engine, prices)
         self._move = Statement(_MOVE, engine.dialect)
         # SQLite's locks in memory would stay locked in a process that is forked meanwhile
         self._fork_guard: Any = fork_lock() if self._is_sqlite else contextlib.nullcontext()
@@ -168,13 +168,14 @@ class Store:
         """Closes the open interceptions of a dead worker; returns how many. Raises DatabaseDown."""
         c, now = tables.interceptions.c, self._now()
         is_open = (c.worker_id == worker_id, c.ended_at.is_(None))
-        values = {"ended_at": now, "error_type": "interrupted", "error_message": _INTERRUPTED, **_COST_SO_FAR}
+        values = {"ended_at": now, "error_type": INTERRUPTED, "error_message": _INTERRUPTED, **_COST_SO_FAR}
         with self._transaction() as connection:
             ids = list(connection.scalars(sa.select(c.id).where(*is_open)))
             if ids:
                 connection.execute(sa.update(tables.interceptions).where(*is_open).values(values))
                 driver: Any = connection.connection.dbapi_connection
                 self._writer.update_sums(driver.cursor(), ids)
+            connection.execute(sa.delete(holds).where(holds.c.worker_id == worker_id))
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
         return len(ids)
 
@@ -198,10 +199,10 @@ class Store:
                 connection.scalars(sa.select(c.id).where(c.host != host, c.seen_at < self._now(seconds)))
             )
 
-    def probe(self) -> None:
-        """Asks the database for nothing. Raises DatabaseDown."""
+    def run(self, step: Callable[[Connection], None]) -> None:
+        """Runs a step in a transaction. Raises DatabaseDown."""
         with self._transaction() as connection:
-            connection.execute(sa.select(sa.literal(1)))
+            step(connection)
 
     def _now(self, seconds_ago: int = 0) -> Any:
         if self._is_sqlite:

@@ -145,6 +145,45 @@ erasures = Table(
     Column("erased_at", UtcTime, nullable=False),
 )
 
+# Limits in effect, of files and of the API, as the API takes them. `sequences` has the number of the last
+# change.
+limits = Table(
+    "limits",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("id", String(36), nullable=False, unique=True),
+    text_column("source"),
+    Column("definition", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# What ended interceptions have spent of a limit: an account is what it counts together, for one subject; a
+# bucket is a period's start or a step of a sliding one, in seconds since the epoch.
+ledger = Table(
+    "ledger",
+    metadata,
+    _key("account"),
+    _key("bucket"),
+    text_column("limit_name"),
+    text_column("subject"),
+    *_counts("spent"),
+    Index("ix_ledger_limit", "limit_name", "bucket"),
+)
+
+# What interceptions under way are expected to spend, until they end.
+holds = Table(
+    "holds",
+    metadata,
+    Column("interception_id", String(36), primary_key=True),
+    _key("account"),
+    *_counts("bucket", "held"),
+    text_column("limit_name"),
+    text_column("subject"),
+    text_column("worker_id"),
+    Index("ix_holds_account", "account", "bucket", "held"),
+    sqlite_with_rowid=False,  # one tree less to write before each request
+)
+
 # What administrators and users have changed or looked at.
 audit = Table(
     "audit",

@@ -253,3 +253,27 @@ schema_info = Table(
     Column("name", String(32), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+# What each worker serves now, as JSON: written while somebody watches.
+live_lists = Table(
+    "live_lists",
+    metadata,
+    Column("worker_id", String(36), primary_key=True),
+    _time("seen_at"),
+    text_column("interceptions"),
+)
+
+# Interceptions that are to end, and the sessions that are refused until then.
+live_stops = Table(
+    "live_stops",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    text_column("initiator_id"),
+    text_column("session_id"),
+    text_column("model"),
+    _time("made_at"),
+    _time("until"),
+)
+
+# Until when somebody watches.
+live_views = Table("live_views", metadata, Column("name", String(32), primary_key=True), _time("until"))

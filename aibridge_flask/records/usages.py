@@ -41,7 +41,7 @@ class Usages:
 
     def total(self) -> Usage:
         """Returns the tokens of all responses so far."""
-        usages = [known.usage for known in self._rows.values()]
+        usages = [known.usage for known in tuple(self._rows.values())]  # another thread may ask
         return usages[0] if len(usages) == 1 else reduce(Usage.plus, usages, Usage())
 
 

@@ -4,11 +4,12 @@ The only package that imports gevent. Everything has two implementations; the on
 process is monkey-patched.
 """
 
-from .client import UNWATCHED, WOULD_BLOCK, Client, readiness_probe, watch
+from .client import UNWATCHED, WOULD_BLOCK, CancellableClient, Client, watch
 from .fairness import let_others_run
 from .pause import pause
 from .periodic import Periodic
 from .pools import FILES, OBJECTS, PARSERS, READERS, TOKENS, Pool, run_if_large
+from .probes import readiness_probe
 from .runtime import under_gevent, unpatched
 from .stalled import StalledClients
 from .task_group import ReplaceableClient, TaskGroup
@@ -32,6 +33,7 @@ __all__ = [
     "TOKENS",
     "UNWATCHED",
     "WOULD_BLOCK",
+    "CancellableClient",
     "Client",
     "OneShotEvent",
     "Periodic",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import select
 import socket
@@ -11,15 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from ..errors import ClientDisconnected
+from ..errors import BridgeError, ClientDisconnected
 from .fairness import let_others_run
-from .runtime import plain_duplicate, under_gevent, unpatched
+from .probes import POLLRDHUP, has_disconnected, has_hung_up, readiness_probe
+from .runtime import under_gevent
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.5
 _MAX_AWAKE_SECONDS = 0.005  # between two reads, without waiting
 _SEND_BYTES = 1 << 20  # at once
-_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 _READ, _WRITE = 1, 2  # libev's constants
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -52,15 +51,25 @@ class Client(Protocol):
         """Stops watching."""
 
 
+class CancellableClient(Client, Protocol):
+    """A Client whose request can be cancelled."""
+
+    def cancel(self, make_error: Callable[[], BridgeError]) -> None:
+        """Ends the wait that may be under way, and all further ones, with an error.
+
+        Under gevent to be called in the hub. Only the first call has an effect.
+        """
+
+
 class _SocketClient:
     """Reads before it waits: with TLS, readable data may already be in the library's buffer."""
 
-    _is_disconnected = False
+    _make_error: Callable[[], BridgeError] | None = None
     _awake_since = math.inf
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
-        if self._is_disconnected:
-            raise ClientDisconnected
+        if self._make_error is not None:
+            raise self._make_error()
         upstream.settimeout(0)
         if drained:
             self._wait(upstream.fileno(), _READ, timeout)
@@ -96,6 +105,13 @@ class _SocketClient:
                 break
         return sent
 
+    def cancel(self, make_error: Callable[[], BridgeError]) -> None:
+        self._make_error = self._make_error or make_error
+
+    def _raise_if_ended(self) -> None:
+        if self._make_error is not None:
+            raise self._make_error()
+
     def check(self) -> None:
         raise NotImplementedError
 
@@ -115,6 +131,7 @@ class _UnwatchedClient(_SocketClient):
 
     def check(self) -> None:
         """A disconnect cannot be detected."""
+        self._raise_if_ended()
 
     def wait_for(self, call: Callable[[], T]) -> T:
         return call()
@@ -126,6 +143,7 @@ class _UnwatchedClient(_SocketClient):
             raise TimeoutError
 
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
+        self._raise_if_ended()
         upstream.settimeout(timeout)
         return upstream.recv(size)
 
@@ -145,14 +163,15 @@ class _PolledClient(_SocketClient):
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._poll_mask = select.POLLIN | _POLLRDHUP
+        self._poll_mask = select.POLLIN | POLLRDHUP
 
     def wait_for(self, call: Callable[[], T]) -> T:
         self.check()
         return call()
 
     def check(self) -> None:
-        if _has_disconnected(self._client) or _has_hung_up(self._client):
+        self._raise_if_ended()
+        if has_disconnected(self._client) or has_hung_up(self._client):
             raise ClientDisconnected
 
     def _wait(self, upstream: int, event: int, timeout: float) -> None:
@@ -160,12 +179,13 @@ class _PolledClient(_SocketClient):
         poll = select.poll()
         poll.register(upstream, _poll_events(event))
         poll.register(client, self._poll_mask)
-        while ready := dict(poll.poll(max(0, end - time.monotonic()) * 1000)):
+        while (ready := dict(poll.poll(_poll_milliseconds(end)))) or time.monotonic() < end:
+            self._raise_if_ended()
             events = ready.get(client, 0)
-            if events & ~select.POLLIN or (events and _has_disconnected(self._client)):
+            if events & ~select.POLLIN or (events and has_disconnected(self._client)):
                 raise ClientDisconnected
             if events:  # bytes of a next request, which would end each poll at once
-                self._poll_mask = _POLLRDHUP
+                self._poll_mask = POLLRDHUP
                 poll.modify(client, self._poll_mask)
             if upstream in ready:
                 return
@@ -173,6 +193,11 @@ class _PolledClient(_SocketClient):
 
     def close(self) -> None:
         """There is no watcher."""
+
+
+def _poll_milliseconds(end: float) -> float:
+    """Returns how long to poll: a request that is cancelled meanwhile is noticed afterwards."""
+    return min(max(0.0, end - time.monotonic()), _POLL_SECONDS) * 1000
 
 
 class _HubClient(_SocketClient):
@@ -188,8 +213,7 @@ class _HubClient(_SocketClient):
         self._io.start(self._ready)
 
     def check(self) -> None:
-        if self._is_disconnected:
-            raise ClientDisconnected
+        self._raise_if_ended()
 
     def wait_for(self, call: Callable[[], T]) -> T:
         from gevent import getcurrent
@@ -219,21 +243,21 @@ class _HubClient(_SocketClient):
 
     def _ready(self) -> None:
         self._io.stop()  # level-triggered: bytes of a next request would call this in a loop
-        if _has_disconnected(self._client):
-            self._disconnect()
+        if has_disconnected(self._client):
+            self.cancel(ClientDisconnected)
         else:
             self._timer = self._loop.timer(_POLL_SECONDS, _POLL_SECONDS)
             self._timer.start(self._probe)
 
     def _probe(self) -> None:
-        if _has_hung_up(self._client):
+        if has_hung_up(self._client):
             self._timer.stop()
-            self._disconnect()
+            self.cancel(ClientDisconnected)
 
-    def _disconnect(self) -> None:
-        self._is_disconnected = True
+    def cancel(self, make_error: Callable[[], BridgeError]) -> None:
+        super().cancel(make_error)
         if self._waiter is not None:
-            self._waiter.throw(ClientDisconnected)
+            self._waiter.throw(make_error())
 
     def close(self) -> None:
         _close_watcher(self._io)
@@ -246,7 +270,7 @@ def _close_watcher(watcher: Any) -> None:
     watcher.close()
 
 
-def watch(client_socket: Any) -> Client:
+def watch(client_socket: Any) -> CancellableClient:
     """Starts to watch a client; `client_socket` is None if the server does not expose it.
 
     Raises ClientDisconnected.
@@ -257,32 +281,3 @@ def watch(client_socket: Any) -> Client:
         return _HubClient(client_socket) if under_gevent() else _PolledClient(client_socket)
     except (OSError, ValueError):
         raise ClientDisconnected from None  # it is closed
-
-
-def _has_disconnected(client: Any) -> bool:
-    """Peeks at the socket without consuming data.
-
-    Uses a plain socket on a duplicate of the descriptor, since TLS sockets refuse to peek. Flags of the
-    duplicate are the client's too, so the call itself is non-blocking.
-    """
-    try:
-        with plain_duplicate(client) as plain:
-            return not plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        return error.errno not in (errno.EMFILE, errno.ENFILE)
-
-
-def _has_hung_up(client: Any) -> bool:
-    """Like `_has_disconnected`, but also detects it behind bytes of a next request."""
-    poll = unpatched("select", "poll")()
-    poll.register(client.fileno(), _POLLRDHUP)
-    return bool(poll.poll(0))
-
-
-def readiness_probe(upstream: socket.socket) -> Callable[[], bool]:
-    """Returns a non-blocking function: whether a socket has data to read, or has ended."""
-    poll = unpatched("select", "poll")()
-    poll.register(upstream.fileno(), select.POLLIN)
-    return lambda: bool(poll.poll(0))

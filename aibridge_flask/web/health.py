@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response
 
 from ..formats.body import dumps
+from ..limits.limiter import Limiter
 from ..records.recorder import Recorder
 from ..tools import ToolBox
 from ..waiting import FILES
@@ -15,7 +16,12 @@ _FILES_SECONDS = 10.0
 
 
 def add_health(
-    blueprint: Blueprint, prefix: str, recorder: Recorder, toolbox: ToolBox, draining: Callable[[], bool]
+    blueprint: Blueprint,
+    prefix: str,
+    recorder: Recorder,
+    limiter: Limiter,
+    toolbox: ToolBox,
+    draining: Callable[[], bool],
 ) -> None:
     def healthz() -> Response:
         """The process serves."""
@@ -31,14 +37,13 @@ def add_health(
 
     def _ready(status: str, code: int) -> Response:
         behind = FILES.run(recorder.backlog, _FILES_SECONDS)
-        return _status(
-            status, code, records_behind_seconds=round(behind.seconds, 3), records_behind_bytes=behind.bytes
-        )
+        facts = {"records_behind_seconds": round(behind.seconds, 3), "records_behind_bytes": behind.bytes}
+        return _status(status, code, **facts, limits="ok" if limiter.is_up else "cannot be checked")
 
     blueprint.add_url_rule(f"{prefix}/healthz", view_func=healthz)
     blueprint.add_url_rule(f"{prefix}/readyz", view_func=readyz)
 
 
-def _status(status: str, code: int, **facts: float) -> Response:
+def _status(status: str, code: int, **facts: float | str) -> Response:
     """Does not use Flask's JSON provider, which a host may have replaced."""
     return Response(dumps({"status": status, **facts}), code, mimetype="application/json")

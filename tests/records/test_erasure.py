@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from aibridge_flask import config
+from aibridge_flask.limits import changes
 from aibridge_flask.model import new_id
 from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import audit, log_folder, log_reader, sum_tables, tables, tokens
@@ -30,6 +31,10 @@ from tests.support.server import wait_until
 pytestmark = BOTH_DATABASES
 PERSON = "Zyzzyva Quixotic"
 WORDS = "Jabberwocky"
+
+
+def limit(**members: object) -> Any:
+    return config.load({"limit": [members]}).limit[0]
 
 
 def erase(url: str, actor: str = PERSON) -> Erased:
@@ -69,8 +74,12 @@ def write_history(url: str) -> None:
         StoredObject("openai", "resp_1", PERSON, now()),
         StoredObject("openai", "resp_2", "bob", now()),
     ]
-    apply(url, *events)
     engine = databases.connect(url)
+    for name, whom in (("each", "*"), ("own", PERSON)):
+        changes.add(
+            engine, limit(name=name, scope={"actor": whom}, per="month", tokens=9, credential="any"), "root"
+        )
+    apply(url, *events)
     tokens.create(engine, PERSON, False, 0, ["core"], by="cli:root")
     tokens.create(engine, "bob", False, 0, by=PERSON)
     audit.write(engine, "boss", "session.view", PERSON)
@@ -79,6 +88,7 @@ def write_history(url: str) -> None:
 def test_content_and_name_are_erased_and_sums_stay(database_url: str) -> None:
     write_history(database_url)
     before = totals(database_url)
+    assert PERSON in {row["subject"] for row in rows(database_url, sum_tables.ledger)}
     assert erase(database_url) == Erased(3, 1, 1)
     assert not mentions(database_url, PERSON)
     assert not mentions(database_url, WORDS)
@@ -107,7 +117,13 @@ def test_the_audit_stays_without_the_name(database_url: str) -> None:
     write_history(database_url)
     erase(database_url)
     found = {(row["actor_id"], row["action"]): row for row in rows(database_url, sum_tables.audit)}
-    assert set(found) == {("cli:root", "token.create"), ("erased", "token.create"), ("boss", "session.view")}
+    made = {
+        ("cli:root", "token.create"),
+        ("erased", "token.create"),
+        ("boss", "session.view"),
+        ("root", "limit.create"),
+    }
+    assert set(found) == made
     assert found["cli:root", "token.create"]["after"] == {}
     assert found["erased", "token.create"]["after"]["user"] == "bob"
     assert found["boss", "session.view"]["target"] == "erased"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
 
-from aibridge_flask.records.recorder import Recorder
 from tests.conftest import BOTH_DATABASES, MakeApp
-from tests.support.history import History
 from tests.support.people import Person, app_for_people
 from tests.support.upstream import Upstream
 from tests.ui.conftest import UI
@@ -166,11 +163,51 @@ def test_any_period_is_drawn(ann: Person, period: str) -> None:
         assert len(response.get_data()) < 1 << 20
 
 
-def test_what_runs_is_live_for_whom_it_is(app: Flask, ann: Person, root: Person) -> None:
-    recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
-    History(recorder).add("ann", datetime.now(UTC), is_running=True, model="still-running-1")
-    bob = root.get("/ui/live", headers={"X-Who": "bob"}).get_data(as_text=True)
-    assert "Nothing runs now" in bob
-    for person in (ann, root):
-        assert "still-running-1" in person.get("/ui/live").get_data(as_text=True)
-    recorder.close()
+def test_limits_are_made_changed_and_ended(ann: Person, root: Person) -> None:
+    ann.ask()
+    form = {
+        "name": "ann <b>",
+        "scope": "actor=ann",
+        "per": "day",
+        "tokens": "200",
+        "models": "claude-*, gpt-5",
+    }
+    assert post(ann, "/limits", **form).status_code == 403
+    assert post(root, "/limits", **form).status_code == 303
+    assert post(root, "/limits", **form).status_code == 409
+    (limit,) = root.read("/limits")["results"]
+    assert (limit["scope"], limit["models"], limit["used"][0]["spent"]) == (
+        {"actor": "ann"},
+        ["claude-*", "gpt-5"],
+        100,
+    )
+    page = root.get("/ui/limits").get_data(as_text=True)
+    assert "ann &lt;b&gt;" in page
+    assert "50 %" in page
+    assert "50 %" in ann.get("/ui/limits").get_data(as_text=True)
+    assert root.get("/ui/csv/limits").get_data(as_text=True).startswith("name,of,amount,per,mode,spent,held,")
+    assert post(root, f"/limits/{limit['id']}", tokens="400", mode="warn").status_code == 303
+    assert [root.read("/limits")["results"][0][name] for name in ("tokens", "mode")] == [400, "warn"]
+    assert post(root, f"/limits/{limit['id']}", tokens="many").status_code == 400
+    assert post(ann, f"/limits/{limit['id']}/end").status_code == 403
+    assert post(root, f"/limits/{limit['id']}/end").status_code == 303
+    assert root.read("/limits")["count"] == 0
+    assert (
+        post(
+            root,
+            "/limits",
+            name="g",
+            scope="group=red",
+            shared="on",
+            per="total",
+            usd="1.5",
+            until="2030-01-31",
+        ).status_code
+        == 303
+    )
+    assert root.read("/limits")["results"][0]["scope"] == {"group": "red", "shared": True}
+
+
+def test_only_administrators_stop_what_runs(ann: Person, root: Person) -> None:
+    assert post(ann, "/live/x/stop").status_code == 403
+    assert post(root, "/live/x/stop").status_code == 404

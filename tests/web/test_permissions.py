@@ -10,7 +10,7 @@ from tests.support.upstream import Upstream
 
 FOR_ALL = [
     *("/interceptions", "/usage", "/usage?format=csv", "/usage?format=focus", "/tools", "/tools?format=csv"),
-    *("/me", "/tokens", "/export", "/sessions", "/models", "/clients", "/groups", "/openapi.json"),
+    *("/me", "/live", "/tokens", "/export", "/sessions", "/models", "/clients", "/groups", "/openapi.json"),
 ]
 FOR_ADMINS = ["/audit", "/providers", "/providers/mcp"]
 

@@ -20,7 +20,7 @@ from .providers import FIRST_KEY, OPENAI_KEY, SECOND_KEY
 
 PREFIX = "/api/v2/aibridge"
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
-_GUNICORN_CONF = Path(serving.__file__).with_name("gunicorn_conf.py")
+_GUNICORN_CONF = Path(serving.__file__).with_name("gunicorn_file.py")
 _APP = "aibridge_flask.cli.demo.app:create()"
 _READY_SECONDS, _STOP_SECONDS = 55.0, 10.0
 _NOT_INHERITED = ("AIBRIDGE_", "GUNICORN_", "OTEL_", "ANTHROPIC_", "OPENAI_")

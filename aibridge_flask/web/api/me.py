@@ -11,7 +11,8 @@ from ...model import Actor
 from ...reading.values import encode, initiator
 from .blueprint import RecordsBlueprint
 from .documents import Document, flag, names, text, texts
-from .reader import json_response
+from .limits import LimitDocument, effective
+from .reader import Reader, json_response
 
 
 class ActorDocument(Document):
@@ -20,10 +21,12 @@ class ActorDocument(Document):
     metadata = names("The actor's.")
     groups = texts("The actor's groups.")
     admin = flag("May see everything.")
-    limits = fields.List(fields.Dict(), required=True, metadata={"description": "Limits in effect."})
+    limits = fields.List(
+        fields.Nested(LimitDocument), required=True, metadata={"description": "Limits in effect."}
+    )
 
 
-def add_me(blueprint: RecordsBlueprint) -> None:
+def add_me(blueprint: RecordsBlueprint, reader: Reader) -> None:
     @blueprint.answers("/me", ActorDocument)
     def me(actor: Actor, values: dict[str, Any]) -> Response:
         """Who asks."""
@@ -32,6 +35,6 @@ def add_me(blueprint: RecordsBlueprint) -> None:
             "metadata": dict(actor.metadata),
             "groups": actor.groups,
             "admin": actor.admin,
-            "limits": [],
+            "limits": reader.ask(lambda engine: effective(engine, actor)),
         }
         return json_response(encode(whole))

@@ -40,6 +40,8 @@ class Reader:
         def run() -> T:
             if is_fresh:
                 self.recorder.wait_until_applied()
+            else:
+                self.recorder.wait_for_connection()
             return ask_within(self.recorder.engine, question, seconds)
 
         return READERS.run(run, _WAIT_SECONDS + seconds)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...config import Settings
+from ...in_flight import InFlight
+from ...limits.limiter import Limiter
 from ...outbound import Outbound
-from ...reading.running import running
 from ...tools import ToolBox
+from ..api.live import Live
 from ..api.reader import Reader
 from .blueprint import UiBlueprint
 from .csv import add_csv
@@ -27,15 +29,21 @@ __all__ = ["Signer", "Visitors", "ui_blueprint"]
 
 
 def ui_blueprint(
-    settings: Settings, visitors: Visitors, reader: Reader, outbounds: Sequence[Outbound], toolbox: ToolBox
+    settings: Settings,
+    visitors: Visitors,
+    reader: Reader,
+    outbounds: Sequence[Outbound],
+    toolbox: ToolBox,
+    limiter: Limiter,
+    in_flight: InFlight,
 ) -> UiBlueprint:
     """Returns the blueprint of all pages. Register it after that of the records API, whose rules it uses."""
     blueprint = UiBlueprint(settings.url_prefix, visitors, reader)
     add_overview(blueprint, settings, outbounds)
     for add in (add_spend, add_sessions, add_session, add_csv, add_login, add_static):
         add(blueprint)
-    add_live(blueprint, running)
-    add_limits(blueprint, lambda engine, actor: ())
+    add_live(blueprint, Live(reader, in_flight))
+    add_limits(blueprint, limiter)
     add_providers(blueprint, outbounds, toolbox)
     add_tokens(blueprint, settings.auth.mode)
     return blueprint

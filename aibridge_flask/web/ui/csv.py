@@ -20,10 +20,12 @@ from ...reading.usage import PERCENTILES, every_usage
 from ...reading.usage import Question as UsageQuestion
 from ...reading.usage_rows import TOOL_SUMS
 from ...records.sum_tables import AMOUNTS, TOKENS
+from ..api.limits import own_standings
 from ..slices import file_response
 from . import filters
 from .blueprint import Question, UiBlueprint, Visit
 from .filters import Filters
+from .limits import amount_of
 from .sessions import within
 from .sums import WORDS
 from .tables import Row, rows_of
@@ -68,6 +70,7 @@ _RECORD = (
         "cost_status",
     ),
 )
+_LIMIT = ("name", "of", "amount", "per", "mode", "spent", "held", "expected", "resets_at")
 _TOKEN = ("id", "user", "groups", "admin", "hint", "created_at", "expires_at", "revoked_at", "last_used_at")
 
 
@@ -132,6 +135,11 @@ def _gateway_tokens(engine: Engine, actor: Actor, found: Filters, keys: tuple[st
     return _TOKEN, ({**row, "groups": ",".join(row["groups"])} for row in _every(page))
 
 
+def _limits(engine: Engine, actor: Actor, found: Filters, keys: tuple[str, ...]) -> Table:
+    rows = own_standings(engine, actor)
+    return _LIMIT, ({**each, "amount": amount_of(each), **used} for each in rows for used in each["used"])
+
+
 def _every(page: Any) -> Iterator[Row]:
     """Yields the rows of all pages of a list, up to a bound."""
     after, count = "", 0
@@ -150,4 +158,5 @@ _TABLES = {
     "sessions": _sessions,
     "interceptions": _records,
     "tokens": _gateway_tokens,
+    "limits": _limits,
 }

@@ -1,21 +1,26 @@
-"""Live: what runs now."""
+"""Live: what runs now; administrators may stop it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from flask import Response
 
-from sqlalchemy import Engine
-
-from ...model import Actor
-from .blueprint import Question, UiBlueprint, Visit
+from ..api.blueprint import ID
+from ..api.errors import Refused
+from ..api.live import Live
+from .blueprint import Question, UiBlueprint, Visit, html, see
 from .pages import render
 
-LiveRows = Callable[[Engine, Actor], Sequence[dict[str, Any]]]
-"""Returns what is in flight and the actor may see, as the records API's `GET live` lists it."""
 
-
-def add_live(blueprint: UiBlueprint, rows: LiveRows) -> None:
+def add_live(blueprint: UiBlueprint, running: Live) -> None:
     @blueprint.page("/live")
-    def live(visit: Visit) -> Question:
-        return lambda engine: render("live.html", visit, title="Live", rows=rows(engine, visit.actor))
+    def live(visit: Visit) -> Question | Response:
+        found = running.seen_by(visit.actor)
+        shown = {"rows": found.results, "is_away": found.own_worker_only}
+        return html(render("live.html", visit, title="Live", **shown))
+
+    @blueprint.page(f"/live/<{ID}:id>/stop", "POST")
+    def stop_live(visit: Visit, id: str) -> Question | Response:
+        if not visit.actor.admin:
+            raise Refused(403, "Only administrators may stop what runs.", "Ask one.")
+        running.stop(visit.actor, id)
+        return see(f"{visit.ui}/live")

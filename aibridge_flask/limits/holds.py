@@ -1,0 +1,157 @@
+"""Holds what interceptions are expected to spend, in one transaction with the look at what is left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.json import encode
+from sqlalchemy import Connection, Engine
+
+from ..records.deadlines import DEADLINES
+from .claims import Charge, Claim, Used, is_enforced, refused
+from .definitions import KnownLimits
+from .limit import Limit
+
+LOCK_SECONDS = 2.0  # that are waited for a lock
+_CALL_SECONDS = 5.0
+
+
+class Granted(Struct, frozen=True):
+    """The answer to a claim. `used` is that of its charges, in their order, before it.
+
+    `refused` are the charges without room; nothing is held if one of them is of a limit that is enforced.
+    """
+
+    used: tuple[Used, ...]
+    refused: tuple[Charge, ...] = ()
+
+    @property
+    def is_refused(self) -> bool:
+        return is_enforced(self.refused)
+
+
+class Holds:
+    """Writes on a connection of its own, for one thread. Each method raises SQLAlchemyError or the driver's
+    error; the connection is then to be closed.
+    """
+
+    def __init__(self, engine: Engine, worker_id: str) -> None:
+        self._engine, self._worker_id = engine, worker_id
+        self._dialect = engine.dialect.name
+        self._mark = "?" if engine.dialect.positional else "%s"
+        self._connection: Connection | None = None
+        self._known = KnownLimits()
+        self.has_answered = False  # in this transaction: what is waited for is a lock
+
+    def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+                connection.close()
+
+    def read_limits(self) -> tuple[Limit, ...]:
+        with self._transaction() as cursor:
+            return self._known.read(cursor)
+
+    def admit(self, claims: Sequence[Claim]) -> list[Granted]:
+        """Decides claims in their order, and holds what is granted."""
+        with self._transaction(writes=True) as cursor:
+            used = self._used(cursor, [charge for claim in claims for charge in claim.charges])
+            answers, rows = [], []
+            for claim in claims:
+                answer = Granted(tuple(used[each.account] for each in claim.charges), refused(claim, used))
+                answers.append(answer)
+                if not answer.is_refused:
+                    rows += [self._row(claim, charge) for charge in claim.charges]
+                    used |= {each.account: used[each.account].plus(each.held) for each in claim.charges}
+            if rows:
+                cursor.executemany(_HOLD.format(marks=", ".join([self._mark] * 7)), rows)
+        return answers
+
+    def raise_held(self, amounts: Sequence[tuple[int, str, int]]) -> None:
+        """Sets what interceptions hold that use more than was expected: amount, interception, account."""
+        with self._transaction(writes=True) as cursor:
+            cursor.executemany(_RAISE.replace("?", self._mark), amounts)
+
+    def release(self, ids: Sequence[str]) -> None:
+        """Releases what interceptions hold whose request has not waited for the answer."""
+        with self._transaction(writes=True) as cursor:
+            cursor.executemany(_RELEASE.replace("?", self._mark), [(id,) for id in ids])
+
+    def steps(self, charge: Charge) -> list[tuple[int, int]]:
+        """Returns what was used of an account, step by step: bucket and amount."""
+        with self._transaction() as cursor:
+            of = (charge.account, charge.start)
+            cursor.execute(_STEPS.replace("?", self._mark), of + of)
+            return [(int(bucket), int(used)) for bucket, used in cursor.fetchall()]
+
+    def _row(self, claim: Claim, charge: Charge) -> tuple[Any, ...]:
+        of = (charge.limit.name, charge.subject)
+        return (claim.id, charge.account, charge.bucket, charge.held, *of, self._worker_id)
+
+    def _used(self, cursor: Any, charges: Sequence[Charge]) -> dict[int, Used]:
+        starts = {charge.account: charge.start for charge in charges}
+        accounts = encode(sorted(starts.items())).decode()
+        if self._dialect == "postgresql":  # SQLite's transaction excludes all others
+            cursor.execute(_LOCK, (accounts,))
+        cursor.execute(_USED[self._dialect], (accounts,))
+        return {int(account): Used(int(spent), int(held)) for account, spent, held in cursor.fetchall()}
+
+    @contextlib.contextmanager
+    def _transaction(self, writes: bool = False) -> Iterator[Any]:
+        self.has_answered = self._dialect == "sqlite"
+        if self._connection is None:
+            with DEADLINES.limit(_CALL_SECONDS):
+                self._connection = self._engine.connect()
+        driver: Any = self._connection.connection.dbapi_connection
+        with DEADLINES.limit(_CALL_SECONDS, driver):
+            cursor = driver.cursor()
+            if self._dialect == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            else:
+                cursor.execute(_LOCK_TIMEOUT)
+                self.has_answered = True
+            try:
+                yield cursor
+            except BaseException:
+                driver.rollback()
+                raise
+            driver.commit()
+
+
+_LOCK_TIMEOUT = f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}"
+_LOCK = (
+    "SELECT pg_advisory_xact_lock((pair ->> 0)::bigint)"
+    " FROM json_array_elements(%s::json) WITH ORDINALITY AS listed (pair, place) ORDER BY place"
+)
+_ACCOUNTS = {
+    "sqlite": "SELECT json_extract(value, '$[0]') AS a, json_extract(value, '$[1]') AS b FROM json_each(?)",
+    "postgresql": (
+        "SELECT (value ->> 0)::bigint AS a, (value ->> 1)::bigint AS b FROM json_array_elements(%s::json)"
+    ),
+}
+# one statement, so that what is released meanwhile is seen as held or as spent
+_USED = {
+    dialect: (
+        "SELECT a, (SELECT coalesce(sum(spent), 0) FROM ledger WHERE account = a AND bucket >= b),"  # noqa: S608
+        " (SELECT coalesce(sum(held), 0) FROM holds WHERE account = a AND bucket >= b)"
+        f" FROM ({accounts}) AS accounts"
+    )
+    for dialect, accounts in _ACCOUNTS.items()
+}
+_HOLD = (
+    "INSERT INTO holds (interception_id, account, bucket, held, limit_name, subject, worker_id)"
+    " VALUES ({marks})"
+)
+_RAISE = "UPDATE holds SET held = ? WHERE interception_id = ? AND account = ?"
+_RELEASE = "DELETE FROM holds WHERE interception_id = ?"
+_STEPS = (
+    "SELECT bucket, sum(used) FROM ("
+    "SELECT bucket, spent AS used FROM ledger WHERE account = ? AND bucket >= ?"
+    " UNION ALL SELECT bucket, held FROM holds WHERE account = ? AND bucket >= ?"
+    ") AS steps GROUP BY bucket ORDER BY bucket"
+)

@@ -1,0 +1,180 @@
+"""Admits requests: rules first, then the limits that a request falls under. Who falls under none, waits for
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import sleep, time
+
+from msgspec import Struct
+
+from ..config import Settings
+from ..errors import LimitError, LimitsUnavailable
+from ..hooks import Hooks, LimitRefused, LimitUsed
+from ..records import database
+from ..records.events import InterceptionEnded, Started
+from ..records.recorder import Recorder
+from ..waiting import after_fork
+from . import refusals, rules
+from .claims import Charge, Claim, Matching, claim, is_enforced, matching
+from .desk import Desk, Question
+from .forecast import Forecast, Forecaster
+from .holds import LOCK_SECONDS, Granted
+from .limit import SHADOW, Asked, Limit
+from .notices import Header, notice_headers, ratio
+from .period import STEPS
+from .under_way import UnderWay
+
+_CLOSE_SECONDS = 5.0
+_APPLIED_SECONDS = 0.5
+_OTHERS_SECONDS = 0.1  # in which other workers' records come to the database
+
+
+class Admission(Struct, frozen=True):
+    """Headers for the client, and the id of a limit that has no room but is not enforced."""
+
+    headers: tuple[Header, ...] = ()
+    limit_id: str = ""
+
+
+ADMITTED = Admission()
+
+
+class Limiter:
+    """One per application and process; it starts with the first request, and anew after a fork."""
+
+    def __init__(self, settings: Settings, recorder: Recorder, hooks: Hooks) -> None:
+        self._settings, self._recorder, self._hooks = settings, recorder, hooks
+        self._forecaster = Forecaster(lambda: recorder.prices)
+        self.under_way = UnderWay(self._forecaster)
+        self._reset()
+        after_fork(self, Limiter._reset)
+        hooks.on(InterceptionEnded, self.under_way.end)
+
+    def _reset(self) -> None:
+        self._desks: tuple[Desk, ...] = ()
+        self._start_lock = threading.Lock()
+        self.under_way.clear()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the limits can be checked, as far as is known."""
+        return all(desk.is_up or not desk.has_tried for desk in self._desks)
+
+    def start(self) -> None:
+        """Starts the thread, unless it runs. Raises ConfigError, OSError."""
+        self._recorder.start()
+        with self._start_lock:
+            if not self._desks:
+                engine = database.connect(self._settings.database_url, int(LOCK_SECONDS * 1000))
+                parts = (engine, self._recorder.worker_id, self._recorder.folder, self._settings.limit)
+                self._desks = (Desk(*parts, self.under_way.growth),)
+
+    def close(self) -> None:
+        desks, self._desks = self._desks, ()
+        for desk in desks:
+            desk.close(_CLOSE_SECONDS)
+
+    def wait_until_known(self) -> None:
+        """Waits for the limits to be read, if the worker has just started. Raises ConfigError, OSError."""
+        self._limits()
+
+    def refresh(self) -> None:
+        """Makes a change of the limits known here; other workers hear of it within 5 seconds."""
+        for desk in self._desks:
+            desk.refresh()
+
+    def admit(self, started: Started, api: str, size: int, max_output: int) -> Admission:
+        """Admits an interception whose start is recorded. `size` is that of its body in bytes, `max_output`
+        the tokens that it asks for at most, 0 if it says nothing.
+
+        Raises LimitError.
+        """
+        asked = asked_by(started)
+        self._check_rules(asked, api)
+        found = matching(self._limits(), asked)
+        if not found:
+            return ADMITTED
+        forecast = self._forecaster.forecast(started, size, max_output)
+        self._check_price(forecast, found, asked, api)
+        made = claim(started.id, found, asked, forecast.expected)
+        granted = self._ask(made)
+        if not granted:
+            if self._settings.limits.on_database_down == "refuse":
+                raise LimitsUnavailable
+            return ADMITTED
+        (grant,) = granted
+        self._tell(made, grant)
+        if grant.is_refused:
+            raise self._refusal(next(each for each in grant.refused if is_enforced([each])))
+        self.under_way.add(started, made, forecast)
+        limit_id = next((each.limit.id for each in grant.refused), "")
+        headers = notice_headers(made, grant.used, started.client, api, int(time()))
+        return Admission(headers, limit_id)
+
+    def allowed_models(self, asked: Asked) -> tuple[str, ...]:
+        """Returns the patterns of the models that one may use; none: all."""
+        return rules.allowed_models(self._settings.rule, asked)
+
+    def _limits(self) -> tuple[Limit, ...]:
+        if not self._desks:
+            self.start()
+        (desk,) = self._desks
+        desk.wait_until_tried()
+        return desk.limits
+
+    def _check_rules(self, asked: Asked, api: str) -> None:
+        allowed = self.allowed_models(asked) if self._settings.rule else ()
+        if allowed and not rules.is_allowed(allowed, asked.model):
+            contact = self._settings.limits.contact
+            raise refusals.model_not_allowed(asked.model, allowed, asked.client, api, contact)
+
+    def _check_price(self, forecast: Forecast, found: Matching, asked: Asked, api: str) -> None:
+        is_refused = not forecast.is_priced and self._settings.limits.unpriced == "refuse"
+        if is_refused and any(limit.settings.unit == "usd" for limit, _ in found):
+            contact = self._settings.limits.contact
+            raise refusals.model_without_price(asked.model, asked.client, api, contact)
+
+    def _ask(self, made: Claim) -> tuple[Granted, ...]:
+        """Returns the answer, none if the database is away. A refusal is asked for twice."""
+        question = Question((made,))
+        self._desks[0].ask(question)
+        if question.grants and question.grants[0].is_refused:
+            self._recorder.wait_until_own_applied(_APPLIED_SECONDS)  # what has ended holds nothing
+            sleep(_OTHERS_SECONDS)
+            question = Question((made,))
+            self._desks[0].ask(question)
+        return question.grants
+
+    def _refusal(self, charge: Charge) -> LimitError:
+        now = int(time())
+        seconds = refusals.seconds_to_reset(charge, now)
+        if charge.limit.settings.per in STEPS:
+            question = Question(charges=(charge,))
+            if self._desks[0].ask(question):
+                seconds = refusals.seconds_to_room(charge, question.steps[0], now)
+        return refusals.limit_reached(charge, now, seconds, self._settings.limits.contact)
+
+    def _tell(self, made: Claim, grant: Granted) -> None:
+        for charge in grant.refused:
+            self._hooks.emit(LimitRefused(charge.limit.name, charge.limit.settings.mode))
+        if self._hooks.has_listeners(LimitUsed):
+            for charge, used in zip(made.charges, grant.used, strict=True):
+                if charge.limit.settings.mode != SHADOW:
+                    self._hooks.emit(LimitUsed(charge.limit.name, ratio(charge, used)))
+
+
+def asked_by(started: Started) -> Asked:
+    return Asked(
+        actor=started.initiator_id,
+        at=int(started.started_at.timestamp()),
+        groups=started.groups,
+        session=started.client_session_id or started.id,
+        agent=started.agent_id,
+        token=started.token_id,
+        model=started.model,
+        provider=started.provider_name,
+        client=started.client,
+        credential=started.credential_kind,
+    )
