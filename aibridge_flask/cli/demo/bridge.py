@@ -27,6 +27,14 @@ _NOT_INHERITED = ("AIBRIDGE_", "GUNICORN_", "OTEL_", "ANTHROPIC_", "OPENAI_")
 _NOT_INHERITED_NAMES = {"WEB_CONCURRENCY", "STATE_DIRECTORY", "SCRIPT_NAME", "PROMETHEUS_MULTIPROC_DIR"}
 
 
+_LIMITS = [
+    {"name": "each person a month", "scope": {"actor": "*"}, "per": "month", "usd": 40.0},
+    {"name": "platform team", "scope": {"group": "platform", "shared": True}, "per": "month", "usd": 50.0},
+    {"name": "all a day", "scope": "everyone", "per": "day", "usd": 12.0, "mode": "warn"},
+    {"name": "agents at a time", "scope": {"session": "*"}, "parallel": 8},
+]
+
+
 class BridgeFailed(Exception):
     """The bridge has not started. The message says why, as far as its log tells."""
 
@@ -121,6 +129,8 @@ def _configuration(folder: Path, providers: str) -> str:
                 "circuit_breaker": {"failure_threshold": 5},
             },
         ],
+        "limit": _LIMITS,
+        "limits": {"contact": "the platform team"},
         "mcp_servers": [{"name": "office", "url": f"{providers}/mcp", "deny": "^delete"}],
     }
     return "".join(f"{key} = {_toml(value)}\n" for key, value in tree.items())

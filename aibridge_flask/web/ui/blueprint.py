@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from flask import Response, request
@@ -18,6 +18,7 @@ from ...routes import BridgeBlueprint
 from ..api.changes import is_cross_site
 from ..api.errors import ANSWERED, InvalidParameters, Refused, TooSlow
 from ..api.reader import Reader
+from ..slices import file_response
 from .pages import render
 from .visitors import Visitor, Visitors
 
@@ -137,6 +138,13 @@ class UiBlueprint(BridgeBlueprint):
         status, message, detail = _facts(error)
         context = {"status": status, "message": message, "detail": detail, "ui": self.ui}
         return html(render("error.html", *visits, title=message.rstrip("."), **context), status)
+
+
+def csv_response(blueprint: UiBlueprint, name: str, file: IO[bytes]) -> Response:
+    """Returns a file to save."""
+    response = file_response(blueprint.reader.stalled, "text/csv; charset=utf-8", file)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return response
 
 
 def see(location: str, status: int = 303) -> Response:

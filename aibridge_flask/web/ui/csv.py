@@ -21,9 +21,8 @@ from ...reading.usage import Question as UsageQuestion
 from ...reading.usage_rows import TOOL_SUMS
 from ...records.sum_tables import AMOUNTS, TOKENS
 from ..api.limits import own_standings
-from ..slices import file_response
 from . import filters
-from .blueprint import Question, UiBlueprint, Visit
+from .blueprint import Question, UiBlueprint, Visit, csv_response
 from .filters import Filters
 from .limits import amount_of
 from .sessions import within
@@ -34,7 +33,6 @@ _SECONDS = 60.0
 _MAX_KEYS = 2
 _MAX_ROWS = 100_000
 _PAGE = 500
-_TYPE = "text/csv; charset=utf-8"
 _SESSION = (
     "id",
     "initiator",
@@ -87,11 +85,7 @@ def add_csv(blueprint: UiBlueprint) -> None:
         def write(engine: Engine) -> IO[bytes]:
             return write_csv(*_TABLES[name](engine, visit.actor, found, keys))
 
-        response = file_response(
-            blueprint.reader.stalled, _TYPE, blueprint.reader.ask(write, seconds=_SECONDS)
-        )
-        response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-        return response
+        return csv_response(blueprint, name, blueprint.reader.ask(write, seconds=_SECONDS))
 
 
 Table = tuple[Sequence[str], Iterable[Row]]

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from ...config.limits import PERIODS, UNITS, LimitSchema, scope_of_text
 from ...limits import changes
 from ...limits.limiter import Limiter
+from ...model import Actor
 from ..api.blueprint import ID
 from ..api.errors import InvalidParameters, Refused
 from ..api.limits import own_standings, patch
@@ -65,6 +66,13 @@ def amount_of(limit: Mapping[str, Any]) -> str:
     if unit == "usd":
         return f"${limit[unit]:,.2f}"
     return f"{limit[unit]:,} {'at a time' if unit == 'parallel' else unit}"
+
+
+def fullest(engine: Engine, actor: Actor, count: int) -> list[dict[str, Any]]:
+    """Returns the accounts of limits by periods that are nearest to their end, each with its limit."""
+    found = [_shown(limit) for limit in own_standings(engine, actor) if limit.get("per")]
+    accounts = [{**used, "limit": limit} for limit in found for used in limit["used"]]
+    return sorted(accounts, key=lambda each: -each["share"])[:count]
 
 
 def _page(visit: Visit, engine: Engine) -> str:

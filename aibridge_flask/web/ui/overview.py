@@ -16,6 +16,7 @@ from . import filters, health
 from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar, parts_bar
 from .filters import Filters
+from .limits import fullest
 from .pages import render
 from .steps import step_of
 from .sums import (
@@ -33,7 +34,7 @@ from .sums import (
     total,
 )
 
-_ROWS = 8
+_ROWS, _LIMITS = 8, 5
 
 
 def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence[Outbound]) -> None:
@@ -49,7 +50,8 @@ def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence
 
         def page(engine: Engine) -> str:
             sums = Sums(engine, visit.actor, found)
-            facts = {**context, **_facts(sums, shown)}
+            limits = fullest(engine, visit.actor, _LIMITS)
+            facts = {**context, **_facts(sums, shown), "limits": limits}
             return render("overview.html", visit, title="Overview", filters=found, **facts)
 
         return page
