@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -207,6 +208,27 @@ def _is_about_its_database(item: pytest.Item) -> bool:
 
 
 MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture(scope="module")
+def shared_app(
+    shared_upstream: Upstream, migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeApp]:
+    """As `make_app`, for tests that do not look at all records: a module's have one for the same settings."""
+    made: dict[str, Flask] = {}
+
+    def make(**settings: object) -> Flask:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("app")
+            shutil.copy(migrated_sqlite, folder / "records.db")
+            own = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": str(folder / "spool")}
+            made[key] = create_app({**own, "providers": providers(shared_upstream.url), **settings})
+        return made[key]
+
+    yield make
+    for app in made.values():
+        app.extensions["aibridge"].close(app)
 
 
 @pytest.fixture
