@@ -114,7 +114,13 @@ Start = Callable[..., Server]
 
 
 @pytest.fixture
-def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
+def is_forked() -> bool:
+    """Modules that are about the server's start say false: it is then started by its command."""
+    return True
+
+
+@pytest.fixture
+def start(tmp_path: Path, upstream: Upstream, is_forked: bool) -> Iterator[Start]:
     """Starts servers of a test's own; they are ended with it."""
     started: list[Server] = []
 
@@ -128,7 +134,10 @@ def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
         folder = tmp_path / f"server{len(started)}"
         folder.mkdir()
         tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
-        started.append(Server(folder, tree, *options, kind=kind, prefix=prefix, environ=environ))
+        server = Server(
+            folder, tree, *options, kind=kind, prefix=prefix, environ=environ, is_forked=is_forked
+        )
+        started.append(server)
         return started[-1].wait_ready()
 
     yield make

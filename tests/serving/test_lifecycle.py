@@ -22,6 +22,11 @@ from tests.support.streams import check_complete, get_status, have_ended, open_s
 from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 
 
+@pytest.fixture
+def is_forked() -> bool:
+    return False
+
+
 def test_sigterm_closes_idle_connections_and_lets_streams_finish(start: Start, upstream: Upstream) -> None:
     server = start()
     go = threading.Event()
