@@ -98,7 +98,7 @@ def shared_toolbridge(
         "metrics": {"enabled": True},
         "prices": claude.PRICES,
     }
-    server = Server(tmp_path_factory.mktemp("toolbridge"), settings)
+    server = Server(tmp_path_factory.mktemp("toolbridge"), settings, is_forked=True)
     yield server.wait_ready("/readyz")
     assert "Traceback" not in server.stop()
 
@@ -114,14 +114,8 @@ Start = Callable[..., Server]
 
 
 @pytest.fixture
-def is_forked() -> bool:
-    """Modules that are about the server's start say false: it is then started by its command."""
-    return True
-
-
-@pytest.fixture
-def start(tmp_path: Path, upstream: Upstream, is_forked: bool) -> Iterator[Start]:
-    """Starts servers of a test's own; they are ended with it."""
+def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
+    """Starts servers of a test's own; they are ended with it. With `is_forked=False` by their command."""
     started: list[Server] = []
 
     def make(
@@ -129,6 +123,7 @@ def start(tmp_path: Path, upstream: Upstream, is_forked: bool) -> Iterator[Start
         kind: str = "gevent",
         prefix: str = PREFIX,
         environ: dict[str, str] = {},
+        is_forked: bool = True,
         **settings: object,
     ) -> Server:
         folder = tmp_path / f"server{len(started)}"
