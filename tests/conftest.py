@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def shared_toolbridge(
         "metrics": {"enabled": True},
         "prices": claude.PRICES,
     }
-    server = Server(tmp_path_factory.mktemp("toolbridge"), settings)
+    server = Server(tmp_path_factory.mktemp("toolbridge"), settings, is_forked=True)
     yield server.wait_ready("/readyz")
     assert "Traceback" not in server.stop()
 
@@ -114,7 +115,7 @@ Start = Callable[..., Server]
 
 @pytest.fixture
 def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
-    """Starts servers of a test's own; they are ended with it."""
+    """Starts servers of a test's own; they are ended with it. With `is_forked=False` by their command."""
     started: list[Server] = []
 
     def make(
@@ -122,12 +123,16 @@ def start(tmp_path: Path, upstream: Upstream) -> Iterator[Start]:
         kind: str = "gevent",
         prefix: str = PREFIX,
         environ: dict[str, str] = {},
+        is_forked: bool = True,
         **settings: object,
     ) -> Server:
         folder = tmp_path / f"server{len(started)}"
         folder.mkdir()
         tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
-        started.append(Server(folder, tree, *options, kind=kind, prefix=prefix, environ=environ))
+        server = Server(
+            folder, tree, *options, kind=kind, prefix=prefix, environ=environ, is_forked=is_forked
+        )
+        started.append(server)
         return started[-1].wait_ready()
 
     yield make
@@ -207,6 +212,27 @@ def _is_about_its_database(item: pytest.Item) -> bool:
 
 
 MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture(scope="module")
+def shared_app(
+    shared_upstream: Upstream, migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeApp]:
+    """As `make_app`, for tests that do not look at all records: a module's have one for the same settings."""
+    made: dict[str, Flask] = {}
+
+    def make(**settings: object) -> Flask:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("app")
+            shutil.copy(migrated_sqlite, folder / "records.db")
+            own = {"database_url": f"sqlite:///{folder}/records.db", "spool_dir": str(folder / "spool")}
+            made[key] = create_app({**own, "providers": providers(shared_upstream.url), **settings})
+        return made[key]
+
+    yield make
+    for app in made.values():
+        app.extensions["aibridge"].close(app)
 
 
 @pytest.fixture

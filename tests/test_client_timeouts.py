@@ -34,7 +34,9 @@ def impatient(
         "client_timeout": CLIENT_TIMEOUT,
         "drain_delay": 0,
     }
-    server = Server(tmp_path_factory.mktemp("impatient"), settings, kind=request.param).wait_ready()
+    server = Server(
+        tmp_path_factory.mktemp("impatient"), settings, kind=request.param, is_forked=True
+    ).wait_ready()
     yield server
     server.disconnect()
     assert "Traceback" not in server.stop()

@@ -21,8 +21,8 @@ ROUTES = [(MESSAGES, ASK), (CHAT, ASK), (RESPONSES, ASK_RESPONSES)]
 
 
 @pytest.fixture
-def client(make_app: MakeApp) -> FlaskClient:
-    return make_app(max_body_bytes=1 << 20).test_client()
+def client(shared_app: MakeApp) -> FlaskClient:
+    return shared_app(max_body_bytes=1 << 20).test_client()
 
 
 def post(client: FlaskClient, path: str, body: object, **headers: str) -> TestResponse:

@@ -744,7 +744,7 @@ def test_client_disconnect_while_connecting_upstream_is_recorded(
         "keys": [{"value": CENTRAL}],
     }
     settings = {"providers": [*providers(upstream.url), provider], "connect_timeout": 1.5, "drain_delay": 0}
-    server = Server(tmp_path_factory.mktemp("hole"), settings).wait_ready()
+    server = Server(tmp_path_factory.mktemp("hole"), settings, is_forked=True).wait_ready()
     patient, leaving = server.connect(), server.connect()
     for client in (patient, leaving):
         client.send("POST", "/hole/v1/messages", ASK)

@@ -42,8 +42,8 @@ PAGES_POSTS = {
 
 
 @pytest.fixture
-def client(make_app: MakeApp) -> FlaskClient:
-    return make_app().test_client()
+def client(shared_app: MakeApp) -> FlaskClient:
+    return shared_app().test_client()
 
 
 @pytest.mark.parametrize("page", PAGES_GETS)

@@ -76,7 +76,7 @@ def running(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
         "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
     }
-    server = Server(tmp_path_factory.mktemp("bedrock"), settings)
+    server = Server(tmp_path_factory.mktemp("bedrock"), settings, is_forked=True)
     yield server.wait_ready()
     assert "Traceback" not in server.stop()
 

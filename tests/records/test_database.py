@@ -112,19 +112,29 @@ def test_a_build_that_fails_leaves_no_lock(empty_database_url: str, kept: sa.Eng
     assert differences(engine) == []
 
 
+_START = """
+import os, sys
+from aibridge_flask.records import database
+processes = []
+ready, go = os.pipe()
+for _ in range(6):
+    if not (pid := os.fork()):
+        os.close(go)
+        os.read(ready, 1)  # until all are there
+        engine = database.connect(sys.argv[1])
+        database.migrate(engine)
+        with engine.connect() as connection:
+            os._exit(database.read_info(connection)["version"] != str(database.VERSION))
+    processes.append(pid)
+os.close(go)
+sys.exit(any(os.waitpid(pid, 0)[1] for pid in processes))
+"""
+
+
 def test_many_processes_can_start_on_an_empty_database(empty_database_url: str) -> None:
-    code = (
-        "from aibridge_flask.records import database as d;"
-        f" e = d.connect({empty_database_url!r}); d.migrate(e); print(d.read_info(e.connect())['version'])"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for _ in range(6)
-    ]
-    expected = [str(databases.VERSION)] * 6
-    assert [process.communicate()[0].decode().strip() for process in processes] == expected
+    command = [sys.executable, "-c", _START, empty_database_url]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_newer_schema_is_waited_out_and_said_plainly(

@@ -23,7 +23,7 @@ from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, s
 
 
 def test_sigterm_closes_idle_connections_and_lets_streams_finish(start: Start, upstream: Upstream) -> None:
-    server = start()
+    server = start(is_forked=False)
     go = threading.Event()
     upstream.enqueue(http_response(200, b"{}"))
     idle = server.connect()
@@ -114,7 +114,7 @@ def test_a_replacement_worker_has_the_same_configuration(start: Start, upstream:
 
 
 def test_a_new_master_reads_the_configuration_again(start: Start, upstream: Upstream, tmp_path: Path) -> None:
-    server = start("--pid", str(tmp_path / "pid"))
+    server = start("--pid", str(tmp_path / "pid"), is_forked=False)
     server.configure(providers=[{"type": "anthropic", "enabled": False}])
     server.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: server.log.read_text().count("Booting worker") == 2)
@@ -237,7 +237,7 @@ def test_a_reload_under_load_loses_no_request(start: Start, upstream: Upstream, 
 
 
 def test_an_application_loaded_before_the_fork_serves(start: Start, upstream: Upstream) -> None:
-    server = start("--preload", "--workers=2")
+    server = start("--preload", "--workers=2", is_forked=False)
     for _ in range(4):
         upstream.enqueue(http_response(200, b'{"id":"msg_1"}'))
         client = server.connect()

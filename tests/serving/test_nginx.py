@@ -73,7 +73,7 @@ def shared_bridge(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
         "max_body_bytes": LIMIT,
         "drain_delay": 0,
     }
-    server = Server(tmp_path_factory.mktemp("bridge"), settings)
+    server = Server(tmp_path_factory.mktemp("bridge"), settings, is_forked=True)
     server.headers = {"X-Remote-User": "root"}
     yield server.wait_ready()
     assert "Traceback" not in server.stop()

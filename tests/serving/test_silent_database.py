@@ -87,7 +87,7 @@ def test_a_restart_while_the_database_is_silent_loses_nothing(
         ids, _ = send_requests(server, 20)
         server.process.send_signal(stop_signal)
         server.process.wait(TIMEOUT_SECONDS)
-    restarted = Server(server.folder, server.settings)
+    restarted = Server(server.folder, server.settings, is_forked=True)
     try:
         restarted.wait_ready()
         wait_until(lambda: have_ended(restarted, set(ids)))
@@ -148,7 +148,7 @@ def test_stopping_with_open_streams_closes_their_interceptions(
     server.process.send_signal(stop_signal)
     server.process.wait(TIMEOUT_SECONDS)
     go.set()
-    restarted = Server(server.folder, server.settings)
+    restarted = Server(server.folder, server.settings, is_forked=True)
     try:
         restarted.wait_ready()
         wait_until(lambda: have_ended(restarted, {stream.id for stream in streams}))

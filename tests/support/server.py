@@ -16,6 +16,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.forked import ForkedServer
+
 # A shell that starts the tests in the background has SIGINT ignored, and servers started here would not hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -67,7 +69,9 @@ class Server:
         kind: str = "gevent",
         prefix: str = PREFIX,
         environ: dict[str, str] = {},
+        is_forked: bool = False,
     ) -> None:
+        """`is_forked`: of a process that has imported what `kind` gevent needs, else by its command."""
         self.folder, self.port, self.prefix = folder, free_port(), prefix
         self.clients: list[Client] = []
         self.headers: dict[str, str] = {}  # that `get` sends
@@ -83,14 +87,14 @@ class Server:
         inherited = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
         variables = {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": bind, "PYTHONPATH": str(ROOT)}
         command = [part.format(bind=bind) for part in COMMANDS[kind]]
+        command += [*options, "wsgi:app"]
+        env = {**inherited, **variables, **environ}
+        self.process: subprocess.Popen[bytes] | ForkedServer
+        if is_forked and kind == "gevent":
+            self.process = ForkedServer(command, folder, env, self.log)
+            return
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *options, "wsgi:app"],
-                cwd=folder,
-                env={**inherited, **variables, **environ},
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
 
     def configure(self, **settings: object) -> None:
         """Writes the configuration file, with these changes."""

@@ -49,7 +49,7 @@ def shared_server_of_kind(
         "drain_delay": 0,
         "mcp_servers": [{"name": "docs", "url": ScriptedMcp(shared_docs).url}],
     }
-    server = Server(tmp_path_factory.mktemp(kind), settings, kind=kind)
+    server = Server(tmp_path_factory.mktemp(kind), settings, kind=kind, is_forked=True)
     yield server.wait_ready("/readyz")
     server.stop()
 

@@ -46,10 +46,10 @@ DRESSES = [
 
 
 def received_headers(
-    make_app: MakeApp, upstream: Upstream, route: str, headers: dict[str, str], **settings: object
+    shared_app: MakeApp, upstream: Upstream, route: str, headers: dict[str, str], **settings: object
 ) -> dict[str, str]:
     provider = {"type": "openai", "base_url": f"{upstream.url}/v1", "keys": [{"value": "sk-central"}]}
-    app = make_app(providers=[provider], **settings)
+    app = shared_app(providers=[provider], **settings)
     app.extensions["aibridge"].actor_loader(lambda request: Actor("alice"))
     client = app.test_client()
     upstream.enqueue(http_response(200, b"{}"))
@@ -63,9 +63,9 @@ def received_headers(
 
 @pytest.mark.parametrize("route", ["chat/completions", "models"])
 def test_a_central_key_is_not_judged_by_the_clients_account(
-    make_app: MakeApp, upstream: Upstream, route: str
+    shared_app: MakeApp, upstream: Upstream, route: str
 ) -> None:
-    received = received_headers(make_app, upstream, route, {**IDENTITY, **ACCOUNT, **KEPT})
+    received = received_headers(shared_app, upstream, route, {**IDENTITY, **ACCOUNT, **KEPT})
     assert not {name.lower() for name in [*IDENTITY, *ACCOUNT]} & set(received)
     assert {name: received[name.lower()] for name in KEPT} == KEPT
     assert received["authorization"] == "Bearer sk-central"
@@ -73,9 +73,9 @@ def test_a_central_key_is_not_judged_by_the_clients_account(
 
 @pytest.mark.parametrize("route", ["chat/completions", "models"])
 def test_a_users_own_key_goes_out_with_the_users_account(
-    make_app: MakeApp, upstream: Upstream, route: str
+    shared_app: MakeApp, upstream: Upstream, route: str
 ) -> None:
-    received = received_headers(make_app, upstream, route, {**IDENTITY, **ACCOUNT, **OWN_KEY})
+    received = received_headers(shared_app, upstream, route, {**IDENTITY, **ACCOUNT, **OWN_KEY})
     assert not {name.lower() for name in IDENTITY} & set(received)
     assert {name: received[name.lower()] for name in ACCOUNT} == ACCOUNT
     assert received["authorization"] == OWN_KEY["Authorization"]
@@ -87,9 +87,9 @@ def test_a_users_own_key_goes_out_with_the_users_account(
     ["X-Api-Token", "Sec-WebSocket-Protocol", "Ocp-Apim-Subscription-Key", "Cookie", "Proxy-Authorization", "X-Api-Key"],
 )  # fmt: skip
 def test_a_gateway_token_reaches_no_provider(
-    make_app: MakeApp, upstream: Upstream, name: str, value: str
+    shared_app: MakeApp, upstream: Upstream, name: str, value: str
 ) -> None:
-    received = received_headers(make_app, upstream, "chat/completions", {name: value, **KEPT})
+    received = received_headers(shared_app, upstream, "chat/completions", {name: value, **KEPT})
     assert not any(part in str(received) for part in (TOKEN, BASIC.rstrip("="), ENCODED[20:]))
     assert received["x-custom"] == KEPT["X-Custom"]
     assert received["authorization"] == "Bearer sk-central"
@@ -99,10 +99,10 @@ def test_a_gateway_token_reaches_no_provider(
 @pytest.mark.parametrize("name", ["Authorization", "X-Api-Key"])
 @pytest.mark.parametrize("type", ["anthropic", "openai", "copilot"])
 def test_a_gateway_token_is_no_credential_for_a_provider(
-    make_app: MakeApp, upstream: Upstream, type: str, name: str, value: str
+    shared_app: MakeApp, upstream: Upstream, type: str, name: str, value: str
 ) -> None:
     """The central key is used, or the request is refused, if there is none or the header may hold more."""
-    app = make_app()
+    app = shared_app()
     app.extensions["aibridge"].actor_loader(lambda request: Actor("alice"))
     upstream.handler = lambda received: [http_response(200, b"{}")]
     path = {"anthropic": "anthropic/v1/models", "openai": "openai/v1/models", "copilot": "copilot/models"}[
@@ -121,10 +121,10 @@ def test_a_gateway_token_is_no_credential_for_a_provider(
     "target", ["models?key={}", "models?a=b&api_key=%22{}%22", "models/{}", "chat/completions?t=Bearer%20{}"]
 )
 def test_an_url_with_a_gateway_token_is_refused(
-    make_app: MakeApp, upstream: Upstream, caplog: pytest.LogCaptureFixture, target: str, token: str
+    shared_app: MakeApp, upstream: Upstream, caplog: pytest.LogCaptureFixture, target: str, token: str
 ) -> None:
     caplog.set_level("INFO")
-    app = make_app()
+    app = shared_app()
     app.extensions["aibridge"].actor_loader(lambda request: Actor("alice"))
     url = f"{PREFIX}/openai/v1/{target.format(token)}"
     response = app.test_client().open(url, method="POST" if "chat" in target else "GET")
@@ -138,9 +138,9 @@ def test_an_url_with_a_gateway_token_is_refused(
 
 @pytest.mark.parametrize("value", ["Bearer tid=a1;exp=2,sku=b:c", "bearer  a,b", "Bearer tid=a, exp=2"])
 def test_a_credential_with_commas_is_one_credential(
-    make_app: MakeApp, upstream: Upstream, value: str
+    shared_app: MakeApp, upstream: Upstream, value: str
 ) -> None:
-    received = received_headers(make_app, upstream, "models", {"Authorization": value})
+    received = received_headers(shared_app, upstream, "models", {"Authorization": value})
     assert received["authorization"] == value
 
 
@@ -148,9 +148,9 @@ def test_a_credential_with_commas_is_one_credential(
     "value", ["Bearer one,Bearer two", "Bearer one, Bearer two", "Bearer one,token two", ",Bearer two", "Basic b25l,Bearer two"]
 )  # fmt: skip
 def test_half_of_what_a_server_joined_is_no_credential(
-    make_app: MakeApp, upstream: Upstream, value: str
+    shared_app: MakeApp, upstream: Upstream, value: str
 ) -> None:
-    client = make_app().test_client()
+    client = shared_app().test_client()
     for path in ("openai/v1/models", "copilot/models", "anthropic/v1/models"):
         response = client.get(f"{PREFIX}/{path}", headers={"Authorization": value})
         assert response.status_code == 401
@@ -182,12 +182,12 @@ def test_a_secret_that_an_error_repeats_is_masked_in_every_dress(
     assert (record["credential_hint"], record["error_message"]) == ("sk-o...cdef", "bad key sk-o...cdef")
 
 
-def test_headers_that_the_settings_name_reach_no_provider(make_app: MakeApp, upstream: Upstream) -> None:
+def test_headers_that_the_settings_name_reach_no_provider(shared_app: MakeApp, upstream: Upstream) -> None:
     headers = {"X-Employee": "7", "X-Cost-Center": "9", "X-Team": "t", "X-Who": "ann"}
     settings = {
         "drop_headers": ["X-EMPLOYEE", "x_cost_center"],
         "auth": {"mode": "header", "actor_header": "X_Who"},
     }
-    received = received_headers(make_app, upstream, "models", headers, **settings)
+    received = received_headers(shared_app, upstream, "models", headers, **settings)
     assert not {"x-employee", "x-cost-center", "x-who"} & set(received)
     assert received["x-team"] == "t"

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from aibridge_flask import config
+from aibridge_flask.config.settings import RecordSettings
 from aibridge_flask.errors import SessionStopped
 from aibridge_flask.hooks import Hooks
 from aibridge_flask.in_flight import InFlight
@@ -46,7 +48,9 @@ def workers(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
         "drain_delay": 0,
         "auth": HEADER_MODE,
     }
-    server = Server(tmp_path_factory.mktemp("live"), settings, environ={"AIBRIDGE_WORKERS": "2"})
+    server = Server(
+        tmp_path_factory.mktemp("live"), settings, environ={"AIBRIDGE_WORKERS": "2"}, is_forked=True
+    )
     server.headers = {"X-Remote-User": "root"}
     yield server.wait_ready()
     assert "Traceback" not in server.stop()
@@ -102,8 +106,10 @@ def test_who_looks_sees_what_all_workers_serve_and_who_is_no_administrator_their
         upstream.enqueue(*STREAM, WAIT_FOR_CLOSE)
     streams = [ask(server, user=user, session=f"s-{user}") for user in ("ann", "bob") * 3]
     ids = {stream.head()[1]["x-aibridge-interception-id"] for stream in streams}
-    (first, *others), own = wait_for(server, *6 * ["streaming"]), running(server, "bob")
-    assert {each["id"] for each in (first, *others)} == ids
+    found, own = wait_for(server, *6 * ["streaming"]), running(server, "bob")
+    assert {each["id"] for each in found} == ids
+    assert [each["age_ms"] for each in found] == sorted((each["age_ms"] for each in found), reverse=True)
+    (first, *_) = [each for each in found if each["initiator_id"] == "ann"]
     assert (first["client"], first["session_id"], first["model"]) == (
         "Claude Code",
         "s-ann",
@@ -273,10 +279,17 @@ def test_without_the_database_it_is_the_own_workers_list_and_says_so(
         assert root.change("DELETE", f"/live/{answer['results'][0]['id']}").status_code == 503
 
 
-def record_of(session: str) -> InterceptionRecord:
+@cache
+def idle_recorder() -> tuple[Recorder, RecordSettings]:
+    """It records nothing."""
     settings = config.load({})
+    return Recorder(settings), settings.records
+
+
+def record_of(session: str) -> InterceptionRecord:
+    recorder, keep = idle_recorder()
     started = records.started(f"id of {session}", client_session_id=session)
-    return InterceptionRecord(Recorder(settings), settings.records, Hooks(), started)
+    return InterceptionRecord(recorder, keep, Hooks(), started)
 
 
 def test_what_a_session_asks_before_a_worker_knows_of_its_stop_is_ended_too() -> None:
