@@ -211,3 +211,20 @@ def test_limits_are_made_changed_and_ended(ann: Person, root: Person) -> None:
 def test_only_administrators_stop_what_runs(ann: Person, root: Person) -> None:
     assert post(ann, "/live/x/stop").status_code == 403
     assert post(root, "/live/x/stop").status_code == 404
+
+
+def test_limits_near_their_end_are_on_the_overview(ann: Person, root: Person) -> None:
+    ann.ask()
+    form = {"scope": "actor=ann", "per": "day"}
+    assert post(root, "/limits", name="far", tokens="1000", **form).status_code == 303
+    assert "Limits near their end" not in ann.get("/ui/").get_data(as_text=True)
+    assert post(root, "/limits", name="near", tokens="110", **form).status_code == 303
+    for person in (ann, root):
+        page = person.get("/ui/").get_data(as_text=True)
+        assert "91 %" in page
+        assert "far" not in page.partition("Limits near their end")[2].partition("</section>")[0]
+
+
+def test_what_runs_is_in_a_file_as_well(ann: Person) -> None:
+    response = ann.get("/ui/csv/live")
+    assert response.get_data(as_text=True).startswith("id,initiator_id,client,session_id,model,age_ms")

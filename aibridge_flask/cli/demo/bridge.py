@@ -25,6 +25,12 @@ _APP = "aibridge_flask.cli.demo.app:create()"
 _READY_SECONDS, _STOP_SECONDS = 55.0, 10.0
 _NOT_INHERITED = ("AIBRIDGE_", "GUNICORN_", "OTEL_", "ANTHROPIC_", "OPENAI_")
 _NOT_INHERITED_NAMES = {"WEB_CONCURRENCY", "STATE_DIRECTORY", "SCRIPT_NAME", "PROMETHEUS_MULTIPROC_DIR"}
+_BACKEND, _DATA = {"group": "backend"}, {"group": "data", "shared": True}
+_LIMITS = (
+    {"name": "each person a day", "scope": "everyone", "per": "day", "usd": 25.0},
+    {"name": "data a month", "scope": _DATA, "per": "month", "usd": 10.0, "mode": "warn"},
+    {"name": "opus a week", "scope": _BACKEND, "models": ["claude-opus-*"], "per": "week", "usd": 5.0},
+)
 
 
 class BridgeFailed(Exception):
@@ -122,6 +128,7 @@ def _configuration(folder: Path, providers: str) -> str:
             },
         ],
         "mcp_servers": [{"name": "office", "url": f"{providers}/mcp", "deny": "^delete"}],
+        "limit": list(_LIMITS),
     }
     return "".join(f"{key} = {_toml(value)}\n" for key, value in tree.items())
 

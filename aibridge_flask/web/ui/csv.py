@@ -87,11 +87,14 @@ def add_csv(blueprint: UiBlueprint) -> None:
         def write(engine: Engine) -> IO[bytes]:
             return write_csv(*_TABLES[name](engine, visit.actor, found, keys))
 
-        response = file_response(
-            blueprint.reader.stalled, _TYPE, blueprint.reader.ask(write, seconds=_SECONDS)
-        )
-        response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-        return response
+        return download(blueprint, name, blueprint.reader.ask(write, seconds=_SECONDS))
+
+
+def download(blueprint: UiBlueprint, name: str, file: IO[bytes]) -> Response:
+    """Returns the response with a CSV file, which browsers save under its name."""
+    response = file_response(blueprint.reader.stalled, _TYPE, file)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return response
 
 
 Table = tuple[Sequence[str], Iterable[Row]]

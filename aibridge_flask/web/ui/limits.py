@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from ...config.limits import PERIODS, UNITS, LimitSchema, scope_of_text
 from ...limits import changes
 from ...limits.limiter import Limiter
+from ...model import Actor
 from ..api.blueprint import ID
 from ..api.errors import InvalidParameters, Refused
 from ..api.limits import own_standings, patch
@@ -22,6 +23,7 @@ from .pages import render
 _LISTS = ("models", "providers", "clients", "instead")
 _WHOLE = {"usd": float, "tokens": int, "requests": int, "parallel": int}
 _FULL = 100.0
+_NEAR, _MOST = 75, 5  # percent; accounts
 
 
 def add_limits(blueprint: UiBlueprint, limiter: Limiter) -> None:
@@ -67,8 +69,23 @@ def amount_of(limit: Mapping[str, Any]) -> str:
     return f"{limit[unit]:,} {'at a time' if unit == 'parallel' else unit}"
 
 
+def fullest(engine: Engine, actor: Actor) -> list[dict[str, Any]]:
+    """Returns what is used of limits that are near their end, the fullest first, with the limit's words."""
+    accounts = [
+        {**used, "name": limit["name"], "words": limit["words"]}
+        for limit in _limits(engine, actor)
+        for used in limit["used"]
+        if used["share"] >= _NEAR
+    ]
+    return sorted(accounts, key=lambda used: -used["share"])[:_MOST]
+
+
+def _limits(engine: Engine, actor: Actor) -> list[dict[str, Any]]:
+    return [_shown(limit) for limit in own_standings(engine, actor)]
+
+
 def _page(visit: Visit, engine: Engine) -> str:
-    found = [_shown(limit) for limit in own_standings(engine, visit.actor)]
+    found = _limits(engine, visit.actor)
     return render("limits.html", visit, title="Limits", rows=found, periods=PERIODS)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from flask import Response
+from msgspec.structs import asdict
 
+from ...reading.csv_file import write_csv
+from ...records.live import Listed
 from ..api.blueprint import ID
 from ..api.errors import Refused
 from ..api.live import Live
 from .blueprint import Question, UiBlueprint, Visit, html, see
+from .csv import download
 from .pages import render
 
 
@@ -17,6 +21,11 @@ def add_live(blueprint: UiBlueprint, running: Live) -> None:
         found = running.seen_by(visit.actor)
         shown = {"rows": found.results, "is_away": found.own_worker_only}
         return html(render("live.html", visit, title="Live", **shown))
+
+    @blueprint.page("/csv/live")
+    def live_csv(visit: Visit) -> Question | Response:
+        rows = map(asdict, running.seen_by(visit.actor).results)
+        return download(blueprint, "live", write_csv(Listed.__struct_fields__, rows))
 
     @blueprint.page(f"/live/<{ID}:id>/stop", "POST")
     def stop_live(visit: Visit, id: str) -> Question | Response:

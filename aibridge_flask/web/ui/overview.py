@@ -16,6 +16,7 @@ from . import filters, health
 from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar, parts_bar
 from .filters import Filters
+from .limits import fullest
 from .pages import render
 from .steps import step_of
 from .sums import (
@@ -75,6 +76,7 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
         "tools": sums.tools(_ROWS),
+        "limits": fullest(sums.engine, sums.actor),
         "overhead": overheads(sums.engine, sums.actor, found.period),
         "narrowed": lambda row, *keys: narrowed(found, row, keys),
         "tokens": tokens,
