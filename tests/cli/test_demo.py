@@ -131,6 +131,13 @@ def test_who_asks_is_local_or_one_of_its_people(running: tuple[Demo, str]) -> No
     assert unknown.status_code == 401
 
 
+def test_it_has_limits_that_count_its_history(running: tuple[Demo, str]) -> None:
+    demo, _ = running
+    limits = requests.get(f"{demo.url}/limits", timeout=20).json()["results"]
+    assert {limit["source"] for limit in limits} == {"file"}
+    assert any(used["spent"] for limit in limits for used in limit["used"])
+
+
 def test_its_people_go_on_working(running: tuple[Demo, str]) -> None:
     demo, _ = running
     begin = datetime.now(UTC).isoformat()

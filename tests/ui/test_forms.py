@@ -211,3 +211,20 @@ def test_limits_are_made_changed_and_ended(ann: Person, root: Person) -> None:
 def test_only_administrators_stop_what_runs(ann: Person, root: Person) -> None:
     assert post(ann, "/live/x/stop").status_code == 403
     assert post(root, "/live/x/stop").status_code == 404
+
+
+def test_limits_nearest_to_their_end_are_on_the_overview(ann: Person, root: Person) -> None:
+    ann.ask()
+    for name, tokens in (("far", "1000"), ("near", "110")):
+        form = {"name": name, "scope": "actor=ann", "per": "day", "tokens": tokens}
+        assert post(root, "/limits", **form).status_code == 303
+    for person in (ann, root):
+        _, _, card = person.get("/ui/").get_data(as_text=True).partition("Limits nearest to their end")
+        shown = card.partition("</section>")[0]
+        assert "91 %" in shown
+        assert shown.index("near") < shown.index("far")
+
+
+def test_what_runs_is_in_a_file_as_well(ann: Person) -> None:
+    response = ann.get("/ui/csv/live")
+    assert response.get_data(as_text=True).startswith("id,initiator_id,client,session_id,model,age_ms")

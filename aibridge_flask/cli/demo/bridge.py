@@ -22,7 +22,7 @@ PREFIX = "/api/v2/aibridge"
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _GUNICORN_CONF = Path(serving.__file__).with_name("gunicorn_file.py")
 _APP = "aibridge_flask.cli.demo.app:create()"
-_READY_SECONDS, _STOP_SECONDS = 55.0, 10.0
+_READY_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 55.0, 10.0, 0.2
 _NOT_INHERITED = ("AIBRIDGE_", "GUNICORN_", "OTEL_", "ANTHROPIC_", "OPENAI_")
 _NOT_INHERITED_NAMES = {"WEB_CONCURRENCY", "STATE_DIRECTORY", "SCRIPT_NAME", "PROMETHEUS_MULTIPROC_DIR"}
 
@@ -82,8 +82,12 @@ class DemoBridge:
         return next((line for line in reversed(lines) if "rror" in line or "aibridge:" in line), "")
 
     def wait_until_ended(self) -> None:
-        """Raises BridgeFailed when its processes have ended by themselves."""
-        self._process.wait()
+        """Raises BridgeFailed when its processes have ended by themselves.
+
+        It looks again and again: the kernel may give a signal to another thread, and a wait would go on.
+        """
+        while self._process.poll() is None:
+            sleep(_LOOK_SECONDS)
         raise BridgeFailed(self._last_line() or "the server has ended")
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from sys import maxsize
@@ -35,26 +35,27 @@ def demo(port: int, days: int, once: bool) -> None:
     It needs no key, does not look at your configuration, and leaves nothing behind.
     """
     _check_port(port)
+    signals = _Signals()
     try:
-        with _stopped_by_signals(), contextlib.ExitStack() as stack:
-            _run(stack, port, days, once)
+        with signals.handled(), contextlib.ExitStack() as stack:
+            _run(stack, signals, port, days, once)
     except BridgeFailed as error:
         raise click.ClickException(f"the bridge did not start: {error}") from None
     except _Stopped:
         click.echo("Stopped: everything of the demonstration is deleted.")
 
 
-def _run(stack: contextlib.ExitStack, port: int, days: int, once: bool) -> None:
+def _run(stack: contextlib.ExitStack, signals: _Signals, port: int, days: int, once: bool) -> None:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aibridge-demo-")))
     (folder / "spool").mkdir(mode=0o700)
     click.echo(f"Making up {days} days of requests ...")
     count = write_log(folder / "spool", days, datetime.now(UTC))
     providers = ScriptedProviders()
     stack.callback(providers.close)
-    with _signals_deferred():
+    with signals.deferred():
         bridge = DemoBridge(folder, port, providers.url)
         stack.callback(bridge.stop)
-    stack.callback(_ignore_signals)
+    stack.callback(signals.ignore)
     bridge.wait_ready()
     click.echo(_words(bridge, count))
     traffic = Traffic(bridge.url)
@@ -103,39 +104,40 @@ class _Stopped(BaseException):
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Signals raise _Stopped within the block. Afterwards they do what they did before."""
+class _Signals:
+    """The first signal raises _Stopped, later ones do nothing: what is being ended is ended to the end."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        _ignore_signals()
+    def __init__(self) -> None:
+        self._is_over = self._is_deferred = self._was_received = False
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handles signals within the block. Afterwards they do what they did before."""
+        before = [signal.signal(number, self._handle) for number in _SIGNALS]
+        try:
+            yield
+        finally:
+            for number, previous in zip(_SIGNALS, before, strict=True):
+                signal.signal(number, previous)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A signal within the block raises _Stopped at its end."""
+        self._is_deferred = True
+        yield
+        self._is_deferred = False
+        if self._was_received:
+            self._stop()
+
+    def ignore(self) -> None:
+        self._is_over = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_deferred:
+            self._was_received = True
+        elif not self._is_over:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_over = True
         raise _Stopped
-
-    with _handling(stop):
-        yield
-
-
-@contextlib.contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Signals raise _Stopped at the end of the block."""
-    received: list[int] = []
-    with _handling(lambda number, frame: received.append(number)):
-        yield
-    if received:
-        raise _Stopped
-
-
-@contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = [signal.signal(number, handler) for number in _SIGNALS]
-    try:
-        yield
-    finally:
-        for number, previous in zip(_SIGNALS, before, strict=True):
-            signal.signal(number, previous)
-
-
-def _ignore_signals() -> None:
-    """What is being ended is ended to the end."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -140,7 +140,8 @@ class Exchanges:
     def _failed(self, id: str, request: Request) -> Ended:
         error_type, status, message = self._random.choice(FAILURES)
         at = request.at + timedelta(seconds=1)
-        return Ended(id, at, status, EPOCH, error_type, message, attempts=1, duration_ms=1000.0)
+        attempts = 0 if error_type == "limit" else 1
+        return Ended(id, at, status, EPOCH, error_type, message, attempts=attempts, duration_ms=1000.0)
 
     def _calls(self, id: str, response_id: str, at: datetime) -> list[ToolUsage]:
         calls = []

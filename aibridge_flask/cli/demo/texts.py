@@ -59,4 +59,5 @@ FAILURES = (
     ("client_closed", 200, "the client closed the connection"),
     ("server_error", 500, "Internal server error"),
     ("timeout", 504, "the upstream did not answer in time"),
+    ("limit", 429, "the limit of this week is used up"),
 )
