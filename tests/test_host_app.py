@@ -20,7 +20,7 @@ from tests.support.dialogue import ASK, ASK_BLOCKING, END, START
 from tests.support.server import PREFIX
 from tests.support.upstream import LAST_CHUNK, Upstream, chunk, http_response, stream_head
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "flask.md").read_text()
 MESSAGES, CHAT = f"{PREFIX}/anthropic/v1/messages", f"{PREFIX}/openai/v1/chat/completions"
 MODELS = f"{PREFIX}/anthropic/v1/models"
 
@@ -283,7 +283,7 @@ def test_the_readmes_exemption_from_csrf_protection_works(make_host: MakeHost, u
     client = app.test_client()
     upstream.handler = lambda received: [http_response(200, b"{}")]
     assert client.post(MESSAGES, data=ASK_BLOCKING, buffered=True).status_code == 400
-    (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(for name, blueprint .*?)```", PAGE, re.DOTALL)
     exec(code, {"app": app, "csrf": csrf})
     for path in (MESSAGES, CHAT, f"{PREFIX}/second/v1/messages/count_tokens"):
         response = client.post(path, data=ASK_BLOCKING, headers={"X-Api-Key": "x"}, buffered=True)

@@ -1,6 +1,6 @@
 """The schemas of the configuration: its keys, their defaults and meanings.
 
-The README's table of settings is generated from them (`settings_table`), so each field is one line here.
+The table of docs/configuration.md is generated from them (`settings_table`), so each field is one line here.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _check_distinct(where: str, names: list[str]) -> None:
 
 
 def settings_table(schema: type[Schema] = SettingsSchema, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yields the rows of the README's table: setting, default, meaning."""
+    """Yields the rows of that table: setting, default, meaning."""
     for name, field in schema().fields.items():
         inner: Any = field.inner if isinstance(field, fields.List) else field
         inner = inner.value_field if isinstance(inner, fields.Dict) else inner

@@ -1,6 +1,6 @@
 """All metrics: their names, labels and meanings, and the creation of the Prometheus objects.
 
-The README's table of metrics is generated from them (`metrics_table`).
+The table of docs/observe.md is generated from them (`metrics_table`).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _create(metric: Metric, registry: Any) -> Any:
 
 
 def metrics_table() -> Iterator[str]:
-    """Yields the rows of the README's table."""
+    """Yields the rows of that table."""
     for metric in _ALL:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         yield f"| `{metric.name}` | {metric.type} | {labels} | {metric.meaning} |"

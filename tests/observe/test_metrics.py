@@ -70,7 +70,7 @@ def ask(app: Flask, model: str = MODEL) -> int:
 
 
 def test_the_readme_lists_every_metric(app: Flask) -> None:
-    assert "\n".join(metrics_table()) in (ROOT / "README.md").read_text()
+    assert "\n".join(metrics_table()) in (ROOT / "docs" / "observe.md").read_text()
     assert scrape_app(app).types() == {name: metric.type for name, metric in METRICS.items()}
 
 
