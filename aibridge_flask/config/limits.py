@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, post_load, validates_schema
 
 from ..model import identifier
 from .base import Frozen, doc, one_of
-from .fields import NOT_NEGATIVE, Count, Number, Text, Texts, model_pattern
+from .fields import NOT_NEGATIVE, Count, Number, Text, Texts, model_pattern, optional_url
 from .settings import LimitSettings, LimitsSettings, RuleSettings, Scope
 
 MICROS = 1_000_000
@@ -160,4 +160,5 @@ class LimitsSchema(Frozen):
     value_class = LimitsSettings
     on_database_down = Text(load_default="allow", validate=one_of("allow", "refuse"), metadata=doc("what happens to requests that have limits while the database is away: `allow`, or `refuse` (503)"))
     unpriced = Text(load_default="allow", validate=one_of("allow", "refuse"), metadata=doc("what happens to a model without a price that has a limit in US$: `allow` or `refuse`"))
+    notice_url = Text(load_default="", validate=optional_url, metadata=doc("a webhook that hears who has used 75, 95 or 100 % of a limit; signed with `secret_key`"))
     contact = Text(load_default="", metadata=doc("whom a refusal says to ask"))

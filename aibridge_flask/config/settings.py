@@ -96,6 +96,7 @@ class LimitsSettings:
     on_database_down: str
     unpriced: str
     contact: str
+    notice_url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

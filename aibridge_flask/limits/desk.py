@@ -52,9 +52,10 @@ class Desk:
         folder: Path,
         file_limits: Sequence[LimitSettings],
         grow: Callable[[], Sequence[tuple[int, str, int]]],
+        on_notices: Callable[[], None],
     ) -> None:
         """`folder` is that of the log. `grow` returns what is held beyond expectation: amount, interception,
-        account.
+        account. `on_notices` is called when there are new notices.
         """
         self._engine, self._file_limits = engine, file_limits
         self._holds = Holds(engine, worker_id)
@@ -62,7 +63,7 @@ class Desk:
         self._folder = folder
         self.limits = recall(folder, file_limits)
         self.is_up = self.has_tried = False
-        self._grow, self._is_ready = grow, False
+        self._grow, self._on_notices, self._is_ready = grow, on_notices, False
         self._next_read = self._next_try = 0.0
         self._reason = ""
         self._join: Callable[[float], bool] = start_thread(self._run)
@@ -136,8 +137,18 @@ class Desk:
             for question in asking:
                 count = len(question.claims)
                 question.grants, grants = tuple(grants[:count]), grants[count:]
+            self._log_notices()
         for question in questions:
             question.steps = tuple(self._holds.steps(charge) for charge in question.charges)
+
+    def _log_notices(self) -> None:
+        told, self._holds.notices = self._holds.notices, []
+        if told:
+            self._on_notices()
+        for notice in told:
+            _log.warning(
+                "%d %% of limit %r are used by %r", notice.percent, notice.limit.name, notice.subject
+            )
 
     def _read(self) -> None:
         """Reads the limits if they have changed, and writes what interceptions hold beyond expectation."""

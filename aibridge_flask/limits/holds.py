@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 from msgspec import Struct
@@ -11,12 +12,17 @@ from msgspec.json import encode
 from sqlalchemy import Connection, Engine
 
 from ..records.deadlines import DEADLINES
+from ..records.statement import Statement
+from ..records.sum_tables import limit_notices
+from . import notices
 from .claims import Charge, Claim, Used, is_enforced, refused
 from .definitions import KnownLimits
 from .limit import Limit
+from .notices import Notice
 
 LOCK_SECONDS = 2.0  # that are waited for a lock
 _CALL_SECONDS = 5.0
+_MAX_NOTICED = 10_000
 
 
 class Granted(Struct, frozen=True):
@@ -44,6 +50,10 @@ class Holds:
         self._mark = "?" if engine.dialect.positional else "%s"
         self._connection: Connection | None = None
         self._known = KnownLimits()
+        insert = import_module(f"sqlalchemy.dialects.{self._dialect}").insert(limit_notices)
+        self._write_notice = Statement(insert.on_conflict_do_nothing(), engine.dialect)
+        self._noticed: set[tuple[int, int, int]] = set()
+        self.notices: list[Notice] = []  # that are new since somebody has taken them
         self.has_answered = False  # in this transaction: what is waited for is a lock
 
     def close(self) -> None:
@@ -65,6 +75,7 @@ class Holds:
             for claim in claims:
                 answer = Granted(tuple(used[each.account] for each in claim.charges), refused(claim, used))
                 answers.append(answer)
+                self.notices += self._new_notices(cursor, claim, answer)
                 if not answer.is_refused:
                     rows += [self._row(claim, charge) for charge in claim.charges]
                     used |= {each.account: used[each.account].plus(each.held) for each in claim.charges}
@@ -88,6 +99,17 @@ class Holds:
             of = (charge.account, charge.start)
             cursor.execute(_STEPS.replace("?", self._mark), of + of)
             return [(int(bucket), int(used)) for bucket, used in cursor.fetchall()]
+
+    def _new_notices(self, cursor: Any, claim: Claim, answer: Granted) -> Iterator[Notice]:
+        """Yields those that nobody has written yet in this period, on any host."""
+        for charge, used in zip(claim.charges, answer.used, strict=True):
+            for notice in notices.notices_of(charge, used):
+                if notice.key not in self._noticed:
+                    self._noticed = self._noticed if len(self._noticed) < _MAX_NOTICED else set()
+                    self._noticed.add(notice.key)
+                    self._write_notice.run(cursor, [notice.row()])
+                    if cursor.rowcount == 1:
+                        yield notice
 
     def _row(self, claim: Claim, charge: Charge) -> tuple[Any, ...]:
         of = (charge.limit.name, charge.subject)

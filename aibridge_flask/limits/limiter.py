@@ -12,7 +12,7 @@ from msgspec import Struct
 from ..config import Settings
 from ..errors import LimitError, LimitsUnavailable
 from ..hooks import Hooks, LimitRefused, LimitUsed
-from ..records import database
+from ..records import database, log_folder
 from ..records.events import InterceptionEnded, Started
 from ..records.recorder import Recorder
 from ..waiting import after_fork
@@ -25,6 +25,7 @@ from .limit import SHADOW, Asked, Limit
 from .notices import Header, notice_headers, ratio
 from .period import STEPS
 from .under_way import UnderWay
+from .webhook import Webhook
 
 _CLOSE_SECONDS = 5.0
 _APPLIED_SECONDS = 0.5
@@ -54,6 +55,7 @@ class Limiter:
 
     def _reset(self) -> None:
         self._desks: tuple[Desk, ...] = ()
+        self._webhooks: tuple[Webhook, ...] = ()
         self._start_lock = threading.Lock()
         self.under_way.clear()
 
@@ -69,12 +71,25 @@ class Limiter:
             if not self._desks:
                 engine = database.connect(self._settings.database_url, int(LOCK_SECONDS * 1000))
                 parts = (engine, self._recorder.worker_id, self._recorder.folder, self._settings.limit)
-                self._desks = (Desk(*parts, self.under_way.growth),)
+                if self._settings.limits.notice_url:
+                    self._webhooks = (self._webhook(),)
+                self._desks = (Desk(*parts, self.under_way.growth, self._wake_webhook),)
 
     def close(self) -> None:
-        desks, self._desks = self._desks, ()
-        for desk in desks:
-            desk.close(_CLOSE_SECONDS)
+        parts: tuple[Desk | Webhook, ...] = (*self._desks, *self._webhooks)
+        self._desks, self._webhooks = (), ()
+        for part in parts:
+            part.close(_CLOSE_SECONDS)
+
+    def _wake_webhook(self) -> None:
+        for webhook in self._webhooks:
+            webhook.wake()
+
+    def _webhook(self) -> Webhook:
+        settings, engine = self._settings, self._recorder.engine
+        return Webhook(
+            engine, settings.limits.notice_url, lambda: log_folder.signing_key(settings, engine.url)
+        )
 
     def wait_until_known(self) -> None:
         """Waits for the limits to be read, if the worker has just started. Raises ConfigError, OSError."""

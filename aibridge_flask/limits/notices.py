@@ -1,20 +1,71 @@
-"""Headers that tell a client how much of its limits is used."""
+"""Tells how much of a limit is used: headers for the client, notices for the log and a webhook."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from math import floor
+from typing import Any
 from urllib.parse import quote
 
+from msgspec import Struct
+
+from ..records.events import now
 from . import period
 from .claims import Charge, Claim, Used
-from .limit import SHADOW
+from .limit import SHADOW, Limit
 
 Header = tuple[str, str]
 HEADER = "X-AIBridge-Limit"
 _TOLD_FROM = 0.75
+_LEVELS = (75, 95, 100)  # percent
 _SECONDS = {"minute": period.MINUTE, "hour": period.HOUR}
+
+
+class Notice(Struct, frozen=True):
+    """So much of a limit is used, in the period that began at `start`."""
+
+    limit: Limit
+    subject: str
+    account: int
+    start: int
+    percent: int
+    used: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.account, self.start, self.percent
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the webhook gets; amounts are in the limit's unit, money in micro-dollars."""
+        settings = self.limit.settings
+        return {
+            "event": "limit_used",
+            "limit": self.limit.name,
+            "of": self.subject,
+            "percent": self.percent,
+            "used": self.used,
+            "amount": settings.amount,
+            "unit": settings.unit,
+            "per": settings.per,
+            "mode": settings.mode,
+        }
+
+    def row(self) -> dict[str, Any]:
+        keys = dict(zip(("account", "start", "percent"), self.key, strict=True))
+        names = {"limit_name": self.limit.name, "subject": self.subject}
+        return {**keys, **names, "facts": self.facts(), "made_at": now()}
+
+
+def notices_of(charge: Charge, used: Used) -> Iterator[Notice]:
+    """Yields the notices of an account, with this charge; of limits that neither slide nor are shadows."""
+    settings = charge.limit.settings
+    if not settings.per or settings.per in period.STEPS or settings.mode == SHADOW:
+        return
+    total = used.total + charge.held
+    for percent in _LEVELS:
+        if total * 100 >= settings.amount * percent:
+            yield Notice(charge.limit, charge.subject, charge.account, charge.start, percent, total)
 
 
 def notice_headers(claim: Claim, used: Sequence[Used], client: str, api: str, now: int) -> tuple[Header, ...]:

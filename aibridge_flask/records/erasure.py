@@ -17,7 +17,7 @@ from .contributions import Contributions
 from .erased_sums import ErasedSums
 from .rows import stored_name
 from .slices import Slices
-from .sum_tables import audit, holds, ledger
+from .sum_tables import audit, holds, ledger, limit_notices
 from .tables import gateway_tokens, interceptions, stored_objects
 from .tombstones import ERASED, NAMELESS
 
@@ -84,7 +84,7 @@ class Erasure:
 
     def _erase_limits(self, connection: Connection) -> None:
         """What others share stays counted; what is the person's alone goes, with a limit that names it."""
-        for table in (ledger, holds):
+        for table in (ledger, holds, limit_notices):
             connection.execute(sa.delete(table).where(table.c.subject == self._actor_id))
         names = [limit.name for limit in limits_of(connection) if limit.is_of_actor(self._actor_id)]
         for name in names:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from ..config.settings import Settings
 from ..errors import ConfigError
 from ..model import new_id
 from .log import SUFFIX
@@ -59,6 +60,11 @@ def host_id(folder: Path) -> str:
 def secret_key(folder: Path) -> str:
     """Returns the key that this host's workers sign with, which is created once. Raises OSError."""
     return _created_once(folder / _KEY_FILE, secrets.token_urlsafe)
+
+
+def signing_key(settings: Settings, url: URL) -> str:
+    """Returns `secret_key`, or the key of this host's workers. Raises ConfigError, OSError."""
+    return settings.secret_key.value or secret_key(prepare(settings.spool_dir, url))
 
 
 def _created_once(file: Path, make: Callable[[], str]) -> str:

@@ -184,6 +184,20 @@ holds = Table(
     sqlite_with_rowid=False,  # one tree less to write before each request
 )
 
+# Who has used 75, 95 or 100 % of a limit: told once a period. `sent_at` is when the webhook has heard of it.
+limit_notices = Table(
+    "limit_notices",
+    metadata,
+    _key("account"),
+    _key("start"),
+    _key("percent"),
+    text_column("limit_name"),
+    text_column("subject"),
+    Column("facts", JSON, nullable=False),
+    Column("made_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),
+)
+
 # What administrators and users have changed or looked at.
 audit = Table(
     "audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import random
@@ -152,3 +153,30 @@ def test_a_database_that_is_away(start: Start, upstream: Upstream, postgres: Pos
         assert ask_all([server], 3) == {200 if policy == "allow" else 503: 3}
     wait_until(lambda: ask_all([server], 1) == {200: 1})
     assert used(server)[0]["spent"] >= (5 if policy == "allow" else 2)
+
+
+def test_a_webhook_hears_how_much_is_used(start: Start, upstream: Upstream) -> None:
+    """Once each, signed; again if it was not taken."""
+    upstream.handler = answer
+    hook = Upstream()
+    hook.enqueue(http_response(503, b""))
+    hook.handler = lambda received: (http_response(204, b""),)
+    server = start(
+        prices=PRICES,
+        limit=[limit(requests=4)],
+        limits={"notice_url": f"{hook.url}/hook"},
+        secret_key={"value": "s3cret"},
+        environ={"AIBRIDGE_WORKERS": "2"},
+    )
+    assert [ask_all([server], 1) for _ in range(5)] == [*[{200: 1}] * 4, {429: 1}]
+    told = [json.loads(each.body) for each in hook.wait_for_requests(4)]
+    assert [each["percent"] for each in told] == [75, 75, 95, 100]
+    assert told[1] | {"made_at": ""} == {
+        "event": "limit_used", "limit": "l", "of": "everyone", "percent": 75, "used": 3, "amount": 4, "unit": "requests",
+        "per": "month", "mode": "enforce", "made_at": "",
+    }  # fmt: skip
+    sent = hook.requests[-1]
+    time, _, digest = str(sent.header("x-aibridge-signature")).partition(",v1=")
+    assert digest == hmac.digest(b"s3cret", time[2:].encode() + b"." + sent.body, "sha256").hex()
+    assert server.stop().count("% of limit 'l' are used by 'everyone'") == 3
+    hook.close()

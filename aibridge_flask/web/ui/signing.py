@@ -31,10 +31,5 @@ class Signer:
             return None
 
     def _serializer(self, purpose: str) -> URLSafeTimedSerializer:
-        self._keys = self._keys or (self._key(),)
+        self._keys = self._keys or (log_folder.signing_key(self._settings, self._recorder.engine.url),)
         return URLSafeTimedSerializer(self._keys[0], salt=f"aibridge.{purpose}")
-
-    def _key(self) -> str:
-        if self._settings.secret_key.value:
-            return self._settings.secret_key.value
-        return log_folder.secret_key(log_folder.prepare(self._settings.spool_dir, self._recorder.engine.url))
