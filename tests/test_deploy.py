@@ -20,7 +20,8 @@ import yaml
 
 from aibridge_flask import config
 from aibridge_flask.config.load import read_sources
-from tests.conftest import providers
+from aibridge_flask.observe.instruments import METRICS
+from tests.conftest import MakeApp, providers
 from tests.support.dialogue import ASK_BLOCKING, MESSAGES, TOOL_MESSAGE
 from tests.support.nginx import Nginx
 from tests.support.server import PREFIX, ROOT, Server, free_port
@@ -199,3 +200,25 @@ def status(opener: urllib.request.OpenerDirector, url: str, headers: dict[str, s
 class NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+@pytest.mark.parametrize("name", ["grafana/dashboard.json", "alerts.yml"])
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are(make_app: MakeApp, name: str) -> None:
+    """With labels that they have."""
+    text = (DEPLOY / name).read_text()
+    page = make_app(metrics={"enabled": True}).test_client().get(f"{PREFIX}/metrics").text
+    shown = set(re.findall(r"^# HELP (\S+)", page, re.MULTILINE))
+    used = {re.sub(r"_bucket$", "", each) for each in re.findall(r"aibridge_[a-z_]+", text)}
+    assert used
+    assert used <= shown
+    labels = {label for metric in METRICS.values() for label in metric.labels}
+    asked = {label for group in re.findall(r"by \(([^)]*)\)", text) for label in group.split(", ")}
+    assert asked - {"le"} <= labels
+
+
+def test_dashboard_and_alerts_are_well_formed() -> None:
+    panels = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    assert all(0 <= panel["gridPos"]["x"] <= 24 - panel["gridPos"]["w"] for panel in panels)
+    (group,) = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    assert all(rule["alert"] and rule["expr"] and rule["annotations"]["summary"] for rule in group["rules"])

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from ..config.settings import LimitSettings
 from ..records import database
 from ..records.database_errors import describe
+from ..records.deadlines import DEADLINES
 from ..waiting import OneShotEvent, one_shot_event, set_events, start_thread
 from .changes import sync_file
 from .claims import Charge, Claim
@@ -28,6 +29,7 @@ _READ_SECONDS = 2.0  # a change holds everywhere within 5
 _SILENCE_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
 _START_SECONDS = 5.0
+_SYNC_SECONDS = 60.0
 _TABLES_SECONDS = 0.05  # between looks whether they are there
 
 
@@ -170,10 +172,11 @@ class Desk:
 
     def _prepare(self) -> bool:
         """Writes the file's limits; returns false while the applier has not made the tables."""
-        with self._engine.connect() as connection:
-            if not database.check_version(connection):
-                return False
-        sync_file(self._engine, self._file_limits)
+        with DEADLINES.limit(_SYNC_SECONDS):
+            with self._engine.connect() as connection:
+                if not database.check_version(connection):
+                    return False
+            sync_file(self._engine, self._file_limits)
         self._is_ready = True
         return True
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from ..records.deadlines import DEADLINES
 from ..records.statement import Statement
 from ..records.sum_tables import limit_notices
+from ..waiting import fork_lock
 from . import notices
 from .claims import Charge, Claim, Used, is_enforced, refused
 from .definitions import KnownLimits
@@ -49,6 +50,8 @@ class Holds:
         self._dialect = engine.dialect.name
         self._mark = "?" if engine.dialect.positional else "%s"
         self._connection: Connection | None = None
+        # SQLite's locks in memory would stay locked in a process that is forked meanwhile
+        self._fork_guard: Any = fork_lock() if self._dialect == "sqlite" else contextlib.nullcontext()
         self._known = KnownLimits()
         insert = import_module(f"sqlalchemy.dialects.{self._dialect}").insert(limit_notices)
         self._write_notice = Statement(insert.on_conflict_do_nothing(), engine.dialect)
@@ -130,7 +133,7 @@ class Holds:
             with DEADLINES.limit(_CALL_SECONDS):
                 self._connection = self._engine.connect()
         driver: Any = self._connection.connection.dbapi_connection
-        with DEADLINES.limit(_CALL_SECONDS, driver):
+        with self._fork_guard, DEADLINES.limit(_CALL_SECONDS, driver):
             cursor = driver.cursor()
             if self._dialect == "sqlite":
                 cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
