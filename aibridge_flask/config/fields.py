@@ -16,7 +16,7 @@ from marshmallow import ValidationError, fields, validate
 
 from ..model import Secret
 
-_PROVIDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_PLAIN_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # anything else may be a misplaced secret
 _REDIS_DATABASE = re.compile(r"/?[0-9]*", re.ASCII)
 _URL_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -110,9 +110,13 @@ def _from_file(path: str) -> str:
 _SOURCES: Mapping[str, Callable[[str], str]] = {"env": _from_env, "file": _from_file, "value": str}
 
 
-def provider_name(name: str) -> None:
-    if not _PROVIDER_NAME.fullmatch(name):
+def plain_name(name: str) -> None:
+    if not _PLAIN_NAME.fullmatch(name):
         raise ValidationError("lower-case letters and digits, joined by single hyphens, are expected")
+
+
+def provider_name(name: str) -> None:
+    plain_name(name)
     if name in RESERVED:
         raise ValidationError(f"{name!r} is a reserved word")
 

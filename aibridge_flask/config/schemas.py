@@ -146,7 +146,7 @@ class ProviderSchema(Frozen):
 
 class McpServerSchema(Frozen):
     value_class = values.McpServerSettings
-    name = Text(required=True, validate=checks.provider_name, metadata=doc("the name in the ids of its tools"))
+    name = Text(required=True, validate=checks.plain_name, metadata=doc("the name in the ids of its tools"))
     url = Text(required=True, validate=checks.http_url, metadata=doc("Streamable HTTP endpoint"))
     headers = fields.Dict(Text(), SecretField(), load_default=dict, metadata=doc("headers to send, each a secret as in `keys`"))
     allow = Text(load_default="", validate=checks.pattern, metadata=doc("regular expression, searched in the tool's name; empty: all tools"))

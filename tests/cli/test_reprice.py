@@ -18,11 +18,11 @@ from aibridge_flask.model import Asked, Usage
 from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import tables
-from aibridge_flask.records.contribution import Change
 from aibridge_flask.records.events import Ended, Event, Started, TokenUsage
 from aibridge_flask.records.repricing import Repricing, Selection
 from aibridge_flask.records.store import Store
-from aibridge_flask.records.sum_tables import AMOUNTS
+from aibridge_flask.records.sum_check import Comparison, SumCheck
+from aibridge_flask.records.sum_tables import usage_hourly
 from tests.conftest import BOTH_DATABASES
 from tests.support.records import rows
 from tests.support.server import ROOT, toml
@@ -30,7 +30,6 @@ from tests.support.server import ROOT, toml
 pytestmark = BOTH_DATABASES
 THEN = datetime(2026, 11, 1, tzinfo=UTC)
 BEFORE = {"old": {"input": 1.0, "output": 2.0}}
-COST = AMOUNTS.index("cost_micros")
 NOW = {"old": {"input": 3.0, "output": 5.0}, "new*": {"input": 1.0, "output": 1.0}}
 
 
@@ -138,14 +137,18 @@ def test_some_are_selected(store: Store, database_url: str, options: list[str], 
 
 def test_many_are_priced_in_slices_and_sums_hear_of_it(store: Store, database_url: str) -> None:
     apply(store, [event for n in range(450) for event in interception(f"many {n:03}", "old")])
-    changes: list[Change] = []
-    prices = PriceList(config.load({"prices": NOW}))
-    repricing = Repricing(
-        databases.connect(database_url), prices, (lambda cursor, found: changes.extend(found),)
-    )
-    repriced = list(repricing.run(Selection(model="old")))
+    engine = databases.connect(database_url)
+    before = cost_by_hour(database_url)
+    repriced = list(Repricing(engine, PriceList(config.load({"prices": NOW}))).run(Selection(model="old")))
     assert [(each.before, each.after) for each in repriced].count((50, 130)) == 452
-    assert sum(change.after.amounts[COST] for change in changes) == 452 * 130 + 230
+    changed = sum((each.after or 0) - (each.before or 0) for each in repriced)
+    assert changed >= 452 * 80
+    assert cost_by_hour(database_url) - before == changed
+    assert SumCheck(engine).compare() == Comparison()
+
+
+def cost_by_hour(url: str) -> int:
+    return sum(row["cost_micros"] for row in rows(url, usage_hourly))
 
 
 def test_a_database_that_is_away_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,9 +239,9 @@ def test_repr_of_settings_shows_no_secret() -> None:
     assert "canary" not in repr(settings)
 
 
-def test_the_readme_lists_every_setting() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
+def test_the_page_lists_every_setting() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
     rows = "\n".join(
         f"| `{name}` | {default} | {meaning} |" for name, default, meaning in config.settings_table()
     )
-    assert rows in readme
+    assert rows in page
