@@ -175,3 +175,14 @@ def test_a_proxy_that_refuses_large_requests_is_found(
     finally:
         nginx.stop()
     assert {request.method for request in upstream.requests} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("models", "status"), [(["claude-opus-*"], "warn"), (["claude-*"], "ok"), (["gpt-5"], "ok")]
+)
+def test_a_rule_should_allow_what_claude_code_asks_beside(
+    configure: Any, upstream: Upstream, models: list[str], status: str
+) -> None:
+    upstream.enqueue(http_response(200, b'{"data":[]}'))
+    configure(rule=[{"scope": {"group": "interns"}, "models": models}])
+    assert findings()["rules"][0] == status

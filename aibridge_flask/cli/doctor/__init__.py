@@ -11,6 +11,7 @@ from ... import config
 from ...errors import ConfigError
 from .finding import FAIL, OK, WARN, Finding
 from .host import check_database, check_log_folder, check_python
+from .rules import check_rules
 from .services import check_providers, check_redis, check_tools, check_url
 
 _MARKS = {OK: "ok   ", WARN: "WARN ", FAIL: "FAIL "}
@@ -46,6 +47,7 @@ def _findings(url: str) -> Iterator[Finding]:
     yield from check_redis(settings)
     yield from check_providers(settings)
     yield from check_tools(settings)
+    yield from check_rules(settings)
     if url:
         yield from check_url(settings, url)
 
