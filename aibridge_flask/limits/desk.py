@@ -22,13 +22,14 @@ from ..waiting import OneShotEvent, one_shot_event, set_events, start_thread
 from .changes import sync_file
 from .claims import Charge, Claim
 from .holds import LOCK_SECONDS, Granted, Holds
-from .remembered import recall, remember
+from .remembered import is_remembered, recall, remember
 
 _log = logging.getLogger("aibridge.limits")
 _READ_SECONDS = 2.0  # a change holds everywhere within 5
 _SILENCE_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
-_START_SECONDS = 5.0
+_START_SECONDS = 2.0
+_CALL_SECONDS = 5.0
 _SYNC_SECONDS = 60.0
 _TABLES_SECONDS = 0.05  # between looks whether they are there
 
@@ -64,7 +65,8 @@ class Desk:
         self._queue: SimpleQueue[Question | None] = SimpleQueue()
         self._folder = folder
         self.limits = recall(folder, file_limits)
-        self.is_up = self.has_tried = False
+        self.is_up, self.has_tried = False, is_remembered(folder)
+        self._started_at = monotonic()
         self._grow, self._on_notices, self._is_ready = grow, on_notices, False
         self._next_read = self._next_try = 0.0
         self._reason = ""
@@ -84,11 +86,12 @@ class Desk:
         return bool(question.grants or question.steps)
 
     def wait_until_tried(self) -> None:
-        """Waits a moment for the limits to be read: a worker that starts connects first."""
-        if not self.has_tried:
+        """Waits a moment, once after the start, for limits that this host has never known."""
+        seconds = self._started_at + _START_SECONDS - monotonic()
+        if not self.has_tried and seconds > 0:
             question = Question()
             self._queue.put(question)
-            question.answered.wait(_START_SECONDS)
+            question.answered.wait(seconds)
 
     def refresh(self) -> None:
         """Reads the limits, which were just changed; waits for it a moment."""
@@ -159,7 +162,7 @@ class Desk:
             self._next_read = monotonic() + _TABLES_SECONDS
             return
         limits = self._holds.read_limits()
-        if limits != self.limits:
+        if limits != self.limits or not is_remembered(self._folder):
             self.limits = limits
             remember(self._folder, limits)
         grown = self._grow()
@@ -172,10 +175,10 @@ class Desk:
 
     def _prepare(self) -> bool:
         """Writes the file's limits; returns false while the applier has not made the tables."""
+        with DEADLINES.limit(_CALL_SECONDS), self._engine.connect() as connection:
+            if not database.check_version(connection):
+                return False
         with DEADLINES.limit(_SYNC_SECONDS):
-            with self._engine.connect() as connection:
-                if not database.check_version(connection):
-                    return False
             sync_file(self._engine, self._file_limits)
         self._is_ready = True
         return True

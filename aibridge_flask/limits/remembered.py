@@ -29,6 +29,11 @@ def remember(folder: Path, limits: Sequence[Limit]) -> None:
         Path(file.name).replace(folder / _NAME)
 
 
+def is_remembered(folder: Path) -> bool:
+    """Whether a worker of this host has known the limits before."""
+    return (folder / _NAME).exists()
+
+
 def recall(folder: Path, file_limits: Sequence[LimitSettings]) -> tuple[Limit, ...]:
     """Returns the limits of the configuration file, and those last known that were made at run time."""
     own = {settings.name: Limit(new_id(), settings, FILE, now()) for settings in file_limits}

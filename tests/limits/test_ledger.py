@@ -244,7 +244,7 @@ class Totals:
 
 def test_random_schedules(migrated_sqlite: Path, tmp_path: Path) -> None:
     Machine.template, Machine.folder = migrated_sqlite, tmp_path
-    examples = int(os.environ.get("SCHEDULES", "60"))
+    examples = int(os.environ.get("SCHEDULES", "25"))
     run_state_machine_as_test(
         Machine,
         settings=settings(

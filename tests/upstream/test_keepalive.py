@@ -27,7 +27,7 @@ def connections_to(port: int) -> list[dict[str, int]]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as sock:
-            if sock.getpeername()[1] == port:
+            if sock.family == socket.AF_INET and sock.getpeername()[1] == port:
                 options = {key: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, key)) for key in OPTIONS}
                 found.append({**options, "on": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)})
     return found
