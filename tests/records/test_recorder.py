@@ -288,11 +288,11 @@ def test_database_durability_waits_for_the_commit(make: Make, url: str) -> None:
 def test_database_durability_goes_on_after_a_while_and_counts_it(
     make: Make, hooks: Hooks, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aibridge_flask.records.recorder._COMMIT_SECONDS", 0.2)
     unconfirmed: list[int] = []
     hooks.on(RecordsUnconfirmed, lambda event: unconfirmed.append(event.count))
     recorder, id = make(durability="database"), new_id()
-    recorder.begin(started(id))
+    recorder.begin(started(id))  # which waits for the first connection
+    monkeypatch.setattr("aibridge_flask.records.recorder._COMMIT_SECONDS", 0.2)
     with locked(url):
         recorder.end(ended(id))
     wait_until(lambda: statuses(url) == {id: 200})
