@@ -43,7 +43,7 @@ class Ledger:
             row, groups = change.row, self._groups.names(cursor, change.row.group_set)
             new += rows_of(limits, row, groups, row.session_id, change.after)
             old += rows_of(limits, row, groups, _old_session_id(change), change.before)
-        self._sums.change(cursor, *_without_same(new, old))
+        self._sums.change(cursor, new, old)
 
     def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row lacks, if the table is this one."""
@@ -114,9 +114,3 @@ def _old_session_id(change: Change) -> str:
         return row.session_id
     own = session_key(row.initiator_id, row.id) == change.old_session
     return row.id if own else row.session_id
-
-
-def _without_same(new: list[Row], old: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Leaves out what is added and taken alike: most changes of an ended interception cost nothing."""
-    same = [row for row in new if row in old]
-    return [row for row in new if row not in same], [row for row in old if row not in same]

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from aibridge_flask import config
 from aibridge_flask.limits import changes, period
@@ -254,3 +255,24 @@ def test_random_schedules(migrated_sqlite: Path, tmp_path: Path) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_an_amended_end_beside_a_new_one_takes_nothing_from_it(migrated_sqlite: Path, tmp_path: Path) -> None:
+    """Both count alike in the same account, in one transaction."""
+    shutil.copy(migrated_sqlite, tmp_path / "ledger.db")
+    engine = databases.connect(f"sqlite:///{tmp_path}/ledger.db")
+    store = Store(engine, prices())
+    store.open()
+    store.position("log")
+    changes.add(
+        engine,
+        config.load({"limit": [{"name": "l", "scope": "everyone", "requests": 9, "per": "month"}]}).limit[0],
+        "root",
+    )
+    first, second = (Started(id, "ann", NOW, model="m", credential_kind="centralized") for id in "ab")
+    end = Ended("a", NOW, status_code=200, attempts=1)
+    store.apply("log", [first, end], 0, 1)
+    store.apply("log", [second, replace(end, id="b"), replace(end, wire_exact=True)], 1, 2)
+    (row,) = rows(str(engine.url), sum_tables.ledger)
+    assert row["spent"] == 2
+    store.close()
