@@ -9,8 +9,8 @@ from typing import Any
 from . import clients
 from .config.settings import RuleSettings
 from .formats import body
-from .limits.limit import Asked
-from .limits.rules import allowed_models, is_allowed
+from .limits.limit import Asked, matches
+from .limits.rules import allowed_models
 from .model import Actor, ClientRequest
 
 _LISTS = ("data", "models")  # Codex's own list has the second name
@@ -41,7 +41,7 @@ def filtered(data: bytes, allowed: Sequence[str]) -> bytes:
 
 
 def _filtered(models: Sequence[Any], allowed: Sequence[str]) -> list[Any]:
-    return [model for model in models if is_allowed(allowed, _name(model))]
+    return [model for model in models if matches(allowed, _name(model))]
 
 
 def _name(model: Any) -> str:

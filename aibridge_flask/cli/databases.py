@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import config
 from ..formats.body import dumps
-from ..limits import check as limits
+from ..limits.changes import rebuild_all
+from ..limits.check import compare as compare_ledger
 from ..records import additions, backlog, database, log_folder
 from ..records.sum_check import Comparison, SumCheck
 from .away import database_away
@@ -71,10 +72,10 @@ def _check(engine: Engine, repair: bool) -> dict[str, Any]:
     if repair and compared != Comparison():
         sums.repair(compared)
         compared = sums.compare()
-    ledger = [] if missing else limits.compare(engine)
+    ledger = [] if missing else compare_ledger(engine)
     if repair and ledger:
-        limits.repair(engine)
-        ledger = limits.compare(engine)
+        rebuild_all(engine)
+        ledger = compare_ledger(engine)
     differences = [
         {"table": str(each.table.name), "key": each.key, "missing": each.missing}
         for each in compared.differences

@@ -9,23 +9,16 @@ from typing import Any
 
 import click
 from marshmallow import ValidationError
-from sqlalchemy import Engine
 
-from .. import config
 from ..config.limits import UNITS, LimitSchema, scope_of_text
 from ..limits import changes
 from ..limits.standing import standings
-from ..records import audit, database
+from ..records import audit
 from .away import away_is_one_line
+from .engine import migrated_engine
 
 _LINE = "{:24}  {:20}  {:22}  {:8}  {:24}  {:>14}  {:>14}  {}"
 _HEADINGS = ("NAME", "SCOPE", "AMOUNT", "MODE", "OF", "SPENT", "HELD", "RESETS")
-
-
-def _engine() -> Engine:
-    engine = database.connect(config.load({}).database_url)
-    database.migrate(engine)
-    return engine
 
 
 @click.group()
@@ -60,7 +53,7 @@ def add(scope: str, shared: bool, as_json: bool, **members: Any) -> None:
         raise click.UsageError("; ".join(_lines(error.messages))) from None
     with away_is_one_line():
         try:
-            made = changes.add(_engine(), settings, audit.command_line_actor())
+            made = changes.add(migrated_engine(), settings, audit.command_line_actor())
         except changes.LimitExists as error:
             raise click.ClickException(error.message) from None
     click.echo(json.dumps({"id": made.id, "name": made.name}) if as_json else f'Limit "{made.name}" is made.')
@@ -70,7 +63,7 @@ def add(scope: str, shared: bool, as_json: bool, **members: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Prints JSON.")
 def list_(as_json: bool) -> None:
     """Lists the limits in effect, with what is used of them."""
-    with away_is_one_line(), _engine().connect() as connection:
+    with away_is_one_line(), migrated_engine().connect() as connection:
         found = standings(connection)
     click.echo(json.dumps(found) if as_json else _table(found))
 
@@ -81,7 +74,7 @@ def remove(name: str) -> None:
     """Ends the limit of this NAME or id."""
     with away_is_one_line():
         try:
-            ended = changes.end(_engine(), name, audit.command_line_actor())
+            ended = changes.end(migrated_engine(), name, audit.command_line_actor())
         except (changes.NoSuchLimit, changes.LimitOfFile) as error:
             raise click.ClickException(error.message) from None
     click.echo(f'Limit "{ended.name}" is ended.')
@@ -92,7 +85,7 @@ def rebuild() -> None:
     """Counts anew what was spent of each limit in its present period."""
     begin = time()
     with away_is_one_line():
-        names = changes.rebuild_all(_engine())
+        names = changes.rebuild_all(migrated_engine())
     click.echo(f"{len(names)} limits are counted anew, in {time() - begin:.1f} s.")
 
 

@@ -8,21 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import click
-from sqlalchemy import Engine
 
-from .. import config
 from ..model import identifier
-from ..records import audit, database, tokens
+from ..records import audit, tokens
 from .away import away_is_one_line
+from .engine import migrated_engine
 
 _LINE = "{:36}  {:24}  {:13}  {:7}  {:20}  {:20}  {:20}  {}"
 _HEADINGS = ("ID", "USER", "TOKEN", "ADMIN", "EXPIRES", "LAST USED", "REVOKED", "GROUPS")
-
-
-def _engine() -> Engine:
-    engine = database.connect(config.load({}).database_url)
-    database.migrate(engine)
-    return engine
 
 
 @click.group()
@@ -40,7 +33,7 @@ def create(user: str, groups: tuple[str, ...], admin: bool, days: int) -> None:
     names = [_checked("--user", user), *(_checked("--group", group) for group in groups)]
     with away_is_one_line():
         actor = audit.command_line_actor()
-        click.echo(tokens.create(_engine(), names[0], admin, days, names[1:], by=actor))
+        click.echo(tokens.create(migrated_engine(), names[0], admin, days, names[1:], by=actor))
 
 
 @token.command("list")
@@ -48,7 +41,7 @@ def create(user: str, groups: tuple[str, ...], admin: bool, days: int) -> None:
 def list_(as_json: bool) -> None:
     """Lists all tokens, never their text."""
     with away_is_one_line():
-        listed = list(tokens.list_tokens(_engine()))
+        listed = list(tokens.list_tokens(migrated_engine()))
     click.echo(json.dumps([_to_json(each) for each in listed]) if as_json else _table(listed))
 
 
@@ -57,7 +50,7 @@ def list_(as_json: bool) -> None:
 def revoke(id: str) -> None:
     """Revokes the token of this ID; workers that know it stop within 30 seconds."""
     with away_is_one_line():
-        was_valid = tokens.revoke(_engine(), id, by=audit.command_line_actor())
+        was_valid = tokens.revoke(migrated_engine(), id, by=audit.command_line_actor())
     if not was_valid:
         raise click.ClickException(f"there is no token {id} that is not revoked")
     click.echo(f"Token {id} is revoked.")

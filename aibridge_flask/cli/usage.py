@@ -9,7 +9,6 @@ from typing import IO, Any
 import click
 from sqlalchemy import Engine
 
-from .. import config
 from ..model import Actor
 from ..reading import focus
 from ..reading import usage as queries
@@ -19,9 +18,9 @@ from ..reading.pages import Page
 from ..reading.periods import Period
 from ..reading.usage import Question
 from ..reading.values import encode
-from ..records import database
 from ..records.sum_tables import AMOUNTS
 from .away import away_is_one_line
+from .engine import migrated_engine
 from .money import dollars, printable
 
 _DATES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
@@ -43,9 +42,8 @@ def usage(group_by: str, since: datetime | None, until: datetime | None, format:
     """Shows what was used and what it cost, of everybody, ordered by cost."""
     after, before = (tuple(each.replace(tzinfo=UTC) for each in (end,) if each) for end in (since, until))
     question = Question(_keys(group_by), period=Period(after, before))
-    engine = database.connect(config.load({}).database_url)
     with away_is_one_line():
-        database.migrate(engine)
+        engine = migrated_engine()
         if format in ("csv", "focus"):
             with _file(engine, question, format) as file:
                 for line in file:

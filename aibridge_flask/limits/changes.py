@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..model import new_id
 from ..records import audit
 from ..records.events import now
-from .definitions import differing, exclude_applier, limits_of, put, remove
+from .definitions import exclude_applier, limits_of, put, remove
 from .limit import API, FILE, Limit
 from .rebuild import rebuild
 
@@ -88,8 +88,9 @@ def sync_file(engine: Engine, wanted: Sequence[LimitSettings]) -> None:
             return
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         exclude_applier(connection)
-        for name, settings in _sync(limits_of(connection), wanted).items():
-            olds = {limit.name: limit for limit in limits_of(connection)}
+        found = limits_of(connection)
+        olds = {limit.name: limit for limit in found}
+        for name, settings in _sync(found, wanted).items():
             if not settings:
                 remove(connection, name)
             elif name in olds:
@@ -112,7 +113,8 @@ def _sync(found: Sequence[Limit], wanted: Sequence[LimitSettings]) -> Mapping[st
     """Returns what is to be written, by name; nothing: it is to be removed."""
     names = {settings.name for settings in wanted}
     gone = [limit.name for limit in found if limit.source == FILE and limit.name not in names]
-    written = {settings.name: (settings,) for settings in differing(found, wanted, FILE)}
+    same = {limit.settings for limit in found if limit.source == FILE}
+    written = {settings.name: (settings,) for settings in wanted if settings not in same}
     return {**dict.fromkeys(gone, ()), **written}
 
 

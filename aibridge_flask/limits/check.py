@@ -10,7 +10,6 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine
 
 from ..records.sum_tables import ledger
-from .changes import rebuild_all
 from .definitions import limits_of
 from .limit import Limit
 from .rebuild import Key, first_bucket, spent_since
@@ -30,11 +29,6 @@ def compare(engine: Engine) -> list[LedgerDifference]:
     options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
     with engine.connect().execution_options(**options) as connection, connection.begin():
         return [each for limit in limits_of(connection) for each in _differences(connection, limit)]
-
-
-def repair(engine: Engine) -> None:
-    """Counts what was spent anew. Raises SQLAlchemyError."""
-    rebuild_all(engine)
 
 
 def _differences(connection: Connection, limit: Limit) -> Iterator[LedgerDifference]:

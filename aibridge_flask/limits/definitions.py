@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ..config.limits import LimitSchema, definition
-from ..config.settings import LimitSettings
 from ..records.sum_tables import holds, limits, sequences
 from .limit import Limit
 
@@ -85,9 +83,3 @@ def remove(connection: Connection, name: str) -> None:
     """Removes a limit, and what is held of it. What was spent of it stays in the ledger for a while."""
     connection.execute(sa.delete(limits).where(limits.c.name == name))
     connection.execute(sa.delete(holds).where(holds.c.limit_name == name))
-
-
-def differing(known: Sequence[Limit], wanted: Sequence[LimitSettings], source: str) -> list[LimitSettings]:
-    """Returns those of `wanted` that are not known so."""
-    same = {limit.settings for limit in known if limit.source == source}
-    return [settings for settings in wanted if settings not in same]

@@ -48,7 +48,9 @@ class Holds:
     def __init__(self, engine: Engine, worker_id: str) -> None:
         self._engine, self._worker_id = engine, worker_id
         self._dialect = engine.dialect.name
-        self._mark = "?" if engine.dialect.positional else "%s"
+        mark = "?" if engine.dialect.positional else "%s"
+        statements = (_HOLD, _RAISE, _RELEASE, _STEPS)
+        self._hold, self._raise, self._release, self._steps = (each.replace("?", mark) for each in statements)
         self._connection: Connection | None = None
         # SQLite's locks in memory would stay locked in a process that is forked meanwhile
         self._fork_guard: Any = fork_lock() if self._dialect == "sqlite" else contextlib.nullcontext()
@@ -83,24 +85,24 @@ class Holds:
                     rows += [self._row(claim, charge) for charge in claim.charges]
                     used |= {each.account: used[each.account].plus(each.held) for each in claim.charges}
             if rows:
-                cursor.executemany(_HOLD.format(marks=", ".join([self._mark] * 7)), rows)
+                cursor.executemany(self._hold, rows)
         return answers
 
     def raise_held(self, amounts: Sequence[tuple[int, str, int]]) -> None:
         """Sets what interceptions hold that use more than was expected: amount, interception, account."""
         with self._transaction(writes=True) as cursor:
-            cursor.executemany(_RAISE.replace("?", self._mark), amounts)
+            cursor.executemany(self._raise, amounts)
 
     def release(self, ids: Sequence[str]) -> None:
         """Releases what interceptions hold whose request has not waited for the answer."""
         with self._transaction(writes=True) as cursor:
-            cursor.executemany(_RELEASE.replace("?", self._mark), [(id,) for id in ids])
+            cursor.executemany(self._release, [(id,) for id in ids])
 
     def steps(self, charge: Charge) -> list[tuple[int, int]]:
         """Returns what was used of an account, step by step: bucket and amount."""
         with self._transaction() as cursor:
             of = (charge.account, charge.start)
-            cursor.execute(_STEPS.replace("?", self._mark), of + of)
+            cursor.execute(self._steps, of + of)
             return [(int(bucket), int(used)) for bucket, used in cursor.fetchall()]
 
     def _new_notices(self, cursor: Any, claim: Claim, answer: Granted) -> Iterator[Notice]:
@@ -170,7 +172,7 @@ _USED = {
 }
 _HOLD = (
     "INSERT INTO holds (interception_id, account, bucket, held, limit_name, subject, worker_id)"
-    " VALUES ({marks})"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _RAISE = "UPDATE holds SET held = ? WHERE interception_id = ? AND account = ?"
 _RELEASE = "DELETE FROM holds WHERE interception_id = ?"

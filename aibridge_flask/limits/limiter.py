@@ -16,14 +16,15 @@ from ..records import database, log_folder
 from ..records.events import InterceptionEnded, Started
 from ..records.recorder import Recorder
 from ..waiting import after_fork
-from . import refusals, rules
+from . import refusals
 from .claims import Charge, Claim, Matching, claim, is_enforced, matching
 from .desk import Desk, Question
 from .forecast import Forecast, Forecaster
 from .holds import LOCK_SECONDS, Granted
-from .limit import SHADOW, Asked, Limit
+from .limit import SHADOW, Asked, Limit, matches
 from .notices import Header, notice_headers, ratio
 from .period import STEPS
+from .rules import allowed_models
 from .under_way import UnderWay
 from .webhook import Webhook
 
@@ -128,10 +129,6 @@ class Limiter:
         headers = notice_headers(made, grant.used, started.client, api, int(time()))
         return Admission(headers, limit_id)
 
-    def allowed_models(self, asked: Asked) -> tuple[str, ...]:
-        """Returns the patterns of the models that one may use; none: all."""
-        return rules.allowed_models(self._settings.rule, asked)
-
     def _limits(self) -> tuple[Limit, ...]:
         if not self._desks:
             self.start()
@@ -140,8 +137,8 @@ class Limiter:
         return desk.limits
 
     def _check_rules(self, asked: Asked, api: str) -> None:
-        allowed = self.allowed_models(asked) if self._settings.rule else ()
-        if allowed and not rules.is_allowed(allowed, asked.model):
+        allowed = allowed_models(self._settings.rule, asked)
+        if not matches(allowed, asked.model):
             contact = self._settings.limits.contact
             raise refusals.model_not_allowed(asked.model, allowed, asked.client, api, contact)
 

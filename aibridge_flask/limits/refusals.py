@@ -15,7 +15,7 @@ from ..errors import (
     TooManyRequests,
 )
 from . import period
-from .claims import Charge, Used
+from .claims import Charge
 
 PARALLEL_SECONDS = 3
 """After which a client asks again while others' requests run."""
@@ -55,7 +55,7 @@ def seconds_to_reset(charge: Charge, now: int) -> int:
 
 def seconds_to_room(charge: Charge, steps: Sequence[tuple[int, int]], now: int) -> int:
     """Returns when enough of a sliding period has passed. `steps` are buckets with what was used in each."""
-    used = Used(sum(amount for _, amount in steps)).total
+    used = sum(amount for _, amount in steps)
     for bucket, amount in steps:
         used -= amount
         if used + charge.held <= charge.limit.settings.amount or not used:

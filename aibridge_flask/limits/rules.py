@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config.settings import RuleSettings
-from .limit import Asked, matches, subjects
+from .limit import Asked, subjects
 
 
 def allowed_models(rules: Sequence[RuleSettings], asked: Asked) -> tuple[str, ...]:
@@ -23,7 +23,3 @@ def allowed_models(rules: Sequence[RuleSettings], asked: Asked) -> tuple[str, ..
         for model in rule.models
     ]
     return tuple(dict.fromkeys(found))
-
-
-def is_allowed(allowed: Sequence[str], model: str) -> bool:
-    return matches(allowed, model)

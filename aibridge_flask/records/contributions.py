@@ -35,7 +35,7 @@ class Contributions:
 
     def __init__(self, dialect: Dialect, locks: bool = True) -> None:
         """`locks`: rows that are compared are to be updated."""
-        self._sums = (Sessions(dialect), Rollups(dialect), Ledger(dialect))
+        self._sums, self._ledger = (Sessions(dialect), Rollups(dialect)), Ledger(dialect)
         parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
@@ -53,7 +53,7 @@ class Contributions:
         # from here on transactions wait for each other, so that none wait in a ring
         seq = self._next_numbers(cursor, len(changes))
         self._store.run(cursor, [_stored(change, seq + index) for index, change in enumerate(changes)])
-        for sums in self._sums:
+        for sums in (*self._sums, self._ledger):
             sums(cursor, changes)
 
     def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:

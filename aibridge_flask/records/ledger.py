@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, Table
+from sqlalchemy import Dialect
 
 from ..limits.definitions import KnownLimits
 from ..limits.limit import Asked, Limit
@@ -23,7 +23,7 @@ _MICROS = AMOUNTS.index("cost_micros")
 
 
 class Ledger:
-    """A step. It knows the limits as they are within the transaction."""
+    """A part of `Contributions`. It knows the limits as they are within the transaction."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._sums = Sums(dialect, ledger, ("spent",), "spent")
@@ -44,11 +44,6 @@ class Ledger:
             new += rows_of(limits, row, groups, row.session_id, change.after)
             old += rows_of(limits, row, groups, _old_session_id(change), change.before)
         self._sums.change(cursor, new, old)
-
-    def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
-        """Adds what a row lacks, if the table is this one."""
-        if table is ledger:
-            self._sums.correct(cursor, row)
 
 
 class GroupSets:

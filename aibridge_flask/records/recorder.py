@@ -208,8 +208,8 @@ class _Running:
         self.counters = Counters(hooks)
         self.unwritten: list[tuple[Event, ...]] = []
         self._rest_lock = unpatched("_thread", "allocate_lock")()
-        self.prices, self.id = prices, id = PriceList(settings), new_id()
-        self._store = Store(engine, prices, count_unpriced=self.counters.add_unpriced)
+        self.prices, id = PriceList(settings), new_id()
+        self._store = Store(engine, self.prices, count_unpriced=self.counters.add_unpriced)
         rejects = Rejects(self.folder, id, self.counters)
         takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)
         identity = log_folder.url_identity(engine.url)

@@ -41,7 +41,7 @@ TABLES = {
 
 
 class Rollups:
-    """A step."""
+    """A part of `Contributions`."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._sums = {table: Sums(dialect, table, *columns) for table, columns in TABLES.items()}

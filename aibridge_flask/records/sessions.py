@@ -20,7 +20,7 @@ SUMMED = ("ended", "threads", *AMOUNTS)
 
 
 class Sessions:
-    """A step."""
+    """A part of `Contributions`."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._sums = Sums(dialect, sessions, SUMMED, "requests", _merged)

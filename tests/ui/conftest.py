@@ -15,6 +15,7 @@ from tests.support import hostile
 from tests.support.chromium import Tab, launch, open_tab
 from tests.support.server import PREFIX, Server
 from tests.support.upstream import Upstream
+from tests.web.conftest import ann, app, root  # noqa: F401 - fixtures
 
 UI = f"{PREFIX}/ui"
 

@@ -7,28 +7,12 @@ import re
 import pytest
 from flask import Flask
 
-from tests.conftest import BOTH_DATABASES, MakeApp
-from tests.support.people import Person, app_for_people
-from tests.support.upstream import Upstream
+from tests.conftest import BOTH_DATABASES
+from tests.support.people import Person
 from tests.ui.conftest import UI
 from tests.ui.test_login import field_of
 
 SECRET = re.compile(r'<code class="secret">(aib_[\w-]+)</code>')
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    return app_for_people(make_app)
-
-
-@pytest.fixture
-def ann(app: Flask, upstream: Upstream) -> Person:
-    return Person(app, upstream, "ann")
-
-
-@pytest.fixture
-def root(app: Flask, upstream: Upstream) -> Person:
-    return Person(app, upstream, "root")
 
 
 def post(person: Person, path: str, **form: str) -> object:

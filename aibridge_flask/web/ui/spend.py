@@ -8,6 +8,7 @@ from flask import Response
 from sqlalchemy import Engine
 
 from ...reading.errors import BadQuestion
+from ...reading.pages import Page
 from ...reading.usage import Question as UsageQuestion
 from ...reading.usage import usage
 from . import filters
@@ -17,7 +18,7 @@ from .filters import Filters
 from .pages import render
 from .steps import TIMES, label, step_of
 from .sums import WORDS, Result, Sums, cost, narrowed, over_time, tokens
-from .tables import page_at, position
+from .tables import position
 
 _AMOUNTS = {"cost_micros": "Cost", "tokens": "Tokens", "requests": "Requests"}
 _ROWS = 50
@@ -56,7 +57,7 @@ def _keys(arguments: Any) -> tuple[str, ...]:
 def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
-    answer = usage(sums.engine, sums.actor, question, page_at(offset, _ROWS), with_sessions=False)
+    answer = usage(sums.engine, sums.actor, question, Page(_ROWS, offset), with_sessions=False)
     before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {

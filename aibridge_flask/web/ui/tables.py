@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ...reading.errors import BadQuestion
-from ...reading.pages import MAX_OFFSET, Listing, Page
+from ...reading.pages import MAX_OFFSET, Listing
 
 Row = dict[str, Any]
 
@@ -19,10 +19,6 @@ def position(arguments: Mapping[str, str]) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 6 or int(text) > MAX_OFFSET:
         raise BadQuestion("offset", f"a number up to {MAX_OFFSET} is expected")
     return int(text)
-
-
-def page_at(offset: int, rows: int) -> Page:
-    return Page(rows, offset)
 
 
 decode = msgspec.json.Decoder(Row).decode
