@@ -42,7 +42,7 @@ def other_exchanges(draw: st.DrawFn) -> Any:
 
 def test_bridged_requests(bridge: FuzzedBridge) -> None:
     @given(exchanges())
-    @examples(1200)
+    @examples(700)
     def fuzz(exchange: Any) -> None:
         event(f"status {bridge.exchange(*exchange).status}")
 
@@ -52,7 +52,7 @@ def test_bridged_requests(bridge: FuzzedBridge) -> None:
 
 def test_other_requests(bridge: FuzzedBridge) -> None:
     @given(other_exchanges())
-    @examples(500)
+    @examples(300)
     def fuzz(exchange: Any) -> None:
         event(f"status {bridge.exchange(*exchange).status}")
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
-_ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
+from tests.support.server import TIMEOUT_SECONDS, wait_until
+
+_ARGUMENTS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
 WIDE, PHONE = (1280, 900), (390, 844)
 
 
@@ -22,8 +29,26 @@ def find_chromium() -> str:
     return path or pytest.skip("Chromium is missing: apt-get install chromium")
 
 
-def launch(playwright: object) -> Browser:
-    return playwright.chromium.launch(executable_path=find_chromium(), args=list(_ARGUMENTS))
+@contextlib.contextmanager
+def browser_in(folder: Path) -> Iterator[Browser]:
+    """Chromium with its files in a folder. It is killed: Playwright would wait for its end without limit."""
+    command = [find_chromium(), *_ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        with sync_playwright() as playwright:
+            yield playwright.chromium.connect_over_cdp(_address(folder))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(TIMEOUT_SECONDS)
+
+
+def _address(folder: Path) -> str:
+    """Where Chromium listens: it writes that down."""
+    written = folder / "DevToolsActivePort"
+    wait_until(lambda: written.exists() and written.read_text().count("\n") > 0)
+    port, path = written.read_text().splitlines()
+    return f"ws://127.0.0.1:{port}{path}"
 
 
 @dataclass

@@ -61,5 +61,5 @@ class PgBouncer:
         return True
 
     def stop(self) -> None:
-        self._process.terminate()
+        self._process.kill()  # asked to end, newer ones wait for their clients
         self._process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -92,7 +93,7 @@ class Postgres:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._server.get_pid(), signal.SIGQUIT)
         wait_until(lambda: not (self._server.pgdata / "postmaster.pid").exists())
-        self._server.cleanup()
+        atexit.unregister(self._server._cleanup)  # which waits for the lock of all that start one
 
 
 def _name_in(url: str) -> str:
