@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ..records.contributions import Contributions
-from ..records.ledger import GroupSets, rows_of
+from ..records.ledger import GroupSets, parts_of
 from ..records.sum_tables import TOKENS, ledger, usage_hourly
 from ..records.tables import interceptions
 from . import period
@@ -92,8 +92,9 @@ def _from_interceptions(connection: Connection, limit: Limit, start: int) -> Map
     for ids in _ids(connection, datetime.fromtimestamp(since, UTC)):
         for change in contributions.compare(cursor, ids):
             names = groups.names(cursor, change.row.group_set)
-            for row in rows_of((limit,), change.row, names, change.row.session_id, change.before):
-                found[row["account"], row["bucket"], row["subject"]] += row["spent"]
+            for part in parts_of((limit,), change.row, names, change.row.session_id, change.before):
+                (account, bucket), (spent,), (_, subject) = part.key, part.amounts, part.others
+                found[account, bucket, subject] += spent
     return found
 
 

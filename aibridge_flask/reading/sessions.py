@@ -51,7 +51,8 @@ def described(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[Re
     """Yields sessions as they stand in answers, of rows of `sessions`."""
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = rows[start : start + _BATCH_ROWS]
-        models = _models(connection, [row["key"] for row in batch])
+        keys = [row["key"] for row in batch]
+        models, subagents = _models(connection, keys), _subagents(connection, keys)
         prompts = _prompts(connection, [row["prompt_of"] for row in batch if row["prompt_of"]])
         for row in batch:
             used = models.get(row["key"], set())
@@ -59,6 +60,7 @@ def described(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[Re
                 **_to_result(row),
                 "providers": sorted({provider for provider, _ in used}),
                 "models": sorted({model for _, model in used}),
+                "subagents": subagents.get(row["key"], 0),
                 "last_prompt": prompts.get(row["prompt_of"], ""),
             }
 
@@ -110,6 +112,13 @@ def _models(connection: Connection, keys: Sequence[int]) -> dict[int, set[tuple[
     for key, provider, model in connection.execute(sa.union(ended, running)):
         found.setdefault(key, set()).add((provider, model))
     return found
+
+
+def _subagents(connection: Connection, keys: Sequence[int]) -> dict[int, int]:
+    """Returns how many agents beside the main one each session had."""
+    is_one = (_i.session_key.in_(keys), _i.agent_id != sa.literal_column("''"))  # as the index has it
+    query = sa.select(_i.session_key, sa.func.count(_i.agent_id.distinct())).where(*is_one)
+    return dict(tuple(row) for row in connection.execute(query.group_by(_i.session_key)))
 
 
 def _prompts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:

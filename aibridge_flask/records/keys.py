@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 
+_RECENT = 1024
 
+
+@lru_cache(_RECENT)
 def session_key(initiator_id: str, session_id: str) -> int:
     """Returns the key of an actor's session, of 63 bits.
 
@@ -17,17 +20,19 @@ def session_key(initiator_id: str, session_id: str) -> int:
     return _number(initiator_id, session_id)
 
 
+@lru_cache(_RECENT)
 def usage_id(hour: datetime, *names: str) -> int:
     """Returns the key of a row of `usage_hourly`; `names` are its other keys, as ordered in `USAGE_KEYS`."""
     return _number(hour.astimezone(UTC).strftime("%Y%m%d%H"), *names)
 
 
+@lru_cache(_RECENT)
 def day_id(day: datetime, *names: str) -> int:
     """Returns the key of a row of `usage_daily`; `names` are its other keys, as ordered in `DAY_KEYS`."""
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(_RECENT)
 def account_key(limit_name: str, subject: str) -> int:
     """Returns the key of what a limit counts together."""
     return _number(limit_name, subject)

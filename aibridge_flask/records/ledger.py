@@ -15,7 +15,7 @@ from .contribution import Row as Interception
 from .keys import session_key
 from .statement import IDS
 from .sum_tables import AMOUNTS, TOKENS, ledger
-from .sums import Row, Sums
+from .sums import Part, Sums
 
 _MAX_GROUP_SETS = 1000
 _TOKENS = tuple(map(AMOUNTS.index, TOKENS))
@@ -37,12 +37,12 @@ class Ledger:
         if not limits:
             return
         cursor.execute(self._release, (json.dumps([each.row.id for each in ended if each.after.ended]),))
-        new: list[Row] = []
-        old: list[Row] = []
+        new: list[Part] = []
+        old: list[Part] = []
         for change in ended:
             row, groups = change.row, self._groups.names(cursor, change.row.group_set)
-            new += rows_of(limits, row, groups, row.session_id, change.after)
-            old += rows_of(limits, row, groups, _old_session_id(change), change.before)
+            new += parts_of(limits, row, groups, row.session_id, change.after)
+            old += parts_of(limits, row, groups, _old_session_id(change), change.before)
         self._sums.change(cursor, new, old)
 
 
@@ -62,14 +62,14 @@ class GroupSets:
         return self._names[id]
 
 
-def rows_of(
+def parts_of(
     limits: Sequence[Limit],
     row: Interception,
     groups: tuple[str, ...],
     session_id: str,
     contribution: Contribution,
-) -> Iterator[Row]:
-    """Yields the rows of the ledger with this interception alone; none if it has not ended."""
+) -> Iterator[Part]:
+    """Yields what this interception adds to the ledger; nothing if it has not ended."""
     if not contribution.ended:
         return
     asked = _asked(row, groups, session_id)
@@ -78,13 +78,8 @@ def rows_of(
         spent = limit.amount(contribution.sent, tokens, contribution.amounts[_MICROS])
         if spent:
             for subject in limit.subjects(asked):
-                yield {
-                    "account": limit.account(subject),
-                    "bucket": limit.bucket(asked.at),
-                    "limit_name": limit.name,
-                    "subject": subject,
-                    "spent": spent,
-                }
+                key = (limit.account(subject), limit.bucket(asked.at))
+                yield Part(key, (spent,), (limit.name, subject))
 
 
 def _asked(row: Interception, groups: tuple[str, ...], session_id: str) -> Asked:

@@ -5,30 +5,28 @@ Only interceptions that have ended count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, Table
 
-from .contribution import UNKNOWN, Change, Contribution
+from .contribution import Change, Contribution
 from .contribution import Row as Interception
 from .keys import day_id
 from .sum_tables import (
     AMOUNTS,
-    DAY_KEYS,
     DURATION_BUCKETS,
     FIRST_BYTE_BUCKETS,
-    USAGE_KEYS,
     session_usage,
     tools_daily,
     tools_hourly,
     usage_daily,
     usage_hourly,
 )
-from .sums import Row, Sums
+from .sums import Part, Sums
 
 _BUCKETS = (*FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
-_NO_BUCKETS = dict.fromkeys(_BUCKETS, 0)
 _TOOL_AMOUNTS = ("calls", "failures", "duration_ms")
 TABLES = {
     usage_hourly: ((*AMOUNTS, *_BUCKETS), "requests"),
@@ -47,18 +45,16 @@ class Rollups:
         self._sums = {table: Sums(dialect, table, *columns) for table, columns in TABLES.items()}
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        new = [row for each in changes for row in rows_of(each.row, each.after, each.session, each.usage)]
-        old = [
-            row
+        new = _by_table(
+            part for each in changes for part in parts_of(each.row, each.after, each.session, each.usage)
+        )
+        old = _by_table(
+            part
             for each in changes
-            for row in rows_of(each.row, each.before, each.old_session, each.old_usage)
-        ]
+            for part in parts_of(each.row, each.before, each.old_session, each.old_usage)
+        )
         for table, sums in self._sums.items():
-            sums.change(
-                cursor,
-                (row for its_table, row in new if its_table is table),
-                (row for its_table, row in old if its_table is table),
-            )
+            sums.change(cursor, new[table], old[table])
 
     def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row lacks, if the table is one of these."""
@@ -66,31 +62,34 @@ class Rollups:
             self._sums[table].correct(cursor, row)
 
 
-def rows_of(
+def parts_of(
     row: Interception, contribution: Contribution, session: int, usage: int
-) -> Iterator[tuple[Table, Row]]:
-    """Yields each table's row with this interception alone; none if `usage` is 0: it has not ended."""
+) -> Iterator[tuple[Table, Part]]:
+    """Yields what this interception adds to each table; nothing if `usage` is 0: it has not ended."""
     if not usage:
         return
-    amounts, day_keys = _amounts(contribution), row.day_keys(contribution.error_type)
+    buckets = _IN_FIRST_BYTE[contribution.first_byte] + _IN_DURATION[contribution.duration]
+    amounts, day_keys = contribution.amounts + buckets, row.day_keys(contribution.error_type)
     day = day_id(*day_keys)
-    yield usage_hourly, {"id": usage, **dict(zip(USAGE_KEYS, row.usage_keys, strict=True)), **amounts}
-    yield session_usage, {"session_key": session, "usage_id": usage, "requests": 1}
-    yield usage_daily, {"id": day, **dict(zip(DAY_KEYS, day_keys, strict=True)), **amounts}
-    for table, id in ((tools_hourly, usage), (tools_daily, day)):
-        yield from ((table, {"usage_id": id, **tool}) for tool in _tools(contribution))
+    yield usage_hourly, Part((usage,), amounts, row.usage_keys)
+    yield session_usage, Part((session, usage), (1,))
+    yield usage_daily, Part((day,), amounts, day_keys)
+    for tool, counts in contribution.tools:
+        yield tools_hourly, Part((usage, *tool), counts)
+        yield tools_daily, Part((day, *tool), counts)
 
 
-def _amounts(contribution: Contribution) -> Row:
-    amounts = dict(zip(AMOUNTS, contribution.amounts, strict=True)) | _NO_BUCKETS
-    if contribution.first_byte != UNKNOWN:
-        amounts[FIRST_BYTE_BUCKETS[contribution.first_byte]] = 1
-    if contribution.duration != UNKNOWN:
-        amounts[DURATION_BUCKETS[contribution.duration]] = 1
-    return amounts
+def _by_table(parts: Iterable[tuple[Table, Part]]) -> Mapping[Table, list[Part]]:
+    found: dict[Table, list[Part]] = defaultdict(list)
+    for table, part in parts:
+        found[table].append(part)
+    return found
 
 
-def _tools(contribution: Contribution) -> Iterator[Row]:
-    for (tool, server_url, injected), counts in contribution.tools:
-        keys = {"tool": tool, "server_url": server_url, "injected": injected}
-        yield keys | dict(zip(_TOOL_AMOUNTS, counts, strict=True))
+def _counts_in(buckets: Sequence[str]) -> list[tuple[int, ...]]:
+    """Returns what is counted in each bucket if one of them has one; last, for UNKNOWN, if none has."""
+    size = len(buckets)
+    return [tuple(int(place == bucket) for place in range(size)) for bucket in range(size + 1)]
+
+
+_IN_FIRST_BYTE, _IN_DURATION = map(_counts_in, (FIRST_BYTE_BUCKETS, DURATION_BUCKETS))

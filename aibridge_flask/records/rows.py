@@ -88,6 +88,8 @@ def group_rows(event: Started) -> list[dict[str, str]]:
 
 
 def _group_names(event: Started) -> tuple[str, ...]:
+    if not event.groups:
+        return ()
     return tuple(sorted({clean_text(name)[:_MAX_INDEXED_LENGTH] for name in event.groups}))
 
 

@@ -13,7 +13,7 @@ from .contribution import MAIN, Change, Contribution
 from .contribution import Row as Interception
 from .statement import Statement
 from .sum_tables import AMOUNTS, sessions
-from .sums import Row, Sums
+from .sums import Part, Sums
 from .tables import interceptions, user_prompts
 
 SUMMED = ("ended", "threads", *AMOUNTS)
@@ -27,11 +27,10 @@ class Sessions:
         self._recompute = Statement(_RECOMPUTE, dialect)
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
-        new = (row_of(change.row, change.after, change.session) for change in changes)
         old = (
-            {"key": change.old_session, **_amounts(change.before)} for change in changes if change.old_session
+            Part((change.old_session,), _amounts(change.before)) for change in changes if change.old_session
         )
-        self._sums.change(cursor, _ordered(new), old)
+        self._sums.change(cursor, _parts(changes), old)
         left = {change.old_session for change in changes if change.old_session not in (0, change.session)}
         if left:
             self._recompute.run(cursor, [{"of": key} for key in sorted(left)])
@@ -42,43 +41,40 @@ class Sessions:
             self._sums.correct(cursor, row)
 
 
-def row_of(row: Interception, contribution: Contribution, key: int) -> Row:
-    """Returns a session's row with this interception alone."""
-    prompts = row.has_prompt and row.kind == MAIN
-    return {
-        "key": key,
-        "initiator_id": row.initiator_id,
-        "id": row.session_id,
-        "client": row.client,
-        "metadata": json.loads(row.metadata) if isinstance(row.metadata, str) else row.metadata,
-        "started_at": row.started_at,
-        "last_active_at": row.last_active,
-        "prompt_of": row.id if prompts else "",
-        "prompt_at": row.started_at if prompts else None,
-        **_amounts(contribution),
-    }
+def part_of(row: Interception, contribution: Contribution, key: int) -> Part:
+    """Returns what this interception alone adds to a session."""
+    return Part((key,), _amounts(contribution), _others(row))
 
 
-def _amounts(contribution: Contribution) -> Row:
-    amounts = (contribution.ended, contribution.threads, *contribution.amounts)
-    return dict(zip(SUMMED, amounts, strict=True))
+def _amounts(contribution: Contribution) -> tuple[int, ...]:
+    return (contribution.ended, contribution.threads, *contribution.amounts)
 
 
-def _ordered(rows: Iterator[Row]) -> Iterator[Row]:
-    """Yields the rows so that of those of one session each column's value is that of the first."""
-    first: dict[int, Row] = {}
-    rest: list[Row] = []
-    for row in sorted(rows, key=lambda row: row["started_at"]):
-        if row["key"] not in first:
-            first[row["key"]] = row
-            continue
-        whole = first[row["key"]]
-        whole["last_active_at"] = max(whole["last_active_at"], row["last_active_at"])
-        if row["prompt_of"]:
-            whole["prompt_of"], whole["prompt_at"] = row["prompt_of"], row["prompt_at"]
-        rest.append(row)
-    yield from first.values()
-    yield from rest
+def _others(row: Interception) -> tuple[Any, ...]:
+    is_prompt = row.has_prompt and row.kind == MAIN
+    return (
+        row.initiator_id,
+        row.session_id,
+        row.client,
+        json.loads(row.metadata) if isinstance(row.metadata, str) else row.metadata,
+        row.started_at,
+        row.last_active,
+        row.id if is_prompt else "",
+        row.started_at if is_prompt else None,
+    )
+
+
+def _parts(changes: Sequence[Change]) -> Iterator[Part]:
+    """Yields what is added. The other columns are those of the session's first interception, but for the
+    last activity and the newest prompt."""
+    others: dict[int, tuple[Any, ...]] = {}
+    for change in sorted(changes, key=lambda change: change.row.started_at):
+        new = _others(change.row)
+        *first, last_active, prompt_of, prompt_at = others.get(change.session, new)
+        prompt = new[-2:] if new[-2] else (prompt_of, prompt_at)
+        others[change.session] = (*first, max(last_active, change.row.last_active), *prompt)
+    for change in changes:
+        yield Part((change.session,), _amounts(change.after), others[change.session])
 
 
 def _merged(new: Any) -> Mapping[str, Any]:

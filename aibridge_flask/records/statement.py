@@ -76,4 +76,4 @@ def _to_json(value: Any) -> str:
 
 def _to_sqlite_time(value: datetime | None) -> str | None:
     """Returns the format in which SQLAlchemy's types read it."""
-    return None if value is None else value.replace(tzinfo=None).isoformat(" ", "microseconds")
+    return None if value is None else value.isoformat(" ", "microseconds")[:26]  # without its zone

@@ -18,7 +18,7 @@ from .database import read_info
 from .events import EPOCH
 from .sum_tables import session_usage, tools_daily, tools_hourly, usage_daily, usage_hourly
 from .sum_tables import sessions as session_table
-from .sums import Row
+from .sums import Key, Part, Row, as_row, columns_of
 from .tables import interceptions
 
 SUMS_SINCE = "sums_since"  # in `schema_info`: older interceptions may have been deleted, their sums stay
@@ -32,8 +32,6 @@ _TABLES: Mapping[Table, Sequence[str]] = {
     tools_daily: rollups.TABLES[tools_daily][0],
 }
 _STARTS = {usage_hourly: "hour", usage_daily: "day"}
-Key = tuple[Any, ...]
-Rows = dict[Key, Row]
 
 
 class Difference(Struct, frozen=True):
@@ -68,14 +66,15 @@ class SumCheck:
 
     def compare(self) -> Comparison:
         """Compares all in one snapshot, beside the traffic. It may take minutes."""
-        expected: dict[Table, Rows] = {table: {} for table in _TABLES}
+        expected: dict[Table, dict[Key, Part]] = {table: {} for table in _TABLES}
         unsummed: list[str] = []
         with self._snapshot() as connection:
             for change in self._all(connection):
                 if change.is_one:
                     unsummed.append(change.row.id)
-                for table, row in _summed(change):
-                    _add(expected[table], tuple(row[each.name] for each in table.primary_key), row, table)
+                for table, part in _summed(change):
+                    known = expected[table].get(part.key)
+                    expected[table][part.key] = known.plus(part) if known else part
             found = tuple(_differences(connection, expected))
         return Comparison(found, tuple(unsummed))
 
@@ -112,27 +111,23 @@ class SumCheck:
             ids = list(connection.scalars(query.where(interceptions.c.id > ids[-1])))
 
 
-def _summed(change: Change) -> Iterator[tuple[Table, Row]]:
+def _summed(change: Change) -> Iterator[tuple[Table, Part]]:
     """Yields what an interception has added, as it stands in its row."""
     if not change.old_session:
         return
-    yield session_table, sessions.row_of(change.row, change.before, change.old_session)
-    yield from rollups.rows_of(change.row, change.before, change.old_session, change.old_usage)
+    yield session_table, sessions.part_of(change.row, change.before, change.old_session)
+    yield from rollups.parts_of(change.row, change.before, change.old_session, change.old_usage)
 
 
-def _add(rows: Rows, key: Key, row: Row, table: Table) -> None:
-    known = rows.setdefault(key, row)
-    if known is not row:
-        for name in _TABLES[table]:
-            known[name] += row[name]
-
-
-def _differences(connection: Connection, expected: Mapping[Table, Rows]) -> Iterator[Difference]:
+def _differences(
+    connection: Connection, expected: Mapping[Table, Mapping[Key, Part]]
+) -> Iterator[Difference]:
     """Yields the differences of all tables, but of rows whose interceptions may have been deleted."""
     since = datetime.fromisoformat(read_info(connection).get(SUMS_SINCE, EPOCH.isoformat()))
     old_usages: set[int] = set()
-    for table, rows in expected.items():
-        lacking = dict(rows)
+    for table, parts in expected.items():
+        columns = columns_of(table, _TABLES[table])
+        lacking = {key: as_row(columns, part) for key, part in parts.items()}
         for mapping in connection.execute(sa.select(table)).mappings():
             found = dict(mapping)
             key = tuple(found[each.name] for each in table.primary_key)

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from operator import add, sub
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy import Dialect, Table
 
 from .statement import Statement
 
 Row = dict[str, Any]
+Key = tuple[Any, ...]
 Merge = Callable[[Any], Mapping[str, Any]]
+
+
+class Part(Struct, frozen=True):
+    """What is added to a row of sums: its key, amounts, and other columns as they stand in the table."""
+
+    key: Key
+    amounts: tuple[int, ...]
+    others: tuple[Any, ...] = ()
+
+    def plus(self, part: Part) -> Part:
+        """Returns both together. The other columns are those of the first."""
+        return Part(self.key, tuple(map(add, self.amounts, part.amounts)), self.others)
+
+    def minus(self, part: Part) -> Part:
+        """Returns the difference of the amounts."""
+        return Part(self.key, tuple(map(sub, self.amounts, part.amounts)), self.others)
 
 
 class Sums:
@@ -31,6 +50,7 @@ class Sums:
     ) -> None:
         """`merge` is called with the columns of the row that is to be inserted."""
         self._amounts, self._keys = amounts, [column.name for column in table.primary_key]
+        self._columns = columns_of(table, amounts)
         insert = import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
         values = {name: table.c[name] + insert.excluded[name] for name in amounts}
         values |= merge(insert.excluded)
@@ -43,47 +63,49 @@ class Sums:
             Statement(statement, dialect) for statement in (upsert, update, delete)
         )
 
-    def change(self, cursor: Any, new: Iterable[Row], old: Iterable[Row]) -> None:
-        """Adds new rows and takes old ones: of a row that is both the difference counts.
+    def change(self, cursor: Any, new: Iterable[Part], old: Iterable[Part]) -> None:
+        """Adds new parts and takes old ones: of a row that has both the difference counts.
 
-        Rows with the same key are one, whose other columns are those of the first. A row that is only taken
-        from needs no other columns, and is deleted if nothing is left.
+        A row that is only taken from needs no other columns, and is deleted if nothing is left.
         """
-        added, taken = self._joined(new), self._joined(old)
+        added, taken = joined(new), joined(old)
         for key in added.keys() & taken.keys():
-            less = taken.pop(key)
-            for name in self._amounts:
-                added[key][name] -= less[name]
-        self._add(cursor, added)
+            added[key] = added[key].minus(taken.pop(key))
+        if added:
+            self._upsert.run(cursor, [as_row(self._columns, added[key]) for key in sorted(added)])
         self._take(cursor, taken)
 
     def correct(self, cursor: Any, row: Mapping[str, Any]) -> None:
         """Adds what a row lacks, and deletes it if nothing is left."""
         self._upsert.run(cursor, [row])
-        self._delete.run(cursor, [self._key_of(row)])
+        self._delete.run(cursor, [{f"of_{name}": row[name] for name in self._keys}])
 
-    def _add(self, cursor: Any, by_key: Mapping[tuple[Any, ...], Row]) -> None:
-        if by_key:
-            self._upsert.run(cursor, [by_key[key] for key in sorted(by_key)])
-
-    def _take(self, cursor: Any, by_key: Mapping[tuple[Any, ...], Row]) -> None:
-        if by_key:
-            rows = [by_key[key] for key in sorted(by_key)]
-            less = [{f"less_{name}": row[name] for name in self._amounts} for row in rows]
-            keys = list(map(self._key_of, rows))
+    def _take(self, cursor: Any, parts: Mapping[Key, Part]) -> None:
+        if parts:
+            keys = [dict(zip(map("of_{}".format, self._keys), key, strict=True)) for key in sorted(parts)]
+            less = [
+                dict(zip(map("less_{}".format, self._amounts), parts[key].amounts, strict=True))
+                for key in sorted(parts)
+            ]
             self._update.run(cursor, [{**key, **amounts} for key, amounts in zip(keys, less, strict=True)])
             self._delete.run(cursor, keys)
 
-    def _key_of(self, row: Mapping[str, Any]) -> Row:
-        return {f"of_{name}": row[name] for name in self._keys}
 
-    def _joined(self, rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
-        by_key: dict[tuple[Any, ...], Row] = {}
-        for row in rows:
-            key = tuple(row[name] for name in self._keys)
-            if key in by_key:
-                for name in self._amounts:
-                    by_key[key][name] += row[name]
-            else:
-                by_key[key] = dict(row)
-        return by_key
+def columns_of(table: Table, amounts: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of a part's members."""
+    keys = [column.name for column in table.primary_key]
+    return (*keys, *amounts, *(each.name for each in table.columns if each.name not in (*keys, *amounts)))
+
+
+def as_row(columns: Sequence[str], part: Part) -> Row:
+    """Returns the row with this part alone."""
+    return dict(zip(columns, (*part.key, *part.amounts, *part.others), strict=True))
+
+
+def joined(parts: Iterable[Part]) -> dict[Key, Part]:
+    """Joins the parts of the same row; returns them by their key."""
+    by_key: dict[Key, Part] = {}
+    for part in parts:
+        known = by_key.get(part.key)
+        by_key[part.key] = known.plus(part) if known else part
+    return by_key

@@ -65,9 +65,9 @@ def _time(name: str, nullable: bool = False) -> Column[Any]:
     return Column(name, UtcTime, nullable=nullable)
 
 
-def _index(name: str, column: str, where: str) -> Index:
+def _index(name: str, where: str, *columns: str) -> Index:
     """A partial index, of the rows that are searched for."""
-    return Index(name, column, info={_WHERE: where})
+    return Index(name, *columns, info={_WHERE: where})
 
 
 def use_partial_indexes(dialect: str) -> None:
@@ -129,12 +129,13 @@ interceptions = Table(
     Column("seq", BigInteger),
     Index("ix_interceptions_session_key", "session_key", "started_at", "id"),
     Index("ix_interceptions_seq", "seq", unique=True),
-    _index("ix_interceptions_open_session", "session_key", "ended_at IS NULL"),
-    _index("ix_interceptions_not_summed", "started_at", "contributed IS NULL"),
-    _index("ix_interceptions_correlating", "correlating_tool_call_id", "correlating_tool_call_id <> ''"),
-    _index("ix_interceptions_session", "client_session_id", "client_session_id <> ''"),
-    _index("ix_interceptions_thread_root", "thread_root_id", "thread_root_id IS NOT NULL"),
-    _index("ix_interceptions_worker", "worker_id", "ended_at IS NULL"),
+    _index("ix_interceptions_open_session", "ended_at IS NULL", "session_key"),
+    _index("ix_interceptions_subagents", "agent_id <> ''", "session_key", "agent_id"),
+    _index("ix_interceptions_not_summed", "contributed IS NULL", "started_at"),
+    _index("ix_interceptions_correlating", "correlating_tool_call_id <> ''", "correlating_tool_call_id"),
+    _index("ix_interceptions_session", "client_session_id <> ''", "client_session_id"),
+    _index("ix_interceptions_thread_root", "thread_root_id IS NOT NULL", "thread_root_id"),
+    _index("ix_interceptions_worker", "ended_at IS NULL", "worker_id"),
 )
 
 token_usages = Table(

@@ -60,6 +60,7 @@ class _SessionDocument(Document):
     last_active_at = time("When something last began or ended.")
     requests = number("Its interceptions.")
     errors = number("Those with an `error_type`.")
+    subagents = number("Its agents beside the main one.")
     unpriced_requests = number("Those whose price is not known, or not of all of it.")
     last_prompt = text("The user's newest prompt.")
     token_usage_summary = fields.Nested(TokenCountsDocument, required=True)

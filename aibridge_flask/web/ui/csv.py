@@ -40,6 +40,7 @@ _SESSION = (
     "started_at",
     "last_active_at",
     "threads",
+    "subagents",
     "requests",
     "errors",
     *TOKENS,
