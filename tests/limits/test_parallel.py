@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Start
 from tests.support.dialogue import BLOCK, DELTA, END, MESSAGES, START
 from tests.support.postgres import Postgres
-from tests.support.server import Server, wait_until
+from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
 from tests.support.streams import open_streams
 from tests.support.upstream import LAST_CHUNK, ReceivedRequest, Upstream, chunk, http_response, stream_head
 
@@ -45,7 +45,7 @@ def used(server: Server, name: str = "l") -> list[dict[str, Any]]:
 
 def ask_all(servers: list[Server], count: int) -> Counter[int]:
     """Asks so many times at the same moment; returns the statuses."""
-    ready = threading.Barrier(count)
+    ready = threading.Barrier(count, timeout=TIMEOUT_SECONDS)
 
     def ask(number: int) -> int:
         client = servers[number % len(servers)].connect()
@@ -69,9 +69,11 @@ def test_two_hundred_requests_at_once_do_not_overspend(start: Start, upstream: U
     for _ in range(10):  # twenty cents, from which the estimates are learnt
         ask_all([server], 1)
     statuses = ask_all([server], 200)
+    assert statuses.keys() == {200, 429}
+    while ask_all([server], 1)[200]:  # those that were refused came while others held what is left
+        statuses[200] += 1
     wait_until(lambda: used(server)[0]["held"] == 0)
     spent = used(server)[0]["spent"]
-    assert statuses.keys() == {200, 429}
     assert spent <= 1.05 * 1_200_000
     assert spent >= 1_200_000 - 2 * 25_000
     assert len(upstream.requests) == statuses[200] + 10
@@ -148,11 +150,11 @@ def test_a_database_that_is_away(start: Start, upstream: Upstream, postgres: Pos
         limits={"on_database_down": policy},
         database_url=postgres.new_url(),
     )
-    assert ask_all([server], 1) == {200: 1}
+    wait_until(lambda: server.get("/limits")["results"] != [])
     with postgres.silent():
         assert ask_all([server], 3) == {200 if policy == "allow" else 503: 3}
     wait_until(lambda: ask_all([server], 1) == {200: 1})
-    wait_until(lambda: used(server)[0]["spent"] >= (5 if policy == "allow" else 2))
+    wait_until(lambda: used(server)[0]["spent"] >= (4 if policy == "allow" else 1))
 
 
 def test_a_webhook_hears_how_much_is_used(start: Start, upstream: Upstream) -> None:
