@@ -24,6 +24,8 @@ _MAX_VALUES, _SLICE_BYTES = 1_000_000, 1 << 20
 _MAX_COUNT = (1 << 53) - 1
 _MAX_COUNT_NAME_LENGTH, _MAX_COUNTS = 100, 50
 _WHITESPACE = b" \t\r\n"
+OBJECT = (dict, Mapping)
+"""The types of a JSON object. Asking an abstract class takes ten times as long: `dict` comes first."""
 
 
 def decode_fields(body: bytes, struct_type: type[T]) -> T:
@@ -228,19 +230,19 @@ def join_members(members: Mapping[str, bytes]) -> bytes:
 
 def get_object(value: Any, key: str) -> Mapping[str, Any]:
     """Returns a member that should be an object; an empty one if it is anything else."""
-    member = value.get(key) if isinstance(value, Mapping) else None
-    return member if isinstance(member, Mapping) else EMPTY
+    member = value.get(key) if isinstance(value, OBJECT) else None
+    return member if isinstance(member, OBJECT) else EMPTY
 
 
 def get_array(value: Any, key: str) -> list[Any]:
     """Returns a member that should be an array; an empty one if it is anything else."""
-    member = value.get(key) if isinstance(value, Mapping) else None
+    member = value.get(key) if isinstance(value, OBJECT) else None
     return member if isinstance(member, list) else []
 
 
 def get_string(value: Any, key: str) -> str:
     """Returns a member that should be a string; an empty one if it is anything else."""
-    member = value.get(key) if isinstance(value, Mapping) else None
+    member = value.get(key) if isinstance(value, OBJECT) else None
     return member if isinstance(member, str) else ""
 
 
@@ -254,7 +256,7 @@ def get_count(value: Any, key: str) -> int:
 
     A number that does not fit into a database column is clipped.
     """
-    member = value.get(key) if isinstance(value, Mapping) else None
+    member = value.get(key) if isinstance(value, OBJECT) else None
     if not isinstance(member, int) or isinstance(member, bool):
         return 0
     return max(-_MAX_COUNT, min(member, _MAX_COUNT))

@@ -98,7 +98,7 @@ class ChatReader:
     def _add_delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         self._open_thoughts.add(choice, delta)
         for position, piece in enumerate(body.get_array(delta, "tool_calls")):
-            if isinstance(piece, Mapping):
+            if isinstance(piece, body.OBJECT):
                 number = self._numbering.call_number(choice, position, piece)
                 self._add_piece(self._open_calls.setdefault(number, {}), piece)
         if body.get_object(delta, "function_call"):  # the predecessor of `tool_calls`

@@ -18,7 +18,7 @@ def merge_counts(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[s
     """
     merged = dict(earlier)
     for key, value in later.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, body.OBJECT):
             merged[key] = merge_counts(body.get_object(earlier, key), value)
         elif value or not earlier.get(key):
             merged[key] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..model import Failure
@@ -29,7 +28,7 @@ def failure_in(value: Any, event_name: bytes = b"") -> Failure:
     """
     value = _first(value)
     marks = (body.get_string(value, "type"), body.get_string(value, "object"), event_name.decode("latin-1"))
-    is_error = "error" in marks or (isinstance(value, Mapping) and bool(value.get("error")))
+    is_error = "error" in marks or (isinstance(value, body.OBJECT) and bool(value.get("error")))
     return failure_from(value) if is_error else Failure()
 
 
@@ -69,9 +68,9 @@ def words_of(value: Any) -> tuple[str, str, str]:
     (('', '400', 'no'), ('', '', 'required'))
     """
     value = _first(value)
-    inner = _first(value.get("error")) if isinstance(value, Mapping) else None
-    error = inner if isinstance(inner, Mapping) else value
-    type, code = body.get_string(error, "type"), error.get("code") if isinstance(error, Mapping) else None
+    inner = _first(value.get("error")) if isinstance(value, body.OBJECT) else None
+    error = inner if isinstance(inner, body.OBJECT) else value
+    type, code = body.get_string(error, "type"), error.get("code") if isinstance(error, body.OBJECT) else None
     code = str(code) if isinstance(code, str | int) and not isinstance(code, bool) else ""
     message = _message(error) or _message(value)
     return "" if type == "error" else type, code, message[:_MAX_MESSAGE_LENGTH]
@@ -87,7 +86,7 @@ def _message(value: Any, depth: int = 0) -> str:
         return value if isinstance(value, str) else ""
     if isinstance(value, list):
         return "; ".join(filter(None, (_message(each, depth + 1) for each in value[:_MAX_DEPTH])))
-    if not isinstance(value, Mapping):
+    if not isinstance(value, body.OBJECT):
         return ""
     found = next(filter(None, (_message(value.get(name), depth + 1) for name in _MESSAGE_NAMES)), "")
     if "msg" in value and body.get_array(value, "loc"):  # what FastAPI says of a member

@@ -47,14 +47,14 @@ def served(counts: Mapping[str, Any]) -> Served:
 
 
 def _iterations(counts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    objects = (each for each in body.get_array(counts, "iterations") if isinstance(each, Mapping))
+    objects = (each for each in body.get_array(counts, "iterations") if isinstance(each, body.OBJECT))
     return islice(objects, _MAX_ITERATIONS)
 
 
 def _parse_counts(counts: Mapping[str, Any]) -> Usage:
     metadata: dict[str, int] = {}
     for key, value in counts.items():
-        if not isinstance(value, Mapping):
+        if not isinstance(value, body.OBJECT):
             metadata.update(body.positive_counts({key: value}) if key not in _USAGE_FIELDS else {})
         elif key == "cache_creation":
             metadata.update({f"cache_{name}": count for name, count in body.positive_counts(value).items()})

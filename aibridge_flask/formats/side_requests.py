@@ -6,7 +6,6 @@ OpenCode 1.18.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +42,6 @@ def _first_text(messages: Any) -> str:
     """Returns the first text of the first message of the user."""
     for raw in messages if isinstance(messages, list) else []:
         message = body.decode_raw(raw)
-        if isinstance(message, Mapping) and message.get("role") == "user":
+        if isinstance(message, body.OBJECT) and message.get("role") == "user":
             return next(iter(prompt.user_texts(message)), "")
     return ""

@@ -54,7 +54,7 @@ def site(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
     assert "Traceback" not in server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright is open, no other test of this process may use asyncio
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browser_in(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
