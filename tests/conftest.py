@@ -13,7 +13,7 @@ from flask import Flask
 
 from aibridge_flask import create_app
 from aibridge_flask.records import database as databases
-from tests.support import bedrock, claude
+from tests.support import bedrock, claude, missing  # noqa: F401 - `missing` looks whether this is CI
 from tests.support.mcp import ScriptedMcp
 from tests.support.postgres import Postgres, folder_for_data
 from tests.support.server import KEEPALIVE_SECONDS, PREFIX, Server
@@ -61,7 +61,7 @@ def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
     }
     server = Server(tmp_path_factory.mktemp("server"), settings)
     yield server.wait_ready()
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def shared_toolbridge(
     }
     server = Server(tmp_path_factory.mktemp("toolbridge"), settings, is_forked=True)
     yield server.wait_ready("/readyz")
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()
 
 
 @pytest.fixture

@@ -756,4 +756,4 @@ def test_client_disconnect_while_connecting_upstream_is_recorded(
     assert types == {"client_closed", "timeout"}
     check_still_serves(server, upstream)
     server.disconnect()
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()

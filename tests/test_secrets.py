@@ -28,7 +28,7 @@ from aibridge_flask.upstream.shared_state import SharedState
 from tests.conftest import MakeApp
 from tests.support.dialogue import ASK, ASK_BLOCKING, END, START
 from tests.support.postgres import Postgres
-from tests.support.server import PREFIX, Server, free_port, wait_until
+from tests.support.server import PREFIX, Server, check_log, free_port, wait_until
 from tests.support.upstream import (
     CLOSE,
     RESET,
@@ -294,7 +294,7 @@ def test_a_verbose_server_shows_no_secret(verbose_server: VerboseServer, upstrea
     log = verbose_server.server.log.read_text()
     assert "urllib3" in log
     assert "sqlalchemy" in log
-    assert "Traceback" not in log
+    check_log(log)
     for pid in (verbose_server.server.process.pid, *verbose_server.server.workers()):
         assert not contains(Path(f"/proc/{pid}/cmdline").read_bytes(), *verbose_server.secrets())
     assert not any(path.stat().st_mode & 0o77 for path in Path(tempfile.gettempdir()).glob("aibridge-*.json"))

@@ -26,7 +26,7 @@ from tests.support import claude
 from tests.support.collector import Collector
 from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, END, MESSAGES, START
 from tests.support.mcp import ScriptedMcp
-from tests.support.server import PREFIX, ROOT, Server, free_port, wait_until
+from tests.support.server import PREFIX, ROOT, Server, check_log, free_port, wait_until
 from tests.support.upstream import (
     CLOSE,
     WAIT_FOR_CLOSE,
@@ -371,7 +371,7 @@ def test_every_worker_exports_and_no_span_is_lost_at_shutdown(
     upstream.handler = lambda received: [http_response(200, BLOCKING_RESPONSE)]
     for _ in range(30):
         ask(server)
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()
     assert {span.service for span in collector.spans(60)} == {"mine"}
 
 
@@ -393,7 +393,7 @@ def test_an_unavailable_collector_does_no_harm(
     log = server.stop()
     assert log.count("traces cannot") == 1
     assert "Failed to export" not in log
-    assert "Traceback" not in log
+    check_log(log)
 
 
 @pytest.mark.parametrize("silent", [True, False])
@@ -405,7 +405,7 @@ def test_a_silent_collector_delays_no_request(
     server = start(tracing={"endpoint": endpoint})
     upstream.handler = lambda received: [http_response(200, BLOCKING_RESPONSE)]
     assert all(ask(server) for _ in range(20))
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()
 
 
 def test_without_tracing_the_library_is_not_loaded(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Start, providers
 from tests.support.dialogue import ASK, ASK_BLOCKING, ASK_CHAT, BLOCK, CHAT, DELTA, END, MESSAGES, PING, START
-from tests.support.server import COMMANDS, KEEPALIVE_SECONDS, TIMEOUT_SECONDS, Server, wait_until
+from tests.support.server import COMMANDS, KEEPALIVE_SECONDS, TIMEOUT_SECONDS, Server, check_log, wait_until
 from tests.support.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -369,4 +369,4 @@ def test_sigterm_lets_a_running_request_finish(start: Start, upstream: Upstream,
     assert client.chunks() == (END, True)
     client.close()
     assert server.process.wait(TIMEOUT_SECONDS) == 0
-    assert "Traceback" not in server.log.read_text()
+    check_log(server.log.read_text())

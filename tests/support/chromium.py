@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
+from tests.support.missing import missing
 from tests.support.server import TIMEOUT_SECONDS, wait_until
 
 _ARGUMENTS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
@@ -21,12 +21,10 @@ WIDE, PHONE = (1280, 900), (390, 844)
 
 
 def find_chromium() -> str:
-    """The path of Chromium. A machine without it skips the test; CI, which runs all tests, fails."""
+    """Returns the path of Chromium."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((path for name in names if (path := shutil.which(name))), "")
-    if not path and os.environ.get("CI") == "true":
-        pytest.fail("Chromium is missing: apt-get install chromium")
-    return path or pytest.skip("Chromium is missing: apt-get install chromium")
+    return path or missing("Chromium", "chromium")
 
 
 @contextlib.contextmanager

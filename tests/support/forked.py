@@ -89,7 +89,7 @@ class ForkedServer:
         assert forker.stdin
         forker.stdin.write(json.dumps(asked).encode() + b"\n")
         forker.stdin.flush()
-        self.pid = int(self._line(20.0))
+        self.pid = int(self._line(90.0))
         status.unlink()
 
     def poll(self) -> int | None:

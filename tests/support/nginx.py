@@ -7,8 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
+from tests.support.missing import missing
 from tests.support.server import PREFIX, Client, free_port, wait_until
 
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -31,11 +30,9 @@ http {{
 
 
 def find_nginx() -> str:
-    """The path of nginx. A machine without it skips the test; CI, which runs all tests, fails."""
+    """Returns the path of nginx."""
     path = shutil.which("nginx", path=_SEARCH_PATH)
-    if not path and os.environ.get("CI") == "true":
-        pytest.fail("nginx is missing: apt-get install nginx")
-    return path or pytest.skip("nginx is missing: apt-get install nginx (or brew install nginx)")
+    return path or missing("nginx", "nginx", brew="nginx")
 
 
 class Nginx:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 Step = object
 CLOSE, RESET, WAIT_FOR_CLOSE = object(), object(), object()
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

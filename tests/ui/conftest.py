@@ -51,7 +51,7 @@ def site(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
     server.headers = {"X-AIBridge-Token": people["root"]}
     server.wait_ready().wait_until_applied()
     yield Site(server, people)
-    assert "Traceback" not in server.stop()
+    server.stop_cleanly()
 
 
 @pytest.fixture(scope="module")  # while Playwright is open, no other test of this process may use asyncio
