@@ -96,7 +96,7 @@ def unpriced_models(engine: Engine, actor: Actor, question: Question) -> list[st
     such requests."""
     scope = replace(question, keys=("model",)).scope(actor, engine.dialect.name)
     query = grouped(usage_rows(scope), ("model",), scope.dialect, sums_of((_UNPRICED,)))
-    unpriced = sa.column(_UNPRICED)
+    unpriced: ColumnElement[int] = sa.column(_UNPRICED)
     query = sa.select(sa.column("model")).select_from(query.subquery()).where(unpriced > 0)
     with connected(engine) as connection:
         return list(connection.scalars(query.order_by(unpriced.desc(), "model").limit(_MAX_MODELS)))
