@@ -110,6 +110,32 @@ def test_searches_of_openai_are_counted(client: FlaskClient, upstream: Upstream)
     assert record["token_usages"][0]["metadata"] == {"file_search_requests": 1}
 
 
+@pytest.mark.parametrize("path", [RESPONSES, CHAT])
+def test_uses_of_tools_that_xai_tells_are_counted(make_app: MakeApp, upstream: Upstream, path: str) -> None:
+    """They are in `usage`; the items of the same searches count once."""
+    told = {
+        "web_search_calls": 3,
+        "x_search_calls": 2,
+        "x_posts_fetched": 6,
+        "code_interpreter_calls": 1,
+        "file_search_calls": 0,
+    }
+    words = ("input", "output") if path == RESPONSES else ("prompt", "completion")
+    usage = {f"{word}_tokens": count for word, count in zip(words, (100, 10), strict=True)}
+    usage |= {"total_tokens": 110, "server_side_tool_usage_details": told}
+    searches = [{"type": "web_search_call", "id": str(n), "action": {"type": "search"}} for n in range(2)]
+    answer = {"id": "r", "model": "grok-4", "output": searches, "choices": [], "usage": usage}
+    record = ask(make_app().test_client(), upstream, path, answer, "grok-4")
+    (kept,) = record["token_usages"]
+    assert kept["metadata"] == {
+        "web_search_requests": 3,
+        "x_search_requests": 2,
+        "x_posts_fetched": 6,
+        "code_execution_requests": 1,
+    }
+    assert record["cost_micros"] == 100 * 3 + 10 * 15 + 3 * 5000 + 6 * 5000 + 1 * 5000
+
+
 # What it is worth
 
 
