@@ -107,6 +107,75 @@ def test_money_is_split_by_what_it_was_paid_for(recorded: Recorded) -> None:
     assert parts == [10 + 50 + 10 + 40, 50, 10, 40, 0, 90 - 20]
 
 
+ASKED = Asked("m", "openai", "openai")
+
+
+def interrupted(recorded: Recorded, *events: Event, **members: Any) -> sa.RowMapping:
+    """The row of one whose worker died after these events."""
+    started = Started("a", "ann", NOON, provider="openai", provider_name="openai", model="m", **members)
+    recorded.apply(started, *events)
+    assert recorded.store.interrupt_worker("log") == 1
+    assert recorded.is_exact()
+    (row,) = rows(recorded.url)
+    return row
+
+
+def test_the_input_of_an_interrupted_interception_counts_where_nothing_was_told(recorded: Recorded) -> None:
+    row = interrupted(recorded, estimated_input=500)
+    costs = (row["cost_micros"], row["cost_status"], row["price_source"])
+    assert costs == (500 * 1, "estimated", "settings")
+    (usage,) = rows(recorded.url, tables.token_usages)
+    assert (usage["input_tokens"], usage["output_tokens"], usage["cost_micros"]) == (500, 0, 500)
+    (hour,) = rows(recorded.url, sum_tables.usage_hourly)
+    assert (hour["input_tokens"], hour["cost_micros"], hour["unpriced_requests"]) == (500, 500, 0)
+    assert recorded.store.interrupt_worker("log") == 0
+    repriced = [*Repricing(recorded.engine, prices(input=3.0)).run(Selection())]
+    assert [(each.before, each.after) for each in repriced] == [(500, 1500)]
+    (row,) = rows(recorded.url)
+    assert (row["cost_micros"], row["cost_status"], recorded.is_exact()) == (1500, "estimated", True)
+
+
+@pytest.mark.parametrize(("estimate", "usages"), [(500, [(7, 5)]), (0, [(7, 5)]), (0, [])])
+def test_what_was_told_counts_instead_of_an_estimate(
+    recorded: Recorded, estimate: int, usages: list[tuple[int, int]]
+) -> None:
+    told = [TokenUsage("a", 0, "r", "m", Usage(*counts), NOON, asked=ASKED) for counts in usages]
+    row = interrupted(recorded, *told, estimated_input=estimate)
+    kept = rows(recorded.url, tables.token_usages)
+    assert [(usage["input_tokens"], usage["output_tokens"]) for usage in kept] == usages
+    assert (row["cost_micros"], row["cost_status"]) == ((7 + 50, "estimated") if usages else (None, ""))
+
+
+def test_an_interrupted_model_without_a_price_is_unpriced_until_it_has_one(recorded: Recorded) -> None:
+    nothing = Store(recorded.engine, PriceList(config.load({})))
+    nothing.open()
+    recorded.store.close()
+    recorded.store = nothing
+    row = interrupted(recorded, estimated_input=500)
+    assert (row["cost_micros"], row["cost_status"]) == (None, "unpriced")
+    assert len([*Repricing(recorded.engine, prices()).run(Selection(only_unpriced=True))]) == 1
+    (row,) = rows(recorded.url)
+    assert (row["cost_micros"], row["cost_status"], recorded.is_exact()) == (500, "estimated", True)
+
+
+@pytest.mark.parametrize(("usage", "cost"), [((), None), ((Usage(7, 5),), 7 + 50)], ids=["none", "told"])
+@pytest.mark.parametrize("is_replayed", [False, True])
+def test_a_late_end_takes_the_place_of_an_estimate(
+    recorded: Recorded, usage: tuple[Usage, ...], cost: int | None, is_replayed: bool
+) -> None:
+    interrupted(recorded, estimated_input=500)
+    told = tuple(TokenUsage("a", 0, "r", "m", each, NOON, asked=ASKED) for each in usage)
+    total = usage[0] if usage else Usage()
+    end = Ended("a", NOON + timedelta(seconds=2), 200, usage=total, usages=told)
+    for _ in range(1 + is_replayed):
+        recorded.apply(*told, end)
+    (row,) = rows(recorded.url)
+    assert (row["error_type"], row["cost_micros"], recorded.is_exact()) == ("", cost, True)
+    kept = rows(recorded.url, tables.token_usages)
+    assert [(each["input_tokens"], each["output_tokens"]) for each in kept] == [(7, 5)] * len(usage)
+    assert recorded.total(sum_tables.usage_hourly, "input_tokens") == total.input_tokens
+
+
 def test_an_interrupted_interception_that_ends_after_all_is_corrected(recorded: Recorded) -> None:
     recorded.apply(started("a"), usage("a", 5))
     recorded.store.interrupt_worker("log")
