@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ConfigError
 from ..pricing import PriceList
 from ..waiting import fork_lock
-from . import additions, interruption, tables
+from . import additions, interruption, old_costs, tables
 from .costs import UNPRICED_STATUSES
 from .database import SchemaTooNew, check_version, migrate, read_info
 from .database_errors import describe, is_busy, is_row_fault
@@ -154,6 +154,7 @@ class Store:
         query = sa.select(c.id).where(c.contributed.is_(sa.null())).order_by(c.started_at.desc()).limit(limit)
         with self._transaction() as connection:
             ids = list(connection.scalars(query))
+            old_costs.fill(connection, ids)
             driver: Any = connection.connection.dbapi_connection
             self._writer.update_sums(driver.cursor(), ids)
         return len(ids)

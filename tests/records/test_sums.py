@@ -286,6 +286,8 @@ def test_sums_are_exact_after_any_order(recorded: Recorded, seed: int) -> None:
         if chance.random() < 0.1:
             recorded.store.interrupt_worker("log")
     assert recorded.is_exact()
+    costs = {row["interception_id"]: row["cost_micros"] for row in rows(recorded.url, tables.token_usages)}
+    assert costs == {row["id"]: row["cost_micros"] for row in rows(recorded.url)}
 
 
 def conversation(chance: random.Random, number: int) -> Sequence[Sequence[Event]]:
@@ -293,7 +295,8 @@ def conversation(chance: random.Random, number: int) -> Sequence[Sequence[Event]
     id, other = f"i{number}", chance.randrange(25)
     session = {"client_session_id": f"s{number % 3}"} if number % 2 else {}
     answers = {"correlating_tool_call_id": f"call_{other:02}xyzw"} if chance.random() < 0.6 else {}
-    start = started(id, number * 7, chance.choice(["ann", "bob"]), **session, **answers)
+    actor, answers = chance.choice(["ann", "bob"]), {**answers, "estimated_input": number}
+    start = started(id, number * 7, actor, **session, **answers)
     own = usage(id, number)
     error = chance.choice(["", "", "timeout"])
     return (
@@ -345,6 +348,46 @@ def test_what_the_version_before_has_written_is_summed_beside_the_traffic(
     (hour,) = [row for row in rows(empty_database_url, sum_tables.usage_hourly) if not row["errors"]]
     assert (hour["requests"], hour["cost_micros"]) == (120, 840)
     assert SumCheck(engine).compare() == Comparison()
+
+
+def test_what_is_not_known_of_old_costs_is_unknown_and_not_0(empty_database_url: str) -> None:
+    """The version before priced interceptions as a whole, and kept no tier."""
+    engine = databases.connect(empty_database_url)
+    old = {"only": (7, 1), "several": (9, 2), "unknown": (None, 1), "nothing used": (None, 0)}
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        databases.upgrade(connection)
+        for id, (cost, count) in old.items():
+            insert = "INSERT INTO interceptions (id, metadata, streaming, started_at, ended_at, model, cost_micros)"
+            values = "(:id, '{}', :no, '2026-01-01 00:00:00', '2026-01-01 00:01:00', 'm', :cost)"
+            row = {"id": id, "no": False, "cost": cost}
+            connection.execute(sa.text(f"{insert} VALUES {values}"), row)
+            for turn in range(count):
+                insert = (
+                    "INSERT INTO token_usages (interception_id, turn, input_tokens, metadata, created_at)"
+                )
+                values = "(:id, :turn, 5, '{}', '2026-01-01 00:00:00')"
+                connection.execute(sa.text(f"{insert} VALUES {values}"), {"id": id, "turn": turn})
+    databases.migrate(engine)
+    store = Store(engine, prices())
+    store.open()
+    assert store.sum_unsummed(100) == 4
+    found = {row["id"]: (row["cost_micros"], row["cost_status"]) for row in rows(empty_database_url)}
+    assert found == {
+        "only": (7, "priced"),
+        "several": (9, "priced"),
+        "unknown": (None, "unpriced"),
+        "nothing used": (None, ""),
+    }
+    usages = rows(empty_database_url, tables.token_usages)
+    costs = {(row["interception_id"], row["turn"]): row["cost_micros"] for row in usages}
+    assert costs == {("only", 0): 7, ("several", 0): None, ("several", 1): None, ("unknown", 0): None}
+    assert {(row["service_tier"], row["speed"]) for row in usages} == {("", "")}
+    (hour,) = rows(empty_database_url, sum_tables.usage_hourly)
+    assert (hour["requests"], hour["cost_micros"], hour["unpriced_requests"]) == (4, 16, 1)
+    assert SumCheck(engine).compare() == Comparison()
+    repriced = {each.before: each.after for each in Repricing(engine, prices()).run(Selection())}
+    assert repriced == {7: 5, 9: 10, None: 5}
+    store.close()
 
 
 SUM_TABLES = (
