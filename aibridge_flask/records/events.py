@@ -192,6 +192,15 @@ Event = (
 )
 
 
+def text_size(event: Event) -> int:
+    """Returns how many characters the texts of an event have, if there may be many."""
+    if isinstance(event, ToolUsage):
+        return len(event.input) + len(event.invocation_error)
+    if isinstance(event, ModelThought):
+        return len(event.content)
+    return len(event.prompt) if isinstance(event, Prompt) else 0
+
+
 class InterceptionStarted(Struct, frozen=True):
     """Hook: the start has been written, and the upstream is about to be called."""
 

@@ -89,7 +89,7 @@ class InterceptionRecord:
         self._has_prompt = bool(prompt) and self._keep.prompts
         if self._has_prompt:
             events.append(Prompt(self.id, prompt, self.started.started_at))
-        self._recorder.begin(*events, size=len(prompt) if self._has_prompt else 0)
+        self._recorder.begin(*events)
         self._hooks.emit(InterceptionStarted(self.started))
         self._emit_recorded(events[1:])
 
