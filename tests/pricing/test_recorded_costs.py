@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, Start
 from tests.support import bedrock
 from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, CHAT, DELTA, END, MESSAGES, START
 from tests.support.server import PREFIX, Server, wait_until
@@ -298,3 +300,20 @@ def test_a_client_that_leaves_before_the_answer_pays_for_its_question(
     record = server.newest()
     assert record["token_usages"][0]["input_tokens"] == len(ASK) // 4
     assert (record["cost_micros"], record["cost_status"]) == (len(ASK) // 4 * 3, "estimated")
+
+
+def test_the_question_that_a_killed_worker_has_sent_costs_its_input(start: Start, upstream: Upstream) -> None:
+    server = start(prices=PRICES)
+    upstream.enqueue(WAIT_FOR_CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    upstream.wait_for_requests(1)
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: server.workers() not in ([], [worker]))
+    server.wait_ready()
+    wait_until(lambda: server.newest()["error_type"] == "interrupted")
+    record = server.newest()
+    (usage,) = record["token_usages"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (len(ASK) // 4, 0)
+    assert status_of(record) == (len(ASK) // 4 * 3, "estimated", "settings")
