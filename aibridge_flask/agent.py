@@ -114,7 +114,7 @@ def _wait_for(tasks: TaskGroup[Any], turns: Turns, ping: bytes, idle_interval: f
 def record_early_end(fold: Fold, record: InterceptionRecord, failure: Failure) -> None:
     """Records the facts that were read of a truncated response, and why it ended."""
     complete, is_whole, estimated = fold.complete, fold.awaits_tools, _estimated_output(fold)
-    fold.end()
+    run_if_large(record.received_bytes, fold.end)
     _record_facts(fold, record, is_end=True)
     if failure.type in _ENDS_EARLY and complete:
         failure = Failure()  # the response was whole: clients disconnect right after the last event

@@ -106,7 +106,6 @@ class Bridge:
         made = outbound.ownership.made_by(request.facts, actor, request.credentials.first)
         started = _start_event(request)
         record = InterceptionRecord(self._recorder, self._settings.records, outbound.hooks, started, made)
-        record.estimated_input = estimated_input(len(request.decoded))
         record.begin(request.facts.prompt)
         cleanup = Cleanup()
         try:
@@ -263,6 +262,7 @@ def _start_event(request: _BridgedRequest) -> Started:
         profile=provider.profile_for(facts.model),
         groups=request.actor.groups,
         token_id=request.actor.token_id,
+        estimated_input=estimated_input(len(request.decoded)),
     )
 
 

@@ -16,6 +16,8 @@ _EOL = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _BLANK_LINE = re.compile(_EOL + _EOL)
 _LINE = re.compile(rb"\r\n|\n|\r")
 BUFFER_LIMIT = 32 << 20
+_LARGE_BYTES = 1 << 18  # of an event that is not copied where that can be helped
+_LINES_OF_ONE = 3  # of its name, its data and the blank one
 _TAIL_BYTES = 1 << 12  # where the last boundary mostly is
 
 
@@ -86,6 +88,8 @@ def _last_match_end(window: bytes, start: int) -> int:
 def split(events_bytes: bytes) -> list[bytes]:
     """Splits the bytes of several events into single events, each with its blank line."""
     if b"\r" not in events_bytes:
+        if len(events_bytes) > _LARGE_BYTES and _is_one(events_bytes):
+            return [events_bytes]
         events = [event + b"\n\n" for event in events_bytes.split(b"\n\n")]
         last = events.pop()[:-2]
     else:
@@ -95,6 +99,11 @@ def split(events_bytes: bytes) -> list[bytes]:
             start = match.end()
         last = events_bytes[start:]
     return [*events, last] if last else events
+
+
+def _is_one(events_bytes: bytes) -> bool:
+    """Whether there is one event surely: it is faster to count lines than to look for a blank one."""
+    return events_bytes.endswith(b"\n\n") and events_bytes.count(b"\n") <= _LINES_OF_ONE
 
 
 def with_data(events: Iterable[bytes]) -> Iterator[Event]:
@@ -110,8 +119,7 @@ def parse(event: bytes) -> Event:
     """Returns an event's name and data; both are empty for a comment."""
     name, data = b"", []
     for line in _lines(event):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
+        field, value = _field_and_value(line)
         if field == b"data":
             data.append(value)
         elif field == b"event":
@@ -124,6 +132,15 @@ def _lines(event: bytes) -> list[bytes]:
     return _LINE.split(event) if b"\r" in event else event.split(b"\n")
 
 
+def _field_and_value(line: bytes) -> tuple[bytes, bytes]:
+    """Returns the two parts of a line. A large value is copied once."""
+    colon = line.find(b":")
+    if colon < 0:
+        return line, b""
+    start = colon + (2 if line.startswith(b" ", colon + 1) else 1)
+    return line[:colon], line[start:]
+
+
 def field(event: bytes, name: bytes, default: bytes) -> bytes:
     """Returns the last value of a field other than `data`.
 
@@ -131,9 +148,9 @@ def field(event: bytes, name: bytes, default: bytes) -> bytes:
     (b'7', b'6')
     """
     for line in _lines(event):
-        key, _, value = line.partition(b":")
+        key, value = _field_and_value(line)
         if key == name:
-            default = value.removeprefix(b" ")
+            default = value
     return default
 
 

@@ -172,6 +172,8 @@ HEAVY = {
     "20 MiB": (MESSAGES, many_messages(20 * MIB), "", 1),
     "8 MiB whose usage is asked for": (CHAT, many_messages(8 * MIB), "", 1),
     "4 MiB of text": (MESSAGES, json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 800_000}]}).encode(), "", 1),
+    "8 MiB of text": (CHAT, json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 1_600_000}]}).encode(), "", 1),
+    "a result of 8 MiB": (RESPONSES, json.dumps({"model": "m", "input": [{"type": "function_call_output", "call_id": "c", "output": "word " * 1_600_000}]}).encode(), "", 1),
     "a million values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 900_000 + b'1],"messages":[]}', "", 1),
     "a hundred thousand values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 120_000 + b'1],"messages":[]}', "", 1),
     "many members": (CHAT, b'{"model":"m","stream":true,' + b",".join(b'"k%d":1' % number for number in range(20_000)) + b"}", "", 1),
@@ -208,7 +210,26 @@ def stream_of(*pieces: bytes, header: str = "") -> list[bytes]:
 
 THINKING = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"abc"}}\n\n'
 CHAT_CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"abc"}}]}\n\n'
+LONG_TEXT = "word " * 1_200_000
+LONG_THOUGHT = {"id": "m", "content": [{"type": "thinking", "thinking": LONG_TEXT}], "usage": {}}
+LONG_CALL = {
+    "id": "r",
+    "usage": {},
+    "output": [{"type": "function_call", "call_id": "c", "name": "x", "arguments": LONG_TEXT}],
+}
+LONG_EVENT = json.dumps({"type": "response.completed", "response": LONG_CALL}).encode()
+LONG_DELTA = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": LONG_TEXT}}]}).encode()
+
+
+def event_of(data: bytes) -> list[bytes]:
+    event = b"data: " + data + b"\n\n"
+    return stream_of(*(event[start : start + 65_536] for start in range(0, len(event), 65_536)))
+
+
 HEAVY_ANSWERS = {
+    "a thought of 6 MB": (MESSAGES, [http_response(200, json.dumps(LONG_THOUGHT).encode())]),
+    "an event with a call of 6 MB": (RESPONSES, event_of(LONG_EVENT)),
+    "an event with a text of 6 MB": (CHAT, event_of(LONG_DELTA)),
     "thousands of thoughts": (MESSAGES, stream_of(*[THINKING * 8000] * 4)),
     "thousands of texts": (CHAT, stream_of(*[CHAT_CHUNK * 15_000] * 4)),
     "blank lines": (MESSAGES, stream_of(b"\n" * MIB)),

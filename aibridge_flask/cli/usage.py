@@ -49,7 +49,7 @@ def usage(group_by: str, since: datetime | None, until: datetime | None, format:
                 for line in file:
                     click.echo(line, nl=False)
             return
-        found = queries.usage(engine, _EVERYBODY, question, Page(_ROWS))
+        found = queries.usage_report(engine, _EVERYBODY, question, Page(_ROWS))
     click.echo(encode(found) if format == "json" else "\n".join(_lines(found, question.keys)))
 
 
@@ -82,12 +82,17 @@ def _lines(found: dict[str, Any], keys: Sequence[str]) -> Iterator[str]:
         yield "  ".join(aligned).rstrip()
     if found["count"] > len(found["results"]) and keys:
         yield f"There are more rows: {len(found['results'])} are shown. `--format csv` has all."
+    if found["unpriced_models"]:
+        yield f"Without a price: {', '.join(map(printable, found['unpriced_models']))}"
 
 
 def _row(names: Sequence[Any], sums: dict[str, Any]) -> list[str]:
     counts = [f"{sums[name]:,}" for name in _COUNTS]
-    return [*(printable(str(name)) for name in names), *counts, dollars(sums["cost_micros"]), _unpriced(sums)]
+    unpriced = f"{sums['unpriced_requests']:,}"
+    return [*(printable(str(name)) for name in names), *counts, _cost(sums), unpriced]
 
 
-def _unpriced(sums: dict[str, Any]) -> str:
-    return f"{sums['unpriced_requests']:,}"
+def _cost(sums: dict[str, Any]) -> str:
+    """Returns the cost of what has a price; what has none is not free."""
+    micros = sums["cost_micros"]
+    return dollars(micros) if micros or not sums["unpriced_requests"] else "unpriced"

@@ -13,6 +13,7 @@ from .tool_schema import SchemaRules
 PING = b": keep-alive\n\n"
 _RULES = SchemaRules(takes_references=True, needs_items=True)
 _MAX_TOOLS = 128
+_USE_NAMES = {"code_interpreter_calls": "code_execution_requests"}
 
 
 def error_object(error: BridgeError) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def parse_usage(counts: Mapping[str, Any], input_word: str, output_word: str) ->
     for word in (input_word, output_word):
         details = body.positive_counts(body.get_object(counts, f"{word}_tokens_details"))
         metadata.update({f"{word}_{name}": count for name, count in details.items()})
+    metadata |= _uses(counts)
     cache_read = metadata.pop(f"{input_word}_cached", 0) or _cached_at_top(counts)
     cache_write = metadata.pop(f"{input_word}_cache_write", 0)
     cached, reasoning = cache_read + cache_write, metadata.get(f"{output_word}_reasoning", 0)
@@ -67,6 +69,15 @@ def parse_usage(counts: Mapping[str, Any], input_word: str, output_word: str) ->
         cache_write_input_tokens=cache_write,
         metadata=body.limit_counts(metadata),
     )
+
+
+def _uses(counts: Mapping[str, Any]) -> dict[str, int]:
+    """Returns how often xAI has used its own tools: `web_search_calls` is `web_search_requests` here.
+
+    https://docs.x.ai/developers/tools/tool-usage-details
+    """
+    told = body.positive_counts(body.get_object(counts, "server_side_tool_usage_details"))
+    return {_USE_NAMES.get(name, name.replace("_calls", "_requests")): count for name, count in told.items()}
 
 
 def _cached_at_top(counts: Mapping[str, Any]) -> int:

@@ -90,9 +90,9 @@ class ResponsesReader:
         )
 
     def _usage_with_uses(self) -> Usage:
-        """Searches cost something each, and the API's `usage` does not count them."""
+        """Searches cost something each, and the `usage` of OpenAI does not count them; that of xAI does."""
         usage = openai.parse_usage(self._usage, "input", "output")
-        return replace(usage, metadata={**usage.metadata, **self._uses}) if self._uses else usage
+        return replace(usage, metadata={**self._uses, **usage.metadata}) if self._uses else usage
 
     def _read_response(self, response: Any) -> None:
         self._id = self._id or body.get_string(response, "id")

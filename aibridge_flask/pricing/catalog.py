@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .fees import fees_of
 from .rates import NO_RATES, Rates, make_rates
 from .terms import Terms
 
@@ -37,8 +38,13 @@ _NEVER_STANDARD = (("processing", "batch"), ("speed", "fast"))
 _GEO_MODEL = re.compile(r"claude-(?:opus|sonnet)-(\d+)(?:-(\d+))?")
 _GEO_FIRST = (4, 6)
 _GEO_FACTOR = Fraction(11, 10)
-_PER_USE = 1000  # US$ per 1,000 uses are so many micro-dollars per use
-DEFAULT_FEES = {"web_search": Fraction(10 * _PER_USE)}
+
+
+class Entry(NamedTuple):
+    """A model with its prices, and who lists it: the provider itself, or the model's maker."""
+
+    lister: str
+    model: ModelInfo
 
 
 class Catalog:
@@ -48,7 +54,7 @@ class Catalog:
         self._providers = {provider.id: provider for provider in providers}
         self._source, self._version = source, version
 
-    def find(self, terms: Terms) -> tuple[ModelInfo, ...]:
+    def find(self, terms: Terms) -> tuple[Entry, ...]:
         """Returns the model that has the price, or ()."""
         if terms.provider == "copilot":  # it is paid by the seat
             return ()
@@ -56,7 +62,7 @@ class Catalog:
             for provider, name in self._candidates(terms.provider, reference):
                 model = provider.find_model(name)
                 if model is not None:
-                    return (model,)
+                    return (Entry(provider.id, model),)
         return ()
 
     def _candidates(self, provider_type: str, name: str) -> Iterator[tuple[Provider, str]]:
@@ -74,15 +80,15 @@ class Catalog:
             each for each in self._providers.values() if each.model_match and each.model_match.is_match(name)
         )
 
-    def rates(self, model: ModelInfo, terms: Terms, factor: Fraction) -> Rates:
+    def rates(self, entry: Entry, terms: Terms, factor: Fraction) -> Rates:
         """Returns the prices at these terms, times `factor`. NO_RATES if they are not known."""
-        context = terms.context
+        model, context = entry.model, terms.context
         standard = model.get_prices(terms.at)
         special = [{key: value} for key, value in _NEVER_STANDARD if context.get(key) == value]
         if any(model.get_prices(terms.at, each) == standard for each in special):
             return NO_RATES  # the library gives the standard price where it knows no other
         prices = model.get_prices(terms.at, context)
-        fees = {kind: fee * factor for kind, fee in read_fees(prices).items()}
+        fees = {kind: fee * factor for kind, fee in read_fees(entry.lister, prices).items()}
         steps = read_steps(prices, factor * _geo_factor(model, terms))
         return make_rates(steps, fees, self._source, self._version)
 
@@ -111,11 +117,10 @@ def _price_from(value: object, start: int) -> Fraction:
     return Fraction(price)
 
 
-def read_fees(prices: ModelPrice) -> dict[str, Fraction]:
+def read_fees(lister: str, prices: ModelPrice) -> dict[str, Fraction]:
     """Returns the fees in micro-dollars per use."""
     known = {kind: vars(prices).get(key) for kind, key in _FEE_KEYS.items()}
-    listed = {kind: _price_from(fee, -1) * _PER_USE for kind, fee in known.items() if fee is not None}
-    return {**DEFAULT_FEES, **listed}
+    return fees_of(lister, {kind: _price_from(fee, -1) for kind, fee in known.items() if fee is not None})
 
 
 def _geo_factor(model: ModelInfo, terms: Terms) -> Fraction:

@@ -8,8 +8,9 @@ from functools import lru_cache
 
 from ..config.settings import Price, Settings
 from .billed import Billed
-from .catalog import DEFAULT_FEES, Catalog, read_fees
+from .catalog import Catalog, read_fees
 from .cost import UNPRICED, Cost
+from .fees import DEFAULT_FEES
 from .own_prices import OwnPrices, exact, own_fees, token_prices
 from .quantities import quantities_of
 from .rates import NO_RATES, Rates, make_rates
@@ -58,14 +59,14 @@ class PriceList:
 
     def _list_fees(self, terms: Terms) -> dict[str, Fraction]:
         for catalog in self._catalogs:
-            for model in catalog.find(terms):
-                return read_fees(model.get_prices(terms.at))
+            for entry in catalog.find(terms):
+                return read_fees(entry.lister, entry.model.get_prices(terms.at))
         return DEFAULT_FEES
 
     def _list_rates(self, terms: Terms) -> Rates:
         for catalog in self._catalogs:
-            for model in catalog.find(terms):
-                return catalog.rates(model, terms, self._factor(terms))
+            for entry in catalog.find(terms):
+                return catalog.rates(entry, terms, self._factor(terms))
         return NO_RATES
 
     def _factor(self, terms: Terms) -> Fraction:

@@ -28,6 +28,9 @@ _USES = {
     "web_search_requests": "web_search",
     "file_search_requests": "file_search",
     "code_execution_requests": "code_execution",
+    "document_search_requests": "document_search",
+    "x_posts_fetched": "x_post",
+    "x_users_fetched": "x_user",
 }
 
 

@@ -22,6 +22,7 @@ _PARTS: Mapping[str, Table] = {
 _PRIVATE = frozenset(
     {
         *("worker_id", "contributed", "profile", "session_key", "usage_id", "seq"),
+        "estimated_input",
         *("output_micros", "cache_read_micros", "cache_write_micros", "fees_micros", "cache_saved_micros"),
     }
 )

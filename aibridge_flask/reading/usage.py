@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -45,6 +45,7 @@ Sums = Sequence[int]
 ALL = Page(0)
 _NOT_BY_DAY = ("hour", "initiator", "group", "session")
 _LONGEST_FOR_SESSIONS = timedelta(days=31)
+_UNPRICED, _MAX_MODELS = "unpriced_requests", 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,24 @@ def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_ses
         every = _sessions(connection, scope, ()) if counts_sessions and keys else sessions
     results = [_result(keys, row, sessions) for row in rows]
     return {"count": count, "totals": _result((), totals, every), "results": results}
+
+
+def usage_report(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
+    """Returns `usage`, with `unpriced_models`."""
+    found = usage(engine, actor, question, page)
+    models = unpriced_models(engine, actor, question) if found["totals"][_UNPRICED] else []
+    return {"count": found["count"], "totals": found["totals"], "unpriced_models": models, **found}
+
+
+def unpriced_models(engine: Engine, actor: Actor, question: Question) -> list[str]:
+    """Returns the models that were asked for and have no price, or not for all of it: the 100 with the most
+    such requests."""
+    scope = replace(question, keys=("model",)).scope(actor, engine.dialect.name)
+    query = grouped(usage_rows(scope), ("model",), scope.dialect, sums_of((_UNPRICED,)))
+    unpriced: ColumnElement[int] = sa.column(_UNPRICED)
+    query = sa.select(sa.column("model")).select_from(query.subquery()).where(unpriced > 0)
+    with connected(engine) as connection:
+        return list(connection.scalars(query.order_by(unpriced.desc(), "model").limit(_MAX_MODELS)))
 
 
 def count_results(engine: Engine, actor: Actor, question: Question) -> int:

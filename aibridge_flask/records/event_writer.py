@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Column, Engine, Table
 
+from ..model import Usage
 from ..pricing import PriceList
 from . import sum_tables, tables
 from .contributions import Contributions
@@ -55,6 +56,7 @@ class EventWriter:
             _GROUPS: insert(sum_tables.group_sets).on_conflict_do_nothing(),
             _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
             _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
+            _NOT_USED: sa.delete(tables.token_usages).where(*_IS_ESTIMATE),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
@@ -65,12 +67,14 @@ class EventWriter:
 
         `worker_id` is that of their log.
         """
-        rows: dict[Any, list[dict[str, Any]]] = {kind: [] for kind in (*EVENTS, _GROUPS)}
+        rows: dict[Any, list[dict[str, Any]]] = {kind: [] for kind in (*EVENTS, _GROUPS, _NOT_USED)}
         costs = Costs(self._prices)
         for event in {_key(event): event for event in events}.values():
             row = to_row(event)
             if isinstance(event, Ended):
                 row |= costs.of_interception(event)
+                if event.usage == Usage():
+                    rows[_NOT_USED].append({"which": event.id})
             elif isinstance(event, TokenUsage):
                 row |= costs.of_usage(event)
             elif isinstance(event, Started):
@@ -150,6 +154,15 @@ _END_COLUMNS = ("ended_at", "status_code", "first_byte_at", "error_type", "error
 _END_PARAMETERS = {name: f"new_{name}" for name in _END_COLUMNS}
 _ANSWER_PARAMETERS = {"provider_response_id": "answer"}
 _GROUPS, _WHOLE, _ANSWERED = "groups", "whole interception", "answered prompt"
+_NOT_USED = "an end without tokens"
+_u = tables.token_usages.c
+# The usage of one that was taken for interrupted, if the end that comes later tells none.
+_IS_ESTIMATE = (
+    _u.interception_id == sa.bindparam("which"),
+    _u.turn == 0,
+    _u.model == "",
+    _u.output_tokens == 0,
+)
 _SUMMED = (TokenUsage, ToolUsage, Prompt)
 _KEYS: Mapping[type, tuple[str, ...]] = {
     Started: ("id",),

@@ -25,6 +25,7 @@ class Started(Struct, frozen=True):
     """The start of an interception, recorded before the upstream is called. `profile` is as in `Asked`.
 
     `groups` are those of the actor, sorted; `token_id` is the gateway token that was used, if any.
+    `estimated_input` are the tokens that count if no response tells any.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Started(Struct, frozen=True):
     profile: str = ""
     groups: tuple[str, ...] = ()
     token_id: str = ""
+    estimated_input: int = 0
 
 
 class Prompt(Struct, frozen=True):
@@ -188,6 +190,15 @@ Event = (
     | GatewayTokenUsed
     | StoredObject
 )
+
+
+def text_size(event: Event) -> int:
+    """Returns how many characters the texts of an event have, if there may be many."""
+    if isinstance(event, ToolUsage):
+        return len(event.input) + len(event.invocation_error)
+    if isinstance(event, ModelThought):
+        return len(event.content)
+    return len(event.prompt) if isinstance(event, Prompt) else 0
 
 
 class InterceptionStarted(Struct, frozen=True):

@@ -25,7 +25,10 @@ from .tables import (
 )
 
 _PARTS = (token_usages, user_prompts, tool_usages, model_thoughts)
-_INTERNAL = ("contributed", "session_key", "usage_id", "seq", "worker_id", "group_set", "digest")
+_INTERNAL = (
+    *("contributed", "session_key", "usage_id", "seq", "worker_id", "group_set", "digest"),
+    "estimated_input",
+)
 _SLICE = 100
 _i = interceptions.c
 

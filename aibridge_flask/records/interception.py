@@ -75,7 +75,6 @@ class InterceptionRecord:
         self._last_events: list[Event] = []
         self.exact, self.state, self.received_bytes = True, WAITING, 0
         self.estimate_output: Callable[[], int] = int  # the tokens that the response may have so far
-        self.estimated_input = 0  # tokens of a response that tells none
         self._was_sent = self._is_estimated = False
         self.limit_id = ""  # of the limit that had no room
 
@@ -90,7 +89,7 @@ class InterceptionRecord:
         self._has_prompt = bool(prompt) and self._keep.prompts
         if self._has_prompt:
             events.append(Prompt(self.id, prompt, self.started.started_at))
-        self._recorder.begin(*events, size=len(prompt) if self._has_prompt else 0)
+        self._recorder.begin(*events)
         self._hooks.emit(InterceptionStarted(self.started))
         self._emit_recorded(events[1:])
 
@@ -181,7 +180,7 @@ class InterceptionRecord:
         """
         if 200 <= self._status < 300 or (self._was_sent and not self._status):
             self._is_estimated = True
-            self.record_turn(with_estimate(self._turn, self.estimated_input, output), ends=True)
+            self.record_turn(with_estimate(self._turn, self.started.estimated_input, output), ends=True)
 
     def end(self, failure: Failure = Failure(), complete: bool = True) -> None:
         """Records the end, with `failure` or else the failure that the response reported.

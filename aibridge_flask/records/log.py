@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..waiting import run_if_large, unpatched
 from . import frames
-from .events import Event
+from .events import Event, text_size
 from .frames import Frame
 
 _SEGMENT_BYTES = 16 << 20
@@ -46,13 +46,10 @@ class RecordLog:
         self._window: deque[Frame] = deque()
         self._window_start = 0
 
-    def append_fairly(self, events: Sequence[Event], size: int) -> int:
-        """As `append`, for a request. While it, or another one, writes much, other requests go on.
-
-        `size` is about that of the events, in bytes.
-        """
-        waits_for_other = self._lock.locked()
-        return run_if_large(inf if waits_for_other else size, partial(self.append, events))
+    def append_fairly(self, events: Sequence[Event]) -> int:
+        """As `append`, for a request. While it, or another one, writes much, other requests go on."""
+        size = inf if self._lock.locked() else sum(map(text_size, events))
+        return run_if_large(size, partial(self.append, events))
 
     def append(self, events: Sequence[Event]) -> int:
         """Appends events as one frame; returns the offset after it.

@@ -88,17 +88,14 @@ class Recorder:
                 self._running = (_Running(self._settings, self._hooks, self._exchange),)
                 atexit.register(self.close)
 
-    def begin(self, *events: Event, size: int = 0) -> None:
-        """Records the start of an interception. Raises RecordingFailed; nothing was recorded then.
-
-        `size` is that of a text among them.
-        """
+    def begin(self, *events: Event) -> None:
+        """Records the start of an interception. Raises RecordingFailed; nothing was recorded then."""
         try:
             self.start()
             (part,) = self._running
             if not part.write_rest() or self._must_refuse():
                 raise RecordingFailed
-            end = part.log.append_fairly(events, size)
+            end = part.log.append_fairly(events)
         except (OSError, ConfigError) as error:
             _log.error("records cannot be written: %s", error)
             raise RecordingFailed from None
@@ -226,7 +223,7 @@ class _Running:
         """Returns the offset after the events, 0 if they are kept in memory."""
         if self.write_rest():
             try:
-                end = self.log.append_fairly(events, 0)
+                end = self.log.append_fairly(events)
             except OSError as error:
                 _log.error("the log cannot be written: %s", error.strerror)
             else:

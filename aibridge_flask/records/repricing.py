@@ -15,12 +15,14 @@ from sqlalchemy import Connection, Engine, RowMapping
 from ..model import Asked, Served, Usage
 from ..pricing import PriceList
 from . import tables
+from .contribution import INTERRUPTED
 from .contributions import Contributions
 from .costs import ESTIMATED, UNPRICED_STATUSES, Costs, Total
 from .events import EPOCH, TokenUsage
 from .sum_tables import COST_PARTS
 
 Money = Mapping[str, int | None]
+Row = Mapping[str, Any] | RowMapping
 _SLICE = 200  # interceptions: a transaction of some milliseconds
 _PAUSE_SECONDS = 0.01  # between slices, for who else writes
 _i, _u = tables.interceptions.c, tables.token_usages.c
@@ -76,7 +78,7 @@ class Repricing:
         while not is_last:
             with self._connect() as connection, connection.begin():
                 rows = self._rows(connection, selection, last_id)
-                repriced = self._reprice(connection, rows)
+                repriced = self.reprice(connection, rows)
             yield from repriced
             last_id, is_last = rows[-1]["id"] if rows else "", len(rows) < _SLICE
             sleep(_PAUSE_SECONDS)
@@ -89,7 +91,8 @@ class Repricing:
         query = query.order_by(_i.id).limit(_SLICE)
         return connection.execute(query if self._dry_run else query.with_for_update()).mappings().all()
 
-    def _reprice(self, connection: Connection, rows: Sequence[RowMapping]) -> list[Repriced]:
+    def reprice(self, connection: Connection, rows: Sequence[Row]) -> list[Repriced]:
+        """Prices interceptions whose rows are locked; returns those that used tokens."""
         repriced, changed = [], []
         usages = _usages_of(connection, [row["id"] for row in rows])
         prices = Costs(self._prices)
@@ -97,7 +100,8 @@ class Repricing:
             own = usages.get(row["id"], [])
             events = [_event(row, usage, own) for usage in own]
             costs = [*map(prices.of_usage, events)]
-            new = prices.total(events, row["cost_status"] == ESTIMATED)
+            is_estimated = row["cost_status"] == ESTIMATED or row["error_type"] == INTERRUPTED
+            new = prices.total(events, is_estimated)
             is_changed = _is_changed(row, own, costs, new)
             if is_changed and not self._dry_run:
                 _write(connection, row["id"], own, costs, new)
@@ -115,7 +119,7 @@ def _usages_of(connection: Connection, ids: Sequence[str]) -> Mapping[str, list[
     return {id: [*group] for id, group in groupby(found, key=lambda usage: usage["interception_id"])}
 
 
-def _event(row: RowMapping, usage: RowMapping, all_usages: Sequence[RowMapping]) -> TokenUsage:
+def _event(row: Row, usage: RowMapping, all_usages: Sequence[RowMapping]) -> TokenUsage:
     """Returns the usage as it was recorded. The first row of a response is that of the model asked for."""
     response_id = usage["provider_response_id"]
     first = next(each for each in all_usages if each["provider_response_id"] == response_id)
@@ -133,7 +137,7 @@ def _event(row: RowMapping, usage: RowMapping, all_usages: Sequence[RowMapping])
     )
 
 
-def _is_changed(row: RowMapping, usages: Sequence[RowMapping], costs: Sequence[Money], new: Total) -> bool:
+def _is_changed(row: Row, usages: Sequence[RowMapping], costs: Sequence[Money], new: Total) -> bool:
     is_same_total = all(row[name] == getattr(new, name) for name in Total.__struct_fields__)
     return not is_same_total or [{name: usage[name] for name in _MONEY} for usage in usages] != [*costs]
 

@@ -21,6 +21,7 @@ from .events import (
     StoredObject,
     TokenUsage,
     ToolUsage,
+    text_size,
 )
 from .keys import group_set
 
@@ -29,6 +30,7 @@ _FIRST_YEAR = 1971  # earlier times stand for none
 _MAX_INDEXED_LENGTH = 500
 _INDEXED = ("initiator_id", "client_session_id", "correlating_tool_call_id")
 _NUL = b"\\u0000"
+_STEP = 1 << 20  # characters
 
 
 def to_row(event: Event) -> dict[str, Any]:
@@ -45,7 +47,11 @@ def clean_text(text: str) -> str:
     """
     if text.isascii() and "\0" not in text:
         return text
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if len(text) <= _STEP:
+        return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    parts = [text[start : start + _STEP] for start in range(0, len(text), _STEP)]
+    clean = [*map(clean_text, parts)]  # in steps, between which other threads run
+    return text if clean == parts else "".join(clean)
 
 
 def stored_name(actor_id: str) -> str:
@@ -57,7 +63,7 @@ def _clean_members(event: Event) -> dict[str, Any]:
     """Returns the members of an event. Its JSON shows fastest that there is nothing to clean, as in most."""
     row = asdict(event)
     try:
-        if _NUL not in msgspec.json.encode(event, enc_hook=dict):
+        if text_size(event) <= _STEP and _NUL not in msgspec.json.encode(event, enc_hook=dict):
             return row
     except UnicodeError:
         pass

@@ -18,20 +18,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ConfigError
 from ..pricing import PriceList
 from ..waiting import fork_lock
-from . import additions, tables
-from .contribution import INTERRUPTED
+from . import additions, interruption, old_costs, tables
 from .costs import UNPRICED_STATUSES
 from .database import SchemaTooNew, check_version, migrate, read_info
 from .database_errors import describe, is_busy, is_row_fault
 from .deadlines import DEADLINES
 from .event_writer import EventWriter
 from .events import Ended, Event
+from .repricing import Repricing
 from .statement import Statement
 from .sum_tables import holds
 
 _CALL_SECONDS = 5.0
 _MIGRATION_SECONDS = 600.0
-_INTERRUPTED = "the worker that served it died"
 
 
 class DatabaseDown(Exception):
@@ -70,6 +69,7 @@ class Store:
         self.database_id = ""
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._writer = EventWriter(engine, prices)
+        self._repricing = Repricing(engine, prices)
         self._move = Statement(_MOVE, engine.dialect)
         # SQLite's locks in memory would stay locked in a process that is forked meanwhile
         self._fork_guard: Any = fork_lock() if self._is_sqlite else contextlib.nullcontext()
@@ -154,6 +154,7 @@ class Store:
         query = sa.select(c.id).where(c.contributed.is_(sa.null())).order_by(c.started_at.desc()).limit(limit)
         with self._transaction() as connection:
             ids = list(connection.scalars(query))
+            old_costs.fill(connection, ids)
             driver: Any = connection.connection.dbapi_connection
             self._writer.update_sums(driver.cursor(), ids)
         return len(ids)
@@ -166,15 +167,10 @@ class Store:
 
     def interrupt_worker(self, worker_id: str) -> int:
         """Closes the open interceptions of a dead worker; returns how many. Raises DatabaseDown."""
-        c, now = tables.interceptions.c, self._now()
-        is_open = (c.worker_id == worker_id, c.ended_at.is_(None))
-        values = {"ended_at": now, "error_type": INTERRUPTED, "error_message": _INTERRUPTED, **_COST_SO_FAR}
         with self._transaction() as connection:
-            ids = list(connection.scalars(sa.select(c.id).where(*is_open)))
-            if ids:
-                connection.execute(sa.update(tables.interceptions).where(*is_open).values(values))
-                driver: Any = connection.connection.dbapi_connection
-                self._writer.update_sums(driver.cursor(), ids)
+            ids = interruption.close(connection, self._repricing, worker_id, self._now())
+            driver: Any = connection.connection.dbapi_connection
+            self._writer.update_sums(driver.cursor(), ids)
             connection.execute(sa.delete(holds).where(holds.c.worker_id == worker_id))
             connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
         return len(ids)
@@ -276,15 +272,6 @@ class Store:
         return error
 
 
-_u = tables.token_usages.c
-_OF_INTERCEPTION = _u.interception_id == tables.interceptions.c.id
-_COUNTS = (sa.func.count(_u.cost_micros), sa.func.count())
-_PRICED_USAGES, _USAGES = (sa.select(count).where(_OF_INTERCEPTION).scalar_subquery() for count in _COUNTS)
-# A killed worker has seen some of its answers only in part.
-_COST_SO_FAR = {
-    "cost_micros": sa.select(sa.func.sum(_u.cost_micros)).where(_OF_INTERCEPTION).scalar_subquery(),
-    "cost_status": sa.case((_PRICED_USAGES > 0, "estimated"), (_USAGES > 0, "unpriced"), else_=""),
-}
 _MOVE = (
     sa.update(tables.logs)
     .where(tables.logs.c.id == sa.bindparam("log"), tables.logs.c.position == sa.bindparam("old"))

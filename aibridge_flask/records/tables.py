@@ -127,6 +127,7 @@ interceptions = Table(
     Column("session_key", BigInteger),
     Column("usage_id", BigInteger),
     Column("seq", BigInteger),
+    _count("estimated_input"),
     Index("ix_interceptions_session_key", "session_key", "started_at", "id"),
     Index("ix_interceptions_seq", "seq", unique=True),
     _index("ix_interceptions_open_session", "ended_at IS NULL", "session_key"),

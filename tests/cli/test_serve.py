@@ -102,6 +102,15 @@ def test_usage_is_a_table_or_a_file(app: Flask) -> None:
     assert "BilledCost" in usage("--format=focus").output.splitlines()[0]
 
 
+def test_usage_without_a_price_is_not_free(app: Flask, upstream: Upstream) -> None:
+    Person(app, upstream, "ann").ask(model="of-nobody")
+    Person(app, upstream, "root").read("/usage")
+    *lines, last = usage("--group-by=model").output.splitlines()
+    assert last == "Without a price: of-nobody"
+    (row,) = (line.split() for line in lines if line.startswith("of-nobody"))
+    assert row[-2:] == ["unpriced", "1"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--group-by=name"], ["--group-by=day,hour,model,client"], ["--format=xml"], ["--since=now"]],

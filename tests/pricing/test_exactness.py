@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal, getcontext, localcontext
+from time import thread_time
 
 import pytest
 
 from aibridge_flask import config
-from aibridge_flask.model import Usage
+from aibridge_flask.model import Asked, Usage
 from aibridge_flask.pricing import UNPRICED, PriceList
+from aibridge_flask.records.costs import Costs
+from aibridge_flask.records.events import Ended, TokenUsage
 from tests.pricing.conftest import NOON, MakePrice, Price, bill
 
 
@@ -166,6 +169,27 @@ def test_usages_of_the_same_half_hour_are_priced_from_the_cache() -> None:
         usage = Usage(300_000 * minute, minute)
         assert prices.cost(bill("claude-sonnet-4-5", usage, at=NOON.replace(minute=minute))).is_priced
     assert prices._cached_rates.cache_info().misses == 1
+
+
+def test_a_request_is_priced_within_100_microseconds() -> None:
+    """The usage and the end, as they are written, by the processor's time of this thread."""
+    prices, count = PriceList(config.load({})), 500
+    asked = Asked("claude-sonnet-4-5", "anthropic", "anthropic")
+
+    def measure() -> float:
+        usages = [
+            TokenUsage(
+                f"{n}", 0, "r", asked.model, Usage(n, 9, n, n, {"web_search_requests": 1}), NOON, asked=asked
+            )
+            for n in range(count)
+        ]
+        ends = [Ended(usage.interception_id, NOON, usages=(usage,)) for usage in usages]
+        begun, costs = thread_time(), Costs(prices)
+        for usage, end in zip(usages, ends, strict=True):
+            assert costs.of_usage(usage)["cost_micros"] == costs.of_interception(end)["new_cost_micros"]
+        return (thread_time() - begun) / count
+
+    assert min(measure() for _ in range(5)) < 100e-6
 
 
 def test_a_float_in_the_settings_is_what_is_written(make_price: MakePrice) -> None:

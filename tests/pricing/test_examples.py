@@ -24,6 +24,7 @@ WRITTEN = Usage(100, 10, 0, 10_000, {"cache_ephemeral_1h_input": 10_000, "web_se
         ("2,145,000", "gpt-5.5", "openai", LONG, {}),
         ("2,700,000", "gpt-5.5", "openai", LONG, {"service_tier": "priority"}),
         ("4,500", "grok-4", "openai", Usage(1000, 100), {}),
+        ("14,500", "grok-4", "openai", Usage(1000, 100, metadata={"web_search_requests": 2}), {}),
         ("4,500", "claude-sonnet-4-5", "bedrock", Usage(1000, 100), {"profile": f"global.{SONNET}"}),
         ("4,950", "claude-sonnet-4-5", "bedrock", Usage(1000, 100), {"profile": f"us.{SONNET}"}),
     ],

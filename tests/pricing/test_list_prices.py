@@ -94,6 +94,28 @@ def test_a_file_search_has_a_fee_and_a_code_execution_none_that_is_known(price: 
     assert price("gpt-5", Usage(8, 1, metadata=uses), "openai").micros == 10 + 10 + 4 * 2500
 
 
+@pytest.mark.parametrize(
+    ("uses", "fee"),
+    [
+        ({"web_search_requests": 3}, 3 * 5000),
+        ({"code_execution_requests": 2}, 2 * 5000),
+        ({"document_search_requests": 2}, 2 * 10_000),
+        ({"file_search_requests": 4}, 4 * 2500),
+        ({"x_search_requests": 2, "x_posts_fetched": 7, "x_users_fetched": 3}, 7 * 5000 + 3 * 10_000),
+        ({"mcp_requests": 9, "unheard_of_requests": 9}, 0),
+    ],
+    ids=str,
+)
+def test_xai_has_fees_of_its_own(price: Price, uses: dict[str, int], fee: int) -> None:
+    """US$ per 1,000: web search 5, code 5, documents 10, collections 2.50, posts of X 5, users of X 10."""
+    for model in ("grok-4", "x-ai/grok-4"):
+        assert price(model, Usage(100, 10, metadata=uses), "openai").micros == 100 * 3 + 10 * 15 + fee
+    others = price(
+        "gpt-5", Usage(8, 1, metadata={"x_posts_fetched": 7, "document_search_requests": 1}), "openai"
+    )
+    assert others.micros == 10 + 10
+
+
 def test_reasoning_is_part_of_the_output(price: Price) -> None:
     for name in ("output_reasoning", "completion_reasoning", "output_thinking"):
         assert price("gpt-5", Usage(0, 1000, metadata={name: 900}), "openai").micros == 1000 * 10

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, Start
 from tests.support import bedrock
 from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, CHAT, DELTA, END, MESSAGES, START
 from tests.support.server import PREFIX, Server, wait_until
@@ -108,6 +110,32 @@ def test_searches_of_openai_are_counted(client: FlaskClient, upstream: Upstream)
     found = {"type": "file_search_call", "id": "5", "queries": ["tin"]}
     record = ask(client, upstream, RESPONSES, {**answer, "output": [found]}, "gpt-5")
     assert record["token_usages"][0]["metadata"] == {"file_search_requests": 1}
+
+
+@pytest.mark.parametrize("path", [RESPONSES, CHAT])
+def test_uses_of_tools_that_xai_tells_are_counted(make_app: MakeApp, upstream: Upstream, path: str) -> None:
+    """They are in `usage`; the items of the same searches count once."""
+    told = {
+        "web_search_calls": 3,
+        "x_search_calls": 2,
+        "x_posts_fetched": 6,
+        "code_interpreter_calls": 1,
+        "file_search_calls": 0,
+    }
+    words = ("input", "output") if path == RESPONSES else ("prompt", "completion")
+    usage = {f"{word}_tokens": count for word, count in zip(words, (100, 10), strict=True)}
+    usage |= {"total_tokens": 110, "server_side_tool_usage_details": told}
+    searches = [{"type": "web_search_call", "id": str(n), "action": {"type": "search"}} for n in range(2)]
+    answer = {"id": "r", "model": "grok-4", "output": searches, "choices": [], "usage": usage}
+    record = ask(make_app().test_client(), upstream, path, answer, "grok-4")
+    (kept,) = record["token_usages"]
+    assert kept["metadata"] == {
+        "web_search_requests": 3,
+        "x_search_requests": 2,
+        "x_posts_fetched": 6,
+        "code_execution_requests": 1,
+    }
+    assert record["cost_micros"] == 100 * 3 + 10 * 15 + 3 * 5000 + 6 * 5000 + 1 * 5000
 
 
 # What it is worth
@@ -272,3 +300,20 @@ def test_a_client_that_leaves_before_the_answer_pays_for_its_question(
     record = server.newest()
     assert record["token_usages"][0]["input_tokens"] == len(ASK) // 4
     assert (record["cost_micros"], record["cost_status"]) == (len(ASK) // 4 * 3, "estimated")
+
+
+def test_the_question_that_a_killed_worker_has_sent_costs_its_input(start: Start, upstream: Upstream) -> None:
+    server = start(prices=PRICES)
+    upstream.enqueue(WAIT_FOR_CLOSE)
+    client = server.connect()
+    client.send("POST", MESSAGES, ASK)
+    upstream.wait_for_requests(1)
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: server.workers() not in ([], [worker]))
+    server.wait_ready()
+    wait_until(lambda: server.newest()["error_type"] == "interrupted")
+    record = server.newest()
+    (usage,) = record["token_usages"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (len(ASK) // 4, 0)
+    assert status_of(record) == (len(ASK) // 4 * 3, "estimated", "settings")

@@ -107,6 +107,75 @@ def test_money_is_split_by_what_it_was_paid_for(recorded: Recorded) -> None:
     assert parts == [10 + 50 + 10 + 40, 50, 10, 40, 0, 90 - 20]
 
 
+ASKED = Asked("m", "openai", "openai")
+
+
+def interrupted(recorded: Recorded, *events: Event, **members: Any) -> sa.RowMapping:
+    """The row of one whose worker died after these events."""
+    started = Started("a", "ann", NOON, provider="openai", provider_name="openai", model="m", **members)
+    recorded.apply(started, *events)
+    assert recorded.store.interrupt_worker("log") == 1
+    assert recorded.is_exact()
+    (row,) = rows(recorded.url)
+    return row
+
+
+def test_the_input_of_an_interrupted_interception_counts_where_nothing_was_told(recorded: Recorded) -> None:
+    row = interrupted(recorded, estimated_input=500)
+    costs = (row["cost_micros"], row["cost_status"], row["price_source"])
+    assert costs == (500 * 1, "estimated", "settings")
+    (usage,) = rows(recorded.url, tables.token_usages)
+    assert (usage["input_tokens"], usage["output_tokens"], usage["cost_micros"]) == (500, 0, 500)
+    (hour,) = rows(recorded.url, sum_tables.usage_hourly)
+    assert (hour["input_tokens"], hour["cost_micros"], hour["unpriced_requests"]) == (500, 500, 0)
+    assert recorded.store.interrupt_worker("log") == 0
+    repriced = [*Repricing(recorded.engine, prices(input=3.0)).run(Selection())]
+    assert [(each.before, each.after) for each in repriced] == [(500, 1500)]
+    (row,) = rows(recorded.url)
+    assert (row["cost_micros"], row["cost_status"], recorded.is_exact()) == (1500, "estimated", True)
+
+
+@pytest.mark.parametrize(("estimate", "usages"), [(500, [(7, 5)]), (0, [(7, 5)]), (0, [])])
+def test_what_was_told_counts_instead_of_an_estimate(
+    recorded: Recorded, estimate: int, usages: list[tuple[int, int]]
+) -> None:
+    told = [TokenUsage("a", 0, "r", "m", Usage(*counts), NOON, asked=ASKED) for counts in usages]
+    row = interrupted(recorded, *told, estimated_input=estimate)
+    kept = rows(recorded.url, tables.token_usages)
+    assert [(usage["input_tokens"], usage["output_tokens"]) for usage in kept] == usages
+    assert (row["cost_micros"], row["cost_status"]) == ((7 + 50, "estimated") if usages else (None, ""))
+
+
+def test_an_interrupted_model_without_a_price_is_unpriced_until_it_has_one(recorded: Recorded) -> None:
+    nothing = Store(recorded.engine, PriceList(config.load({})))
+    nothing.open()
+    recorded.store.close()
+    recorded.store = nothing
+    row = interrupted(recorded, estimated_input=500)
+    assert (row["cost_micros"], row["cost_status"]) == (None, "unpriced")
+    assert len([*Repricing(recorded.engine, prices()).run(Selection(only_unpriced=True))]) == 1
+    (row,) = rows(recorded.url)
+    assert (row["cost_micros"], row["cost_status"], recorded.is_exact()) == (500, "estimated", True)
+
+
+@pytest.mark.parametrize(("usage", "cost"), [((), None), ((Usage(7, 5),), 7 + 50)], ids=["none", "told"])
+@pytest.mark.parametrize("is_replayed", [False, True])
+def test_a_late_end_takes_the_place_of_an_estimate(
+    recorded: Recorded, usage: tuple[Usage, ...], cost: int | None, is_replayed: bool
+) -> None:
+    interrupted(recorded, estimated_input=500)
+    told = tuple(TokenUsage("a", 0, "r", "m", each, NOON, asked=ASKED) for each in usage)
+    total = usage[0] if usage else Usage()
+    end = Ended("a", NOON + timedelta(seconds=2), 200, usage=total, usages=told)
+    for _ in range(1 + is_replayed):
+        recorded.apply(*told, end)
+    (row,) = rows(recorded.url)
+    assert (row["error_type"], row["cost_micros"], recorded.is_exact()) == ("", cost, True)
+    kept = rows(recorded.url, tables.token_usages)
+    assert [(each["input_tokens"], each["output_tokens"]) for each in kept] == [(7, 5)] * len(usage)
+    assert recorded.total(sum_tables.usage_hourly, "input_tokens") == total.input_tokens
+
+
 def test_an_interrupted_interception_that_ends_after_all_is_corrected(recorded: Recorded) -> None:
     recorded.apply(started("a"), usage("a", 5))
     recorded.store.interrupt_worker("log")
@@ -217,6 +286,8 @@ def test_sums_are_exact_after_any_order(recorded: Recorded, seed: int) -> None:
         if chance.random() < 0.1:
             recorded.store.interrupt_worker("log")
     assert recorded.is_exact()
+    costs = {row["interception_id"]: row["cost_micros"] for row in rows(recorded.url, tables.token_usages)}
+    assert costs == {row["id"]: row["cost_micros"] for row in rows(recorded.url)}
 
 
 def conversation(chance: random.Random, number: int) -> Sequence[Sequence[Event]]:
@@ -224,7 +295,8 @@ def conversation(chance: random.Random, number: int) -> Sequence[Sequence[Event]
     id, other = f"i{number}", chance.randrange(25)
     session = {"client_session_id": f"s{number % 3}"} if number % 2 else {}
     answers = {"correlating_tool_call_id": f"call_{other:02}xyzw"} if chance.random() < 0.6 else {}
-    start = started(id, number * 7, chance.choice(["ann", "bob"]), **session, **answers)
+    actor, answers = chance.choice(["ann", "bob"]), {**answers, "estimated_input": number}
+    start = started(id, number * 7, actor, **session, **answers)
     own = usage(id, number)
     error = chance.choice(["", "", "timeout"])
     return (
@@ -276,6 +348,46 @@ def test_what_the_version_before_has_written_is_summed_beside_the_traffic(
     (hour,) = [row for row in rows(empty_database_url, sum_tables.usage_hourly) if not row["errors"]]
     assert (hour["requests"], hour["cost_micros"]) == (120, 840)
     assert SumCheck(engine).compare() == Comparison()
+
+
+def test_what_is_not_known_of_old_costs_is_unknown_and_not_0(empty_database_url: str) -> None:
+    """The version before priced interceptions as a whole, and kept no tier."""
+    engine = databases.connect(empty_database_url)
+    old = {"only": (7, 1), "several": (9, 2), "unknown": (None, 1), "nothing used": (None, 0)}
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        databases.upgrade(connection)
+        for id, (cost, count) in old.items():
+            insert = "INSERT INTO interceptions (id, metadata, streaming, started_at, ended_at, model, cost_micros)"
+            values = "(:id, '{}', :no, '2026-01-01 00:00:00', '2026-01-01 00:01:00', 'm', :cost)"
+            row = {"id": id, "no": False, "cost": cost}
+            connection.execute(sa.text(f"{insert} VALUES {values}"), row)
+            for turn in range(count):
+                insert = (
+                    "INSERT INTO token_usages (interception_id, turn, input_tokens, metadata, created_at)"
+                )
+                values = "(:id, :turn, 5, '{}', '2026-01-01 00:00:00')"
+                connection.execute(sa.text(f"{insert} VALUES {values}"), {"id": id, "turn": turn})
+    databases.migrate(engine)
+    store = Store(engine, prices())
+    store.open()
+    assert store.sum_unsummed(100) == 4
+    found = {row["id"]: (row["cost_micros"], row["cost_status"]) for row in rows(empty_database_url)}
+    assert found == {
+        "only": (7, "priced"),
+        "several": (9, "priced"),
+        "unknown": (None, "unpriced"),
+        "nothing used": (None, ""),
+    }
+    usages = rows(empty_database_url, tables.token_usages)
+    costs = {(row["interception_id"], row["turn"]): row["cost_micros"] for row in usages}
+    assert costs == {("only", 0): 7, ("several", 0): None, ("several", 1): None, ("unknown", 0): None}
+    assert {(row["service_tier"], row["speed"]) for row in usages} == {("", "")}
+    (hour,) = rows(empty_database_url, sum_tables.usage_hourly)
+    assert (hour["requests"], hour["cost_micros"], hour["unpriced_requests"]) == (4, 16, 1)
+    assert SumCheck(engine).compare() == Comparison()
+    repriced = {each.before: each.after for each in Repricing(engine, prices()).run(Selection())}
+    assert repriced == {7: 5, 9: 10, None: 5}
+    store.close()
 
 
 SUM_TABLES = (

@@ -94,6 +94,23 @@ def test_what_has_no_price_is_counted_and_what_failed_too(root: Person, past: Hi
     assert priced["cost_micros"] - sum(priced[name] for name in parts) == 9 * 30 + 3000
 
 
+@pytest.mark.parametrize(
+    "keys", [{}, {"group_by": "model"}, {"group_by": "session"}, {"q": FOR_ROWS}], ids=str
+)
+def test_models_without_a_price_are_listed(
+    root: Person, ann: Person, past: History, keys: dict[str, str]
+) -> None:
+    """Those that the question is about, and that the actor may see, the most used first."""
+    for model, hour in (("another", 1), ("another", 2), ("claude-opus-5", 3)):
+        past.add("ann", DAY + timedelta(hours=hour), model=model, client_session_id="s1")
+    assert root.read("/usage", **keys)["unpriced_models"] == ["another", "no such model"]
+    assert ann.read("/usage", **keys)["unpriced_models"] == ["another"]
+    later = {"started_after": (DAY + timedelta(hours=8, minutes=30)).isoformat()}
+    assert root.read("/usage", **keys, **later)["unpriced_models"] == ["no such model"]
+    before = {"started_before": DAY.isoformat()}
+    assert root.read("/usage", **keys, **before)["unpriced_models"] == []
+
+
 def test_sessions_are_counted_once_up_to_31_days(root: Person, history: History) -> None:
     for days in (0, 30):
         history.add("ann", DAY + timedelta(days=days), client_session_id="s1")

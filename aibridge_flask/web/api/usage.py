@@ -22,7 +22,7 @@ from ...reading.values import encode
 from ...records.sum_tables import AMOUNTS
 from ..slices import file_response
 from .blueprint import JSON, RecordsBlueprint
-from .documents import Document, TokenCountsDocument, flag, milliseconds, money, number, text
+from .documents import Document, TokenCountsDocument, flag, milliseconds, money, number, text, texts
 from .questions import ListQuestion, limit, page_of
 from .reader import Reader, json_response
 
@@ -79,6 +79,7 @@ _UsageResultDocument = type("UsageResultDocument", (UsageSumsDocument,), _keys()
 class UsageDocument(Document):
     count = number("Results of all pages; 10000 if there are more.")
     totals = fields.Nested(UsageSumsDocument, required=True)
+    unpriced_models = texts("Models with `unpriced_requests`; the 100 with the most.")
     results = fields.List(fields.Nested(_UsageResultDocument), required=True)
 
 
@@ -123,7 +124,9 @@ def add_usage(blueprint: RecordsBlueprint, reader: Reader) -> None:
         if values["format"] == "csv":
             names = (*question.keys, *_SUMS)
             return _csv(reader, lambda engine: write_csv(names, queries.every_usage(engine, actor, question)))
-        return json_response(reader.ask(lambda engine: encode(queries.usage(engine, actor, question, page))))
+        return json_response(
+            reader.ask(lambda engine: encode(queries.usage_report(engine, actor, question, page)))
+        )
 
     @blueprint.answers("/tools", ToolsDocument, ToolsQuestion, media_types=(JSON, CSV))
     def tools(actor: Actor, values: dict[str, Any]) -> Response:

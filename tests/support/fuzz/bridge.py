@@ -18,6 +18,7 @@ from tests.support import mcp
 from tests.support.fuzz.answers import Answer
 from tests.support.fuzz.clients import BASIC, PERCENT, PLAIN, TOKEN, ClientRequest
 from tests.support.fuzz.data import Cuts
+from tests.support.fuzz.profile import is_long
 from tests.support.robustness import check_memory_returns, resident_mib
 from tests.support.server import TIMEOUT_SECONDS, Server, check_log, wait_until
 from tests.support.upstream import CLOSE, ReceivedRequest, Step, Upstream, http_response
@@ -25,7 +26,9 @@ from tests.support.upstream import CLOSE, ReceivedRequest, Step, Upstream, http_
 CENTRAL = {"/ant": "sk-ant-central-0123456789-abcdef", "/oai": "sk-oai-central-0123456789-abcdef"}
 TOOL_SECRET = "tool-secret-0123456789-abcdef"
 PLAIN_ANSWER = b'{"id":"plain","content":[],"usage":{"input_tokens":1,"output_tokens":1}}'
-_MAX_GROWTH_MIB = 40
+# Allocators keep what each thread once needed for a moment: after 10,000 exchanges some 65 MiB, and no more
+# then, while what is in use stays the same.
+_MAX_GROWTH_MIB = 90 if is_long() else 40
 _MAX_FURTHER_FILES = 8
 
 

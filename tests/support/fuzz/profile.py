@@ -9,6 +9,10 @@ from hypothesis import HealthCheck, Phase, settings
 MINUTES = "FUZZ_MINUTES"
 
 
+def is_long() -> bool:
+    return bool(os.environ.get(MINUTES))
+
+
 def examples(count: int) -> settings:
     """Decorates a test with `count` examples, of which all tests together need a minute.
 
