@@ -211,7 +211,7 @@ def test_a_session_too_large_for_a_page_ends_early_in_both_directions(root: Pers
     )
 
 
-@pytest.mark.parametrize("id", ["a/b", "/a", "a//b", "a b?c#d", "%2e%2e", "ü", "a~1", ";x", "a/"])
+@pytest.mark.parametrize("id", ["a/b", "/a", "a//b", "a\nb", "\n", "a b?c#d", "%2e%2e", "ü", "a~1", ";x", "a/"])
 def test_any_id_can_be_asked_for(root: Person, history: History, id: str) -> None:
     history.add("ann", DAY, client_session_id=id)
     assert root.read(f"/sessions/{quote(id, safe='')}")["id"] == id

@@ -67,7 +67,7 @@ _PARSER = _Parser()
 class _IdConverter(PathConverter):
     """An id as a client has chosen it: it may hold slashes, percent-encoded, also as its first character."""
 
-    regex, part_isolating = ".+?", False
+    regex, part_isolating = r"[\s\S]+?", False
 
 
 class RecordsBlueprint(BridgeBlueprint):
