@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from aibridge_flask import create_app
+from aibridge_flask.records import additions
 from aibridge_flask.records import database as databases
 from tests.support import bedrock, claude, missing  # noqa: F401 - `missing` looks whether this is CI
 from tests.support.mcp import ScriptedMcp
@@ -161,15 +162,22 @@ def database() -> str:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with this version's tables: most tests take a copy of it."""
     path = tmp_path_factory.mktemp("template") / "records.db"
-    databases.migrate(databases.connect(f"sqlite:///{path}"))
+    _make_tables(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: Postgres) -> str:
     url = postgres.new_url()
-    databases.migrate(databases.connect(url))
+    _make_tables(url)
     return url
+
+
+def _make_tables(url: str) -> None:
+    engine = databases.connect(url)
+    databases.migrate(engine)
+    additions.create_indexes(engine)
+    engine.dispose()
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def test_a_session_has_what_its_interceptions_are_together(ann: Person) -> None:
         "requests": 3,
         "errors": 1,
         "unpriced_requests": 0,
+        "subagents": 0,
         "last_prompt": "now test it",
         "token_usage_summary": {
             "input_tokens": 20,
@@ -102,6 +103,7 @@ def test_subagents_have_their_own_sums(root: Person, history: History) -> None:
         ("sub", "", 2),
         ("inner", "sub", 1),
     ]
+    assert [each["subagents"] for each in root.read("/sessions")["sessions"]] == [session["subagents"]] == [2]
     assert [len(thread["agentic_actions"]) for thread in session["threads"]] == [2, 1, 1, 1]
     assert sum(agent["cost_micros"] for agent in session["agents"]) == session["cost_micros"]
 
@@ -211,7 +213,9 @@ def test_a_session_too_large_for_a_page_ends_early_in_both_directions(root: Pers
     )
 
 
-@pytest.mark.parametrize("id", ["a/b", "/a", "a//b", "a\nb", "\n", "a b?c#d", "%2e%2e", "ü", "a~1", ";x", "a/"])
+@pytest.mark.parametrize(
+    "id", ["a/b", "/a", "a//b", "a\nb", "\n", "a b?c#d", "%2e%2e", "ü", "a~1", ";x", "a/"]
+)
 def test_any_id_can_be_asked_for(root: Person, history: History, id: str) -> None:
     history.add("ann", DAY, client_session_id=id)
     assert root.read(f"/sessions/{quote(id, safe='')}")["id"] == id
