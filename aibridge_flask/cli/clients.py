@@ -11,7 +11,16 @@ import requests
 from .. import config
 from ..client_config import check as checks
 from ..client_config import files
-from ..client_config.guides import CLIENTS, SHOWN_TOKEN, Guide, Urls, default_token, guide, urls_of
+from ..client_config.guides import (
+    CLIENTS,
+    SHOWN_TOKEN,
+    Guide,
+    Urls,
+    default_token,
+    guide,
+    token_note,
+    urls_of,
+)
 from ..config import Settings
 
 
@@ -68,9 +77,9 @@ def _show(found: Guide, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found._asdict()))
         return
-    click.echo(f"{found.title}: {found.where}\n\n{found.text}")
+    click.echo(found.told())
     if SHOWN_TOKEN in found.text:
-        click.echo(f"\n{SHOWN_TOKEN} stands for a token: `aibridge token create --user NAME` makes one.")
+        click.echo(f"\n{token_note(settings)}")
 
 
 def _write(client: str, urls: Urls, token: str) -> str:

@@ -1,4 +1,4 @@
-"""`GET /` of the standalone server: a plain page with the base URL for each client."""
+"""`GET /` of the standalone server: a plain page that says what to set in each client."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 
+from ..client_config.guides import guides, token_note
 from ..config import Settings
 from ..headers import is_host
 
@@ -50,8 +51,9 @@ def page(settings: Settings) -> Response:
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("ui/", "healthz", "readyz", "interceptions")]
-    lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, ""]
-    return Response("\n".join(lines), mimetype="text/plain")
+    lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, "", token_note(settings)]
+    told = [each.told() for each in guides(settings, root)]
+    return Response("\n\n\n".join(["\n".join(lines).rstrip(), *told, ""]), mimetype="text/plain")
 
 
 def root_url(environ: Mapping[str, Any]) -> str:
