@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from flask import Response, request
 from ..client_config.guides import guides, token_note
 from ..config import Settings
 from ..headers import is_host
+from ..version import VERSION
 
 _ANTHROPIC_CLIENTS = (
     ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
@@ -26,13 +26,6 @@ _CLIENTS = {
     ),
     "copilot": (("Copilot", "base URL {url}"),),
 }
-
-
-def version_name() -> str:
-    try:
-        return version("aibridge-flask")
-    except PackageNotFoundError:  # run from a checkout
-        return "development"
 
 
 def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
@@ -51,7 +44,7 @@ def page(settings: Settings) -> Response:
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("ui/", "healthz", "readyz", "interceptions")]
-    lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, "", token_note(settings)]
+    lines = [f"AI Bridge {VERSION}", "", *rows, "", *links, "", token_note(settings)]
     told = [each.told() for each in guides(settings, root)]
     return Response("\n\n\n".join(["\n".join(lines).rstrip(), *told, ""]), mimetype="text/plain")
 
