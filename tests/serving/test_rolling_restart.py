@@ -25,14 +25,14 @@ from tests.support.upstream import (
     stream_head,
 )
 
-CLIENTS, BETWEEN = 8, 50
+CLIENTS, BETWEEN = 6, 30
 ANSWER, STREAM = b'{"content":[]}', START + BLOCK + DELTA + END
 
 
 def answer(received: ReceivedRequest) -> list[Step]:
     if received.body == ASK_BLOCKING:
-        return [lambda sock: time.sleep(0.02), http_response(200, ANSWER)]
-    return [stream_head(), chunk(START + BLOCK), lambda sock: time.sleep(0.1), chunk(DELTA + END), LAST_CHUNK]
+        return [lambda sock: time.sleep(0.05), http_response(200, ANSWER)]
+    return [stream_head(), chunk(START + BLOCK), lambda sock: time.sleep(0.2), chunk(DELTA + END), LAST_CHUNK]
 
 
 class Load(threading.Thread):
