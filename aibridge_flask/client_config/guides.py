@@ -73,7 +73,7 @@ _CONTINUE = """\
 models:
   - name: Claude (AI Bridge)
     provider: anthropic
-    model: claude-sonnet-4-5
+    model: claude-sonnet-5-5
     apiBase: <anthropic>/v1/
     apiKey: <token>
   - name: GPT (AI Bridge)
@@ -108,13 +108,13 @@ _VSCODE_COPILOT = """\
   }
 ]"""
 _JUNIE = """\
-{ "id": "claude-sonnet-4-5", "apiType": "Anthropic",
+{ "id": "claude-sonnet-5-5", "apiType": "Anthropic",
   "baseUrl": "<anthropic>/v1/messages", "apiKey": "<token>" }
 Start it with: junie --model custom:aibridge"""
 _FACTORY = """\
 {
   "customModels": [
-    { "model": "claude-sonnet-4-5", "displayName": "Claude (AI Bridge)", "provider": "anthropic",
+    { "model": "claude-sonnet-5-5", "displayName": "Claude (AI Bridge)", "provider": "anthropic",
       "baseUrl": "<anthropic>", "apiKey": "<token>" },
     { "model": "gpt-5", "displayName": "GPT-5 (AI Bridge)", "provider": "openai",
       "baseUrl": "<openai>", "apiKey": "<token>" }
@@ -154,7 +154,7 @@ _VERCEL = """\
 createAnthropic({ baseURL: "<anthropic>/v1", authToken: "<token>" })
 createOpenAI({ baseURL: "<openai>", apiKey: "<token>" })"""
 _LANGCHAIN = """\
-ChatAnthropic(model="claude-sonnet-4-5", base_url="<anthropic>", api_key="<token>")
+ChatAnthropic(model="claude-sonnet-5-5", base_url="<anthropic>", api_key="<token>")
 ChatOpenAI(model="gpt-5", base_url="<openai>", api_key="<token>", use_responses_api=True)"""
 _LLM = """\
 - model_id: bridge-gpt-5
