@@ -24,6 +24,7 @@ LAYERS = (
         "content_coding",
         "waiting",
         "hooks",
+        "version",
     },
     {"formats", "config"},
     {"pricing", "client_config"},

@@ -153,7 +153,7 @@ def site(
     for old, new in {
         "listen 80;": f"listen 127.0.0.1:{free_port()};",
         "listen 443 ssl;": "listen 127.0.0.1:{port} ssl;",
-        "server 127.0.0.1:8080;": f"server 127.0.0.1:{bridge.port};",
+        "server 127.0.0.1:8080 ": f"server 127.0.0.1:{bridge.port} ",
         "http://127.0.0.1:4180": sign_in.server.url,
         "/etc/nginx/ai.example.com.pem": str(tmp_path / "pem"),
         "/etc/nginx/ai.example.com.key": str(tmp_path / "key"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import ConfigError
-from ..web.index import version_name
+from ..version import VERSION
 from .clients import client_config
 from .configuration import configuration
 from .databases import db
@@ -22,7 +22,7 @@ from .usage import usage
 
 
 @click.group()
-@click.version_option(version_name(), prog_name="aibridge")
+@click.version_option(VERSION, prog_name="aibridge")
 def aibridge() -> None:
     """AI Bridge: a gateway between AI coding tools and their providers."""
 

@@ -11,7 +11,16 @@ import requests
 from .. import config
 from ..client_config import check as checks
 from ..client_config import files
-from ..client_config.guides import CLIENTS, SHOWN_TOKEN, Guide, Urls, default_token, guide, urls_of
+from ..client_config.guides import (
+    CLIENTS,
+    SHOWN_TOKEN,
+    Guide,
+    Urls,
+    default_token,
+    guide,
+    token_note,
+    urls_of,
+)
 from ..config import Settings
 
 
@@ -22,7 +31,7 @@ from ..config import Settings
 @click.option("--write", is_flag=True, help=f"Puts it into the client's own file: {', '.join(files.FILES)}.")
 @click.option("--check", is_flag=True, help="Sends one small request by what the file says.")
 @click.option("--model", default="", help="The model to check with.")
-@click.option("--json", "as_json", is_flag=True, help="Prints JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON, a line for each of --write and --check.")
 def client_config(
     client: str, base_url: str, token: str, write: bool, check: bool, model: str, as_json: bool
 ) -> None:
@@ -41,7 +50,7 @@ def client_config(
     urls = urls_of(settings, _root(base_url))
     try:
         if write:
-            click.echo(_write(client, urls, token or default_token(settings)))
+            click.echo(_write(client, urls, token or default_token(settings), as_json))
         if check:
             _check(client, model, as_json)
     except (files.CannotWrite, checks.NoSettings) as error:
@@ -68,15 +77,17 @@ def _show(found: Guide, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found._asdict()))
         return
-    click.echo(f"{found.title}: {found.where}\n\n{found.text}")
+    click.echo(found.told())
     if SHOWN_TOKEN in found.text:
-        click.echo(f"\n{SHOWN_TOKEN} stands for a token: `aibridge token create --user NAME` makes one.")
+        click.echo(f"\n{token_note(settings)}")
 
 
-def _write(client: str, urls: Urls, token: str) -> str:
+def _write(client: str, urls: Urls, token: str, as_json: bool) -> str:
     if token == SHOWN_TOKEN:
         raise click.UsageError("--token is needed: `aibridge token create --user NAME` makes one")
     written = files.write(client, urls, token)
+    if as_json:
+        return json.dumps({**written._asdict(), "path": str(written.path)})
     if not written.is_changed:
         return f"{written.path} is as it should be: nothing was changed."
     kept = f" What was there before is in {written.backup}." if written.backup else ""

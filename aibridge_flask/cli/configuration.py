@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from .. import config
+from ..config import Settings
 from ..config.effective import effective
 from ..config.load import merge_sources
+from ..errors import ConfigError
 
 _DEFAULTS = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write"}
 
@@ -21,15 +23,30 @@ def configuration() -> None:
 
 
 @configuration.command()
-def check() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON: setting, status (fail, warn) and detail.")
+def check(as_json: bool) -> None:
     """Reads the configuration as the server does; names wrong settings, and prices that are left open."""
-    settings = config.load({})
+    try:
+        lines = [*_left_open(config.load({}))]
+    except ConfigError as error:
+        if not as_json:
+            raise
+        click.echo(_json("fail", error.lines))
+        raise SystemExit(1) from None
+    click.echo(_json("warn", lines) if as_json else "\n".join([*lines, "The configuration is right."]))
+
+
+def _json(status: str, lines: Iterable[str]) -> str:
+    """`lines` are such as `auth.mode: what is expected`."""
+    parts = [line.split(": ", 1) for line in lines]
+    return json.dumps([{"setting": setting, "status": status, "detail": text} for setting, text in parts])
+
+
+def _left_open(settings: Settings) -> Iterator[str]:
     for name, price in sorted(merge_sources({}).get("prices", {}).items()):
-        for line in _open_prices(name, price):
-            click.echo(line)
+        yield from _open_prices(name, price)
     if any(provider.type == "copilot" for provider in settings.providers) and not settings.prices:
-        click.echo("copilot: its tokens have no list price; without [prices] they are unpriced")
-    click.echo("The configuration is right.")
+        yield "copilot: its tokens have no list price; without [prices] they are unpriced"
 
 
 def _open_prices(name: str, price: Mapping[str, Any]) -> Iterator[str]:

@@ -81,12 +81,14 @@ def remove(name: str) -> None:
 
 
 @limit.command()
-def rebuild() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Prints the names of the limits as JSON.")
+def rebuild(as_json: bool) -> None:
     """Counts anew what was spent of each limit in its present period."""
     begin = time()
     with away_is_one_line():
         names = changes.rebuild_all(migrated_engine())
-    click.echo(f"{len(names)} limits are counted anew, in {time() - begin:.1f} s.")
+    told = f"{len(names)} limits are counted anew, in {time() - begin:.1f} s."
+    click.echo(json.dumps(names) if as_json else told)
 
 
 def _lines(messages: Any) -> list[str]:

@@ -28,12 +28,15 @@ def token() -> None:
 @click.option("--group", "groups", multiple=True, help="A group of the user's; may be given several times.")
 @click.option("--admin", is_flag=True, help="May read everybody's records.")
 @click.option("--days", type=click.IntRange(min=0), default=0, help="Days of validity; 0: for ever.")
-def create(user: str, groups: tuple[str, ...], admin: bool, days: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Prints JSON: as `list --json`, with the `token`.")
+def create(user: str, groups: tuple[str, ...], admin: bool, days: int, as_json: bool) -> None:
     """Prints a new token, which is shown this once."""
     names = [_checked("--user", user), *(_checked("--group", group) for group in groups)]
     with away_is_one_line():
-        actor = audit.command_line_actor()
-        click.echo(tokens.create(migrated_engine(), names[0], admin, days, names[1:], by=actor))
+        engine, actor = migrated_engine(), audit.command_line_actor()
+        made = tokens.create(engine, names[0], admin, days, names[1:], by=actor)
+        (row,) = tokens.find_by_digest(engine, tokens.digest(made))
+    click.echo(json.dumps({**_to_json(row), "token": made}) if as_json else made)
 
 
 @token.command("list")

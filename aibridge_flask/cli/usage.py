@@ -38,6 +38,7 @@ _COUNTS = (
 @click.option("--since", type=_DATES, help="From this time on (UTC).")
 @click.option("--until", type=_DATES, help="Before this time (UTC).")
 @click.option("--format", type=click.Choice(["table", "json", "csv", "focus"]), default="table")
+@click.option("--json", "format", flag_value="json", help="As --format json.")
 def usage(group_by: str, since: datetime | None, until: datetime | None, format: str) -> None:
     """Shows what was used and what it cost, of everybody, ordered by cost."""
     after, before = (tuple(each.replace(tzinfo=UTC) for each in (end,) if each) for end in (since, until))

@@ -23,6 +23,9 @@ class Guide(NamedTuple):
     where: str
     text: str
 
+    def told(self) -> str:
+        return f"{self.title}: {self.where}\n\n{self.text}"
+
 
 class Urls(NamedTuple):
     """The base URLs of the first enabled providers that speak these APIs; empty: there is none."""
@@ -70,7 +73,7 @@ _CONTINUE = """\
 models:
   - name: Claude (AI Bridge)
     provider: anthropic
-    model: claude-sonnet-4-5
+    model: claude-sonnet-5-5
     apiBase: <anthropic>/v1/
     apiKey: <token>
   - name: GPT (AI Bridge)
@@ -105,13 +108,13 @@ _VSCODE_COPILOT = """\
   }
 ]"""
 _JUNIE = """\
-{ "id": "claude-sonnet-4-5", "apiType": "Anthropic",
+{ "id": "claude-sonnet-5-5", "apiType": "Anthropic",
   "baseUrl": "<anthropic>/v1/messages", "apiKey": "<token>" }
 Start it with: junie --model custom:aibridge"""
 _FACTORY = """\
 {
   "customModels": [
-    { "model": "claude-sonnet-4-5", "displayName": "Claude (AI Bridge)", "provider": "anthropic",
+    { "model": "claude-sonnet-5-5", "displayName": "Claude (AI Bridge)", "provider": "anthropic",
       "baseUrl": "<anthropic>", "apiKey": "<token>" },
     { "model": "gpt-5", "displayName": "GPT-5 (AI Bridge)", "provider": "openai",
       "baseUrl": "<openai>", "apiKey": "<token>" }
@@ -151,7 +154,7 @@ _VERCEL = """\
 createAnthropic({ baseURL: "<anthropic>/v1", authToken: "<token>" })
 createOpenAI({ baseURL: "<openai>", apiKey: "<token>" })"""
 _LANGCHAIN = """\
-ChatAnthropic(model="claude-sonnet-4-5", base_url="<anthropic>", api_key="<token>")
+ChatAnthropic(model="claude-sonnet-5-5", base_url="<anthropic>", api_key="<token>")
 ChatOpenAI(model="gpt-5", base_url="<openai>", api_key="<token>", use_responses_api=True)"""
 _LLM = """\
 - model_id: bridge-gpt-5
@@ -205,6 +208,18 @@ def _urls(settings: Settings, root: str, types: tuple[str, ...]) -> Iterator[str
 def default_token(settings: Settings) -> str:
     """Returns the token to show where none is given."""
     return SHOWN_TOKEN if settings.auth.mode == "token" else LOCAL_TOKEN
+
+
+def guides(settings: Settings, root: str) -> list[Guide]:
+    """Returns the guides of all clients, without anybody's token. `root` is as in `urls_of`."""
+    urls, token = urls_of(settings, root), default_token(settings)
+    return [guide(client, urls, token) for client in CLIENTS]
+
+
+def token_note(settings: Settings) -> str:
+    """Returns what the token stands for that guides without one show; "" if it is no placeholder."""
+    made = "`aibridge token create --user NAME` and the dashboard's page Tokens make one."
+    return f"{SHOWN_TOKEN} stands for a token: {made}" if default_token(settings) == SHOWN_TOKEN else ""
 
 
 def guide(client: str, urls: Urls, token: str) -> Guide:

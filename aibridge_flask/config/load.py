@@ -68,7 +68,7 @@ def load(tree: Mapping[str, Any]) -> Settings:
     try:
         settings: Settings = SettingsSchema().load(merge_sources(tree))
     except ValidationError as error:
-        raise ConfigError("; ".join(_error_lines(error.messages))) from None
+        raise ConfigError(*_error_lines(error.messages)) from None
     return settings
 
 

@@ -27,6 +27,10 @@ class IdentityUnavailable(GatewayError):
 
 
 class ConfigError(GatewayError):
-    """A setting is missing or wrong; the message names its full path and the expected value."""
+    """Settings are missing or wrong; a line for each names its full path and the expected value."""
 
     code = "config_error"
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import select
+from functools import partial
 from typing import Any
 
 import gevent
 import gevent.socket
 from gevent import monkey
+from gevent.server import StreamServer
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -34,12 +36,35 @@ class Connection(gevent.socket.socket):  # type: ignore[misc]
             super().sendall(memoryview(data)[sent:], flags)
 
 
+class Listener(StreamServer):  # type: ignore[misc]
+    """Accepts what waits before it closes: the system resets connections that nobody has accepted."""
+
+    def close(self) -> None:
+        while not self.closed and not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+        super().close()
+
+
+class Address:
+    """A listening socket's address, which connections ask for also when the socket is closed."""
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        return self._name
+
+
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """A worker that drains before it stops.
 
-    First it reports that it is not ready, so that proxies go elsewhere. Then it stops accepting, closes idle
-    connections, which gunicorn would keep for `keepalive` seconds, and lets requests finish.
+    First it reports that it is not ready, so that proxies go elsewhere, and says with each response that it
+    closes the connection: who keeps connections must not choose one while it is closed. Then it stops
+    accepting, closes idle connections, which gunicorn would keep for `keepalive` seconds, and lets requests
+    finish.
     """
+
+    is_draining = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,6 +72,14 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             log.addFilter(_hide_secrets)
         self.new: _Waiting = {}
         self.between_requests: _Waiting = {}
+
+    def server_class(self, listener: Any, spawn: Any, ssl_context: Any = None, **_: Any) -> Listener:
+        """gunicorn calls it for each listening socket."""
+        tls = {"ssl_context": ssl_context} if ssl_context else {}
+        server = Listener(listener, handle=partial(self.handle, Address(listener)), spawn=spawn, **tls)
+        if self.cfg.workers > 1:
+            server.max_accept = 1
+        return server
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         if type(client) is gevent.socket.socket:  # not a TLS socket
@@ -59,6 +92,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         self._not_waiting(sock)
+        if self.is_draining:
+            req.force_close()
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive:
             raise StopIteration  # gunicorn closes the connection
@@ -77,6 +112,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     def drain(self) -> None:
         """Stops the worker."""
+        self.is_draining = True
         bridge = getattr(self.wsgi, "extensions", {}).get("aibridge")
         if self.alive and bridge is not None:
             gevent.sleep(bridge.drain(self.wsgi))

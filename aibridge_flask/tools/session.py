@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..model import HeaderList
+from ..version import VERSION
 from .jsonrpc import Message
 
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # those with a handshake
@@ -49,7 +49,4 @@ NO_SESSION = Session()
 
 
 def client_info() -> Message:
-    try:
-        return {"name": "aibridge", "version": version("aibridge-flask")}
-    except PackageNotFoundError:
-        return {"name": "aibridge", "version": "unknown"}
+    return {"name": "aibridge", "version": VERSION}

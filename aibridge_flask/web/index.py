@@ -1,16 +1,17 @@
-"""`GET /` of the standalone server: a plain page with the base URL for each client."""
+"""`GET /` of the standalone server: a plain page that says what to set in each client."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import quote
 
 from flask import Response, request
 
+from ..client_config.guides import guides, token_note
 from ..config import Settings
 from ..headers import is_host
+from ..version import VERSION
 
 _ANTHROPIC_CLIENTS = (
     ("Claude Code", "ANTHROPIC_BASE_URL={url}"),
@@ -25,13 +26,6 @@ _CLIENTS = {
     ),
     "copilot": (("Copilot", "base URL {url}"),),
 }
-
-
-def version_name() -> str:
-    try:
-        return version("aibridge-flask")
-    except PackageNotFoundError:  # run from a checkout
-        return "development"
 
 
 def base_urls(settings: Settings, root: str) -> list[tuple[str, str]]:
@@ -50,8 +44,9 @@ def page(settings: Settings) -> Response:
     prefix = settings.url_prefix
     rows = [f"{client:14}{setting}" for client, setting in base_urls(settings, root)]
     links = [f"{root}{prefix}/{name}" for name in ("ui/", "healthz", "readyz", "interceptions")]
-    lines = [f"AI Bridge {version_name()}", "", *rows, "", *links, ""]
-    return Response("\n".join(lines), mimetype="text/plain")
+    lines = [f"AI Bridge {VERSION}", "", *rows, "", *links, "", token_note(settings)]
+    told = [each.told() for each in guides(settings, root)]
+    return Response("\n\n\n".join(["\n".join(lines).rstrip(), *told, ""]), mimetype="text/plain")
 
 
 def root_url(environ: Mapping[str, Any]) -> str:

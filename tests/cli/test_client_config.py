@@ -114,6 +114,8 @@ def test_a_file_is_made_for_its_owner_alone_and_not_changed_again(client: str, h
     values_of(path)
     before = path.read_bytes()
     assert "nothing was changed" in write(client).output
+    told = json.loads(write(client, "--json").output)
+    assert told == {"path": str(path), "is_changed": False, "backup": ""}
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from aibridge_flask.cli import aibridge
 from aibridge_flask.errors import ConfigError
 
 
-def check(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+def check(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Result:
     path = folder / "aibridge.toml"
     path.write_text(text)
     monkeypatch.setenv("AIBRIDGE_CONFIG", str(path))
-    return CliRunner().invoke(aibridge, ["config", "check"])
+    return CliRunner().invoke(aibridge, ["config", "check", *options])
 
 
 def test_a_right_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +47,25 @@ def test_a_wrong_configuration_names_its_paths(tmp_path: Path, monkeypatch: pyte
     assert isinstance(told.exception, ConfigError)
     assert "prices.m.input: " in told.exception.message
     assert "prices.m.output: " in told.exception.message
+
+
+@pytest.mark.parametrize(
+    ("text", "exit_code", "found"),
+    [
+        ("[[providers]]\ntype = 'openai'\n", 0, []),
+        ("[[providers]]\ntype = 'copilot'\n", 0, [("copilot", "warn")]),
+        ("[prices.m]\ninput = 'a: b'\n", 1, [("prices.m.input", "fail"), ("prices.m.output", "fail")]),
+        ("=", 1, [("AIBRIDGE_CONFIG", "fail")]),
+    ],
+)
+def test_all_that_is_found_is_json(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    exit_code: int,
+    found: list[tuple[str, str]],
+) -> None:
+    told = check(text, tmp_path, monkeypatch, "--json")
+    each = json.loads(told.output)
+    assert (told.exit_code, sorted((one["setting"], one["status"]) for one in each)) == (exit_code, found)
+    assert all(one["detail"] for one in each)

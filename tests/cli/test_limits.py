@@ -35,6 +35,7 @@ def test_a_limit_is_added_listed_and_removed() -> None:
     assert (listed["scope"], listed["usd"], listed["models"]) == ({"actor": "alice"}, 20.0, ["claude-*"])
     assert "actor=alice" in run("limit", "list").output
     assert run("limit", "rebuild").output.startswith("1 limits are counted anew")
+    assert json.loads(run("limit", "rebuild", "--json").output) == ["alice per day"]
     assert run("limit", "remove", "alice per day").exit_code == 0
     assert run("limit", "remove", "alice per day").exit_code == 1
 

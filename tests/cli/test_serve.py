@@ -88,6 +88,7 @@ def usage(*arguments: str) -> Result:
 def test_usage_is_what_the_api_says(app: Flask, upstream: Upstream) -> None:
     told = json.loads(usage("--group-by=initiator,model", "--format=json").output)
     assert told == Person(app, upstream, "root").read("/usage", group_by="initiator,model")
+    assert json.loads(usage("--group-by=initiator,model", "--json").output) == told
     assert [(row["initiator"], row["requests"]) for row in told["results"]] == [("ann", 2), ("bob", 1)]
     assert json.loads(usage("--until=2020-01-01", "--format=json").output)["totals"]["requests"] == 0
     assert json.loads(usage("--since=2020-01-01", "--format=json").output)["totals"]["requests"] == 3

@@ -30,6 +30,13 @@ def test_groups_are_listed(database_url: str) -> None:
     assert token not in str(listed)
 
 
+def test_a_new_token_is_json_for_scripts() -> None:
+    made = json.loads(run("create", "--user", "ann", "--days", "1", "--json").output)
+    (listed,) = json.loads(run("list", "--json").output)
+    assert made.pop("token").startswith("aib_")
+    assert made == listed
+
+
 def test_the_user_of_the_command_line_is_in_the_audit(database_url: str) -> None:
     run("create", "--user", "ann")
     (listed,) = json.loads(run("list", "--json").output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import threading
@@ -13,8 +12,8 @@ import pytest
 
 from tests.conftest import Start, providers
 from tests.support.dialogue import ASK, ASK_BLOCKING, BLOCK, DELTA, END, MESSAGES, PING, START
-from tests.support.nginx import Nginx
-from tests.support.server import KEEPALIVE_SECONDS, PREFIX, ROOT, TIMEOUT_SECONDS, Client, Server
+from tests.support.nginx import ANN, Nginx, deployment_config
+from tests.support.server import KEEPALIVE_SECONDS, PREFIX, TIMEOUT_SECONDS, Client, Server
 from tests.support.upstream import (
     CLOSE,
     LAST_CHUNK,
@@ -29,7 +28,6 @@ from tests.support.upstream import (
 
 LIMIT = 1 << 20
 ID = "x-aibridge-interception-id"
-ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode(), "X_Remote_User": "mallory"}
 MakeNginx = Callable[[str], Nginx]
 
 
@@ -46,21 +44,6 @@ def make_nginx(tmp_path: Path) -> Iterator[MakeNginx]:
     yield make
     for nginx in servers:
         nginx.stop()
-
-
-def deployment_config(folder: Path, port: int) -> str:
-    """`deploy/nginx.conf` with only its ports and its file of users replaced."""
-    (folder / "users").write_text("ann:{PLAIN}secret\n")
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
-    for old, new in {
-        "listen 80;": "listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8080;": f"server 127.0.0.1:{port};",
-        "# auth_basic ": "auth_basic ",
-        "# auth_basic_user_file /etc/nginx/aibridge.users;": f"auth_basic_user_file {folder}/users;",
-    }.items():
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    return text
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from tests.support.missing import missing
-from tests.support.server import PREFIX, Client, free_port, wait_until
+from tests.support.server import PREFIX, ROOT, Client, free_port, wait_until
+
+ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode(), "X_Remote_User": "mallory"}
+"""What a user of `deployment_config` sends; the name of another one does not count."""
 
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 _CONFIGURATION = """\
@@ -33,6 +37,23 @@ def find_nginx() -> str:
     """Returns the path of nginx."""
     path = shutil.which("nginx", path=_SEARCH_PATH)
     return path or missing("nginx", "nginx", brew="nginx")
+
+
+def deployment_config(folder: Path, *ports: int) -> str:
+    """`deploy/nginx.conf` with only its ports and its file of users replaced."""
+    (folder / "users").write_text("ann:{PLAIN}secret\n")
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in {
+        "listen 80;": "listen 127.0.0.1:{port};",
+        "server 127.0.0.1:8080 max_fails=0;": "".join(
+            f"server 127.0.0.1:{port} max_fails=0;" for port in ports
+        ),
+        "# auth_basic ": "auth_basic ",
+        "# auth_basic_user_file /etc/nginx/aibridge.users;": f"auth_basic_user_file {folder}/users;",
+    }.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 class Nginx:

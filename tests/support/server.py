@@ -92,15 +92,23 @@ class Server:
         bind = f"127.0.0.1:{self.port}"
         inherited = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
         variables = {"AIBRIDGE_CONFIG": str(self.config), "AIBRIDGE_BIND": bind, "PYTHONPATH": str(ROOT)}
-        command = [part.format(bind=bind) for part in COMMANDS[kind]]
-        command += [*options, "wsgi:app"]
-        env = {**inherited, **variables, **environ}
+        self._command = [part.format(bind=bind) for part in COMMANDS[kind]]
+        self._command += [*options, "wsgi:app"]
+        self._env = {**inherited, **variables, **environ}
+        self._is_forked = is_forked and kind == "gevent"
         self.process: subprocess.Popen[bytes] | ForkedServer
-        if is_forked and kind == "gevent":
-            self.process = ForkedServer(command, folder, env, self.log)
-            return
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        self.start()
+
+    def start(self) -> Server:
+        """Starts it, also again after it has ended."""
+        if self._is_forked:
+            self.process = ForkedServer(self._command, self.folder, self._env, self.log)
+            return self
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=self.folder, env=self._env, stdout=log, stderr=log
+            )
+        return self
 
     def configure(self, **settings: object) -> None:
         """Writes the configuration file, with these changes."""

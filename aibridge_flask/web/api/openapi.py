@@ -14,7 +14,7 @@ from flask import Flask, Response
 
 from ...formats.body import dumps
 from ...model import Actor
-from ..index import version_name
+from ...version import VERSION
 from .blueprint import ID, Operation, RecordsBlueprint, View
 from .errors import ErrorDocument
 from .reader import json_response
@@ -57,7 +57,7 @@ def _document(blueprint: RecordsBlueprint) -> dict[str, Any]:
             """Nobody asks this application anything."""
 
     app = Flask("aibridge_documents")
-    options = {"title": "AI Bridge", "version": version_name(), "openapi_version": _OPENAPI}
+    options = {"title": "AI Bridge", "version": VERSION, "openapi_version": _OPENAPI}
     api = DocumentedApi(app, spec_kwargs=options, config_prefix=_PREFIX)
     documented = Blueprint("records", __name__)
     for operation in blueprint.operations:

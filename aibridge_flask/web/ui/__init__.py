@@ -45,5 +45,5 @@ def ui_blueprint(
     add_live(blueprint, Live(reader, in_flight))
     add_limits(blueprint, limiter)
     add_providers(blueprint, outbounds, toolbox)
-    add_tokens(blueprint, settings.auth.mode)
+    add_tokens(blueprint, settings)
     return blueprint

@@ -1,16 +1,19 @@
-"""Tokens: made here, shown once; revoked here."""
+"""Tokens: made here, shown once; revoked here. And what to set in clients, which need one."""
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 from marshmallow import ValidationError
 from sqlalchemy import Engine
 
+from ...client_config.guides import guides, token_note
+from ...config import Settings
 from ...reading.pages import Page
 from ...reading.tokens import list_tokens
 from ..api.blueprint import ID
 from ..api.errors import InvalidParameters
 from ..api.tokens import TokenBody, make_token, revoke_token
+from ..index import root_url
 from .blueprint import Question, UiBlueprint, Visit, html, see
 from .pages import render
 from .tables import paging, position, rows_of
@@ -18,23 +21,25 @@ from .tables import paging, position, rows_of
 _ROWS = 100
 
 
-def add_tokens(blueprint: UiBlueprint, mode: str) -> None:
-    def listed(visit: Visit, engine: Engine, made: str = "") -> str:
+def add_tokens(blueprint: UiBlueprint, settings: Settings) -> None:
+    def listed(visit: Visit, engine: Engine, root: str, made: str = "") -> str:
         offset = position(visit.arguments)
         listing = list_tokens(engine, visit.actor, Page(_ROWS, offset))
-        context = {"rows": rows_of(listing), "made": made, "mode": mode, **paging(listing, offset)}
-        return render("tokens.html", visit, title="Tokens", **context)
+        tokens = {"rows": rows_of(listing), "made": made, "mode": settings.auth.mode}
+        clients = {"guides": guides(settings, root), "note": token_note(settings)}
+        return render("tokens.html", visit, title="Tokens", **tokens, **clients, **paging(listing, offset))
 
     @blueprint.page("/tokens")
     def tokens(visit: Visit) -> Question | Response:
-        return lambda engine: listed(visit, engine)
+        root = root_url(request.environ)
+        return lambda engine: listed(visit, engine, root)
 
     @blueprint.page("/tokens", "POST")
     def create_token(visit: Visit) -> Question | Response:
-        body = _body(visit)
+        body, root = _body(visit), root_url(request.environ)
 
         def create(engine: Engine) -> str:
-            return listed(visit, engine, make_token(engine, visit.actor, body)["token"])
+            return listed(visit, engine, root, make_token(engine, visit.actor, body)["token"])
 
         return html(blueprint.reader.ask(create), 201)
 
