@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -207,6 +208,11 @@ def _postgres_url(postgres: Postgres, *template: str) -> Iterator[str]:
 
 
 BOTH_DATABASES = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay as they are: the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,10 +42,10 @@ FAILED: dict[str, tuple[bytes, list[Step]]] = {
 
 def check_growth(server: Server, fail: Callable[[], None]) -> None:
     """The first requests may leave something behind: what is loaded, and room for the next ones."""
-    for _ in range(6):
+    for _ in range(4):
         fail()
     before = resident_mib(server)
-    for _ in range(10):
+    for _ in range(6):
         fail()
     check_memory_returns(server, before, 40)
 

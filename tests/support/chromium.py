@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request
 
 from tests.support.missing import missing
-from tests.support.server import TIMEOUT_SECONDS, wait_until
 
-_ARGUMENTS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
+_ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage")
 WIDE, PHONE = (1280, 900), (390, 844)
 
 
@@ -27,26 +20,9 @@ def find_chromium() -> str:
     return path or missing("Chromium", "chromium")
 
 
-@contextlib.contextmanager
-def browser_in(folder: Path) -> Iterator[Browser]:
-    """Chromium with its files in a folder. It is killed: Playwright would wait for its end without limit."""
-    command = [find_chromium(), *_ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={folder}"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        with sync_playwright() as playwright:
-            yield playwright.chromium.connect_over_cdp(_address(folder))
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(TIMEOUT_SECONDS)
-
-
-def _address(folder: Path) -> str:
-    """Where Chromium listens: it writes that down."""
-    written = folder / "DevToolsActivePort"
-    wait_until(lambda: written.exists() and written.read_text().count("\n") > 0)
-    port, path = written.read_text().splitlines()
-    return f"ws://127.0.0.1:{port}{path}"
+def launch(playwright: Playwright) -> Browser:
+    """It ends with Playwright, which waits half a minute at most; its `close` would wait without limit."""
+    return playwright.chromium.launch(executable_path=find_chromium(), args=list(_ARGUMENTS))
 
 
 @dataclass

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, sync_playwright
 
 from aibridge_flask.cli.demo.past import write_log
 from aibridge_flask.records import database, tokens
 from tests.support import hostile
-from tests.support.chromium import Tab, browser_in, open_tab
+from tests.support.chromium import Tab, launch, open_tab
 from tests.support.server import PREFIX, Server
 from tests.support.upstream import Upstream
 from tests.web.conftest import ann, app, root  # noqa: F401 - fixtures
@@ -55,9 +55,9 @@ def site(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")  # while Playwright is open, no other test of this process may use asyncio
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser_in(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield launch(playwright)
 
 
 @pytest.fixture
