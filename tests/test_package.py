@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 import venv
 import zipfile
 from email.parser import Parser
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from aibridge_flask.version import VERSION
-from tests.support.server import PREFIX, ROOT, free_port, wait_until
+from tests.support.server import PREFIX, ROOT, answers, free_port, wait_until
 
 _CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
@@ -91,15 +90,3 @@ def test_installed_it_serves_in_any_folder(wheel: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0, (tmp_path / "log").read_text()
     assert (elsewhere / "aibridge.db").exists()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url) as response:
-            return bool(response.status == 200)
-    except ConnectionError:
-        return False
-    except urllib.error.URLError as error:
-        if isinstance(error, urllib.error.HTTPError):
-            raise
-        return False

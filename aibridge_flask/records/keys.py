@@ -32,7 +32,7 @@ def day_id(day: datetime, *names: str) -> int:
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
 
 
-@lru_cache(_RECENT)
+@lru_cache(maxsize=4096)
 def account_key(limit_name: str, subject: str) -> int:
     """Returns the key of what a limit counts together."""
     return _number(limit_name, subject)

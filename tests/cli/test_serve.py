@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,10 @@ from flask import Flask
 from aibridge_flask.cli import aibridge
 from tests.conftest import BOTH_DATABASES, MakeApp
 from tests.support.people import Person, app_for_people
-from tests.support.server import PREFIX, ROOT, free_port, wait_until
+from tests.support.server import PREFIX, ROOT, answers, free_port, wait_until
 from tests.support.upstream import Upstream
 
 SERVE = (sys.executable, "-m", "aibridge_flask", "serve")
-
-
-def is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def test_it_serves_in_any_folder_with_as_many_workers_as_are_asked_for(tmp_path: Path) -> None:
@@ -40,7 +31,7 @@ def test_it_serves_in_any_folder_with_as_many_workers_as_are_asked_for(tmp_path:
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=log)
     try:
-        wait_until(lambda: is_ready(f"http://127.0.0.1:{port}{PREFIX}/readyz"))
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}{PREFIX}/readyz"))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         assert len(children.read_text().split()) == 2
     finally:

@@ -49,6 +49,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def answers(url: str) -> bool:
+    """Whether it answers with 200."""
+    try:
+        with urllib.request.urlopen(url) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
 def check_log(log: str) -> None:
     """Fails if a log has a traceback, and shows it."""
     found = log.find("Traceback")
