@@ -23,7 +23,7 @@ from .errors import (
 from .formats import estimated_input
 from .headers import INTERCEPTION_HEADER
 from .in_flight import InFlight
-from .limits.limiter import Admission, Limiter
+from .limits.limiter import Admission, Asking, Limiter
 from .model import (
     EMPTY,
     Actor,
@@ -104,12 +104,19 @@ class Bridge:
         """
         request = self._read(outbound, client_request, actor, id)
         made = outbound.ownership.made_by(request.facts, actor, request.credentials.first)
-        started = _start_event(request)
-        record = InterceptionRecord(self._recorder, self._settings.records, outbound.hooks, started, made)
+        wire_format, size, max_output = (
+            request.interceptor.format,
+            len(request.decoded),
+            request.facts.max_output,
+        )
+        asking = self._limiter.prepare(_start_event(request), wire_format.NAME, size, max_output)
+        record = InterceptionRecord(
+            self._recorder, self._settings.records, outbound.hooks, asking.started, made
+        )
         record.begin(request.facts.prompt)
         cleanup = Cleanup()
         try:
-            admitted = self._admit(request, record, started)
+            admitted = self._admit(asking, record)
             turns = self._send(request, record, cleanup)
             return self._respond(request, record, turns, admitted.headers, cleanup.close)
         except BaseException as error:
@@ -135,10 +142,9 @@ class Bridge:
             outbound, interceptor, client_request, actor, id, credentials, body, decoded, facts, digest
         )
 
-    def _admit(self, request: _BridgedRequest, record: InterceptionRecord, started: Started) -> Admission:
+    def _admit(self, asking: Asking, record: InterceptionRecord) -> Admission:
         """Raises LimitError."""
-        size, max_output = len(request.decoded), request.facts.max_output
-        admitted = self._limiter.admit(started, request.interceptor.format.NAME, size, max_output)
+        admitted = self._limiter.admit(asking)
         record.limit_id = admitted.limit_id
         self._limiter.under_way.watch(record.id, lambda: record.estimate_output())  # noqa: PLW0108 - it is set later
         return admitted

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from ..records.events import Hold
 from . import period
 from .limit import ENFORCE, Asked, Limit, matches
 
@@ -34,6 +35,15 @@ class Claim(Struct, frozen=True):
     id: str
     model: str
     charges: tuple[Charge, ...]
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        return tuple(
+            Hold(each.account, each.bucket, each.held, each.limit.name, each.subject) for each in self.charges
+        )
+
+
+NOTHING = Claim("", "", ())
 
 
 class Used(Struct, frozen=True):

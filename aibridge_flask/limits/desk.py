@@ -9,6 +9,7 @@ import contextlib
 import logging
 from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from time import monotonic
 
@@ -19,6 +20,7 @@ from ..records import database
 from ..records.database_errors import describe
 from ..records.deadlines import DEADLINES
 from ..waiting import OneShotEvent, one_shot_event, set_events, start_thread
+from .accounts import Accounts
 from .changes import sync_file
 from .claims import Charge, Claim
 from .holds import LOCK_SECONDS, Granted, Holds
@@ -26,6 +28,7 @@ from .remembered import is_remembered, recall, remember
 
 _log = logging.getLogger("aibridge.limits")
 _READ_SECONDS = 2.0  # a change holds everywhere within 5
+_LOOK_SECONDS = 0.25  # between looks at the accounts of which something is given away
 _SILENCE_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
 _START_SECONDS = 2.0
@@ -56,12 +59,14 @@ class Desk:
         file_limits: Sequence[LimitSettings],
         grow: Callable[[], Sequence[tuple[int, str, int]]],
         on_notices: Callable[[], None],
+        accounts: Accounts,
     ) -> None:
         """`folder` is that of the log. `grow` returns what is held beyond expectation: amount, interception,
         account. `on_notices` is called when there are new notices.
         """
         self._engine, self._file_limits = engine, file_limits
-        self._holds = Holds(engine, worker_id)
+        self.accounts = accounts
+        self._holds = Holds(engine, worker_id, accounts)
         self._queue: SimpleQueue[Question | None] = SimpleQueue()
         self._folder = folder
         self.limits = recall(folder, file_limits)
@@ -69,6 +74,7 @@ class Desk:
         self._started_at = monotonic()
         self._grow, self._on_notices, self._is_ready = grow, on_notices, False
         self._next_read = self._next_try = 0.0
+        self._next_look = inf
         self._reason = ""
         self._join: Callable[[float], bool] = start_thread(self._run)
 
@@ -79,11 +85,17 @@ class Desk:
     def ask(self, question: Question) -> bool:
         """Returns whether the question was answered. Waits for locks, but not for a database that is away."""
         self._queue.put(question)
-        answered = question.answered.wait(_SILENCE_SECONDS)
-        if not answered and self._holds.has_answered:
-            answered = question.answered.wait(LOCK_SECONDS)
-        question.is_abandoned = not answered
+        question.is_abandoned = not self._wait(question.answered)
         return bool(question.grants or question.steps)
+
+    def _wait(self, answered: OneShotEvent) -> bool:
+        """A busy machine or a lock is not a database that is away: it is, if it says nothing when called."""
+        deadline = monotonic() + _SILENCE_SECONDS + LOCK_SECONDS
+        while not answered.wait(_SILENCE_SECONDS / 2):
+            now = monotonic()
+            if now > deadline or now - self._holds.called_at > _SILENCE_SECONDS:
+                return False
+        return True
 
     def wait_until_tried(self) -> None:
         """Waits a moment, once after the start, for limits that this host has never known."""
@@ -108,7 +120,6 @@ class Desk:
                 self._work(questions)
             except Exception as error:  # noqa: BLE001 - the thread survives any error; it is logged
                 self._went_down(describe(error))
-            self._holds.has_answered = False
             if self.has_tried or is_stopping:
                 set_events([question.answered for question in questions])
                 self._release_abandoned(questions)
@@ -119,7 +130,8 @@ class Desk:
         """Waits for questions, or until the limits are to be read; returns whether the thread is to end."""
         questions: list[Question] = []
         with contextlib.suppress(Empty):
-            wanted = self._queue.get(timeout=max(0.001, self._next_read - monotonic()))
+            next_work = min(self._next_read, self._next_look)
+            wanted = self._queue.get(timeout=max(0.001, next_work - monotonic()))
             while True:
                 if wanted is None:
                     return questions, True
@@ -134,6 +146,8 @@ class Desk:
             self._read()
         if self._is_ready:
             self._answer(questions)
+            if monotonic() >= self._next_look:
+                self._next_look = monotonic() + _LOOK_SECONDS if self._holds.look() else inf
 
     def _answer(self, questions: Sequence[Question]) -> None:
         asking = [each for each in questions if each.claims and not each.is_abandoned]
@@ -142,6 +156,7 @@ class Desk:
             for question in asking:
                 count = len(question.claims)
                 question.grants, grants = tuple(grants[:count]), grants[count:]
+            self._next_look = monotonic() + _LOOK_SECONDS
             self._log_notices()
         for question in questions:
             question.steps = tuple(self._holds.steps(charge) for charge in question.charges)
@@ -194,6 +209,7 @@ class Desk:
         self._holds.close()
         self.is_up, self.has_tried = False, True
         self._next_try = self._next_read = monotonic() + _RETRY_SECONDS
+        self._next_look = inf
         if reason != self._reason:
             _log.error("limits cannot be checked: %s", reason)
         self._reason = reason

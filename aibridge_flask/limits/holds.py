@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from math import inf
+from time import monotonic
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +18,7 @@ from ..records.statement import Statement
 from ..records.sum_tables import limit_notices
 from ..waiting import fork_lock
 from . import notices
+from .accounts import Accounts
 from .claims import Charge, Claim, Used, is_enforced, refused
 from .definitions import KnownLimits
 from .limit import Limit
@@ -45,8 +48,8 @@ class Holds:
     error; the connection is then to be closed.
     """
 
-    def __init__(self, engine: Engine, worker_id: str) -> None:
-        self._engine, self._worker_id = engine, worker_id
+    def __init__(self, engine: Engine, worker_id: str, accounts: Accounts) -> None:
+        self._engine, self._worker_id, self._accounts = engine, worker_id, accounts
         self._dialect = engine.dialect.name
         mark = "?" if engine.dialect.positional else "%s"
         statements = (_HOLD, _RAISE, _RELEASE, _STEPS)
@@ -59,7 +62,7 @@ class Holds:
         self._write_notice = Statement(insert.on_conflict_do_nothing(), engine.dialect)
         self._noticed: set[tuple[int, int, int]] = set()
         self.notices: list[Notice] = []  # that are new since somebody has taken them
-        self.has_answered = False  # in this transaction: what is waited for is a lock
+        self.called_at = inf  # the database, if it has said nothing since
 
     def close(self) -> None:
         if self._connection is not None:
@@ -74,19 +77,31 @@ class Holds:
 
     def admit(self, claims: Sequence[Claim]) -> list[Granted]:
         """Decides claims in their order, and holds what is granted."""
+        starts = {charge.account: charge.start for claim in claims for charge in claim.charges}
         with self._transaction(writes=True) as cursor:
-            used = self._used(cursor, [charge for claim in claims for charge in claim.charges])
+            if self._dialect == "postgresql":  # SQLite's transaction excludes all others
+                cursor.execute(_LOCK, (_to_json(starts),))
+            used = self._used(cursor, starts)
             answers, rows = [], []
             for claim in claims:
                 answer = Granted(tuple(used[each.account] for each in claim.charges), refused(claim, used))
                 answers.append(answer)
                 self.notices += self._new_notices(cursor, claim, answer)
-                if not answer.is_refused:
-                    rows += [self._row(claim, charge) for charge in claim.charges]
-                    used |= {each.account: used[each.account].plus(each.held) for each in claim.charges}
+                for charge in () if answer.is_refused else claim.charges:
+                    rows.append(self._row(claim, charge))
+                    used[charge.account] = used[charge.account].plus(charge.held)
+                    self._accounts.add(charge)
             if rows:
                 cursor.executemany(self._hold, rows)
         return answers
+
+    def look(self) -> bool:
+        """Looks at the accounts of which this process has given something away, if there are any."""
+        starts = self._accounts.given()
+        if starts:
+            with self._transaction() as cursor:
+                self._used(cursor, starts)
+        return bool(starts)
 
     def raise_held(self, amounts: Sequence[tuple[int, str, int]]) -> None:
         """Sets what interceptions hold that use more than was expected: amount, interception, account."""
@@ -120,17 +135,25 @@ class Holds:
         of = (charge.limit.name, charge.subject)
         return (claim.id, charge.account, charge.bucket, charge.held, *of, self._worker_id)
 
-    def _used(self, cursor: Any, charges: Sequence[Charge]) -> dict[int, Used]:
-        starts = {charge.account: charge.start for charge in charges}
-        accounts = encode(sorted(starts.items())).decode()
-        if self._dialect == "postgresql":  # SQLite's transaction excludes all others
-            cursor.execute(_LOCK, (accounts,))
-        cursor.execute(_USED[self._dialect], (accounts,))
-        return {int(account): Used(int(spent), int(held)) for account, spent, held in cursor.fetchall()}
+    def _used(self, cursor: Any, starts: Mapping[int, int]) -> dict[int, Used]:
+        applied = self._accounts.applied()  # before the look, which may then show more than that
+        cursor.execute(_USED[self._dialect], (_to_json(starts),))
+        read = {int(account): Used(int(spent), int(held)) for account, spent, held in cursor.fetchall()}
+        return self._accounts.learn(read, applied)
 
     @contextlib.contextmanager
     def _transaction(self, writes: bool = False) -> Iterator[Any]:
-        self.has_answered = self._dialect == "sqlite"
+        if self._dialect == "postgresql":
+            self.called_at = monotonic()
+        try:
+            with self._begin(writes) as cursor:
+                self.called_at = inf
+                yield cursor
+        finally:
+            self.called_at = inf
+
+    @contextlib.contextmanager
+    def _begin(self, writes: bool) -> Iterator[Any]:
         if self._connection is None:
             with DEADLINES.limit(_CALL_SECONDS):
                 self._connection = self._engine.connect()
@@ -141,13 +164,17 @@ class Holds:
                 cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             else:
                 cursor.execute(_LOCK_TIMEOUT)
-                self.has_answered = True
             try:
                 yield cursor
             except BaseException:
                 driver.rollback()
                 raise
             driver.commit()
+
+
+def _to_json(starts: Mapping[int, int]) -> str:
+    """Returns accounts in the order in which all lock them, each with the first bucket that counts."""
+    return encode(sorted(starts.items())).decode()
 
 
 _LOCK_TIMEOUT = f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}"

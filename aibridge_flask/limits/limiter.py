@@ -8,6 +8,7 @@ import threading
 from time import sleep, time
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..config import Settings
 from ..errors import LimitError, LimitsUnavailable
@@ -17,7 +18,8 @@ from ..records.events import InterceptionEnded, Started
 from ..records.recorder import Recorder
 from ..waiting import after_fork
 from . import refusals
-from .claims import Charge, Claim, Matching, claim, is_enforced, matching
+from .accounts import Accounts
+from .claims import NOTHING, Charge, Claim, Matching, Used, claim, is_enforced, matching
 from .desk import Desk, Question
 from .forecast import Forecast, Forecaster
 from .holds import LOCK_SECONDS, Granted
@@ -41,6 +43,24 @@ class Admission(Struct, frozen=True):
 
 
 ADMITTED = Admission()
+
+
+class Asking(Struct, frozen=True):
+    """An interception that is to be admitted. `size` is that of its body in bytes, `max_output` the tokens
+    that it asks for at most, 0 if it says nothing.
+
+    Once the limits that it falls under are known, `claim` is what it asks of them. `used` is what was used of
+    these, if that was known well enough to admit it; `started` then has what it holds.
+    """
+
+    started: Started
+    asked: Asked
+    api: str
+    size: int
+    max_output: int
+    claim: Claim = NOTHING
+    forecast: tuple[Forecast, ...] = ()
+    used: tuple[Used, ...] = ()
 
 
 class Limiter:
@@ -74,7 +94,8 @@ class Limiter:
                 parts = (engine, self._recorder.worker_id, self._recorder.folder, self._settings.limit)
                 if self._settings.limits.notice_url:
                     self._webhooks = (self._webhook(),)
-                self._desks = (Desk(*parts, self.under_way.growth, self._wake_webhook),)
+                accounts = Accounts(lambda: self._recorder.written, lambda: self._recorder.applied)
+                self._desks = (Desk(*parts, self.under_way.growth, self._wake_webhook, accounts),)
 
     def close(self) -> None:
         parts: tuple[Desk | Webhook, ...] = (*self._desks, *self._webhooks)
@@ -101,33 +122,50 @@ class Limiter:
         for desk in self._desks:
             desk.refresh()
 
-    def admit(self, started: Started, api: str, size: int, max_output: int) -> Admission:
-        """Admits an interception whose start is recorded. `size` is that of its body in bytes, `max_output`
-        the tokens that it asks for at most, 0 if it says nothing.
+    def prepare(self, started: Started, api: str, size: int, max_output: int) -> Asking:
+        """Returns an interception as it is to be recorded, and then admitted. Waits for nothing."""
+        asking = Asking(started, asked_by(started), api, size, max_output)
+        for desk in self._desks:
+            found = matching(desk.limits, asking.asked) if desk.has_tried else ()
+            return self._take(desk.accounts, self._weigh(asking, found)) if found else asking
+        return asking
 
-        Raises LimitError.
-        """
-        asked = asked_by(started)
-        self._check_rules(asked, api)
-        found = matching(self._limits(), asked)
-        if not found:
-            return ADMITTED
-        forecast = self._forecaster.forecast(started, size, max_output)
-        self._check_price(forecast, found, asked, api)
-        made = claim(started.id, found, asked, forecast.expected)
-        granted = self._ask(made)
+    def admit(self, asking: Asking) -> Admission:
+        """Admits an interception whose start is recorded. Raises LimitError."""
+        self._check_rules(asking.asked, asking.api)
+        if not asking.forecast:
+            found = matching(self._limits(), asking.asked)
+            if not found:
+                return ADMITTED
+            asking = self._weigh(asking, found)
+        self._check_price(asking)
+        granted = (Granted(asking.used),) if asking.used else self._ask(asking.claim)
         if not granted:
             if self._settings.limits.on_database_down == "refuse":
                 raise LimitsUnavailable
             return ADMITTED
-        (grant,) = granted
-        self._tell(made, grant)
+        return self._granted(asking, granted[0])
+
+    def _weigh(self, asking: Asking, found: Matching) -> Asking:
+        forecast = self._forecaster.forecast(asking.started, asking.size, asking.max_output)
+        made = claim(asking.started.id, found, asking.asked, forecast.expected)
+        return replace(asking, claim=made, forecast=(forecast,))
+
+    def _take(self, accounts: Accounts, asking: Asking) -> Asking:
+        used = accounts.take(asking.claim)
+        if not used:
+            return asking
+        return replace(asking, used=used, started=replace(asking.started, holds=asking.claim.holds))
+
+    def _granted(self, asking: Asking, grant: Granted) -> Admission:
+        """Raises LimitError, if it is a refusal."""
+        self._tell(asking.claim, grant)
         if grant.is_refused:
             raise self._refusal(next(each for each in grant.refused if is_enforced([each])))
-        self.under_way.add(started, made, forecast)
+        self.under_way.add(asking.started, asking.claim, asking.forecast[0])
         limit_id = next((each.limit.id for each in grant.refused), "")
-        headers = notice_headers(made, grant.used, started.client, api, int(time()))
-        return Admission(headers, limit_id)
+        client, now = asking.started.client, int(time())
+        return Admission(notice_headers(asking.claim, grant.used, client, asking.api, now), limit_id)
 
     def _limits(self) -> tuple[Limit, ...]:
         if not self._desks:
@@ -142,11 +180,13 @@ class Limiter:
             contact = self._settings.limits.contact
             raise refusals.model_not_allowed(asked.model, allowed, asked.client, api, contact)
 
-    def _check_price(self, forecast: Forecast, found: Matching, asked: Asked, api: str) -> None:
-        is_refused = not forecast.is_priced and self._settings.limits.unpriced == "refuse"
-        if is_refused and any(limit.settings.unit == "usd" for limit, _ in found):
-            contact = self._settings.limits.contact
-            raise refusals.model_without_price(asked.model, asked.client, api, contact)
+    def _check_price(self, asking: Asking) -> None:
+        is_priced = all(forecast.is_priced for forecast in asking.forecast)
+        if is_priced or self._settings.limits.unpriced != "refuse":
+            return
+        if any(charge.limit.settings.unit == "usd" for charge in asking.claim.charges):
+            asked, contact = asking.asked, self._settings.limits.contact
+            raise refusals.model_without_price(asked.model, asked.client, asking.api, contact)
 
     def _ask(self, made: Claim) -> tuple[Granted, ...]:
         """Returns the answer, none if the database is away. A refusal is asked for twice."""

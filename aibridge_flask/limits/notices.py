@@ -17,7 +17,7 @@ from .limit import SHADOW, Limit
 
 Header = tuple[str, str]
 HEADER = "X-AIBridge-Limit"
-_TOLD_FROM = 0.75
+TOLD_FROM = 0.75
 _LEVELS = (75, 95, 100)  # percent
 _SECONDS = {"minute": period.MINUTE, "hour": period.HOUR}
 
@@ -79,7 +79,7 @@ def notice_headers(claim: Claim, used: Sequence[Used], client: str, api: str, no
         return ()
     share, charge = max(told, key=lambda pair: pair[0])
     headers = _codex_headers(share, charge, now) if (client, api) == ("Codex", "responses") else ()
-    return (*headers, (HEADER, _text(share, charge, now))) if share >= _TOLD_FROM else headers
+    return (*headers, (HEADER, _text(share, charge, now))) if share >= TOLD_FROM else headers
 
 
 def ratio(charge: Charge, used: Used) -> float:

@@ -20,6 +20,7 @@ from .events import (
     Ended,
     Event,
     GatewayTokenUsed,
+    Hold,
     ModelThought,
     Prompt,
     PromptAnswered,
@@ -29,7 +30,7 @@ from .events import (
     ToolUsage,
 )
 from .lineage import Lineage
-from .rows import group_rows, to_row
+from .rows import group_rows, hold_rows, to_row
 from .statement import Statement
 from .tombstones import Tombstones
 
@@ -53,6 +54,7 @@ class EventWriter:
             Ended: _update(tables.interceptions.c.id, **_END_PARAMETERS),
             GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
             StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
+            Hold: _insert_hold(insert),
             _GROUPS: insert(sum_tables.group_sets).on_conflict_do_nothing(),
             _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
             _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
@@ -67,7 +69,7 @@ class EventWriter:
 
         `worker_id` is that of their log.
         """
-        rows: dict[Any, list[dict[str, Any]]] = {kind: [] for kind in (*EVENTS, _GROUPS, _NOT_USED)}
+        rows: dict[Any, list[dict[str, Any]]] = {kind: [] for kind in (*EVENTS, Hold, _GROUPS, _NOT_USED)}
         costs = Costs(self._prices)
         for event in {_key(event): event for event in events}.values():
             row = to_row(event)
@@ -80,6 +82,7 @@ class EventWriter:
             elif isinstance(event, Started):
                 row["worker_id"] = worker_id
                 rows[_GROUPS] += group_rows(event)
+                rows[Hold] += hold_rows(event, worker_id)
             rows[type(event)].append(row)
         return rows
 
@@ -115,7 +118,9 @@ def _join(rows: Rows) -> Mapping[Any, list[dict[str, Any]]]:
     prompts, answers, answered = _pair(
         rows[Prompt], "interception_id", rows[PromptAnswered], _ANSWER_PARAMETERS
     )
-    rest = {Started: started, Ended: ended, Prompt: prompts, PromptAnswered: answers}
+    over = {row["id"] for row in whole}
+    held = [row for row in rows[Hold] if row["interception_id"] not in over]
+    rest = {Started: started, Ended: ended, Prompt: prompts, PromptAnswered: answers, Hold: held}
     return {_WHOLE: whole, Started: started, _ANSWERED: answered, **rows, **rest}
 
 
@@ -140,6 +145,19 @@ def _upsert(insert: Any, table: Table, columns: Iterable[str] = ()) -> Any:
     replaced = columns or [column.name for column in table.columns if column.name not in keys]
     new_values = {name: statement.excluded[name] for name in replaced}
     return statement.on_conflict_do_update(index_elements=keys, set_=new_values)
+
+
+def _insert_hold(insert: Any) -> Any:
+    """Returns the insert of a hold, unless its interception has ended: nothing would release it."""
+    columns, c = sum_tables.holds.columns, tables.interceptions.c
+    values = (sa.cast(sa.bindparam(column.name), column.type) for column in columns)
+    under_way = (c.id == sa.bindparam("interception_id"), c.ended_at.is_(None))
+    names = [column.name for column in columns]
+    return (
+        insert(sum_tables.holds)
+        .from_select(names, sa.select(*values).where(*under_way))
+        .on_conflict_do_nothing()
+    )
 
 
 def _update(key: Column[Any], **parameters: str) -> Any:

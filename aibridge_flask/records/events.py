@@ -21,11 +21,22 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Hold(Struct, frozen=True):
+    """What an interception is expected to spend of a limit's account, in the limit's unit."""
+
+    account: int
+    bucket: int
+    held: int
+    limit_name: str
+    subject: str
+
+
 class Started(Struct, frozen=True):
     """The start of an interception, recorded before the upstream is called. `profile` is as in `Asked`.
 
     `groups` are those of the actor, sorted; `token_id` is the gateway token that was used, if any.
-    `estimated_input` are the tokens that count if no response tells any.
+    `estimated_input` are the tokens that count if no response tells any. `holds` are those that the database
+    does not have yet.
     """
 
     id: str
@@ -51,6 +62,7 @@ class Started(Struct, frozen=True):
     groups: tuple[str, ...] = ()
     token_id: str = ""
     estimated_input: int = 0
+    holds: tuple[Hold, ...] = ()
 
 
 class Prompt(Struct, frozen=True):

@@ -72,6 +72,16 @@ class Recorder:
         return self._running[0].folder
 
     @property
+    def written(self) -> int:
+        """The offset up to which this process's log is written. Call `start` before."""
+        return self._running[0].log.end
+
+    @property
+    def applied(self) -> int:
+        """The offset up to which it is in the database. Call `start` before."""
+        return self._running[0].applier.position
+
+    @property
     def prices(self) -> PriceList:
         """Call `start` before."""
         return self._running[0].prices

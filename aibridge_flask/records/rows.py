@@ -83,8 +83,14 @@ def _started_row(event: Started) -> dict[str, Any]:
     for name in _INDEXED:
         row[name] = row[name][:_MAX_INDEXED_LENGTH]
     row["group_set"] = group_set(_group_names(event))
-    del row["groups"]
+    del row["groups"], row["holds"]
     return row
+
+
+def hold_rows(event: Started, worker_id: str) -> list[dict[str, Any]]:
+    """Returns the rows of what it holds of limits."""
+    of = {"interception_id": event.id, "worker_id": worker_id}
+    return [{**asdict(each), "subject": clean_text(each.subject), **of} for each in event.holds]
 
 
 def group_rows(event: Started) -> list[dict[str, str]]:

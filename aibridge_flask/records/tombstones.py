@@ -20,6 +20,7 @@ from .content import without_words
 from .events import (
     CredentialUsed,
     Ended,
+    Hold,
     ModelThought,
     Prompt,
     PromptAnswered,
@@ -44,6 +45,7 @@ Rows = Mapping[Any, list[dict[str, Any]]]
 _DROPPED = {
     Prompt: "interception_id",
     ModelThought: "interception_id",
+    Hold: "interception_id",
     PromptAnswered: "which",
     CredentialUsed: "which",
 }

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from aibridge_flask import config
 from aibridge_flask.limits import changes, period
+from aibridge_flask.limits.accounts import Accounts
 from aibridge_flask.limits.claims import Expected, claim, matching
 from aibridge_flask.limits.holds import Holds
 from aibridge_flask.limits.limiter import asked_by
@@ -73,12 +74,12 @@ class Machine(RuleBasedStateMachine):
         self.store, self.position = Store(self.engine, prices()), 0
         self.store.open()
         self.store.position("log")
-        self.holds = Holds(self.engine, "log")
+        self.holds = Holds(self.engine, "log", Accounts(lambda: 0, lambda: 0))
         self.all: list[Interception] = []
         for name in "ab":
             self.put(name, *map(data.draw, (SCOPE, UNIT, PERIOD)))
         for who, session in (("ann", "s1"), ("bob", "s1"), ("ann", "")):
-            self.start(who, session, True, 20)
+            self.start(who, session, True, False, 20)
         self.end(data, 5, True)
 
     def apply(self, *events: Any) -> None:
@@ -89,9 +90,11 @@ class Machine(RuleBasedStateMachine):
         who=st.sampled_from(sorted(PEOPLE)),
         session=st.sampled_from(["", "s1", "s2"]),
         is_recorded=st.booleans(),
+        is_by_log=st.booleans(),
         tokens=st.integers(1, 90),
     )
-    def start(self, who: str, session: str, is_recorded: bool, tokens: int) -> None:
+    def start(self, who: str, session: str, is_recorded: bool, is_by_log: bool, tokens: int) -> None:
+        """What it holds is written before its start, or with it."""
         id, at = f"i{len(self.all)}", NOW
         started = Started(
             id,
@@ -108,9 +111,10 @@ class Machine(RuleBasedStateMachine):
             asked_by(started),
             Expected(tokens, tokens * 10),
         )
-        (granted,) = self.holds.admit([made])
+        is_by_log = is_by_log and is_recorded
+        started = replace(started, holds=made.holds if is_by_log else ())
         found = Interception(started, tokens)
-        if not granted.is_refused:
+        if is_by_log or not self.holds.admit([made])[0].is_refused:
             found.held = {each.limit.name: each.held for each in made.charges}
         self.all.append(found)
         if is_recorded:

@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Start
 from tests.support.dialogue import BLOCK, DELTA, END, MESSAGES, START
 from tests.support.postgres import Postgres
+from tests.support.records import locked
 from tests.support.server import TIMEOUT_SECONDS, Server, wait_until
 from tests.support.streams import open_streams
 from tests.support.upstream import LAST_CHUNK, ReceivedRequest, Upstream, chunk, http_response, stream_head
@@ -104,16 +105,42 @@ def test_two_hosts_on_one_database_have_one_limit(
     )
 
 
-def test_what_a_dead_worker_held_is_released(start: Start, upstream: Upstream) -> None:
-    server = start(prices=PRICES, limit=[{"name": "l", "scope": "everyone", "parallel": 3}])
+def test_far_from_a_limit_nobody_waits_for_the_database(start: Start, upstream: Upstream) -> None:
+    upstream.handler = answer
+    refuse = {"on_database_down": "refuse"}
+    server = start(
+        prices=PRICES, limit=[limit(usd=1000), limit(requests=1000) | {"name": "m"}], limits=refuse
+    )
+    asked = 0
+
+    def passes_a_lock() -> bool:
+        """What is known of a limit is known for a second."""
+        nonlocal asked
+        asked += 2
+        before = ask_all([server], 1)
+        with locked(str(server.settings["database_url"])):
+            return before == ask_all([server], 1) == {200: 1}
+
+    wait_until(passes_a_lock)
+    wait_until(lambda: not any(each["held"] for name in "lm" for each in used(server, name)))
+    assert used(server, "m")[0]["spent"] == len(upstream.requests) <= asked
+
+
+@pytest.mark.parametrize("amount", [{"parallel": 3}, {"tokens": 10_000_000}], ids=["near", "far"])
+def test_what_a_dead_worker_held_is_released(
+    start: Start, upstream: Upstream, amount: dict[str, int]
+) -> None:
+    per = {} if "parallel" in amount else {"per": "day"}
+    server = start(prices=PRICES, limit=[{"name": "l", "scope": "everyone", **per, **amount}])
     go = threading.Event()
     streams = open_streams(server, upstream, 3, go)
-    assert ask_all([server], 2) == {429: 2}
-    assert used(server)[0]["held"] == 3
+    wait_until(lambda: sum(each["held"] for each in used(server)) >= 3)
+    if "parallel" in amount:
+        assert ask_all([server], 2) == {429: 2}
     (worker,) = server.workers()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: server.workers() not in ([], [worker]))
-    wait_until(lambda: not used(server) or used(server)[0]["held"] == 0)
+    wait_until(lambda: sum(each["held"] for each in used(server)) == 0)
     go.set()
     upstream.handler = answer
     assert ask_all([server], 1) == {200: 1}
