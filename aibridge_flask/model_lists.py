@@ -9,7 +9,7 @@ from typing import Any
 from . import clients
 from .config.settings import RuleSettings
 from .formats import body
-from .limits.limit import Asked, matches
+from .limits.limit import Asked, called_model, matches
 from .limits.rules import allowed_models
 from .model import Actor, ClientRequest
 
@@ -41,7 +41,8 @@ def filtered(data: bytes, allowed: Sequence[str]) -> bytes:
 
 
 def _filtered(models: Sequence[Any], allowed: Sequence[str]) -> list[Any]:
-    return [model for model in models if matches(allowed, _name(model))]
+    named = ((model, _name(model)) for model in models)
+    return [model for model, name in named if matches(allowed, called_model(name, name))]
 
 
 def _name(model: Any) -> str:

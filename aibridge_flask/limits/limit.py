@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -15,10 +16,13 @@ CENTRALIZED = "centralized"
 EACH = "*"
 ENFORCE, WARN, SHADOW = "enforce", "warn", "shadow"
 FILE, API = "file", "api"
+_BEDROCK_ID = re.compile(r"(?:^|[./])anthropic\.(?P<name>[^/:]+?)((?<=\d)-v\d+)?(:[^/]*)?$")
 
 
 class Asked(Struct, frozen=True):
-    """Who asks for what, as far as limits look at it. `at` is in seconds since the epoch."""
+    """Who asks for what, as far as limits look at it. `at` is in seconds since the epoch, `model` the one
+    that is called.
+    """
 
     actor: str
     at: int
@@ -99,6 +103,19 @@ def _value(kind: str, asked: Asked) -> str:
     """The main agent of a session has no id of its own."""
     values = {"actor": asked.actor, "session": asked.session, "token": asked.token}
     return asked.agent or asked.session if kind == "agent" else values[kind]
+
+
+def called_model(model: str, profile: str = "") -> str:
+    """Returns the maker's name of the model that is called: the one asked for, unless `profile`, an id or ARN
+    of Bedrock's, names another.
+
+    >>> called_model("gpt-5-mini", "us.anthropic.claude-opus-4-20250514-v1:0"), called_model("gpt-5-mini")
+    ('claude-opus-4-20250514', 'gpt-5-mini')
+    >>> called_model("claude-x", "arn:aws:bedrock:us-east-1:1:application-inference-profile/4f")
+    'claude-x'
+    """
+    found = _BEDROCK_ID.search(profile) if profile else None
+    return found["name"] if found else model
 
 
 def matches(patterns: Iterable[str], name: str) -> bool:

@@ -23,7 +23,7 @@ from .claims import NOTHING, Charge, Claim, Matching, Used, claim, is_enforced, 
 from .desk import Desk, Question
 from .forecast import Forecast, Forecaster
 from .holds import LOCK_SECONDS, Granted
-from .limit import SHADOW, Asked, Limit, matches
+from .limit import SHADOW, Asked, Limit, called_model, matches
 from .notices import Header, notice_headers, ratio
 from .period import STEPS
 from .rules import allowed_models
@@ -225,7 +225,7 @@ def asked_by(started: Started) -> Asked:
         session=started.client_session_id or started.id,
         agent=started.agent_id,
         token=started.token_id,
-        model=started.model,
+        model=called_model(started.model, started.profile),
         provider=started.provider_name,
         client=started.client,
         credential=started.credential_kind,

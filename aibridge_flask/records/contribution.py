@@ -66,6 +66,7 @@ class Row(Struct, frozen=True):
     agent_id: str
     token_id: str
     attempts: int
+    profile: str
     has_prompt: bool
 
     @property

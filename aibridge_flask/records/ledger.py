@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Dialect
 
 from ..limits.definitions import KnownLimits
-from ..limits.limit import Asked, Limit
+from ..limits.limit import Asked, Limit, called_model
 from .contribution import Change, Contribution
 from .contribution import Row as Interception
 from .keys import session_key
@@ -90,7 +90,7 @@ def _asked(row: Interception, groups: tuple[str, ...], session_id: str) -> Asked
         session=session_id,
         agent=row.agent_id,
         token=row.token_id,
-        model=row.model,
+        model=called_model(row.model, row.profile),
         provider=row.provider_name,
         client=row.client,
         credential=row.credential_kind,

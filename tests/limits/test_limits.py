@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.conftest import BOTH_DATABASES, MakeApp
+from tests.support import bedrock
 from tests.support.people import CHAT, MESSAGES, MODEL, Person, answer, app_for_people
 from tests.support.server import PREFIX
 from tests.support.upstream import Upstream, http_response
@@ -244,6 +246,21 @@ def test_lists_of_models_have_only_those_that_are_allowed(people: Any) -> None:
         listed = them.client.get(f"{PREFIX}/anthropic/v1/models", headers={"X-Who": who}).json
         assert [each["id"] for each in listed["data"]] == ids
         assert listed["last_id"] == ids[-1]
+
+
+def test_on_bedrock_the_model_counts_that_is_called(people: Any, upstream: Upstream) -> None:
+    """Whatever name a client sends, the configured models are called."""
+    sonnet = limit(requests=9) | {"models": ["claude-sonnet-4-5*"]}
+    rule = {"scope": {"group": "blue"}, "models": ["claude-haiku-*", "gpt-5-mini"]}
+    them = people(sonnet, rule=[rule], providers=[bedrock.settings(upstream.url)])
+    ask = partial(them.ask, path=bedrock.MESSAGES)
+    assert [ask(model=model).status_code for model in ("gpt-5-mini", bedrock.MODEL)] == [403, 403]
+    assert [ask(model=model).status_code for model in ("claude-haiku-x", bedrock.SMALL)] == [200, 200]
+    assert them.root.read("/limits")["results"][0]["used"] == []
+    assert ask("bob", model="gpt-5-mini").status_code == 200
+    assert them.used() == {"everyone": (1, 0)}
+    listed = them.client.get(f"{PREFIX}/bedrock/v1/models", headers={"X-Who": "ann"}).json
+    assert [each["id"] for each in listed["data"]] == [bedrock.SMALL]
 
 
 def test_sliding_limits_make_room_again(people: Any) -> None:
