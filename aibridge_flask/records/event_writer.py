@@ -11,7 +11,7 @@ from sqlalchemy import Column, Engine, Table
 
 from ..model import Usage
 from ..pricing import PriceList
-from . import sum_tables, tables
+from . import sum_tables, tables, text_index
 from .contributions import Contributions
 from .costs import Costs
 from .events import (
@@ -61,6 +61,7 @@ class EventWriter:
             _NOT_USED: sa.delete(tables.token_usages).where(*_IS_ESTIMATE),
         }
         self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
+        self._has_word_index = dialect.name == "sqlite"  # of its own: PostgreSQL's is one as others
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
         self._contributions = Contributions(dialect)
 
@@ -90,6 +91,8 @@ class EventWriter:
         """Writes the rows, links interceptions to threads, and updates sums."""
         rows = self._tombstones.without_erased(cursor, rows)
         self._lineage.lock(cursor, rows[Started], rows[ToolUsage])
+        if self._has_word_index and rows[Prompt]:
+            text_index.add_new(cursor, {row["interception_id"]: row["prompt"] for row in rows[Prompt]})
         for kind, new in _join(rows).items():
             if new:
                 self._statements[kind].run(cursor, new)

@@ -89,6 +89,8 @@ def _started_row(event: Started) -> dict[str, Any]:
 
 def hold_rows(event: Started, worker_id: str) -> list[dict[str, Any]]:
     """Returns the rows of what it holds of limits."""
+    if not event.holds:
+        return []
     of = {"interception_id": event.id, "worker_id": worker_id}
     return [{**asdict(each), "subject": clean_text(each.subject), **of} for each in event.holds]
 

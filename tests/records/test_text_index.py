@@ -99,7 +99,34 @@ def test_code_of_the_version_before_goes_on_beside_the_index(database_url: str) 
             "INSERT INTO user_prompts (interception_id, prompt, created_at) VALUES ('a', 'second', '2026-01-01')"
             " ON CONFLICT (interception_id) DO UPDATE SET prompt = excluded.prompt"
         )
+        connection.exec_driver_sql(
+            "INSERT INTO user_prompts (interception_id, prompt, created_at) VALUES ('b', 'third', '2026-01-01')"
+        )
     assert (found(database_url, "first"), found(database_url, "second")) == ([], ["a"])
+    write(database_url, {"b": "third", "c": "fourth"})
+    assert (found(database_url, "third"), found(database_url, "fourth")) == (["b"], ["c"])
+
+
+def test_a_prompt_that_comes_again_is_indexed_once(database_url: str) -> None:
+    """Else a deletion would leave a part of it in the index. Also on a database of the version before, whose
+    trigger indexes each prompt by itself.
+    """
+    engine = databases.connect(database_url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.exec_driver_sql("DROP TRIGGER prompt_added")
+        connection.exec_driver_sql(
+            "CREATE TRIGGER prompt_added AFTER INSERT ON user_prompts BEGIN INSERT INTO prompt_documents"
+            " (interception_id) VALUES (new.interception_id); INSERT INTO prompt_search (rowid, prompt) SELECT id,"
+            " new.prompt FROM prompt_documents WHERE interception_id = new.interception_id; END"
+        )
+    set_info(engine, version="10")
+    databases.migrate(engine)
+    for _ in range(3):
+        write(database_url, {"a": "once", "b": "twice"})
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.exec_driver_sql("DELETE FROM user_prompts WHERE interception_id = 'a'")
+        assert connection.exec_driver_sql("SELECT count(*) FROM prompt_search('once')").scalar_one() == 0
+    assert found(database_url, "twice") == ["b"]
 
 
 def test_deleted_words_leave_the_file_and_its_log(database_url: str, tmp_path: Path) -> None:
