@@ -12,10 +12,12 @@ import gevent
 import gevent.socket
 from gevent import monkey
 from gevent.server import StreamServer
+from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 from ..headers import mask_tokens
+from .http import OneWriteResponse, UsualRequest
 
 _FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
 _OWN_WORDS = ("msg", "reason", "info")  # of gunicorn's errors
@@ -72,6 +74,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
             log.addFilter(_hide_secrets)
         self.new: _Waiting = {}
         self.between_requests: _Waiting = {}
+
+    def patch(self) -> None:
+        super().patch()
+        RequestParser.mesg_class, wsgi.Response = UsualRequest, OneWriteResponse
 
     def server_class(self, listener: Any, spawn: Any, ssl_context: Any = None, **_: Any) -> Listener:
         """gunicorn calls it for each listening socket."""

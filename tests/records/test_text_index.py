@@ -90,7 +90,7 @@ def test_prompts_of_the_version_before_are_indexed_in_slices(database_url: str) 
 
 def test_code_of_the_version_before_goes_on_beside_the_index(database_url: str) -> None:
     """It knows nothing of the index: triggers keep it."""
-    write(database_url, {"a": "first"})
+    write(database_url, {"a": "first", "b": "gone"})
     with (
         databases.connect(database_url).connect().execution_options(writes=True) as connection,
         connection.begin(),
@@ -99,6 +99,7 @@ def test_code_of_the_version_before_goes_on_beside_the_index(database_url: str) 
             "INSERT INTO user_prompts (interception_id, prompt, created_at) VALUES ('a', 'second', '2026-01-01')"
             " ON CONFLICT (interception_id) DO UPDATE SET prompt = excluded.prompt"
         )
+        connection.exec_driver_sql("DELETE FROM user_prompts WHERE interception_id = 'b'")
         connection.exec_driver_sql(
             "INSERT INTO user_prompts (interception_id, prompt, created_at) VALUES ('b', 'third', '2026-01-01')"
         )
