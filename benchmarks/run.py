@@ -43,11 +43,12 @@ class Plan:
     ramp: float = 2.0
     window: float = 2.5
     leaving: int = 6
+    bursts: int = 9
 
 
 _LONG = Plan(rounds=1, window=60.0)
-_QUICK = Plan(rounds=1, json=600, burst=200, single=60, window=1.5, leaving=3)
-_CLIENTS = 16
+_QUICK = Plan(rounds=1, json=600, burst=200, single=60, window=1.5, leaving=3, bursts=3)
+_CLIENTS, _AT_ONCE = 16, 64
 _CASES = {
     "empty": ("json",),
     "tools": ("json", "burst"),
@@ -162,6 +163,9 @@ def _run_all_cases(plan: Plan, server: Server, upstream: Server) -> Figures:
         figures |= _single_figures(
             bench, load("closed", bench=bench, server=worker, count=plan.single, clients=1)
         )
+    at_once = {"bench": "json", "server": 0, "count": _AT_ONCE, "clients": _AT_ONCE}
+    bursts = [load("closed", **at_once)["first"] for _ in range(plan.bursts)]
+    figures["at_once_ms"] = statistics.median(map(statistics.median, bursts)) / 1e6
     disconnects = load("leave", upstream=upstream.port, pause=200, count=plan.leaving)
     figures["leave_ms"] = statistics.median(disconnects["gone"]) / 1e6
     figures["leave_worst_ms"] = max(disconnects["gone"]) / 1e6
