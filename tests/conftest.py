@@ -61,7 +61,7 @@ def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
         "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
     }
-    server = Server(tmp_path_factory.mktemp("server"), settings)
+    server = Server(tmp_path_factory.mktemp("server"), settings, is_forked=True)
     yield server.wait_ready()
     server.stop_cleanly()
 
