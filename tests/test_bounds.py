@@ -147,9 +147,7 @@ def watched(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
     """A server that can tell for how many milliseconds at a time its hub was held since the last call."""
     folder = tmp_path_factory.mktemp("watched")
     (folder / "wsgi.py").write_text("from tests.support.watched import app\n")
-    server = Server(
-        folder, {"providers": providers(shared_upstream.url), "drain_delay": 0}, is_forked=True
-    ).wait_ready()
+    server = Server(folder, {"providers": providers(shared_upstream.url), "drain_delay": 0}).wait_ready()
     yield server
     server.stop_cleanly()
 

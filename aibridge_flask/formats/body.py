@@ -17,6 +17,7 @@ import msgspec
 from ..errors import InvalidBody
 from ..model import EMPTY, identifier
 from . import large_json, lenient
+from .long_texts import LARGE_BYTES, LongTexts
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -121,17 +122,24 @@ def to_count(*raws: Any) -> int:
 def loads(data: bytes) -> Any:
     """Decodes JSON from an upstream or a client, as tolerantly as possible.
 
-    Returns None if `data` is not JSON or is too dense (see `is_dense`).
+    Returns None if `data` is not JSON or is too dense (see `is_dense`). Texts of many megabytes are cut off.
     """
-    if is_dense(data):
+    texts = LongTexts()
+    short = texts.shorten(data) if len(data) > LARGE_BYTES else data
+    if is_dense(short):
         return None
+    try:
+        value = _loads(short)
+        return texts.restore_all(value) if texts else value
+    except (*_DECODE_ERRORS, ValueError):
+        return None
+
+
+def _loads(data: bytes) -> Any:
     try:
         return large_json.loads(data)
     except _DECODE_ERRORS:
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError):
-            return None
+        return json.loads(data)
 
 
 def dumps(value: Any) -> bytes:
@@ -151,11 +159,12 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     if is_dense(body):
         return body
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        short = LongTexts().shorten(body) if len(body) > LARGE_BYTES else body
+        if name in msgspec.json.decode(short, type=dict[str, msgspec.Raw]):
+            members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            return msgspec.json.encode({**members, name: msgspec.Raw(new)})
     except _DECODE_ERRORS:
         return body
-    if name in members:
-        return msgspec.json.encode({**members, name: msgspec.Raw(new)})
     end = body.rindex(b"}")
     while body[end - 1] in _WHITESPACE:
         end -= 1
@@ -169,12 +178,14 @@ def split_members(body: bytes) -> dict[str, bytes]:
     """Returns the members of a JSON object by name; each value is its unchanged bytes. Raises InvalidBody."""
     if not body or body.isspace():
         raise InvalidBody("the request body is empty: a JSON object is expected")
-    if is_dense(body):
-        raise InvalidBody("the request body holds more values than a model can read")
     lenient.check_utf8(body)
+    texts = LongTexts()
+    short = texts.shorten(body) if len(body) > LARGE_BYTES else body
+    if is_dense(short):
+        raise InvalidBody("the request body holds more values than a model can read")
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return {name: bytes(raw) for name, raw in members.items()}
+        members = msgspec.json.decode(short, type=dict[str, msgspec.Raw])
+        return {texts.restore(name): texts.expand(bytes(raw)) for name, raw in members.items()}
     except _DECODE_ERRORS:
         text = str(body, "utf-8")
         lenient.parse_object(text)
@@ -225,7 +236,8 @@ def array_elements(raw: bytes) -> list[bytes]:
 
 def join_members(members: Mapping[str, bytes]) -> bytes:
     """Returns the JSON object with these members. The inverse of `split_members`."""
-    return b"{" + b",".join(dumps(name) + b":" + raw for name, raw in members.items()) + b"}"
+    parts = [part for name, raw in members.items() for part in (b",", dumps(name), b":", raw)]
+    return b"".join((b"{", *parts[1:], b"}"))  # a large member is copied once
 
 
 def get_object(value: Any, key: str) -> Mapping[str, Any]:

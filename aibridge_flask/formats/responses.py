@@ -15,6 +15,7 @@ from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt, side_requests
+from .long_texts import read_shortened
 from .responses_reader import ResponsesReader
 from .responses_splice import ResponsesSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -42,6 +43,7 @@ class _ResponsesFields(msgspec.Struct):
     max_output_tokens: msgspec.Raw = _NULL
 
 
+@read_shortened
 def read(data: bytes) -> RequestFacts:
     """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ResponsesFields)
