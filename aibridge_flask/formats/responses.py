@@ -126,7 +126,9 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     if adds_encrypted:
         changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED_CONTENT))
     follow_up = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
-    return replace(offering.make_offer(members, changes, new, follow_up), strips_encrypted=adds_encrypted)
+    is_unlinked = members.get("store") == b"false" or not goes_back
+    made = offering.make_offer(members, changes, new, follow_up)
+    return replace(made, strips_encrypted=adds_encrypted, is_unlinked=is_unlinked)
 
 
 def _has_reasoning(model: str) -> bool:
