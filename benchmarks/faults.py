@@ -340,6 +340,8 @@ def _exercise(
     print(f"faults: {counts}")
     print(f"requests: {len(traffic.requests)}, answered whole: {whole}, differences: {len(differences)}")
     print("\n".join(differences[:20]))
+    if behind := backlog.measure(Path(str(server.settings["spool_dir"]))).bytes:
+        print(f"not applied within {_CATCH_UP_SECONDS:.0f} seconds: {behind} bytes of records")
     return int(bool(differences))
 
 

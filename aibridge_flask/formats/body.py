@@ -18,7 +18,7 @@ import msgspec
 from ..errors import InvalidBody
 from ..model import EMPTY, identifier
 from . import large_json, lenient
-from .long_texts import LARGE_BYTES, LongTexts
+from .long_texts import LARGE_BYTES, LongTexts, join
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -102,7 +102,11 @@ def _sparse_type(struct_type: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 def decode_raw(raw: Any) -> Any:
     """Decodes a field that `decode_fields` returned."""
-    return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+    return loads(to_bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+
+
+def to_bytes(raw: msgspec.Raw) -> bytes:
+    return join((memoryview(raw),))
 
 
 def to_identifier(raw: Any) -> str:
@@ -172,9 +176,7 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     while body[end - 1] in _WHITESPACE:
         end -= 1
     comma = b"" if body[end - 1 : end] == b"{" else b","
-    return b"".join(
-        (memoryview(body)[:end], comma, dumps(name), b":", new, b"}")
-    )  # a large body is copied once
+    return join((memoryview(body)[:end], comma, dumps(name), b":", new, b"}"))  # a large body is copied once
 
 
 def split_members(body: bytes) -> dict[str, bytes]:
@@ -188,7 +190,7 @@ def split_members(body: bytes) -> dict[str, bytes]:
         raise InvalidBody("the request body holds more values than a model can read")
     try:
         members = msgspec.json.decode(short, type=dict[str, msgspec.Raw])
-        return {texts.restore(name): texts.expand(bytes(raw)) for name, raw in members.items()}
+        return {texts.restore(name): texts.expand(to_bytes(raw)) for name, raw in members.items()}
     except _DECODE_ERRORS:
         text = str(body, "utf-8")
         lenient.parse_object(text)
@@ -243,7 +245,7 @@ def array_elements(raw: bytes) -> list[bytes]:
 def join_members(members: Mapping[str, bytes]) -> bytes:
     """Returns the JSON object with these members. The inverse of `split_members`."""
     parts = [part for name, raw in members.items() for part in (b",", dumps(name), b":", raw)]
-    return b"".join((b"{", *parts[1:], b"}"))  # a large member is copied once
+    return join((b"{", *parts[1:], b"}"))  # a large member is copied once
 
 
 def get_object(value: Any, key: str) -> Mapping[str, Any]:

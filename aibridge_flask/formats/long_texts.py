@@ -6,8 +6,9 @@ It is looked through in slices. Those that lie within a text are left out, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from io import BytesIO
 from itertools import chain
 from secrets import token_hex
 from typing import Any
@@ -41,7 +42,7 @@ class LongTexts:
     def shorten(self, data: bytes) -> bytes:
         """Returns the JSON with marks in long texts."""
         kept = list(self._kept(data))
-        return b"".join(kept) if self._runs else data
+        return join(kept) if self._runs else data
 
     def restore(self, text: str) -> str:
         """Returns a text of the shortened JSON as it was, but cut off after some megabytes."""
@@ -63,7 +64,7 @@ class LongTexts:
         if not rest:
             return raw
         runs = [(*self._runs[int(run)], tail) for run, tail in zip(rest[::2], rest[1::2], strict=True)]
-        return b"".join((head, *chain.from_iterable(runs)))
+        return join((head, *chain.from_iterable(runs)))
 
     def restore_all(self, value: Any) -> Any:
         """Restores the texts within a decoded value."""
@@ -89,6 +90,18 @@ class LongTexts:
                 self._runs.append([piece])
             else:
                 self._runs[-1].append(piece)
+
+
+def join(parts: Sequence[bytes | memoryview]) -> bytes:
+    """Joins what may be large in steps: memory is slow at its first touch."""
+    size = sum(map(len, parts))
+    if size <= LARGE_BYTES:
+        return b"".join(parts)
+    whole = BytesIO(bytes(size))  # neither this nor what is written is copied
+    for part in parts:
+        for start in range(0, len(part), large_json.STEP_BYTES):
+            whole.write(memoryview(part)[start : start + large_json.STEP_BYTES])
+    return whole.getvalue()
 
 
 def _count_quotes(piece: bytes) -> int:

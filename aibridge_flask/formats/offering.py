@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidBody
 from ..model import EMPTY, Offer, Tool
 from . import body
+from .long_texts import join
 
 ToolEncoder = Callable[[Tool], Mapping[str, Any]]
 NULL = b"null"
@@ -41,7 +42,7 @@ def with_elements(array: bytes, before: bytes = b"", after: bytes = b"") -> byte
     is_empty = array == NULL or not (array[1:100].strip(b" \t\r\n]") or array[1:-1].strip())
     inside = memoryview(array)[1 : 1 if is_empty else -1]
     parts = [piece for part in (before, inside, after) if part for piece in (b",", part)]
-    return b"".join((b"[", *parts[1:], b"]"))  # a large array is copied once
+    return join((b"[", *parts[1:], b"]"))  # a large array is copied once
 
 
 def without_clashes(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:
