@@ -133,8 +133,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
 
 def _map_large_blocks() -> None:
-    """Has the C library map large blocks. Else it comes to keep those of threads, and clears them at once when
-    they are used again, which holds up other threads. Other libraries than glibc do not know the call.
+    """Has glibc map large blocks. Else it comes to keep them for the thread that had them, and clears one at
+    once when it is used again, which holds up other threads.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
