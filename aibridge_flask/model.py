@@ -287,10 +287,12 @@ class Offer(Struct, frozen=True):
     """A request body with offered tools; without tools the body is unchanged.
 
     `strips_encrypted`: the body asks for encrypted reasoning that the client did not ask for, so it must not
-    appear in the client's response. `follow_up_members` replace members of the body in follow-up requests.
+    appear in the client's response. `is_unlinked`: no later request refers to the response by its id.
+    `follow_up_members` replace members of the body in follow-up requests.
     """
 
     body: bytes
     tools: tuple[Tool, ...] = ()
     strips_encrypted: bool = False
+    is_unlinked: bool = False
     follow_up_members: Mapping[str, bytes] = EMPTY

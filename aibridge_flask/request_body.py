@@ -32,7 +32,7 @@ def read(source: Any, announced: int, client_socket: Any, limits: BodyLimits) ->
     if announced > limits.max_bytes:
         raise BodyTooLarge(limits.max_bytes)
     try:
-        body = _read_in_time(source, announced or limits.max_bytes + 1, client_socket, limits.timeout)
+        body = _read_in_time(source, announced, client_socket, limits)
     except TimeoutError:
         raise RequestTimeout from None
     except Exception:  # noqa: BLE001 - each server raises errors of its own
@@ -44,14 +44,14 @@ def read(source: Any, announced: int, client_socket: Any, limits: BodyLimits) ->
     return body
 
 
-def _read_in_time(source: Any, size: int, client_socket: Any, seconds: float) -> bytes:
+def _read_in_time(source: Any, announced: int, client_socket: Any, limits: BodyLimits) -> bytes:
     """Limits each wait for the client. Nothing more of a body that has stopped is read, by nobody."""
     if client_socket is None:
-        return _read_slices(source, size)
+        return _read_slices(source, announced, limits.max_bytes)
     before = client_socket.gettimeout()
-    client_socket.settimeout(seconds)
+    client_socket.settimeout(limits.timeout)
     try:
-        return _read_slices(source, size)
+        return _read_slices(source, announced, limits.max_bytes)
     except TimeoutError:
         with contextlib.suppress(OSError):
             client_socket.shutdown(socket.SHUT_RD)
@@ -60,14 +60,19 @@ def _read_in_time(source: Any, size: int, client_socket: Any, seconds: float) ->
         client_socket.settimeout(before)
 
 
-def _read_slices(source: Any, size: int) -> bytes:
-    """Reads up to `size` bytes. What is gathered in a BytesIO is not copied at the end."""
+def _read_slices(source: Any, announced: int, limit: int) -> bytes:
+    """Reads as much as is announced, or up to a byte more than the limit, into memory of that size.
+
+    What a BytesIO is made with, and what is gathered in it, is not copied.
+    """
+    size = announced or limit + 1
     piece: bytes = source.read(min(size, _SLICE_BYTES))
     if len(piece) == size:
         return piece
-    whole = BytesIO()
+    whole = BytesIO(bytes(announced))
     while piece:
         whole.write(piece)
         let_others_run()
         piece = source.read(min(size - whole.tell(), _SLICE_BYTES))
+    whole.truncate()
     return whole.getvalue()

@@ -61,7 +61,7 @@ def shared_server(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFa
         "keepalive_interval": KEEPALIVE_SECONDS,
         "drain_delay": 0,
     }
-    server = Server(tmp_path_factory.mktemp("server"), settings)
+    server = Server(tmp_path_factory.mktemp("server"), settings, is_forked=True)
     yield server.wait_ready()
     server.stop_cleanly()
 
@@ -215,9 +215,28 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+# Files that take longest alone, or wait most: they begin first, so that none is left for one process at the end.
+_LONG = (
+    "tests/web/test_usage.py",
+    "tests/ui/test_pages.py",
+    "tests/records/test_lineage.py",
+    "tests/fuzz/test_bridge.py",
+    "tests/web/test_pages.py",
+    "tests/test_bounds.py",
+    "tests/test_garbage.py",
+    "tests/serving/test_lifecycle.py",
+    "tests/web/test_openapi.py",
+    "tests/serving/test_silent_database.py",
+    "tests/records/test_erasure.py",
+    "tests/cli/test_demo.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves out tests that are about the other database: they are marked `only_on`."""
+    """Leaves out tests that are about the other database: they are marked `only_on`. Long files come first."""
     items[:] = [item for item in items if _is_about_its_database(item)]
+    places = {file: place for place, file in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 def _is_about_its_database(item: pytest.Item) -> bool:

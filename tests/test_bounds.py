@@ -6,7 +6,7 @@ import gzip
 import json
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,7 @@ LONG = "m" * MIB
 WANTED = "m" * 256
 RESPONSES = "/openai/v1/responses"
 ROUNDS = 19
+LONGEST_MS = 20
 ESTABLISHED, CLOSE_WAIT = "01", "08"  # in /proc/net/tcp
 
 
@@ -142,12 +143,26 @@ def test_large_bodies_are_in_memory_twice_at_most(server: Server, upstream: Upst
 # Time of the processor
 
 
+def start_watched(folder: Path, upstream: Upstream, **settings: object) -> Server:
+    """A server that can tell for how many milliseconds at a time its hub was held since the last call."""
+    (folder / "wsgi.py").write_text("from tests.support.watched import app\n")
+    tree = {"providers": providers(upstream.url), "drain_delay": 0, **settings}
+    return Server(folder, tree).wait_ready("/readyz")
+
+
 @pytest.fixture(scope="module")
 def watched(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that can tell for how many milliseconds at a time its hub was held since the last call."""
-    folder = tmp_path_factory.mktemp("watched")
-    (folder / "wsgi.py").write_text("from tests.support.watched import app\n")
-    server = Server(folder, {"providers": providers(shared_upstream.url), "drain_delay": 0}).wait_ready()
+    server = start_watched(tmp_path_factory.mktemp("watched"), shared_upstream)
+    yield server
+    server.stop_cleanly()
+
+
+@pytest.fixture(scope="module")
+def watched_toolbridge(
+    shared_upstream: Upstream, shared_docs: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    servers = [{"name": "docs", "url": ScriptedMcp(shared_docs).url}]
+    server = start_watched(tmp_path_factory.mktemp("watched"), shared_upstream, mcp_servers=servers)
     yield server
     server.stop_cleanly()
 
@@ -166,42 +181,85 @@ def many_messages(size: int) -> bytes:
     return json.dumps({"model": "m", "stream": True, "messages": [message] * (size // 1030)}).encode()
 
 
-HEAVY = {
-    "four small zstd bodies": (MESSAGES, zstd_of(27 * MIB), "zstd", 4),
-    "four zstd bodies of a credible ratio": (MESSAGES, zstd_of(MIB - 100), "zstd", 4),
-    "20 MiB": (MESSAGES, many_messages(20 * MIB), "", 1),
-    "8 MiB whose usage is asked for": (CHAT, many_messages(8 * MIB), "", 1),
-    "4 MiB of text": (MESSAGES, json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 800_000}]}).encode(), "", 1),
-    "8 MiB of text": (CHAT, json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 1_600_000}]}).encode(), "", 1),
-    "a result of 8 MiB": (RESPONSES, json.dumps({"model": "m", "input": [{"type": "function_call_output", "call_id": "c", "output": "word " * 1_600_000}]}).encode(), "", 1),
-    "a million values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 900_000 + b'1],"messages":[]}', "", 1),
-    "a hundred thousand values": (MESSAGES, b'{"model":"m","x":[' + b"1," * 120_000 + b'1],"messages":[]}', "", 1),
-    "many members": (CHAT, b'{"model":"m","stream":true,' + b",".join(b'"k%d":1' % number for number in range(20_000)) + b"}", "", 1),
-    "deep arrays": (MESSAGES, b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", 1),
-    "deep objects": (MESSAGES, b'{"model":"m","x":' + b'{"a":' * 40_000 + b"1" + b"}" * 40_000 + b"}", "", 1),
-    "many digits": (MESSAGES, b'{"model":"m","x":' + b"1" * 200_000 + b"}", "", 1),
-    "lone surrogates": (MESSAGES, many_messages(2 * MIB)[:-2] + b',{"role":"user","content":"\\ud83d"}]}', "", 1),
+def asks(content: object, **members: object) -> bytes:
+    message = {"role": "user", "content": content}
+    return json.dumps({"model": "m", "messages": [message], **members}, ensure_ascii=False).encode()
+
+
+def gives(output: object) -> bytes:
+    """A Responses request with the result of a call."""
+    item = {"type": "function_call_output", "call_id": "c", "output": output}
+    return json.dumps({"model": "m", "input": [item]}).encode()
+
+
+WORDS = "word " * (6 * MIB)
+IMAGE = {"type": "base64", "media_type": "image/png", "data": "A" * 30 * MIB}
+HEAVY: dict[str, Callable[[], tuple[str, bytes, str, int]]] = {
+    "four small zstd bodies": lambda: (MESSAGES, zstd_of(27 * MIB), "zstd", 4),
+    "four zstd bodies of a credible ratio": lambda: (MESSAGES, zstd_of(MIB - 100), "zstd", 4),
+    "30 MiB": lambda: (MESSAGES, many_messages(30 * MIB), "", 1),
+    "8 MiB whose usage is asked for": lambda: (CHAT, many_messages(8 * MIB), "", 1),
+    "4 MiB of text": lambda: (MESSAGES, asks(WORDS[: 4 * MIB]), "", 1),
+    "30 MiB of text": lambda: (MESSAGES, asks(WORDS), "", 1),
+    "30 MiB of text in a block": lambda: (MESSAGES, asks([{"type": "text", "text": WORDS}]), "", 1),
+    "30 MiB of text whose usage is asked for": lambda: (CHAT, asks(WORDS, stream=True), "", 1),
+    "30 MiB of escapes": lambda: (CHAT, asks('"\\\n' * (5 * MIB)), "", 1),
+    "30 MiB of text with a wide character": lambda: (RESPONSES, json.dumps({"input": "\U0001f600" + WORDS}, ensure_ascii=False).encode(), "", 1),
+    "30 MiB of wide characters": lambda: (MESSAGES, asks("\U0001f600" * (7 * MIB)), "", 1),
+    "half of a surrogate pair after 30 MiB": lambda: (MESSAGES, asks(WORDS)[:-4] + b'\\ud83d"}]}', "", 1),
+    "a result of 30 MiB": lambda: (RESPONSES, gives(WORDS), "", 1),
+    "a tool's result of 30 MiB": lambda: (MESSAGES, asks([{"type": "tool_result", "tool_use_id": "t", "content": WORDS}]), "", 1),
+    "an image of 30 MiB": lambda: (MESSAGES, asks([{"type": "image", "source": IMAGE}, {"type": "text", "text": "hi"}]), "", 1),
+    "a file of 30 MiB": lambda: (RESPONSES, gives([{"type": "input_file", "file_data": IMAGE["data"]}]), "", 1),
+    "a million values": lambda: (MESSAGES, b'{"model":"m","x":[' + b"1," * 900_000 + b'1],"messages":[]}', "", 1),
+    "a hundred thousand values": lambda: (MESSAGES, b'{"model":"m","x":[' + b"1," * 120_000 + b'1],"messages":[]}', "", 1),
+    "many members": lambda: (CHAT, b'{"model":"m","stream":true,' + b",".join(b'"k%d":1' % number for number in range(20_000)) + b"}", "", 1),
+    "deep arrays": lambda: (MESSAGES, b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", 1),
+    "deep objects": lambda: (MESSAGES, b'{"model":"m","x":' + b'{"a":' * 40_000 + b"1" + b"}" * 40_000 + b"}", "", 1),
+    "many digits": lambda: (MESSAGES, b'{"model":"m","x":' + b"1" * 200_000 + b"}", "", 1),
+    "lone surrogates": lambda: (MESSAGES, many_messages(2 * MIB)[:-2] + b',{"role":"user","content":"\\ud83d"}]}', "", 1),
 }  # fmt: skip
+
+
+def check_holds_nobody(measure: Callable[[], float]) -> None:
+    """The least of a few times: other processes, and the garbage of others, only add to it."""
+    times = [measure()]
+    while times[-1] > LONGEST_MS and len(times) < 6:
+        times.append(measure())
+    assert min(times) <= LONGEST_MS
+
+
+def check_request(server: Server, upstream: Upstream, name: str) -> None:
+    path, body, coding, count = HEAVY[name]()
+    upstream.handler = lambda received: [http_response(200, b"{}")]
+
+    def measure() -> float:
+        server.wait_until_applied()  # what the requests before have recorded is not this one's
+        held_ms(server)
+        clients = [server.connect() for _ in range(count)]
+        for client in clients:
+            client.send("POST", path, body, **({"Content_Encoding": coding} if coding else {}))
+        assert {client.head()[0] for client in clients} <= {200, 400, 413}
+        server.disconnect()
+        server.wait_until_applied()
+        return held_ms(server)
+
+    check_holds_nobody(measure)
 
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_no_request_holds_the_hub(watched: Server, upstream: Upstream, name: str) -> None:
-    """The least of a few times: other processes, and the garbage of others, only add to it."""
-    path, body, coding, count = HEAVY[name]
-    upstream.handler = lambda received: [http_response(200, b"{}")]
+    check_request(watched, upstream, name)
 
-    def measure() -> float:
-        watched.wait_until_applied()  # what the requests before have recorded is not this one's
-        held_ms(watched)
-        clients = [watched.connect() for _ in range(count)]
-        for client in clients:
-            client.send("POST", path, body, **({"Content_Encoding": coding} if coding else {}))
-        assert {client.head()[0] for client in clients} <= {200, 400, 413}
-        watched.disconnect()
-        return held_ms(watched)
 
-    measure()
-    assert min(measure() for _ in range(5)) <= 20
+WITH_TOOLS = ("30 MiB", "30 MiB of text", "30 MiB of text whose usage is asked for", "a result of 30 MiB")
+
+
+@pytest.mark.parametrize("name", WITH_TOOLS)
+def test_no_request_with_tools_holds_the_hub(
+    watched_toolbridge: Server, upstream: Upstream, docs: ScriptedMcp, name: str
+) -> None:
+    check_request(watched_toolbridge, upstream, name)
 
 
 def stream_of(*pieces: bytes, header: str = "") -> list[bytes]:
@@ -211,14 +269,28 @@ def stream_of(*pieces: bytes, header: str = "") -> list[bytes]:
 THINKING = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"abc"}}\n\n'
 CHAT_CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"abc"}}]}\n\n'
 LONG_TEXT = "word " * 1_200_000
-LONG_THOUGHT = {"id": "m", "content": [{"type": "thinking", "thinking": LONG_TEXT}], "usage": {}}
-LONG_CALL = {
-    "id": "r",
-    "usage": {},
-    "output": [{"type": "function_call", "call_id": "c", "name": "x", "arguments": LONG_TEXT}],
-}
-LONG_EVENT = json.dumps({"type": "response.completed", "response": LONG_CALL}).encode()
 LONG_DELTA = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": LONG_TEXT}}]}).encode()
+
+
+def thought(text: str) -> bytes:
+    return json.dumps({"id": "m", "content": [{"type": "thinking", "thinking": text}], "usage": {}}).encode()
+
+
+def tool_use(text: str) -> bytes:
+    block = {"type": "tool_use", "id": "t", "name": "x", "input": {"a": text}}
+    return json.dumps({"id": "m", "content": [block], "usage": {}}).encode()
+
+
+def response_with_call(text: str) -> dict[str, object]:
+    call = {"type": "function_call", "call_id": "c", "name": "x", "arguments": text}
+    return {"id": "r", "usage": {}, "output": [call]}
+
+
+def failure(text: str) -> bytes:
+    return json.dumps({"type": "error", "error": {"type": "api_error", "message": text}}).encode()
+
+
+LONG_EVENT = json.dumps({"type": "response.completed", "response": response_with_call(LONG_TEXT)}).encode()
 
 
 def event_of(data: bytes) -> list[bytes]:
@@ -226,25 +298,29 @@ def event_of(data: bytes) -> list[bytes]:
     return stream_of(*(event[start : start + 65_536] for start in range(0, len(event), 65_536)))
 
 
-HEAVY_ANSWERS = {
-    "a thought of 6 MB": (MESSAGES, [http_response(200, json.dumps(LONG_THOUGHT).encode())]),
-    "an event with a call of 6 MB": (RESPONSES, event_of(LONG_EVENT)),
-    "an event with a text of 6 MB": (CHAT, event_of(LONG_DELTA)),
-    "thousands of thoughts": (MESSAGES, stream_of(*[THINKING * 8000] * 4)),
-    "thousands of texts": (CHAT, stream_of(*[CHAT_CHUNK * 15_000] * 4)),
-    "blank lines": (MESSAGES, stream_of(b"\n" * MIB)),
-    "lines ended by CR": (CHAT, stream_of(b"\r" * MIB)),
-    "comments": (MESSAGES, stream_of(b":\n" * 500_000)),
-    "empty events": (RESPONSES, stream_of(b"data\n\n" * 170_000)),
-    "an event of 4 MiB": (RESPONSES, stream_of(b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","output":[{"result":"', *[b"a" * 65_536] * 64, b'"}]}}\n\n')),
-    "a small body that decodes to a large one": (MESSAGES, stream_of(gzip.compress(THINKING * 100_000), header="Content-Encoding: gzip")),
-    "a body of 8 MiB": (MESSAGES, [http_response(200, b'{"id":"m","content":[{"type":"text","text":"' + b"a" * (8 * MIB) + b'"}]}')]),
+HEAVY_ANSWERS: dict[str, Callable[[], tuple[str, list[bytes]]]] = {
+    "a thought of 6 MB": lambda: (MESSAGES, [http_response(200, thought(LONG_TEXT))]),
+    "a thought of 30 MiB": lambda: (MESSAGES, [http_response(200, thought(WORDS))]),
+    "a call of 30 MiB": lambda: (MESSAGES, [http_response(200, tool_use(WORDS))]),
+    "arguments of 30 MiB": lambda: (RESPONSES, [http_response(200, json.dumps(response_with_call(WORDS)).encode())]),
+    "an error of 30 MiB": lambda: (MESSAGES, [http_response(400, failure(WORDS))]),
+    "an event with a call of 6 MB": lambda: (RESPONSES, event_of(LONG_EVENT)),
+    "an event with a text of 6 MB": lambda: (CHAT, event_of(LONG_DELTA)),
+    "thousands of thoughts": lambda: (MESSAGES, stream_of(*[THINKING * 8000] * 4)),
+    "thousands of texts": lambda: (CHAT, stream_of(*[CHAT_CHUNK * 15_000] * 4)),
+    "blank lines": lambda: (MESSAGES, stream_of(b"\n" * MIB)),
+    "lines ended by CR": lambda: (CHAT, stream_of(b"\r" * MIB)),
+    "comments": lambda: (MESSAGES, stream_of(b":\n" * 500_000)),
+    "empty events": lambda: (RESPONSES, stream_of(b"data\n\n" * 170_000)),
+    "an event of 4 MiB": lambda: (RESPONSES, stream_of(b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","output":[{"result":"', *[b"a" * 65_536] * 64, b'"}]}}\n\n')),
+    "a small body that decodes to a large one": lambda: (MESSAGES, stream_of(gzip.compress(THINKING * 100_000), header="Content-Encoding: gzip")),
+    "a body of 8 MiB": lambda: (MESSAGES, [http_response(200, b'{"id":"m","content":[{"type":"text","text":"' + b"a" * (8 * MIB) + b'"}]}')]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HEAVY_ANSWERS)
 def test_no_answer_holds_the_hub(watched: Server, upstream: Upstream, name: str) -> None:
-    path, steps = HEAVY_ANSWERS[name]
+    path, steps = HEAVY_ANSWERS[name]()
     body = b'{"model":"m","stream":true,"messages":[],"input":[]}'
     upstream.handler = lambda received: steps
 
@@ -252,9 +328,10 @@ def test_no_answer_holds_the_hub(watched: Server, upstream: Upstream, name: str)
         watched.wait_until_applied()  # what the requests before have recorded is not this one's
         held_ms(watched)
         assert fetch(watched, body, path).is_complete
+        watched.wait_until_applied()
         return held_ms(watched)
 
-    assert min(measure() for _ in range(5)) <= 20
+    check_holds_nobody(measure)
 
 
 # Files

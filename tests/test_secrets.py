@@ -125,7 +125,7 @@ class VerboseServer:
             "-",
         )
         self.folder = folder
-        self.server = Server(folder, tree, *options).wait_ready()
+        self.server = Server(folder, tree, *options, is_forked=True).wait_ready()
         self.tokens = [self._token(), self._token("--admin")]
         self.answers: list[bytes] = []
 

@@ -7,6 +7,7 @@ msgspec finds the wanted fields without building the rest. It refuses some thing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -17,6 +18,7 @@ import msgspec
 from ..errors import InvalidBody
 from ..model import EMPTY, identifier
 from . import large_json, lenient
+from .long_texts import LARGE_BYTES, LongTexts, join
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -24,6 +26,8 @@ _MAX_VALUES, _SLICE_BYTES = 1_000_000, 1 << 20
 _MAX_COUNT = (1 << 53) - 1
 _MAX_COUNT_NAME_LENGTH, _MAX_COUNTS = 100, 50
 _WHITESPACE = b" \t\r\n"
+_NAME = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*:[ \t\r\n]*')
+_END = re.compile(rb"[ \t\r\n]*}[ \t\r\n]*")
 OBJECT = (dict, Mapping)
 """The types of a JSON object. Asking an abstract class takes ten times as long: `dict` comes first."""
 
@@ -98,7 +102,11 @@ def _sparse_type(struct_type: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 def decode_raw(raw: Any) -> Any:
     """Decodes a field that `decode_fields` returned."""
-    return loads(bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+    return loads(to_bytes(raw)) if isinstance(raw, msgspec.Raw) else raw
+
+
+def to_bytes(raw: msgspec.Raw) -> bytes:
+    return join((memoryview(raw),))
 
 
 def to_identifier(raw: Any) -> str:
@@ -121,17 +129,24 @@ def to_count(*raws: Any) -> int:
 def loads(data: bytes) -> Any:
     """Decodes JSON from an upstream or a client, as tolerantly as possible.
 
-    Returns None if `data` is not JSON or is too dense (see `is_dense`).
+    Returns None if `data` is not JSON or is too dense (see `is_dense`). Texts of many megabytes are cut off.
     """
-    if is_dense(data):
+    texts = LongTexts()
+    short = texts.shorten(data) if len(data) > LARGE_BYTES else data
+    if is_dense(short):
         return None
+    try:
+        value = _loads(short)
+        return texts.restore_all(value) if texts else value
+    except (*_DECODE_ERRORS, ValueError):
+        return None
+
+
+def _loads(data: bytes) -> Any:
     try:
         return large_json.loads(data)
     except _DECODE_ERRORS:
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError):
-            return None
+        return json.loads(data)
 
 
 def dumps(value: Any) -> bytes:
@@ -151,30 +166,31 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     if is_dense(body):
         return body
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        short = LongTexts().shorten(body) if len(body) > LARGE_BYTES else body
+        if name in msgspec.json.decode(short, type=dict[str, msgspec.Raw]):
+            members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            return msgspec.json.encode({**members, name: msgspec.Raw(new)})
     except _DECODE_ERRORS:
         return body
-    if name in members:
-        return msgspec.json.encode({**members, name: msgspec.Raw(new)})
     end = body.rindex(b"}")
     while body[end - 1] in _WHITESPACE:
         end -= 1
     comma = b"" if body[end - 1 : end] == b"{" else b","
-    return b"".join(
-        (memoryview(body)[:end], comma, dumps(name), b":", new, b"}")
-    )  # a large body is copied once
+    return join((memoryview(body)[:end], comma, dumps(name), b":", new, b"}"))  # a large body is copied once
 
 
 def split_members(body: bytes) -> dict[str, bytes]:
     """Returns the members of a JSON object by name; each value is its unchanged bytes. Raises InvalidBody."""
     if not body or body.isspace():
         raise InvalidBody("the request body is empty: a JSON object is expected")
-    if is_dense(body):
-        raise InvalidBody("the request body holds more values than a model can read")
     lenient.check_utf8(body)
+    texts = LongTexts()
+    short = texts.shorten(body) if len(body) > LARGE_BYTES else body
+    if is_dense(short):
+        raise InvalidBody("the request body holds more values than a model can read")
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return {name: bytes(raw) for name, raw in members.items()}
+        members = msgspec.json.decode(short, type=dict[str, msgspec.Raw])
+        return {texts.restore(name): texts.expand(to_bytes(raw)) for name, raw in members.items()}
     except _DECODE_ERRORS:
         text = str(body, "utf-8")
         lenient.parse_object(text)
@@ -199,10 +215,13 @@ def has_duplicate_names(body: bytes, members: Mapping[str, bytes]) -> bool:
 
     `members` is what `split_members` returned for `body`.
     """
-    compact_size = sum(len(dumps(name)) + len(raw) + 2 for name, raw in members.items()) + 1
-    if compact_size >= len(body):
-        return False
-    return sum(1 for _ in lenient.iter_members(str(body, "utf-8"))) > len(members)
+    place = 0
+    for name, raw in members.items():
+        found = _NAME.match(body, place)
+        if found is None or json.loads(found[1]) != name or not body.startswith(raw, found.end()):
+            return True
+        place = found.end() + len(raw)
+    return _END.fullmatch(body, place) is None
 
 
 def all_members(raw: bytes) -> Iterable[tuple[str, bytes]]:
@@ -225,7 +244,8 @@ def array_elements(raw: bytes) -> list[bytes]:
 
 def join_members(members: Mapping[str, bytes]) -> bytes:
     """Returns the JSON object with these members. The inverse of `split_members`."""
-    return b"{" + b",".join(dumps(name) + b":" + raw for name, raw in members.items()) + b"}"
+    parts = [part for name, raw in members.items() for part in (b",", dumps(name), b":", raw)]
+    return join((b"{", *parts[1:], b"}"))  # a large member is copied once
 
 
 def get_object(value: Any, key: str) -> Mapping[str, Any]:

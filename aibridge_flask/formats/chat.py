@@ -17,6 +17,7 @@ from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt, side_requests
 from .chat_reader import ChatReader, UsageFilter
 from .chat_splice import ChatSplicer
+from .long_texts import LARGE_BYTES, LongTexts, read_shortened
 from .splice import BlockingSplice, StreamSplice
 from .tap import BlockingTap, StreamTap
 
@@ -39,6 +40,7 @@ class _ChatFields(msgspec.Struct):
     max_tokens: msgspec.Raw = _NULL
 
 
+@read_shortened
 def read(data: bytes) -> RequestFacts:
     """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ChatFields)
@@ -63,7 +65,8 @@ def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
     """Returns the body to send. It asks for a stream's usage if the client does not."""
     if facts.includes_usage:
         return data
-    client_options = body.decode_raw(body.decode_fields(data, _ChatFields).stream_options)
+    short = LongTexts().shorten(data) if len(data) > LARGE_BYTES else data
+    client_options = body.decode_raw(body.decode_fields(short, _ChatFields).stream_options)
     options = {**(client_options if isinstance(client_options, dict) else {}), "include_usage": True}
     return body.set_field(data, "stream_options", body.dumps(options))
 

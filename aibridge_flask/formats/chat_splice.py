@@ -33,7 +33,8 @@ class ChatSplicer:
     has pieces."""
 
     def __init__(self, offer: Offer, includes_usage: bool) -> None:
-        self._request, self._follow_up_members = body.split_members(offer.body), offer.follow_up_members
+        self._offer = offer
+        self._request: Mapping[str, bytes] = {}  # its members, once a request follows
         self._offered_ids = frozenset(tool.id for tool in offer.tools)
         self._includes_usage = includes_usage
         self._first_id = b""
@@ -241,8 +242,9 @@ class ChatSplicer:
             {"role": "tool", "tool_call_id": call.id, "content": as_text(result)} for call, result in results
         ]
         new = b",".join([message.to_json(), *map(body.dumps, outputs)])
-        messages = with_elements(self._request["messages"], after=new)
-        self._request = {**self._request, **self._follow_up_members, "messages": messages}
+        request = self._request or body.split_members(self._offer.body)
+        messages = with_elements(request["messages"], after=new)
+        self._request = {**request, **self._offer.follow_up_members, "messages": messages}
         self._earlier_usage = sum_counts(self._earlier_usage, self._usage)
         self._rounds_done += 1
         self._start_response()

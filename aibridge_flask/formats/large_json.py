@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,19 +36,27 @@ def _loads(data: bytes | memoryview, depth: int) -> Any:
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
         return [_loads(memoryview(raw), depth - 1) for raw in elements]
     if first == data[-1] == _QUOTE:
-        return "".join(map(_decode_part, _parts(memoryview(data)[1:-1])))
+        return "".join(map(decode_part, parts(memoryview(data)[1:-1], STEP_BYTES)))
     return msgspec.json.decode(data)
 
 
-def _decode_part(part: memoryview) -> str:
-    return str(msgspec.json.decode(b"".join((b'"', part, b'"'))))
+def decode_part(part: memoryview) -> str:
+    """Decodes a part of a text. Half of a surrogate pair, which msgspec refuses, is kept."""
+    text = b"".join((b'"', part, b'"'))
+    try:
+        return str(msgspec.json.decode(text))
+    except msgspec.DecodeError as error:
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            raise error from None
 
 
-def _parts(text: memoryview) -> Iterator[memoryview]:
-    """Yields the parts of an encoded text; each is the text of some whole characters."""
+def parts(text: memoryview, size: int) -> Iterator[memoryview]:
+    """Yields the parts of JSON, each of about `size` bytes; none ends within a character or an escape."""
     start = 0
-    while len(text) - start > STEP_BYTES:
-        end = start + _boundary(bytes(text[start : start + STEP_BYTES + 1]))
+    while len(text) - start > size:
+        end = start + _boundary(bytes(text[start : start + size + 1]))
         yield text[start:end]
         start = end
     yield text[start:]

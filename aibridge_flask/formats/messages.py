@@ -13,6 +13,7 @@ from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
 from . import body, offering, prompt, side_requests, tool_schema
+from .long_texts import read_shortened
 from .messages_reader import MessagesReader
 from .messages_splice import MessagesSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -37,6 +38,7 @@ class _MessagesFields(msgspec.Struct):
     max_tokens: msgspec.Raw = _NULL
 
 
+@read_shortened
 def read(data: bytes) -> RequestFacts:
     """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _MessagesFields)

@@ -26,7 +26,8 @@ _INDEX = re.compile(rb'(data: ?\{"type": ?"[a-z_]+", ?"index": ?)(\d+)')
 
 class MessagesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request, self._follow_up_members = body.split_members(offer.body), offer.follow_up_members
+        self._offer = offer
+        self._request: Mapping[str, bytes] = {}  # its members, once a request follows
         self._offered_ids = frozenset(tool.id for tool in offer.tools)
         self._next_index = 0
         self._first_message: Mapping[str, bytes] = {}
@@ -163,8 +164,9 @@ class MessagesSplicer:
         content = b"[" + b",".join(blocks) + b"]"
         assistant = body.join_members({"role": b'"assistant"', "content": content})
         user = body.dumps({"role": "user", "content": result_blocks})
-        messages = with_elements(self._request["messages"], after=assistant + b"," + user)
-        self._request = {**self._request, **self._follow_up_members, "messages": messages}
+        request = self._request or body.split_members(self._offer.body)
+        messages = with_elements(request["messages"], after=assistant + b"," + user)
+        self._request = {**request, **self._offer.follow_up_members, "messages": messages}
         self._earlier_usage = sum_counts(self._earlier_usage, self._usage)
         self._rounds_done += 1
         self._start_response()

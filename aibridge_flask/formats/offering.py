@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidBody
 from ..model import EMPTY, Offer, Tool
 from . import body
+from .long_texts import join
 
 ToolEncoder = Callable[[Tool], Mapping[str, Any]]
 NULL = b"null"
@@ -38,9 +39,10 @@ def with_elements(array: bytes, before: bytes = b"", after: bytes = b"") -> byte
     >>> with_elements(b"null", b"0")
     b'[0]'
     """
-    inside = b"" if array == NULL else array[1:-1]
-    parts = (before, inside if inside.strip() else b"", after)
-    return b"[" + b",".join(part for part in parts if part) + b"]"
+    is_empty = array == NULL or not (array[1:100].strip(b" \t\r\n]") or array[1:-1].strip())
+    inside = memoryview(array)[1 : 1 if is_empty else -1]
+    parts = [piece for part in (before, inside, after) if part for piece in (b",", part)]
+    return join((b"[", *parts[1:], b"]"))  # a large array is copied once
 
 
 def without_clashes(tools: tuple[Tool, ...], array: bytes) -> tuple[Tool, ...]:

@@ -15,6 +15,7 @@ from ..errors import BridgeError
 from ..model import Offer, RequestFacts, Tool
 from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt, side_requests
+from .long_texts import read_shortened
 from .responses_reader import ResponsesReader
 from .responses_splice import ResponsesSplicer
 from .splice import BlockingSplice, StreamSplice
@@ -42,6 +43,7 @@ class _ResponsesFields(msgspec.Struct):
     max_output_tokens: msgspec.Raw = _NULL
 
 
+@read_shortened
 def read(data: bytes) -> RequestFacts:
     """Reads the facts of a request's body. Raises InvalidBody."""
     request = body.decode_fields(data, _ResponsesFields)
@@ -124,7 +126,9 @@ def offer(data: bytes, facts: RequestFacts, tools: tuple[Tool, ...]) -> Offer:
     if adds_encrypted:
         changes["include"] = offering.with_elements(include, after=body.dumps(_ENCRYPTED_CONTENT))
     follow_up = {} if choice in (None, "auto") else offering.follow_up_choice(own, b'"auto"')
-    return replace(offering.make_offer(members, changes, new, follow_up), strips_encrypted=adds_encrypted)
+    is_unlinked = members.get("store") == b"false" or not goes_back
+    made = offering.make_offer(members, changes, new, follow_up)
+    return replace(made, strips_encrypted=adds_encrypted, is_unlinked=is_unlinked)
 
 
 def _has_reasoning(model: str) -> bool:

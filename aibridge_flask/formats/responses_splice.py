@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..model import Offer, ToolCall, ToolResult
@@ -15,10 +16,10 @@ from .splice import CallResults
 
 class ResponsesSplicer:
     def __init__(self, offer: Offer) -> None:
-        self._request, self._follow_up_members = body.split_members(offer.body), offer.follow_up_members
-        ids, store = frozenset(tool.id for tool in offer.tools), self._request.get("store", NULL)
-        is_unlinked = store == b"false" or self._request.get("conversation", NULL) != NULL
-        self._visible_items = VisibleItems(ids, offer.strips_encrypted, is_unlinked)
+        self._offer = offer
+        self._request: Mapping[str, bytes] = {}  # its members, once a request follows
+        ids = frozenset(tool.id for tool in offer.tools)
+        self._visible_items = VisibleItems(ids, offer.strips_encrypted, offer.is_unlinked)
         self._round = Round(self._visible_items, ShownSoFar())
 
     @property
@@ -40,13 +41,14 @@ class ResponsesSplicer:
     def follow_up(self, results: CallResults) -> bytes:
         """Sends only the results if the API stores the conversation, else all items so far."""
         outputs = [body.dumps(_output(call, result)) for call, result in results]
-        if self._request.get("conversation", NULL) == NULL:
-            input, new = _input_items(self._request.get("input", NULL)), [*self._round.items, *outputs]
+        request = self._request or body.split_members(self._offer.body)
+        if request.get("conversation", NULL) == NULL:
+            input, new = _input_items(request.get("input", NULL)), [*self._round.items, *outputs]
         else:
             input, new = NULL, outputs
         self._request = {
-            **self._request,
-            **self._follow_up_members,
+            **request,
+            **self._offer.follow_up_members,
             "input": with_elements(input, after=b",".join(new)),
         }
         self._round = Round(self._visible_items, self._round.shown_so_far())

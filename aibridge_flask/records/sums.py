@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from operator import add, sub
 from typing import Any
@@ -51,16 +52,9 @@ class Sums:
         """`merge` is called with the columns of the row that is to be inserted."""
         self._amounts, self._keys = amounts, [column.name for column in table.primary_key]
         self._columns = columns_of(table, amounts)
-        insert = import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
-        values = {name: table.c[name] + insert.excluded[name] for name in amounts}
-        values |= merge(insert.excluded)
-        is_row = [table.c[name] == sa.bindparam(f"of_{name}") for name in self._keys]
-        less = {name: table.c[name] - sa.bindparam(f"less_{name}") for name in amounts}
-        update = sa.update(table).where(*is_row).values(less)
-        delete = sa.delete(table).where(*is_row, table.c[counted] <= 0)
-        upsert = insert.on_conflict_do_update(index_elements=self._keys, set_=values)
         self._upsert, self._update, self._delete = (
-            Statement(statement, dialect) for statement in (upsert, update, delete)
+            Statement(statement, dialect)
+            for statement in _statements(dialect.name, table, tuple(amounts), counted, merge)
         )
 
     def change(self, cursor: Any, new: Iterable[Part], old: Iterable[Part]) -> None:
@@ -89,6 +83,24 @@ class Sums:
             ]
             self._update.run(cursor, [{**key, **amounts} for key, amounts in zip(keys, less, strict=True)])
             self._delete.run(cursor, keys)
+
+
+@cache
+def _statements(
+    dialect: str, table: Table, amounts: Sequence[str], counted: str, merge: Merge
+) -> tuple[Any, Any, Any]:
+    """Returns the statements that add to a row, take from it, and delete it. Building them takes a while."""
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+    keys = [column.name for column in table.primary_key]
+    values = {name: table.c[name] + insert.excluded[name] for name in amounts}
+    values |= merge(insert.excluded)
+    is_row = [table.c[name] == sa.bindparam(f"of_{name}") for name in keys]
+    less = {name: table.c[name] - sa.bindparam(f"less_{name}") for name in amounts}
+    return (
+        insert.on_conflict_do_update(index_elements=keys, set_=values),
+        sa.update(table).where(*is_row).values(less),
+        sa.delete(table).where(*is_row, table.c[counted] <= 0),
+    )
 
 
 def columns_of(table: Table, amounts: Sequence[str]) -> tuple[str, ...]:

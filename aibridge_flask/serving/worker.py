@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import logging
 import select
@@ -47,6 +49,9 @@ class Listener(StreamServer):  # type: ignore[misc]
         super().close()
 
 
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20
+
+
 class Address:
     """A listening socket's address, which connections ask for also when the socket is closed."""
 
@@ -67,6 +72,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """
 
     is_draining = False
+
+    def init_process(self) -> None:
+        _map_large_blocks()
+        super().init_process()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -127,6 +136,14 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         run_in_hub(_close_idle, self.between_requests)
         gevent.sleep(_FIRST_REQUEST_SECONDS)
         run_in_hub(_close_idle, self.new)
+
+
+def _map_large_blocks() -> None:
+    """Has glibc map large blocks. Else it comes to keep them for the thread that had them, and clears one at
+    once when it is used again, which holds up other threads.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def _hide_contents(error: object) -> None:

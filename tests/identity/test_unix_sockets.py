@@ -34,7 +34,7 @@ def test_a_unix_sockets_peer_is_trusted_only_by_its_word(
 ) -> None:
     port, path = free_port(), f"{tmp_path}/s"
     settings = {"providers": [], "auth": auth, "drain_delay": 0}
-    server = Server(tmp_path, settings, f"--bind=127.0.0.1:{port}", f"--bind=unix:{path}")
+    server = Server(tmp_path, settings, f"--bind=127.0.0.1:{port}", f"--bind=unix:{path}", is_forked=True)
     server.port, server.url = port, f"http://127.0.0.1:{port}{PREFIX}"
     try:
         server.wait_ready()

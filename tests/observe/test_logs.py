@@ -196,7 +196,11 @@ def test_threads_that_log_beside_requests_hold_nobody_up(tmp_path: Path, upstrea
     (tmp_path / "logging.json").write_text(json.dumps(VERBOSE))
     providers = [{"type": "anthropic", "base_url": upstream.url, "keys": [{"value": "k"}]}]
     server = Server(
-        tmp_path, {"providers": providers}, "--log-config-json", str(tmp_path / "logging.json")
+        tmp_path,
+        {"providers": providers},
+        "--log-config-json",
+        str(tmp_path / "logging.json"),
+        is_forked=True,
     ).wait_ready()
     with ThreadPoolExecutor(1) as pool:
         for _ in range(15):

@@ -356,7 +356,7 @@ def test_under_steady_load_dead_workers_are_closed_and_nothing_is_refused(
 ) -> None:
     tree = {"database_url": url, "spool_dir": str(tmp_path / "spool")}
     with locked(url):
-        killed_worker(tree, 'recorder.begin(Started("begun", "ann", now()))')
+        killed_worker(tree, started("begun"))
     recorder, stop, refused = make(on_database_down="refuse"), threading.Event(), []
 
     def load() -> None:

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 
 from aibridge_flask import config
 from aibridge_flask.hooks import Hooks, RecordsLost
-from aibridge_flask.model import new_id
+from aibridge_flask.model import Usage, new_id
 from aibridge_flask.pricing import PriceList
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import legacy_spool, log_folder, log_reader, tables
 from aibridge_flask.records.counters import Counters
-from aibridge_flask.records.events import Ended, now
+from aibridge_flask.records.events import Ended, Event, TokenUsage, now
 from aibridge_flask.records.log import RecordLog
 from aibridge_flask.records.recorder import Recorder
 from aibridge_flask.records.rejects import Rejects
@@ -33,12 +33,12 @@ from tests.support.records import killed_worker, locked, rows, settings, started
 from tests.support.server import wait_until
 
 pytestmark = BOTH_DATABASES
-BEGUN = """
-recorder.begin(Started("begun", "ann", now()))
-recorder.begin(Started("over", "ann", now()))
-recorder.record(TokenUsage("begun", 0, "r", "m", Usage(3, 4), now()))
-recorder.end(Ended("over", now(), status_code=200))
-"""
+
+
+def begun() -> tuple[Event, ...]:
+    """One interception that has ended, and one that has not."""
+    usage = TokenUsage("begun", 0, "r", "m", Usage(3, 4), now())
+    return started("begun"), started("over"), usage, Ended("over", now(), status_code=200)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_killed_workers_log_is_applied_and_its_interceptions_are_closed(
     tree: dict[str, object], start: Start, database_url: str
 ) -> None:
     with locked(database_url):
-        killed_worker(tree, BEGUN)
+        killed_worker(tree, *begun())
     start()
     wait_until(lambda: ends(database_url) == {"begun": "interrupted", "over": ""})
     assert [row["output_tokens"] for row in rows(database_url, tables.token_usages)] == [4]
@@ -90,7 +90,7 @@ def test_a_killed_workers_log_is_applied_and_its_interceptions_are_closed(
 def test_a_real_end_takes_the_place_of_an_interruption(
     tree: dict[str, object], start: Start, database_url: str
 ) -> None:
-    killed_worker(tree, BEGUN)
+    killed_worker(tree, *begun())
     recorder = start()
     wait_until(lambda: ends(database_url).get("begun") == "interrupted")
     recorder.record(Ended("begun", now(), status_code=200))
@@ -102,9 +102,9 @@ def test_a_damaged_log_costs_itself_only(
     tree: dict[str, object], start: Start, database_url: str, tmp_path: Path, harm: str
 ) -> None:
     with locked(database_url):
-        killed_worker(tree, 'recorder.begin(Started("bad", "ann", now()))')
+        killed_worker(tree, started("bad"))
         (bad,) = log_folder.logs(tmp_path / "spool")
-        killed_worker(tree, 'recorder.begin(Started("good", "ann", now()))')
+        killed_worker(tree, started("good"))
     (segment,) = bad.glob("*.log")
     data = bytearray(segment.read_bytes())
     if harm == "flip":
@@ -132,7 +132,7 @@ def test_damage_is_counted(
     lost: list[int] = []
     hooks.on(RecordsLost, lambda event: lost.append(event.count))
     with locked(database_url):
-        killed_worker(tree, BEGUN)
+        killed_worker(tree, *begun())
     (log,) = log_folder.logs(tmp_path / "spool")
     (segment,) = log.glob("*.log")
     data = bytearray(segment.read_bytes())
@@ -148,9 +148,9 @@ def test_logs_of_another_database_are_left_alone(
     tree: dict[str, object], start: Start, database_url: str, tmp_path: Path
 ) -> None:
     with locked(database_url):
-        killed_worker(tree, BEGUN)
+        killed_worker(tree, *begun())
         (log,) = log_folder.logs(tmp_path / "spool")
-        killed_worker(tree, 'recorder.begin(Started("later", "ann", now()))')
+        killed_worker(tree, started("later"))
     log_folder.set_database(log, "another-database")
     start()
     wait_until(lambda: ends(database_url) == {"later": "interrupted"})
@@ -214,7 +214,7 @@ def test_workers_of_other_hosts_expire_by_their_rows(
 def test_old_segments_are_deleted_and_empty_logs_with_their_rows(
     tree: dict[str, object], start: Start, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_worker(tree, BEGUN)
+    killed_worker(tree, *begun())
     (log,) = log_folder.logs(tmp_path / "spool")
     monkeypatch.setattr("aibridge_flask.records.takeover._KEEP_SECONDS", -1.0)
     monkeypatch.setattr("aibridge_flask.records.takeover._ROUND_SECONDS", 0.01)

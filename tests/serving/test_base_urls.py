@@ -24,7 +24,11 @@ def start_bound(tmp_path: Path) -> Iterator[StartBound]:
         port = free_port()
         options = [f"--bind={bind}" for bind in (f"127.0.0.1:{port}", *binds)]
         server = Server(
-            tmp_path, {"providers": [{"type": "anthropic"}]}, *options, environ={"SCRIPT_NAME": script}
+            tmp_path,
+            {"providers": [{"type": "anthropic"}]},
+            *options,
+            environ={"SCRIPT_NAME": script},
+            is_forked=True,
         )
         started.append(server)
         server.port, server.url = port, f"http://127.0.0.1:{port}{script}{PREFIX}"

@@ -47,7 +47,8 @@ def site(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) ->
         "base_url": shared_upstream.url,
         "keys": [{"value": "sk-ant-central-0123"}],
     }
-    server = Server(folder, {"auth": {"mode": "token"}, "providers": [provider], "drain_delay": 0})
+    settings = {"auth": {"mode": "token"}, "providers": [provider], "drain_delay": 0}
+    server = Server(folder, settings, is_forked=True)
     server.headers = {"X-AIBridge-Token": people["root"]}
     server.wait_ready().wait_until_applied()
     yield Site(server, people)

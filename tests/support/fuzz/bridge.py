@@ -48,7 +48,7 @@ class FuzzedBridge:
         self.folder, self.upstream, self.tools = folder, Upstream(), Upstream()
         docs = mcp.ScriptedMcp(self.tools)
         self.server = Server(
-            folder, _settings(folder, self.upstream.url, docs.url), "--log-level", "debug"
+            folder, _settings(folder, self.upstream.url, docs.url), "--log-level", "debug", is_forked=True
         ).wait_ready("/readyz")
         environ = {"AIBRIDGE_CONFIG": str(self.server.config)}
         options = ["token", "create", "--user", "alice", "--admin"]
