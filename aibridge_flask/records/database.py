@@ -22,7 +22,7 @@ from .database_errors import is_busy
 from .deadlines import DEADLINES
 
 HEAD = "0003"  # of Alembic's migrations, which ended when changes became additive
-VERSION = 10  # of the tables; `schema_info` holds it
+VERSION = 11  # of the tables; `schema_info` holds it
 _TIMEOUT_MS = 5000
 _CONNECT_TIMEOUT = 3  # seconds
 _MAX_WAL_PAGES = 4000  # a writer checkpoints a larger write-ahead log itself

@@ -1,0 +1,119 @@
+"""Which sessions match a search: those with an interception that matches all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ..model import Actor
+from ..records.sum_tables import session_usage, sessions, usage_hourly
+from ..records.tables import interceptions
+from .candidates import are_few
+from .pages import MAX_COUNT
+from .periods import Period
+from .search import Condition, Search
+
+_s, _i, _u, _pair = sessions.c, interceptions.c, usage_hourly.c, session_usage.c
+_IS_OF_SESSION = _i.session_key == _s.key
+Keys = sa.Select[Any] | sa.CompoundSelect[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Conditions on sessions. `are_many`: more than `MAX_COUNT` are known to match."""
+
+    conditions: Sequence[Condition]
+    are_many: bool = False
+
+
+def matching(connection: Connection, search: Search, actor: Actor) -> Match:
+    """Returns what is to be asked for.
+
+    Of one person's sessions each is looked at. Of all, those that match are found first, where that costs
+    less: if they are many, the last active ones are still found by looking at each.
+    """
+    dialect, period = connection.dialect.name, search.period
+    own = [*_of_themselves(search, actor), *_in_reach(period)]
+    rest = search.without("initiator").without("session_id")
+    if not rest.has_sum_keys and not rest.needs_rows:
+        return Match([*own, *_active(period)])
+    are_all = actor.admin and not search.values("initiator") and not search.values("session_id")
+    if rest.needs_rows:
+        conditions = [*rest.conditions(_ANY, dialect, walks=True)]
+        looked_at: Condition = sa.exists().where(_IS_OF_SESSION, *conditions)
+        if not are_all or not are_few(connection, rest):
+            return Match([*own, looked_at])
+        found: Keys = sa.select(_i.session_key).where(*rest.conditions(actor, dialect))
+    else:
+        found = _with_sums(search.without("session_id"), actor, dialect)
+        if not are_all:
+            return Match([*own, _s.key.in_(found)])
+        looked_at = _has_sums(rest, dialect)
+    keys = _first_keys(connection, found)
+    return Match([*own, looked_at], True) if len(keys) > MAX_COUNT else Match([_is_one_of(keys)])
+
+
+_ANY = Actor("", admin=True)
+"""Whose interceptions are not to be told apart: a session has those of one actor."""
+
+
+def visible_to(actor: Actor) -> list[Condition]:
+    return [] if actor.admin else [_s.initiator_id == actor.id]
+
+
+def _of_themselves(search: Search, actor: Actor) -> list[Condition]:
+    wanted = [_s.initiator_id == (actor.id if id == "me" else id) for id in search.values("initiator")]
+    return [*visible_to(actor), *wanted, *(_s.id == id for id in search.values("session_id"))]
+
+
+def _in_reach(period: Period) -> list[Condition]:
+    """Other sessions have no interception that started in the period."""
+    started = [_s.started_at < moment for moment in period.before]
+    return [*started, *(_s.last_active_at >= moment for moment in period.after)]
+
+
+def _active(period: Period) -> list[Condition]:
+    """The first interception of most of them started in the period."""
+    has_row = sa.exists().where(_IS_OF_SESSION, *period.conditions(_i.started_at))
+    return [sa.or_(_s.started_at >= moment, has_row) for moment in period.after]
+
+
+def _with_sums(search: Search, actor: Actor, dialect: str) -> sa.CompoundSelect[Any]:
+    """Returns the keys of sessions that match by the sums of whole hours, or by rows beside them: those of
+    the period's edges, and what is running."""
+    of_hours = sa.select(_pair.session_key).join(usage_hourly, _u.id == _pair.usage_id)
+    summed = [
+        of_hours.where(*search.keys(_u, actor), *hours.conditions(_u.hour)) for hours in search.period.hours()
+    ]
+    rows = sa.select(_i.session_key).where(_i.session_key.is_not(None), *search.conditions(actor, dialect))
+    beside = [rows.where(condition) for condition in _beside_sums(search.period)]
+    return sa.union_all(*summed, *beside)
+
+
+def _has_sums(search: Search, dialect: str) -> Condition:
+    """Returns the same as a condition on a session."""
+    of_session = sa.exists().where(_pair.session_key == _s.key, _pair.usage_id == _u.id)
+    keys, hours = search.keys(_u, _ANY), search.period.hours()
+    summed = [of_session.where(*keys, *part.conditions(_u.hour)) for part in hours]
+    row = sa.exists().where(_IS_OF_SESSION, *search.conditions(_ANY, dialect))
+    return sa.or_(*summed, *(row.where(condition) for condition in _beside_sums(search.period)))
+
+
+def _beside_sums(period: Period) -> list[Condition]:
+    edges = [sa.and_(*edge.conditions(_i.started_at)) for edge in period.edges()]
+    return [_i.ended_at.is_(None), *edges]
+
+
+def _first_keys(connection: Connection, found: Keys) -> list[int]:
+    """Returns the different ones, up to `MAX_COUNT` and one."""
+    keys = found.subquery()
+    query = sa.select(keys.c.session_key).distinct().limit(MAX_COUNT + 1)
+    return list(connection.scalars(query))
+
+
+def _is_one_of(keys: Sequence[int]) -> Condition:
+    return _s.key.in_(sa.bindparam("keys", keys, expanding=True, literal_execute=True))
