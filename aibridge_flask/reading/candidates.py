@@ -4,6 +4,7 @@ are found sooner by going through all in their order.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,31 +12,37 @@ from sqlalchemy import Connection
 
 from ..records.contribution import MAIN
 from ..records.tables import interceptions, tool_usages
-from .search import Search
+from .search import Search, micros
 
 FEW = 30_000
 """To look so many up takes a tenth of a second. It is more than lists count."""
 
-_LOOKED_UP = ("session_id", "text")  # always
-_COUNTED = ("kind", "tool", "cost_above")
+FEW_FOR_SESSIONS = 100_000
+"""The sooner enough sessions are found, the more interceptions match in each."""
+
+_i, _t = interceptions.c, tool_usages.c
+_LOOKED_UP = ("session_id", "kind", "text")
+_COUNTED = ("tool", "cost_above")
 
 
-def are_few(connection: Connection, search: Search) -> bool:
+def are_few(connection: Connection, search: Search, few: int) -> bool:
     """Whether interceptions are to be looked up by one of the keys that no sum has."""
-    terms = [term for term in search.terms if term[0] in _COUNTED]
-    return any(map(search.values, _LOOKED_UP)) or any(_is_rare(connection, *term) for term in terms)
+    return any(_is_rare(connection, *term, few) for term in search.terms)
 
 
-def _is_rare(connection: Connection, key: str, value: str) -> bool:
-    if (key, value) == ("kind", MAIN):
-        return False
-    counted = sa.select(sa.func.count()).select_from(_found(connection, key, value).limit(FEW + 1).subquery())
-    return connection.scalars(counted).one() <= FEW
+def are_counted(search: Search) -> bool:
+    """Whether an index tells how many match: if they are not few, more than lists count."""
+    return [key in _COUNTED for key, _ in search.terms] == [True]
 
 
-def _found(connection: Connection, key: str, value: str) -> sa.Select[Any]:
-    if key == "tool":
-        c = tool_usages.c
-        return sa.select(c.interception_id).where(c.tool == value).distinct()
-    condition = Search(((key, value),)).of_rows(connection.dialect.name)
-    return sa.select(sa.literal(1)).select_from(interceptions).where(*condition)
+def _is_rare(connection: Connection, key: str, value: str, few: int) -> bool:
+    if key not in _COUNTED:
+        return key in _LOOKED_UP and (key, value) != ("kind", MAIN)
+    found = _FOUND[key](value).limit(few + 1).subquery()
+    return connection.scalars(sa.select(sa.func.count()).select_from(found)).one() <= few
+
+
+_FOUND: Mapping[str, Callable[[str], sa.Select[Any]]] = {
+    "tool": lambda name: sa.select(_t.interception_id).where(_t.tool == name).distinct(),
+    "cost_above": lambda value: sa.select(_i.cost_micros).where(_i.cost_micros > micros(value)),
+}

@@ -146,7 +146,7 @@ def check(search: Search) -> None:
         if key in _TIMES:
             _time(key, value)
         if key == "cost_above":
-            _micros(value)
+            micros(value)
 
 
 def _summed(columns: Any, key: str, value: str, actor: Actor) -> Condition:
@@ -185,8 +185,14 @@ def _walked_uses_tool(name: str, dialect: str) -> Condition:
     return sa.exists().where(c.interception_id == interceptions.c.id, c.tool == name)
 
 
+def _costs_more(value: str, dialect: str) -> Condition:
+    """A query of its own, so that SQLite takes its index, and not one that gives the order."""
+    of_cost = interceptions.alias().c
+    return interceptions.c.id.in_(sa.select(of_cost.id).where(of_cost.cost_micros > micros(value)))
+
+
 def _is_of_kind(value: str, dialect: str) -> Condition:
-    """All kinds but the main one have an index."""
+    """All kinds but the main one have an index, in the order of time."""
     c = interceptions.c
     is_other = [] if value == MAIN else [c.kind != sa.literal_column(f"'{MAIN}'")]
     return sa.and_(c.kind == value, *is_other)
@@ -196,18 +202,18 @@ _OF_ROW: Mapping[str, Callable[[str, str], Condition]] = {
     "session_id": _in_session,
     "kind": _is_of_kind,
     "tool": _uses_tool,
-    "cost_above": lambda value, dialect: interceptions.c.cost_micros > _micros(value),
+    "cost_above": _costs_more,
     "text": lambda value, dialect: text_condition(dialect, value),
 }
 _OF_WALKED: Mapping[str, Callable[[str, str], Condition]] = {
     **_OF_ROW,
     "kind": lambda value, dialect: interceptions.c.kind == value,
     "tool": _walked_uses_tool,
-    "cost_above": lambda value, dialect: interceptions.c.cost_micros + 0 > _micros(value),
+    "cost_above": lambda value, dialect: interceptions.c.cost_micros + 0 > micros(value),
 }
 
 
-def _micros(value: str) -> int:
+def micros(value: str) -> int:
     """Returns US$ in millionths. Raises BadSearch."""
     try:
         micros = Decimal(value) * _MICROS

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from ..model import Actor
 from ..records.sum_tables import session_usage, sessions, usage_hourly
 from ..records.tables import interceptions
-from .candidates import are_few
+from .candidates import FEW_FOR_SESSIONS, are_few
 from .pages import MAX_COUNT
 from .periods import Period
 from .search import Condition, Search
@@ -45,7 +45,7 @@ def matching(connection: Connection, search: Search, actor: Actor) -> Match:
     if rest.needs_rows:
         conditions = [*rest.conditions(_ANY, dialect, walks=True)]
         looked_at: Condition = sa.exists().where(_IS_OF_SESSION, *conditions)
-        if not are_all or not are_few(connection, rest):
+        if not are_all or not are_few(connection, rest, FEW_FOR_SESSIONS):
             return Match([*own, looked_at])
         found: Keys = sa.select(_i.session_key).where(*rest.conditions(actor, dialect))
     else:
@@ -85,7 +85,8 @@ def _active(period: Period) -> list[Condition]:
 def _with_sums(search: Search, actor: Actor, dialect: str) -> sa.CompoundSelect[Any]:
     """Returns the keys of sessions that match by the sums of whole hours, or by rows beside them: those of
     the period's edges, and what is running."""
-    of_hours = sa.select(_pair.session_key).join(usage_hourly, _u.id == _pair.usage_id)
+    # the sum keeps SQLite from looking each pair's row up, instead of the pairs of each row that matches
+    of_hours = sa.select(_pair.session_key).join(usage_hourly, _u.id + 0 == _pair.usage_id)
     summed = [
         of_hours.where(*search.keys(_u, actor), *hours.conditions(_u.hour)) for hours in search.period.hours()
     ]
