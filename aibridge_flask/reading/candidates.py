@@ -17,8 +17,8 @@ from .search import Search, micros
 FEW = 30_000
 """To look so many up takes a tenth of a second. It is more than lists count."""
 
-FEW_FOR_SESSIONS = 100_000
-"""The sooner enough sessions are found, the more interceptions match in each."""
+FEW_OF_ALL = 100_000
+"""The same where all people's interceptions would be gone through until enough are counted."""
 
 _i, _t = interceptions.c, tool_usages.c
 _LOOKED_UP = ("session_id", "kind", "text")

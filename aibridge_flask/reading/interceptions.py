@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from ..model import Actor
 from ..records import tables
-from .candidates import FEW, are_counted, are_few
+from .candidates import FEW, FEW_OF_ALL, are_counted, are_few
 from .connection import connected
 from .errors import BadQuestion, NotFound
 from .narrowing import hours_of
@@ -42,13 +42,15 @@ def _found(
 ) -> tuple[tuple[int, bool], list[Any]]:
     """Returns the count of what matches, and the ids of a page and one more. `positions` has the row that the
     page begins after, if there is one."""
-    walks = search.needs_rows and not are_few(connection, search, FEW)
+    is_counted = are_counted(search)
+    few = FEW_OF_ALL if actor.admin and not is_counted else FEW
+    walks = search.needs_rows and not are_few(connection, search, few)
     query = sa.select(_c.id).where(*search.conditions(actor, connection.dialect.name, walks))
     ordered = query.order_by(*(column.desc() for column in _ORDER))
     following = [ordered.where(before(_ORDER, position)) for position in positions]
     hours = hours_of(connection, search, actor)
     if hours is None:
-        are_many = walks and actor.admin and are_counted(search)
+        are_many = walks and actor.admin and is_counted
         return count_and_page(connection, ordered, page, following, are_many)
     for query, (started_at, _) in zip(following, positions, strict=True):
         return hours.count, hours.page_after(connection, query, page, started_at)

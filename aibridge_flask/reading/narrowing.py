@@ -18,7 +18,7 @@ from ..records.sum_tables import usage_hourly
 from ..records.tables import interceptions
 from .pages import MAX_COUNT, Page
 from .periods import Period, hour_of
-from .search import Condition, Search
+from .search import Condition, Search, is_running
 
 _i, _u = interceptions.c, usage_hourly.c
 _HOUR = timedelta(hours=1)
@@ -118,7 +118,7 @@ def _ended(connection: Connection, search: Search, actor: Actor, first: datetime
 
 def _running(connection: Connection, search: Search, actor: Actor) -> Sequence[datetime]:
     conditions = [*search.keys(_i, actor), *search.period.conditions(_i.started_at)]
-    return connection.scalars(sa.select(_i.started_at).where(_i.ended_at.is_(None), *conditions)).all()
+    return connection.scalars(sa.select(_i.started_at).where(is_running(), *conditions)).all()
 
 
 def _are_unsummed(connection: Connection) -> bool:

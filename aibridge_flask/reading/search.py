@@ -157,6 +157,15 @@ def _summed(columns: Any, key: str, value: str, actor: Actor) -> Condition:
     return condition
 
 
+def is_running() -> Condition:
+    """Returns the condition that interceptions have not ended.
+
+    A query of its own, so that SQLite takes the index of these few, whatever else is asked of them.
+    """
+    running = interceptions.alias().c
+    return interceptions.c.id.in_(sa.select(running.id).where(running.ended_at.is_(None)))
+
+
 def in_group(group_set: ColumnElement[str], name: str) -> Condition:
     """Returns the condition that a set of groups has one; "" stands for the set of none."""
     if not name:
@@ -182,7 +191,9 @@ def _uses_tool(name: str, dialect: str) -> Condition:
 
 def _walked_uses_tool(name: str, dialect: str) -> Condition:
     c = tool_usages.c
-    return sa.exists().where(c.interception_id == interceptions.c.id, c.tool == name)
+    is_of_it = (c.interception_id == interceptions.c.id, c.tool == name)
+    # the offset keeps PostgreSQL from finding all first
+    return sa.exists(sa.select(c.tool).where(*is_of_it).correlate(interceptions).offset(0))
 
 
 def _costs_more(value: str, dialect: str) -> Condition:

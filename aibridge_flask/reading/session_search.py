@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from ..model import Actor
 from ..records.sum_tables import session_usage, sessions, usage_hourly
 from ..records.tables import interceptions
-from .candidates import FEW_FOR_SESSIONS, are_few
+from .candidates import FEW_OF_ALL, are_few
 from .pages import MAX_COUNT
 from .periods import Period
-from .search import Condition, Search
+from .search import Condition, Search, is_running
 
 _s, _i, _u, _pair = sessions.c, interceptions.c, usage_hourly.c, session_usage.c
+_FIRST = 3 * MAX_COUNT
 _IS_OF_SESSION = _i.session_key == _s.key
 Keys = sa.Select[Any] | sa.CompoundSelect[Any]
 
@@ -44,8 +45,8 @@ def matching(connection: Connection, search: Search, actor: Actor) -> Match:
     are_all = actor.admin and not search.values("initiator") and not search.values("session_id")
     if rest.needs_rows:
         conditions = [*rest.conditions(_ANY, dialect, walks=True)]
-        looked_at: Condition = sa.exists().where(_IS_OF_SESSION, *conditions)
-        if not are_all or not are_few(connection, rest, FEW_FOR_SESSIONS):
+        looked_at = _exists(_i.id, _IS_OF_SESSION, *conditions)
+        if not are_all or not are_few(connection, rest, FEW_OF_ALL):
             return Match([*own, looked_at])
         found: Keys = sa.select(_i.session_key).where(*rest.conditions(actor, dialect))
     else:
@@ -53,7 +54,7 @@ def matching(connection: Connection, search: Search, actor: Actor) -> Match:
         if not are_all:
             return Match([*own, _s.key.in_(found)])
         looked_at = _has_sums(rest, dialect)
-    keys = _first_keys(connection, found)
+    keys = _different(connection, found)
     return Match([*own, looked_at], True) if len(keys) > MAX_COUNT else Match([_is_one_of(keys)])
 
 
@@ -78,7 +79,7 @@ def _in_reach(period: Period) -> list[Condition]:
 
 def _active(period: Period) -> list[Condition]:
     """The first interception of most of them started in the period."""
-    has_row = sa.exists().where(_IS_OF_SESSION, *period.conditions(_i.started_at))
+    has_row = _exists(_i.id, _IS_OF_SESSION, *period.conditions(_i.started_at))
     return [sa.or_(_s.started_at >= moment, has_row) for moment in period.after]
 
 
@@ -91,30 +92,36 @@ def _with_sums(search: Search, actor: Actor, dialect: str) -> sa.CompoundSelect[
         of_hours.where(*search.keys(_u, actor), *hours.conditions(_u.hour)) for hours in search.period.hours()
     ]
     rows = sa.select(_i.session_key).where(_i.session_key.is_not(None), *search.conditions(actor, dialect))
-    beside = [rows.where(condition) for condition in _beside_sums(search.period)]
-    return sa.union_all(*summed, *beside)
+    beside = [is_running(), *_edges(search.period)]
+    return sa.union_all(*summed, *(rows.where(condition) for condition in beside))
 
 
 def _has_sums(search: Search, dialect: str) -> Condition:
     """Returns the same as a condition on a session."""
-    of_session = sa.exists().where(_pair.session_key == _s.key, _pair.usage_id == _u.id)
-    keys, hours = search.keys(_u, _ANY), search.period.hours()
-    summed = [of_session.where(*keys, *part.conditions(_u.hour)) for part in hours]
-    row = sa.exists().where(_IS_OF_SESSION, *search.conditions(_ANY, dialect))
-    return sa.or_(*summed, *(row.where(condition) for condition in _beside_sums(search.period)))
+    keys = (_pair.session_key == _s.key, _pair.usage_id == _u.id, *search.keys(_u, _ANY))
+    summed = [_exists(_u.id, *keys, *part.conditions(_u.hour)) for part in search.period.hours()]
+    row = (_IS_OF_SESSION, *search.conditions(_ANY, dialect))
+    beside = [_i.ended_at.is_(None), *_edges(search.period)]
+    return sa.or_(*summed, *(_exists(_i.id, *row, condition) for condition in beside))
 
 
-def _beside_sums(period: Period) -> list[Condition]:
-    edges = [sa.and_(*edge.conditions(_i.started_at)) for edge in period.edges()]
-    return [_i.ended_at.is_(None), *edges]
+def _exists(column: ColumnElement[Any], *conditions: Condition) -> Condition:
+    """The offset keeps PostgreSQL from finding what matches of all sessions first."""
+    return sa.exists(sa.select(column).where(*conditions).correlate(sessions).offset(0))
 
 
-def _first_keys(connection: Connection, found: Keys) -> list[int]:
-    """Returns the different ones, up to `MAX_COUNT` and one."""
+def _edges(period: Period) -> list[Condition]:
+    return [sa.and_(*edge.conditions(_i.started_at)) for edge in period.edges()]
+
+
+def _different(connection: Connection, found: Keys) -> Collection[int]:
+    """Returns all different ones, or some if they are more than `MAX_COUNT`: then some are found soon."""
+    first = connection.scalars(found.limit(_FIRST)).all()
+    if len(first) < _FIRST or len(set(first)) > MAX_COUNT:
+        return set(first)
     keys = found.subquery()
-    query = sa.select(keys.c.session_key).distinct().limit(MAX_COUNT + 1)
-    return list(connection.scalars(query))
+    return connection.scalars(sa.select(keys.c.session_key).distinct().limit(MAX_COUNT + 1)).all()
 
 
-def _is_one_of(keys: Sequence[int]) -> Condition:
-    return _s.key.in_(sa.bindparam("keys", keys, expanding=True, literal_execute=True))
+def _is_one_of(keys: Collection[int]) -> Condition:
+    return _s.key.in_(sa.bindparam("keys", list(keys), expanding=True, literal_execute=True))

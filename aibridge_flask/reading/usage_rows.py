@@ -34,7 +34,7 @@ from ..records.sum_tables import (
 from ..records.tables import interceptions, token_usages, tool_usages
 from .grouping import columns_of
 from .periods import DAY, HOUR, Period
-from .search import Condition, Search
+from .search import Condition, Search, is_running
 
 SUMMED = (*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
 TOOL_SUMS = ("calls", "failures", "duration_ms")
@@ -131,7 +131,7 @@ def key_rows(scope: Scope) -> sa.Subquery:
     ]
     queries += [sa.select(*_row_keys(scope)).where(*conditions) for conditions in scope.in_rows()]
     conditions = scope.search.conditions(scope.actor, scope.dialect)
-    queries.append(sa.select(*_row_keys(scope)).where(*conditions, _i.ended_at.is_(None)))
+    queries.append(sa.select(*_row_keys(scope)).where(*conditions, is_running()))
     return _together(queries, _names(scope))
 
 

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from aibridge_flask.reading import candidates, pages
+from aibridge_flask.reading import interceptions as lists
+from aibridge_flask.reading import pages
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import now
 from aibridge_flask.records.recorder import Recorder
@@ -185,7 +186,8 @@ def test_many_matches_are_found_in_the_same_order_as_few(
         tools = (("Bash", f"a{number}"), ("Bash", f"b{number}")) if number % 2 else ()
         history.add("ann", begin + timedelta(minutes=number * 37 % 30), tools=tools, **of_kind)
     few = all_pages(root, limit=4, q=q)
-    monkeypatch.setattr(candidates, "FEW", 4)
+    for name in ("FEW", "FEW_OF_ALL"):
+        monkeypatch.setattr(lists, name, 4)
     monkeypatch.setattr(pages, "MAX_COUNT", 4)
     many = all_pages(root, limit=4, q=q)
     assert {page["count"] for page in few} == {sum(len(page["results"]) for page in few)}

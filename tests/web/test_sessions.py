@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from aibridge_flask.reading import candidates, pages, session_search
+from aibridge_flask.reading import pages, session_search
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.sum_tables import audit
 from tests.conftest import BOTH_DATABASES
@@ -193,7 +193,7 @@ def test_of_many_sessions_the_last_active_ones_are_found(
     root: Person, four: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {q: ids(root.read("/sessions", q=q)) for q, _ in FOUND}
-    for module, name in ((candidates, "FEW"), (session_search, "MAX_COUNT"), (pages, "MAX_COUNT")):
+    for module, name in ((session_search, "FEW_OF_ALL"), (session_search, "MAX_COUNT"), (pages, "MAX_COUNT")):
         monkeypatch.setattr(module, name, 0)
     for q, found in few.items():
         answer = root.read("/sessions", q=q)
