@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from .periods import Period
 from .search import Condition, Search, is_running
 
 _s, _i, _u, _pair = sessions.c, interceptions.c, usage_hourly.c, session_usage.c
-_FIRST = 3 * MAX_COUNT
+_SLICE = 1000
 _IS_OF_SESSION = _i.session_key == _s.key
 Keys = sa.Select[Any] | sa.CompoundSelect[Any]
 
@@ -44,11 +45,10 @@ def matching(connection: Connection, search: Search, actor: Actor) -> Match:
         return Match([*own, *_active(period)])
     are_all = actor.admin and not search.values("initiator") and not search.values("session_id")
     if rest.needs_rows:
-        conditions = [*rest.conditions(_ANY, dialect, walks=True)]
-        looked_at = _exists(_i.id, _IS_OF_SESSION, *conditions)
+        looked_at = _exists(_i.id, _IS_OF_SESSION, *rest.conditions(_ANY, dialect, walks=True))
         if not are_all or not are_few(connection, rest, FEW_OF_ALL):
             return Match([*own, looked_at])
-        found: Keys = sa.select(_i.session_key).where(*rest.conditions(actor, dialect))
+        found: Keys = _of_rows(rest, actor, dialect)
     else:
         found = _with_sums(search.without("session_id"), actor, dialect)
         if not are_all:
@@ -83,16 +83,20 @@ def _active(period: Period) -> list[Condition]:
     return [sa.or_(_s.started_at >= moment, has_row) for moment in period.after]
 
 
+def _of_rows(search: Search, actor: Actor, dialect: str) -> sa.Select[Any]:
+    """Returns the keys of sessions with an interception that matches."""
+    return sa.select(_i.session_key).where(_i.session_key.is_not(None), *search.conditions(actor, dialect))
+
+
 def _with_sums(search: Search, actor: Actor, dialect: str) -> sa.CompoundSelect[Any]:
     """Returns the keys of sessions that match by the sums of whole hours, or by rows beside them: those of
     the period's edges, and what is running."""
-    # the sum keeps SQLite from looking each pair's row up, instead of the pairs of each row that matches
+    # `+ 0` keeps SQLite from looking each pair's row up, instead of the pairs of each row that matches
     of_hours = sa.select(_pair.session_key).join(usage_hourly, _u.id + 0 == _pair.usage_id)
     summed = [
         of_hours.where(*search.keys(_u, actor), *hours.conditions(_u.hour)) for hours in search.period.hours()
     ]
-    rows = sa.select(_i.session_key).where(_i.session_key.is_not(None), *search.conditions(actor, dialect))
-    beside = [is_running(), *_edges(search.period)]
+    rows, beside = _of_rows(search, actor, dialect), [is_running(), *_edges(search.period)]
     return sa.union_all(*summed, *(rows.where(condition) for condition in beside))
 
 
@@ -115,12 +119,14 @@ def _edges(period: Period) -> list[Condition]:
 
 
 def _different(connection: Connection, found: Keys) -> Collection[int]:
-    """Returns all different ones, or some if they are more than `MAX_COUNT`: then some are found soon."""
-    first = connection.scalars(found.limit(_FIRST)).all()
-    if len(first) < _FIRST or len(set(first)) > MAX_COUNT:
-        return set(first)
-    keys = found.subquery()
-    return connection.scalars(sa.select(keys.c.session_key).distinct().limit(MAX_COUNT + 1)).all()
+    """Returns the different ones, and if they are more than `MAX_COUNT` not all: most are not read then."""
+    keys: set[int] = set()
+    with closing(connection.scalars(found, execution_options={"yield_per": _SLICE})) as rows:
+        for some in rows.partitions():
+            keys.update(some)
+            if len(keys) > MAX_COUNT:
+                break
+    return keys
 
 
 def _is_one_of(keys: Collection[int]) -> Condition:

@@ -23,7 +23,7 @@ COARSER: Mapping[Table, tuple[Callable[..., int], Callable[[RowMapping], tuple[A
 
 
 def fill(connection: Connection, table: Table) -> None:
-    """Fills a new table. It takes some seconds for a million interceptions."""
+    """Fills a new table. It takes ten seconds for a million interceptions."""
     columns = columns_of(table, _AMOUNTS)
     rows = [as_row(columns, part) for part in joined(_parts(connection, table)).values()]
     for start in range(0, len(rows), _SLICE):
