@@ -32,8 +32,8 @@ class Match:
     are_many: bool = False
 
 
-def matching(connection: Connection, search: Search, actor: Actor) -> Match:
-    """Returns what is to be asked for.
+def matching(connection: Connection, search: Search, actor: Actor, offset: int) -> Match:
+    """Returns what is to be asked for. `offset`: so many are skipped.
 
     Of one person's sessions each is looked at. Of all, those that match are found first, where that costs
     less: if they are many, the last active ones are still found by looking at each.
@@ -55,7 +55,11 @@ def matching(connection: Connection, search: Search, actor: Actor) -> Match:
             return Match([*own, _s.key.in_(found)])
         looked_at = _has_sums(rest, dialect)
     keys = _different(connection, found)
-    return Match([*own, looked_at], True) if len(keys) > MAX_COUNT else Match([_is_one_of(keys)])
+    if len(keys) <= MAX_COUNT:
+        return Match([_is_one_of(keys)])
+    if offset > MAX_COUNT:  # too many to look at each
+        looked_at = _s.key.in_(found) if _are_more(connection, offset) else sa.false()
+    return Match([*own, looked_at], True)
 
 
 _ANY = Actor("", admin=True)
@@ -127,6 +131,11 @@ def _different(connection: Connection, found: Keys) -> Collection[int]:
             if len(keys) > MAX_COUNT:
                 break
     return keys
+
+
+def _are_more(connection: Connection, count: int) -> bool:
+    """Whether there are more sessions than that."""
+    return connection.scalar(sa.select(_s.key).order_by(_s.last_active_at).offset(count).limit(1)) is not None
 
 
 def _is_one_of(keys: Collection[int]) -> Condition:

@@ -31,7 +31,7 @@ def list_sessions(engine: Engine, actor: Actor, search: Search, page: Page) -> L
     one of these names it as `id~key`.
     """
     with connected(engine) as connection:
-        match = matching(connection, search, actor)
+        match = matching(connection, search, actor, page.offset)
         ordered = sa.select(_s.key).where(*match.conditions).order_by(*(column.desc() for column in _ORDER))
         following = [ordered.where(_after(connection, actor, page.after_id))] if page.after_id else []
         count, found = count_and_page(connection, ordered, page, following, match.are_many)

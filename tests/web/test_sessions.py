@@ -198,6 +198,8 @@ def test_of_many_sessions_the_last_active_ones_are_found(
     for q, found in few.items():
         answer = root.read("/sessions", q=q)
         assert ids(answer) == found, q
+        assert ids(root.read("/sessions", q=q, offset=1)) == found[1:], q
+        assert ids(root.read("/sessions", q=q, offset=5)) == [], q
         assert answer.get("count_capped", False) == bool(found), q
 
 
