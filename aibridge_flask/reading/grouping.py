@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +20,12 @@ _COLUMNS: Mapping[str, str] = {
 _LENGTHS = {"hour": 13, "day": 10, "month": 7}
 _FORMATS = {"hour": 'YYYY-MM-DD"T"HH24', "day": "YYYY-MM-DD", "month": "YYYY-MM"}
 KEYS = (*_FORMATS, "group", *_COLUMNS)
+_NEEDED = {**_COLUMNS, "group": "group_set", "hour": "hour"}
+
+
+def columns_of(keys: Iterable[str]) -> set[str]:
+    """Returns the columns that keys need; days and months are told by each table of sums."""
+    return {_NEEDED[key] for key in keys if key in _NEEDED}
 
 
 def grouped(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 
 from ..model import Actor
 from ..records import tables
+from .candidates import FEW, FEW_OF_ALL, are_counted, are_few
 from .connection import connected
 from .errors import BadQuestion, NotFound
 from .narrowing import hours_of
@@ -24,19 +27,34 @@ _ORDER = (_c.started_at, _c.id)
 def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> Listing:
     """Returns a page of interceptions with their parts, newest first. Raises BadQuestion."""
     with connected(engine) as connection:
-        query = sa.select(_c.id).where(*search.conditions(actor, engine.dialect.name))
-        ordered = query.order_by(*(column.desc() for column in _ORDER))
-        positions = [_position(connection, actor, page.after_id)] if page.after_id else []
-        following = [ordered.where(before(_ORDER, position)) for position in positions]
-        hours = hours_of(connection, search, actor)
-        if hours is None:
-            count, rows = count_and_page(connection, ordered, page, following)
-        else:
-            for started_at, _ in positions:
-                hours = hours.until(started_at)
-            count, rows = hours.count_and_page(connection, [ordered, *following][-1], page)
+        position = [_position(connection, actor, page.after_id)] if page.after_id else []
+        count, rows = _found(connection, actor, search, page, position)
         ids = [id for (id,) in rows]
         return listing(count, ids, with_parts(connection, ids[: page.limit]), page.limit)
+
+
+def _found(
+    connection: Connection,
+    actor: Actor,
+    search: Search,
+    page: Page,
+    positions: Sequence[tuple[datetime, str]],
+) -> tuple[tuple[int, bool], list[Any]]:
+    """Returns the count of what matches, and the ids of a page and one more. `positions` has the row that the
+    page begins after, if there is one."""
+    is_counted = are_counted(search)
+    few = FEW_OF_ALL if actor.admin and not is_counted else FEW
+    walks = search.needs_rows and not are_few(connection, search, few)
+    query = sa.select(_c.id).where(*search.conditions(actor, connection.dialect.name, walks))
+    ordered = query.order_by(*(column.desc() for column in _ORDER))
+    following = [ordered.where(before(_ORDER, position)) for position in positions]
+    hours = hours_of(connection, search, actor)
+    if hours is None:
+        are_many = walks and actor.admin and is_counted
+        return count_and_page(connection, ordered, page, following, are_many)
+    for query, (started_at, _) in zip(following, positions, strict=True):
+        return hours.count, hours.page_after(connection, query, page, started_at)
+    return hours.count, hours.page(connection, ordered, page)
 
 
 def interception(engine: Engine, actor: Actor, id: str) -> bytes:

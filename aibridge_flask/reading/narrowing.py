@@ -5,8 +5,8 @@ To count the rows themselves, all would have to be read: a second for each milli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..records.sum_tables import usage_hourly
 from ..records.tables import interceptions
 from .pages import MAX_COUNT, Page
 from .periods import Period, hour_of
-from .search import Condition, Search
+from .search import Condition, Search, is_running
 
 _i, _u = interceptions.c, usage_hourly.c
 _HOUR = timedelta(hours=1)
@@ -27,27 +27,49 @@ _NEIGHBOURS = timedelta(hours=4)  # to skip less would cost a statement more tha
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """The hours with matches, the newest first, and how many matches there are, up to `MAX_COUNT` and one."""
+    """The hours with matches, the newest first, each with how many it has."""
 
-    begins: Sequence[datetime]
-    count: int
+    counts: Mapping[datetime, int]
 
-    def until(self, moment: datetime) -> Hours:
-        """Returns the same without the hours that begin later."""
-        return Hours([hour for hour in self.begins if hour <= moment], self.count)
+    def page(self, connection: Connection, ordered: sa.Select[Any], page: Page) -> list[Any]:
+        """Returns the rows of a page and one more, of a query that is ordered by time, newest first."""
+        skipped, hours = self._skip(page.offset)
+        return _page(connection, ordered, hours, replace(page, offset=page.offset - skipped))
 
-    def count_and_page(
-        self, connection: Connection, ordered: sa.Select[Any], page: Page
-    ) -> tuple[tuple[int, bool], list[Any]]:
-        """As `pages.count_and_page`, for a query of interceptions that is ordered by time, newest first."""
-        rows: list[Any] = []
-        last = page.offset + page.limit + 1
-        for period in _runs(self.begins):
-            within = ordered.where(*period.conditions(_i.started_at))
-            rows += connection.execute(within.limit(last - len(rows))).all()
-            if len(rows) == last:
-                break
-        return (min(self.count, MAX_COUNT), self.count > MAX_COUNT), rows[page.offset :]
+    def page_after(
+        self, connection: Connection, following: sa.Select[Any], page: Page, moment: datetime
+    ) -> list[Any]:
+        """Returns the same of a query for what stands after a row of this time."""
+        return _page(connection, following, [hour for hour in self.counts if hour <= moment], page)
+
+    @property
+    def count(self) -> tuple[int, bool]:
+        """As that of `pages.count_of`."""
+        total = sum(self.counts.values())
+        return min(total, MAX_COUNT), total > MAX_COUNT
+
+    def _skip(self, offset: int) -> tuple[int, list[datetime]]:
+        """Returns how many matches stand in the newest hours, of which no page from `offset` on has any, and
+        the other hours."""
+        skipped, hours = 0, list(self.counts)
+        for number, hour in enumerate(hours):
+            if skipped + self.counts[hour] > offset:
+                return skipped, hours[number:]
+            skipped += self.counts[hour]
+        return skipped, []
+
+
+def _page(
+    connection: Connection, ordered: sa.Select[Any], hours: Iterable[datetime], page: Page
+) -> list[Any]:
+    rows: list[Any] = []
+    last = page.offset + page.limit + 1
+    for period in _runs(hours):
+        within = ordered.where(*period.conditions(_i.started_at))
+        rows += connection.execute(within.limit(last - len(rows))).all()
+        if len(rows) == last:
+            break
+    return rows[page.offset :]
 
 
 def _runs(hours: Iterable[datetime]) -> Iterator[Period]:
@@ -70,11 +92,11 @@ def hours_of(connection: Connection, search: Search, actor: Actor) -> Hours | No
         return None
     oldest = connection.scalar(sa.select(sa.func.min(_i.started_at)))
     if oldest is None:
-        return Hours((), 0)
+        return Hours({})
     counts = _ended(connection, search, actor, hour_of(oldest))
     for moment in _running(connection, search, actor):
         counts[hour_of(moment)] = counts.get(hour_of(moment), 0) + 1
-    return Hours(sorted(counts, reverse=True), min(sum(counts.values()), MAX_COUNT + 1))
+    return Hours(dict(sorted(counts.items(), reverse=True)))
 
 
 def _ended(connection: Connection, search: Search, actor: Actor, first: datetime) -> dict[datetime, int]:
@@ -96,7 +118,7 @@ def _ended(connection: Connection, search: Search, actor: Actor, first: datetime
 
 def _running(connection: Connection, search: Search, actor: Actor) -> Sequence[datetime]:
     conditions = [*search.keys(_i, actor), *search.period.conditions(_i.started_at)]
-    return connection.scalars(sa.select(_i.started_at).where(_i.ended_at.is_(None), *conditions)).all()
+    return connection.scalars(sa.select(_i.started_at).where(is_running(), *conditions)).all()
 
 
 def _are_unsummed(connection: Connection) -> bool:

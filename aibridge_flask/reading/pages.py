@@ -53,18 +53,24 @@ def count_of(connection: Connection, query: sa.Select[Any]) -> tuple[int, bool]:
 
 
 def count_and_page(
-    connection: Connection, ordered: sa.Select[Any], page: Page, following: Sequence[sa.Select[Any]]
+    connection: Connection,
+    ordered: sa.Select[Any],
+    page: Page,
+    following: Sequence[sa.Select[Any]],
+    are_many: bool = False,
 ) -> tuple[tuple[int, bool], list[Any]]:
     """Returns the count of an ordered query, and the rows of a page and one more.
 
     Both are read at once if the page is among the rows that are counted. `following` holds the query of what
-    stands after the page before, if there was one.
+    stands after the page before, if there was one. `are_many`: more than `MAX_COUNT`, and not to be counted.
     """
+    paged = [ordered, *following][-1].limit(page.limit + 1).offset(page.offset)
+    if are_many:
+        return (MAX_COUNT, True), list(connection.execute(paged).all())
     last = page.offset + page.limit + 1
     if not following and last <= MAX_COUNT + 1:
         rows = connection.execute(ordered.limit(MAX_COUNT + 1)).all()
         return (min(len(rows), MAX_COUNT), len(rows) > MAX_COUNT), list(rows[page.offset : last])
-    paged = [ordered, *following][-1].limit(page.limit + 1).offset(page.offset)
     return count_of(connection, ordered), list(connection.execute(paged).all())
 
 

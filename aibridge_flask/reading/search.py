@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
 from ..model import Actor
+from ..records.contribution import MAIN
 from ..records.sum_tables import group_sets
 from ..records.tables import interceptions, tool_usages
 from .errors import BadQuestion
@@ -85,6 +86,12 @@ class Search:
         ]
         return conditions if actor.admin else [columns.initiator_id == actor.id, *conditions]
 
+    def columns(self, actor: Actor) -> set[str]:
+        """Returns the columns that `keys` has conditions on."""
+        names = {"group": "group_set", **_SUMMED}
+        own = () if actor.admin else ("initiator_id",)
+        return {*own, *(names[key] for key, _ in self.terms if key in names)}
+
     def values(self, key: str) -> list[str]:
         """Returns what is asked for under a key."""
         return [value for name, value in self.terms if name == key]
@@ -93,11 +100,22 @@ class Search:
         """Returns the search without a key."""
         return Search(tuple(term for term in self.terms if term[0] != key))
 
-    def conditions(self, actor: Actor, dialect: str) -> list[Condition]:
-        """Returns the conditions on interceptions that the actor may see."""
-        of_rows = [_OF_ROW[key](value, dialect) for key, value in self.terms if key in _OF_ROWS]
+    def conditions(self, actor: Actor, dialect: str, walks: bool = False) -> list[Condition]:
+        """Returns the conditions on interceptions that the actor may see.
+
+        `walks`: databases are kept from finding all that match by an index, since they are too many.
+        """
         c = interceptions.c
-        return [*self.keys(c, actor), *self.period.conditions(c.started_at), *of_rows]
+        return [
+            *self.keys(c, actor),
+            *self.period.conditions(c.started_at),
+            *self.of_rows(dialect, walks),
+        ]
+
+    def of_rows(self, dialect: str, walks: bool = False) -> list[Condition]:
+        """Returns those of the conditions that no sum has."""
+        found = _OF_WALKED if walks else _OF_ROW
+        return [found[key](value, dialect) for key, value in self.terms if key in _OF_ROWS]
 
 
 def parse(text: str) -> Search:
@@ -128,7 +146,7 @@ def check(search: Search) -> None:
         if key in _TIMES:
             _time(key, value)
         if key == "cost_above":
-            _micros(value)
+            micros(value)
 
 
 def _summed(columns: Any, key: str, value: str, actor: Actor) -> Condition:
@@ -137,6 +155,15 @@ def _summed(columns: Any, key: str, value: str, actor: Actor) -> Condition:
     wanted = actor.id if key == "initiator" and value == "me" else value
     condition: Condition = columns[_SUMMED[key]] == wanted
     return condition
+
+
+def is_running() -> Condition:
+    """Returns the condition that interceptions have not ended.
+
+    A query of its own, so that SQLite takes the index of these few, whatever else is asked of them.
+    """
+    running = interceptions.alias().c
+    return interceptions.c.id.in_(sa.select(running.id).where(running.ended_at.is_(None)))
 
 
 def in_group(group_set: ColumnElement[str], name: str) -> Condition:
@@ -159,19 +186,45 @@ def _in_session(id: str, dialect: str) -> Condition:
 
 def _uses_tool(name: str, dialect: str) -> Condition:
     c = tool_usages.c
-    return sa.exists().where(c.interception_id == interceptions.c.id, c.tool == name)
+    return interceptions.c.id.in_(sa.select(c.interception_id).where(c.tool == name))
+
+
+def _walked_uses_tool(name: str, dialect: str) -> Condition:
+    c = tool_usages.c
+    is_of_it = (c.interception_id == interceptions.c.id, c.tool == name)
+    # the offset keeps PostgreSQL from finding all first
+    return sa.exists(sa.select(c.tool).where(*is_of_it).correlate(interceptions).offset(0))
+
+
+def _costs_more(value: str, dialect: str) -> Condition:
+    """A query of its own, so that SQLite takes its index, and not one that gives the order."""
+    of_cost = interceptions.alias().c
+    return interceptions.c.id.in_(sa.select(of_cost.id).where(of_cost.cost_micros > micros(value)))
+
+
+def _is_of_kind(value: str, dialect: str) -> Condition:
+    """All kinds but the main one have an index, in the order of time."""
+    c = interceptions.c
+    is_other = [] if value == MAIN else [c.kind != sa.literal_column(f"'{MAIN}'")]
+    return sa.and_(c.kind == value, *is_other)
 
 
 _OF_ROW: Mapping[str, Callable[[str, str], Condition]] = {
     "session_id": _in_session,
-    "kind": lambda value, dialect: interceptions.c.kind == value,
+    "kind": _is_of_kind,
     "tool": _uses_tool,
-    "cost_above": lambda value, dialect: interceptions.c.cost_micros > _micros(value),
+    "cost_above": _costs_more,
     "text": lambda value, dialect: text_condition(dialect, value),
+}
+_OF_WALKED: Mapping[str, Callable[[str, str], Condition]] = {
+    **_OF_ROW,
+    "kind": lambda value, dialect: interceptions.c.kind == value,
+    "tool": _walked_uses_tool,
+    "cost_above": lambda value, dialect: interceptions.c.cost_micros + 0 > micros(value),
 }
 
 
-def _micros(value: str) -> int:
+def micros(value: str) -> int:
     """Returns US$ in millionths. Raises BadSearch."""
     try:
         micros = Decimal(value) * _MICROS

@@ -19,7 +19,8 @@ from .connection import connected
 from .errors import BadQuestion, NotFound
 from .pages import fill, join_members
 from .parts import with_parts
-from .sessions import cost_of, described, visible_to
+from .session_search import visible_to
+from .sessions import cost_of, described
 from .values import encode, json_value
 
 Result = dict[str, Any]

@@ -15,6 +15,7 @@ from .connection import connected
 from .errors import BadQuestion
 from .pages import Listing, Page, before, count_and_page, listing
 from .search import Condition, Search
+from .session_search import matching, visible_to
 from .values import MAX_TEXT_BYTES, initiator, json_value
 
 Result = dict[str, Any]
@@ -30,10 +31,10 @@ def list_sessions(engine: Engine, actor: Actor, search: Search, page: Page) -> L
     one of these names it as `id~key`.
     """
     with connected(engine) as connection:
-        query = sa.select(_s.key).where(*_conditions(search, actor, engine.dialect.name))
-        ordered = query.order_by(*(column.desc() for column in _ORDER))
+        match = matching(connection, search, actor, page.offset)
+        ordered = sa.select(_s.key).where(*match.conditions).order_by(*(column.desc() for column in _ORDER))
         following = [ordered.where(_after(connection, actor, page.after_id))] if page.after_id else []
-        count, found = count_and_page(connection, ordered, page, following)
+        count, found = count_and_page(connection, ordered, page, following, match.are_many)
         rows = _rows(connection, [key for (key,) in found])
         names = _page_names(connection, actor, rows)
         return listing(count, names, described(connection, rows[: page.limit]), page.limit)
@@ -63,10 +64,6 @@ def described(connection: Connection, rows: Sequence[RowMapping]) -> Iterator[Re
                 "subagents": subagents.get(row["key"], 0),
                 "last_prompt": prompts.get(row["prompt_of"], ""),
             }
-
-
-def visible_to(actor: Actor) -> list[Condition]:
-    return [] if actor.admin else [_s.initiator_id == actor.id]
 
 
 def cost_of(cost: int | None, requests: int, unpriced: int) -> int | None:
@@ -126,42 +123,6 @@ def _prompts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     text = sa.func.substr(p.prompt, 1, MAX_TEXT_BYTES + 1)
     query = sa.select(p.interception_id, text).where(p.interception_id.in_(ids))
     return dict(tuple(row) for row in connection.execute(query)) if ids else {}
-
-
-def _conditions(search: Search, actor: Actor, dialect: str) -> list[Condition]:
-    """A session matches if one of its interceptions matches everything."""
-    conditions = visible_to(actor)
-    conditions += [_s.initiator_id == (actor.id if id == "me" else id) for id in search.values("initiator")]
-    conditions += [_s.id == id for id in search.values("session_id")]
-    rest, period = search.without("initiator").without("session_id"), search.period
-    conditions += [_s.last_active_at >= moment for moment in period.after]
-    conditions += [_s.started_at < moment for moment in period.before]
-    if rest.has_sum_keys and not rest.needs_rows:
-        conditions.append(_s.key.in_(_with_sums(rest, actor)))
-    if rest.needs_rows or period.after or period.before:
-        conditions.append(_has_rows(rest, actor, dialect))
-    return conditions
-
-
-def _with_sums(search: Search, actor: Actor) -> sa.CompoundSelect[Any]:
-    """Returns the keys of sessions that match in the hours that the period touches, or may match by what is
-    running."""
-    hours = search.period.covering_hours().conditions(_u.hour)
-    ended = (
-        sa.select(session_usage.c.session_key)
-        .join(usage_hourly, _u.id == session_usage.c.usage_id)
-        .where(*search.keys(_u, actor), *hours)
-    )
-    running = sa.select(_i.session_key).where(_i.ended_at.is_(None), *search.keys(_i, actor))
-    return sa.union(ended, running.where(_i.session_key.is_not(None)))
-
-
-def _has_rows(search: Search, actor: Actor, dialect: str) -> Condition:
-    """Prompts are searched once; other keys session by session, from the last active one on."""
-    conditions = search.conditions(actor, dialect)
-    if search.values("text"):
-        return _s.key.in_(sa.select(_i.session_key).where(*conditions))
-    return sa.exists().where(_i.session_key == _s.key, *conditions)
 
 
 def _after(connection: Connection, actor: Actor, name: str) -> Condition:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from ..records.sum_tables import (
 )
 from .connection import connected
 from .grouping import grouped, sums_of
-from .pages import Page, count_of
+from .pages import Page, count_and_page, count_of
 from .percentiles import percentile
 from .periods import Period
 from .search import Search
@@ -40,10 +40,8 @@ _HISTOGRAMS = {
 }
 PERCENTILES = tuple(_HISTOGRAMS)
 Sums = Sequence[int]
-"""In the order of `SUMMED`."""
 
 ALL = Page(0)
-_NOT_BY_DAY = ("hour", "initiator", "group", "session")
 _LONGEST_FOR_SESSIONS = timedelta(days=31)
 _UNPRICED, _MAX_MODELS = "unpriced_requests", 100
 
@@ -57,14 +55,8 @@ class Question:
     period: Period = Period()
 
     def scope(self, actor: Actor, dialect: str) -> Scope:
-        by_rows = self.search.needs_rows or "session" in self.keys
         period = self.period.within(self.search.period)
-        return Scope(self.search, actor, period, dialect, by_rows, not by_rows and self._may_be_by_day(actor))
-
-    def _may_be_by_day(self, actor: Actor) -> bool:
-        """Whether sums by the day tell enough: they know no people."""
-        needed = {*self.keys, *(key for key, _ in self.search.terms)}
-        return actor.admin and needed.isdisjoint(_NOT_BY_DAY)
+        return Scope(self.search, actor, period, dialect, self.keys)
 
 
 def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_sessions: bool = True) -> Result:
@@ -73,15 +65,20 @@ def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_ses
     with connected(engine) as connection:
         counts_sessions = with_sessions and _is_short(connection, scope)
         sessions = _sessions(connection, scope, keys) if counts_sessions else None
-        rows = connection.execute(_paged(_query(scope, keys), keys, page)).all()
-        count = _count(connection, scope, keys, page, len(rows))
-        # what is on one page is added up here; by group a request may be in several rows
-        is_whole = len(rows) == count and "group" not in keys
-        parts = rows if is_whole else connection.execute(_query(scope, ())).all()
-        totals = _added(part[-len(SUMMED) :] for part in parts)
+        count, rows, totals = _page(connection, scope, SUMMED, page)
         every = _sessions(connection, scope, ()) if counts_sessions and keys else sessions
     results = [_result(keys, row, sessions) for row in rows]
     return {"count": count, "totals": _result((), totals, every), "results": results}
+
+
+def amounts(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
+    """Returns the same without sessions and times."""
+    scope = question.scope(actor, engine.dialect.name)
+    with connected(engine) as connection:
+        count, rows, totals = _page(connection, scope, AMOUNTS, page)
+    names = (*question.keys, *AMOUNTS)
+    results = [dict(zip(names, row, strict=True)) for row in rows]
+    return {"count": count, "totals": dict(zip(AMOUNTS, totals, strict=True)), "results": results}
 
 
 def usage_report(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
@@ -95,7 +92,7 @@ def unpriced_models(engine: Engine, actor: Actor, question: Question) -> list[st
     """Returns the models that were asked for and have no price, or not for all of it: the 100 with the most
     such requests."""
     scope = replace(question, keys=("model",)).scope(actor, engine.dialect.name)
-    query = grouped(usage_rows(scope), ("model",), scope.dialect, sums_of((_UNPRICED,)))
+    query = _query(scope, (_UNPRICED,))
     unpriced: ColumnElement[int] = sa.column(_UNPRICED)
     query = sa.select(sa.column("model")).select_from(query.subquery()).where(unpriced > 0)
     with connected(engine) as connection:
@@ -106,7 +103,9 @@ def count_results(engine: Engine, actor: Actor, question: Question) -> int:
     """Returns how many results there are, up to `MAX_COUNT`."""
     scope = question.scope(actor, engine.dialect.name)
     with connected(engine) as connection:
-        return _count_all(connection, scope, question.keys)
+        rows = usage_rows(scope, ())
+        query = grouped(rows, question.keys, scope.dialect, lambda columns: [sa.literal(1)])
+        return count_of(connection, query)[0]
 
 
 def every_usage(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
@@ -114,17 +113,16 @@ def every_usage(engine: Engine, actor: Actor, question: Question) -> Iterator[Re
     scope, keys = question.scope(actor, engine.dialect.name), question.keys
     with connected(engine) as connection:
         sessions = _sessions(connection, scope, keys) if _is_short(connection, scope) else None
-        for row in _streamed(connection, _paged(_query(scope, keys), keys, ALL)):
+        for row in _streamed(connection, _ordered(scope, SUMMED)):
             yield _result(keys, row, sessions)
 
 
 def every_amount(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results without sessions and times, without a bound."""
-    scope, keys = question.scope(actor, engine.dialect.name), question.keys
-    names = (*keys, *AMOUNTS)
-    query = grouped(usage_rows(scope), keys, scope.dialect, sums_of(AMOUNTS))
+    scope = question.scope(actor, engine.dialect.name)
+    names = (*question.keys, *AMOUNTS)
     with connected(engine) as connection:
-        for row in _streamed(connection, _paged(query, keys, ALL)):
+        for row in _streamed(connection, _ordered(scope, AMOUNTS)):
             yield dict(zip(names, row, strict=True))
 
 
@@ -134,19 +132,27 @@ def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequenc
         yield from rows
 
 
-def _query(scope: Scope, keys: Sequence[str]) -> sa.Select[Any]:
-    return grouped(usage_rows(scope), keys, scope.dialect, sums_of(SUMMED))
+def _page(
+    connection: Connection, scope: Scope, names: Sequence[str], page: Page
+) -> tuple[int, Sequence[Sequence[Any]], Sums]:
+    """Returns the number of all results, those of a page, and the totals of all."""
+    (count, _), rows = count_and_page(connection, _ordered(scope, names), page, ())
+    rows = rows[: page.limit]
+    # what is on one page is added up here; by group a request may be in several rows
+    is_whole = len(rows) == count and "group" not in scope.keys
+    parts = rows if is_whole else connection.execute(_query(replace(scope, keys=()), names)).all()
+    sums = zip(*(part[-len(names) :] for part in parts), strict=True)
+    return count, rows, [sum(column) for column in sums] or [0] * len(names)
 
 
-def _paged(query: sa.Select[Any], keys: Sequence[str], page: Page) -> sa.Select[Any]:
-    if not keys:
-        return query
-    ordered = query.order_by(sa.desc("cost_micros"), sa.desc("requests"), *map(sa.column, keys))
-    return ordered if page is ALL else ordered.limit(page.limit).offset(page.offset)
+def _query(scope: Scope, names: Sequence[str]) -> sa.Select[Any]:
+    return grouped(usage_rows(scope, names), scope.keys, scope.dialect, sums_of(names))
 
 
-def _added(rows: Iterable[Sums]) -> Sums:
-    return [sum(column) for column in zip(*rows, strict=True)] or [0] * len(SUMMED)
+def _ordered(scope: Scope, names: Sequence[str]) -> sa.Select[Any]:
+    query = _query(scope, names)
+    order: tuple[Any, ...] = (sa.desc("cost_micros"), sa.desc("requests"), *map(sa.column, scope.keys))
+    return query.order_by(*order) if scope.keys else query
 
 
 def _result(
@@ -172,22 +178,15 @@ def _different_sessions(columns: Any) -> Sequence[ColumnElement[Any]]:
     return [sa.func.count(columns.session_key.distinct())]
 
 
-def _count(connection: Connection, scope: Scope, keys: Sequence[str], page: Page, found: int) -> int:
-    """Returns the number of results of all pages, and asks for it only where it is not seen."""
-    if found < page.limit and (found or not page.offset):
-        return page.offset + found
-    return _count_all(connection, scope, keys)
-
-
-def _count_all(connection: Connection, scope: Scope, keys: Sequence[str]) -> int:
-    rows = usage_rows(scope)
-    return count_of(connection, grouped(rows, keys, scope.dialect, lambda columns: [sa.literal(1)]))[0]
-
-
 def _is_short(connection: Connection, scope: Scope) -> bool:
     """Whether the period is short enough to count different sessions."""
-    hours = Period(scope.period.after, scope.period.before)
-    limits = (sa.func.min(usage_hourly.c.hour), sa.func.max(usage_hourly.c.hour))
-    first, last = connection.execute(sa.select(*limits).where(*scope.in_sums(hours))).one()
-    begin, end = scope.period.after or (first,), scope.period.before or (last,)
-    return begin[0] is None or end[0] is None or end[0] - begin[0] <= _LONGEST_FOR_SESSIONS
+    hour = usage_hourly.c.hour
+    begin = scope.period.after or _first(connection, scope, hour)
+    end = scope.period.before or _first(connection, scope, hour.desc())
+    return not begin or not end or end[0] - begin[0] <= _LONGEST_FOR_SESSIONS
+
+
+def _first(connection: Connection, scope: Scope, order: ColumnElement[datetime]) -> tuple[datetime, ...]:
+    """Returns the first hour with a sum, or ()."""
+    query = sa.select(usage_hourly.c.hour).where(*scope.in_sums(usage_hourly, scope.period))
+    return tuple(connection.scalars(query.order_by(order).limit(1)))

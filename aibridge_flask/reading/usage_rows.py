@@ -1,4 +1,4 @@
-"""Where sums of usage are read: by the day or the hour, and interceptions where these are too coarse.
+"""Where sums of usage are read: from the coarsest that suffice, and interceptions where none does.
 
 All sources have the same columns, so that they can be added up together: the keys, `at`, and what is summed.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement
+from sqlalchemy import Column, ColumnElement, Table
 
 from ..model import Actor
 from ..records.costs import UNPRICED_STATUSES
@@ -23,15 +23,18 @@ from ..records.sum_tables import (
     FIRST_BYTE_LIMITS,
     TOKENS,
     USAGE_KEYS,
+    people_daily,
     session_usage,
     tools_daily,
     tools_hourly,
+    totals_hourly,
     usage_daily,
     usage_hourly,
 )
 from ..records.tables import interceptions, token_usages, tool_usages
-from .periods import DAY, Period
-from .search import Condition, Search
+from .grouping import columns_of
+from .periods import DAY, HOUR, Period
+from .search import Condition, Search, is_running
 
 SUMMED = (*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
 TOOL_SUMS = ("calls", "failures", "duration_ms")
@@ -39,6 +42,12 @@ _OF_USAGES = (*TOKENS, *COST_PARTS, "cache_saved_micros")
 _KEYS = USAGE_KEYS[1:]
 _i, _u = interceptions.c, token_usages.c
 Columns = Sequence[ColumnElement[Any]]
+USAGE = (totals_hourly, people_daily, usage_daily, usage_hourly)
+"""The tables of sums, those with the fewest rows first."""
+
+_TOOLS = {usage_daily: tools_daily, usage_hourly: tools_hourly}
+_STEPS = {"hour": HOUR, "day": DAY}
+_NO_NAME = sa.literal("", sa.Text)
 
 SESSION_ID = sa.case(
     (_i.client_session_id != "", _i.client_session_id), else_=sa.func.coalesce(_i.thread_root_id, _i.id)
@@ -47,67 +56,68 @@ SESSION_ID = sa.case(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is summed up. `by_rows`: interceptions are read for the whole period; `by_day`: sums by the day,
-    for what they have of it."""
+    """What is summed up, and by which keys."""
 
     search: Search
     actor: Actor
     period: Period
     dialect: str
-    by_rows: bool = False
-    by_day: bool = False
+    keys: tuple[str, ...] = ()
 
     @property
-    def days(self) -> tuple[Period, ...]:
-        """The part of the period that is read from sums by the day, or ()."""
-        return self.period.whole(DAY) if self.by_day else ()
+    def by_rows(self) -> bool:
+        """Whether interceptions are read for the whole period."""
+        return self.search.needs_rows or "session" in self.keys
 
-    @property
-    def hours(self) -> tuple[Period, ...]:
-        """The parts of the period that are read from sums by the hour."""
-        if self.by_rows:
-            return ()
-        rest = self.period.edges(DAY) if self.by_day else [self.period]
-        return tuple(hours for part in rest for hours in part.hours())
+    def sums(self, sources: Sequence[Table] = USAGE) -> Iterator[tuple[Table, Period]]:
+        """Yields the tables of sums that are read, each with its part of the period."""
+        periods = [self.period]
+        for table in () if self.by_rows else filter(self._suffices, sources):
+            step = _STEPS[time_of(table).name]
+            yield from ((table, whole) for period in periods for whole in period.whole(step))
+            periods = [edge for period in periods for edge in period.edges(step)]
 
-    @property
-    def _row_periods(self) -> Sequence[Period]:
-        return (self.period,) if self.by_rows else [*self.period.edges()]
-
-    def in_sums(self, hours: Period) -> list[Condition]:
-        """Returns the conditions on `usage_hourly`."""
-        return [*self.search.keys(usage_hourly.c, self.actor), *hours.conditions(usage_hourly.c.hour)]
-
-    def in_days(self, days: Period) -> list[Condition]:
-        """Returns the conditions on `usage_daily`."""
-        return [*self.search.keys(usage_daily.c, self.actor), *days.conditions(usage_daily.c.day)]
+    def in_sums(self, table: Table, period: Period) -> list[Condition]:
+        """Returns the conditions on a table of sums."""
+        return [*self.search.keys(table.c, self.actor), *period.conditions(time_of(table))]
 
     def in_rows(self) -> Iterator[list[Condition]]:
         """Yields, for each part of the period that is not read from sums, the conditions on interceptions."""
-        for period in self._row_periods:
+        for period in [self.period] if self.by_rows else self.period.edges():
             conditions = self.search.conditions(self.actor, self.dialect)
             yield [*conditions, *period.conditions(_i.started_at), _i.ended_at.is_not(None)]
 
+    def _suffices(self, table: Table) -> bool:
+        """Whether it tells the keys of the question and of the search apart."""
+        return (columns_of(self.keys) | self.search.columns(self.actor)) <= set(table.c.keys())
 
-def usage_rows(scope: Scope) -> sa.Subquery:
-    """Returns the rows to add up."""
-    queries = [_daily_usage(scope, days) for days in scope.days]
-    queries += [_summed_usage(scope, hours) for hours in scope.hours]
+
+def time_of(table: Table) -> Column[Any]:
+    """Returns the column with the hour or the day of a table of sums."""
+    return table.c["hour" if "hour" in table.c else "day"]
+
+
+def usage_rows(scope: Scope, names: Sequence[str] = SUMMED) -> sa.Subquery:
+    """Returns the rows to add up, with the sums of these names."""
+    queries = [
+        sa.select(*_summed_keys(table), *(table.c[name] for name in names)).where(*scope.in_sums(table, part))
+        for table, part in scope.sums()
+    ]
     for conditions in scope.in_rows():
-        queries.append(sa.select(*_of_interceptions(scope, _REQUEST)).where(*conditions))
-        with_tokens = sa.select(*_of_interceptions(scope, _TOKENS))
+        queries.append(sa.select(*_of_interceptions(scope, names, _REQUEST)).where(*conditions))
+        with_tokens = sa.select(*_of_interceptions(scope, names, _TOKENS))
         queries.append(with_tokens.join(token_usages, _u.interception_id == _i.id).where(*conditions))
-    return _together(queries, (*_names(scope), *SUMMED))
+    return _together(queries, (*_names(scope), *names))
 
 
 def session_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows whose different `session_key` are to be counted."""
     key = session_usage.c.session_key
     queries = [
-        sa.select(*_summed_keys(scope), key)
-        .join(session_usage, session_usage.c.usage_id == usage_hourly.c.id)
-        .where(*scope.in_sums(hours))
-        for hours in (() if scope.by_rows else scope.period.hours())
+        sa.select(*_summed_keys(table), key)
+        .join(session_usage, session_usage.c.usage_id == table.c.id)
+        .where(*scope.in_sums(table, hours))
+        for table, hours in scope.sums([usage_hourly])
     ]
     queries += [sa.select(*_row_keys(scope), _i.session_key).where(*where) for where in scope.in_rows()]
     return _together(queries, (*_names(scope), "session_key"))
@@ -116,29 +126,23 @@ def session_rows(scope: Scope) -> sa.Subquery:
 def key_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows whose different keys are to be listed, with those of interceptions that have not
     ended."""
-    queries = [sa.select(*_DAILY_KEYS).where(*scope.in_days(days)) for days in scope.days]
-    queries += [sa.select(*_summed_keys(scope)).where(*scope.in_sums(hours)) for hours in scope.hours]
+    queries = [
+        sa.select(*_summed_keys(table)).where(*scope.in_sums(table, part)) for table, part in scope.sums()
+    ]
     queries += [sa.select(*_row_keys(scope)).where(*conditions) for conditions in scope.in_rows()]
     conditions = scope.search.conditions(scope.actor, scope.dialect)
-    queries.append(sa.select(*_row_keys(scope)).where(*conditions, _i.ended_at.is_(None)))
+    queries.append(sa.select(*_row_keys(scope)).where(*conditions, is_running()))
     return _together(queries, _names(scope))
 
 
 def tool_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows of tools to add up, with `tool`, `server_url` and `injected`."""
-    t, u = tools_hourly.c, tool_usages.c
-    names = ("tool", "server_url", "injected")
+    u, names = tool_usages.c, ("tool", "server_url", "injected")
     queries = [
-        sa.select(*_DAILY_KEYS, *(tools_daily.c[name] for name in (*names, *TOOL_SUMS)))
-        .join(tools_daily, tools_daily.c.usage_id == usage_daily.c.id)
-        .where(*scope.in_days(days))
-        for days in scope.days
-    ]
-    queries += [
-        sa.select(*_summed_keys(scope), *(t[name] for name in (*names, *TOOL_SUMS)))
-        .join(tools_hourly, t.usage_id == usage_hourly.c.id)
-        .where(*scope.in_sums(hours))
-        for hours in scope.hours
+        sa.select(*_summed_keys(table), *(_TOOLS[table].c[name] for name in (*names, *TOOL_SUMS)))
+        .join(_TOOLS[table], _TOOLS[table].c.usage_id == table.c.id)
+        .where(*scope.in_sums(table, part))
+        for table, part in scope.sums(tuple(_TOOLS))
     ]
     counts = (sa.literal(1), sa.case((u.invocation_error != "", 1), else_=0), u.duration_ms)
     queries += [
@@ -161,18 +165,9 @@ def _together(queries: Sequence[sa.Select[Any]], names: Sequence[str]) -> sa.Sub
     return sa.select(*columns).subquery()
 
 
-def _summed_keys(scope: Scope) -> Columns:
-    return [usage_hourly.c.hour, *(usage_hourly.c[name] for name in _KEYS)]
-
-
-def _summed_usage(scope: Scope, hours: Period) -> sa.Select[Any]:
-    columns = [*_summed_keys(scope), *(usage_hourly.c[name] for name in SUMMED)]
-    return sa.select(*columns).where(*scope.in_sums(hours))
-
-
-def _daily_usage(scope: Scope, days: Period) -> sa.Select[Any]:
-    columns = [*_DAILY_KEYS, *(usage_daily.c[name] for name in SUMMED)]
-    return sa.select(*columns).where(*scope.in_days(days))
+def _summed_keys(table: Table) -> Columns:
+    """Returns the keys of a table of sums, "" for those that it lacks."""
+    return [time_of(table), *(table.c.get(name, _NO_NAME).label(name) for name in _KEYS)]
 
 
 def _row_keys(scope: Scope) -> Columns:
@@ -180,13 +175,9 @@ def _row_keys(scope: Scope) -> Columns:
     return [_i.started_at, *(_i[name] for name in _KEYS), *session]
 
 
-def _of_interceptions(scope: Scope, amounts: dict[str, ColumnElement[Any]]) -> Columns:
+def _of_interceptions(scope: Scope, names: Sequence[str], amounts: dict[str, ColumnElement[Any]]) -> Columns:
     zero = sa.literal(0, sa.BigInteger)
-    return [*_row_keys(scope), *(amounts.get(name, zero).label(name) for name in SUMMED)]
-
-
-_NO_NAME = sa.literal("", sa.Text)
-_DAILY_KEYS = [usage_daily.c.day, *(usage_daily.c.get(name, _NO_NAME).label(name) for name in _KEYS)]
+    return [*_row_keys(scope), *(amounts.get(name, zero).label(name) for name in names)]
 
 
 def _is(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, Index
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
-from . import sum_tables, tables, text_index
+from . import coarser_sums, sum_tables, tables, text_index
 
 _INDEX_LOCK_ID = 0x61694273  # of PostgreSQL's advisory lock: "aiBs"
 
@@ -27,6 +27,9 @@ def add_missing(connection: Connection) -> None:
             if column.name not in columns:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    for table in coarser_sums.COARSER:
+        if table.name not in existing and sum_tables.usage_hourly.name in existing:
+            coarser_sums.fill(connection, table)
     text_index.create(connection)
 
 

@@ -79,15 +79,21 @@ class Row(Struct, frozen=True):
         return self.ended_at or self.started_at
 
     @property
+    def hour(self) -> datetime:
+        return self.started_at.replace(minute=0, second=0, microsecond=0)
+
+    @property
+    def day(self) -> datetime:
+        return self.hour.replace(hour=0)
+
+    @property
     def usage_keys(self) -> tuple[Any, ...]:
         """The keys of its row in `usage_hourly`."""
-        hour = self.started_at.replace(minute=0, second=0, microsecond=0)
-        return (hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
+        return (self.hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
 
     def day_keys(self, error_type: str) -> tuple[Any, ...]:
         """The keys of its row in `usage_daily`, if it ended with this error."""
-        day = self.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
-        return (day, *(getattr(self, name) for name in DAY_KEYS[1:-1]), error_type)
+        return (self.day, *(getattr(self, name) for name in DAY_KEYS[1:-1]), error_type)
 
 
 class Change(Struct, frozen=True):

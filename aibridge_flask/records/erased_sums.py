@@ -8,8 +8,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Dialect, Table
 
 from .contributions import Contributions
-from .keys import session_key, usage_id
-from .sum_tables import USAGE_KEYS, sequences, session_usage, sessions, tools_hourly, usage_hourly
+from .keys import day_id, session_key, usage_id
+from .sum_tables import (
+    PEOPLE_KEYS,
+    USAGE_KEYS,
+    people_daily,
+    sequences,
+    session_usage,
+    sessions,
+    tools_hourly,
+    usage_hourly,
+)
 from .tombstones import ERASED
 
 _NO_NAME = {"initiator_id": ERASED}
@@ -39,6 +48,13 @@ class ErasedSums:
         self._move(connection, usage_hourly, "id", {old: {"id": keys[old], **_NO_NAME} for old in keys})
         for table in (session_usage, tools_hourly):
             self._move(connection, table, "usage_id", {old: {"usage_id": keys[old]} for old in keys})
+        return len(rows)
+
+    def rename_days(self, connection: Connection, count: int) -> int:
+        """Also those of interceptions that are there: who is erased with them keeps the row until now."""
+        rows = self._rows(connection, people_daily, count)
+        ids = {row["id"]: day_id(*(({**row, **_NO_NAME})[name] for name in PEOPLE_KEYS)) for row in rows}
+        self._move(connection, people_daily, "id", {old: {"id": ids[old], **_NO_NAME} for old in ids})
         return len(rows)
 
     def _rows(self, connection: Connection, table: Table, count: int) -> list[dict[str, Any]]:

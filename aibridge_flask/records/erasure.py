@@ -57,7 +57,7 @@ class Erasure:
         while erased := write(self._erase_interceptions):
             count += erased
         sums = ErasedSums(self._slices.engine.dialect, self._actor_id)
-        for rename in (sums.rename_sessions, sums.rename_usage):
+        for rename in (sums.rename_sessions, sums.rename_usage, sums.rename_days):
             while write(partial(rename, count=self._slices.size)):
                 pass
         tokens, objects = (

@@ -22,13 +22,13 @@ def session_key(initiator_id: str, session_id: str) -> int:
 
 @lru_cache(_RECENT)
 def usage_id(hour: datetime, *names: str) -> int:
-    """Returns the key of a row of `usage_hourly`; `names` are its other keys, as ordered in `USAGE_KEYS`."""
+    """Returns the key of a row of sums by the hour; `names` are its other keys, in the table's order."""
     return _number(hour.astimezone(UTC).strftime("%Y%m%d%H"), *names)
 
 
 @lru_cache(_RECENT)
 def day_id(day: datetime, *names: str) -> int:
-    """Returns the key of a row of `usage_daily`; `names` are its other keys, as ordered in `DAY_KEYS`."""
+    """Returns the key of a row of sums by the day; `names` are its other keys, in the table's order."""
     return _number(day.astimezone(UTC).strftime("%Y%m%d"), *names)
 
 

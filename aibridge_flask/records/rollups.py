@@ -13,27 +13,31 @@ from sqlalchemy import Dialect, Table
 
 from .contribution import Change, Contribution
 from .contribution import Row as Interception
-from .keys import day_id
+from .keys import day_id, usage_id
 from .sum_tables import (
     AMOUNTS,
     DURATION_BUCKETS,
     FIRST_BYTE_BUCKETS,
+    people_daily,
     session_usage,
     tools_daily,
     tools_hourly,
+    totals_hourly,
     usage_daily,
     usage_hourly,
 )
 from .sums import Part, Sums
 
-_BUCKETS = (*FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
+_USAGE = ((*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS), "requests")
 _TOOL_AMOUNTS = ("calls", "failures", "duration_ms")
 TABLES = {
-    usage_hourly: ((*AMOUNTS, *_BUCKETS), "requests"),
+    usage_hourly: _USAGE,
     session_usage: (("requests",), "requests"),
     tools_hourly: (_TOOL_AMOUNTS, "calls"),
-    usage_daily: ((*AMOUNTS, *_BUCKETS), "requests"),
+    usage_daily: _USAGE,
     tools_daily: (_TOOL_AMOUNTS, "calls"),
+    people_daily: _USAGE,
+    totals_hourly: _USAGE,
 }
 """The tables, each with its amounts, and the one without which a row is deleted."""
 
@@ -71,9 +75,13 @@ def parts_of(
     buckets = _IN_FIRST_BYTE[contribution.first_byte] + _IN_DURATION[contribution.duration]
     amounts, day_keys = contribution.amounts + buckets, row.day_keys(contribution.error_type)
     day = day_id(*day_keys)
+    # a person who is erased keeps its row until `ErasedSums` renames it
+    person = (row.day, row.initiator_id, row.group_set)
     yield usage_hourly, Part((usage,), amounts, row.usage_keys)
     yield session_usage, Part((session, usage), (1,))
     yield usage_daily, Part((day,), amounts, day_keys)
+    yield people_daily, Part((day_id(*person),), amounts, person)
+    yield totals_hourly, Part((usage_id(row.hour),), amounts, (row.hour,))
     for tool, counts in contribution.tools:
         yield tools_hourly, Part((usage, *tool), counts)
         yield tools_daily, Part((day, *tool), counts)

@@ -16,7 +16,7 @@ from .contribution import Change
 from .contributions import Contributions
 from .database import read_info
 from .events import EPOCH
-from .sum_tables import session_usage, tools_daily, tools_hourly, usage_daily, usage_hourly
+from .sum_tables import people_daily, totals_hourly, usage_daily, usage_hourly
 from .sum_tables import sessions as session_table
 from .sums import Key, Part, Row, as_row, columns_of
 from .tables import interceptions
@@ -24,14 +24,10 @@ from .tables import interceptions
 SUMS_SINCE = "sums_since"  # in `schema_info`: older interceptions may have been deleted, their sums stay
 _SLICE = 1000
 _TABLES: Mapping[Table, Sequence[str]] = {
-    usage_hourly: rollups.TABLES[usage_hourly][0],
+    **{table: amounts for table, (amounts, _) in rollups.TABLES.items()},
     session_table: sessions.SUMMED,
-    session_usage: rollups.TABLES[session_usage][0],
-    tools_hourly: rollups.TABLES[tools_hourly][0],
-    usage_daily: rollups.TABLES[usage_daily][0],
-    tools_daily: rollups.TABLES[tools_daily][0],
 }
-_STARTS = {usage_hourly: "hour", usage_daily: "day"}
+_STARTS = {usage_hourly: "hour", usage_daily: "day", people_daily: "day", totals_hourly: "hour"}
 
 
 class Difference(Struct, frozen=True):

@@ -43,7 +43,9 @@ USAGE_KEYS = (
     "group_set",
 )
 
-DAY_KEYS = ("day", *(name for name in USAGE_KEYS[1:] if name not in ("initiator_id", "group_set")))
+_OF_PEOPLE = ("initiator_id", "group_set")
+DAY_KEYS = ("day", *(name for name in USAGE_KEYS[1:] if name not in _OF_PEOPLE))
+PEOPLE_KEYS = ("day", *_OF_PEOPLE)
 
 
 def _counts(*names: str) -> list[Column[int]]:
@@ -80,6 +82,12 @@ tools_hourly = _tools_table("tools_hourly")
 # The same by the day, of all people together: few rows, for questions about months.
 usage_daily = _usage_table("usage_daily", DAY_KEYS)
 tools_daily = _tools_table("tools_daily")
+
+# The same of people alone, and of nothing but the time.
+people_daily = _usage_table(
+    "people_daily", PEOPLE_KEYS, Index("ix_people_daily_initiator", "initiator_id", "day")
+)
+totals_hourly = _usage_table("totals_hourly", ("hour",))
 
 # One row an actor's session, from its first interception on. `prompt_of` is the interception with the newest
 # prompt of the user.

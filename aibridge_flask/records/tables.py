@@ -137,6 +137,8 @@ interceptions = Table(
     _index("ix_interceptions_session", "client_session_id <> ''", "client_session_id"),
     _index("ix_interceptions_thread_root", "thread_root_id IS NOT NULL", "thread_root_id"),
     _index("ix_interceptions_worker", "ended_at IS NULL", "worker_id"),
+    _index("ix_interceptions_kind", "kind <> 'main'", "kind", "started_at", "id"),
+    Index("ix_interceptions_cost", "cost_micros"),
 )
 
 token_usages = Table(
@@ -189,6 +191,7 @@ tool_usages = Table(
     _time("created_at"),
     _count("duration_ms"),
     Index("ix_tool_usages_call", "tool_call_id"),
+    Index("ix_tool_usages_tool", "tool", "interception_id"),
 )
 
 model_thoughts = Table(

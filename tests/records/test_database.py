@@ -44,7 +44,16 @@ def test_a_database_gets_this_versions_tables(empty_database_url: str, begin: st
     partial = {
         index["name"] for index in indexes if f"{engine.dialect.name}_where" in index["dialect_options"]
     }
-    names = ("correlating", "session", "thread_root", "worker", "open_session", "not_summed", "subagents")
+    names = (
+        "correlating",
+        "kind",
+        "session",
+        "thread_root",
+        "worker",
+        "open_session",
+        "not_summed",
+        "subagents",
+    )
     assert partial == {f"ix_interceptions_{name}" for name in names}
 
 

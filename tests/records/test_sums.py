@@ -100,6 +100,21 @@ def test_an_interception_counts_in_its_session_at_once_and_in_usage_at_its_end(r
     assert recorded.is_exact()
 
 
+def test_tables_of_coarser_sums_that_are_new_have_what_stands_in_the_others(recorded: Recorded) -> None:
+    for number, actor in enumerate(("ann", "bob", "ann")):
+        id = f"i{number}"
+        recorded.apply(started(id, 9 * 60 * number, actor), usage(id, 5), ended(id, usage(id, 5)))
+    new = (sum_tables.people_daily, sum_tables.totals_hourly)
+    counts = [len(rows(recorded.url, table)) for table in new]
+    with recorded.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        for table in new:
+            table.drop(connection)
+        databases.set_info(connection, "version", "10")
+    databases.migrate(recorded.engine)
+    assert [len(rows(recorded.url, table)) for table in new] == counts == [3, 3]
+    assert recorded.is_exact()
+
+
 def test_money_is_split_by_what_it_was_paid_for(recorded: Recorded) -> None:
     recorded.apply(started("a"), usage("a", 5), ended("a", usage("a", 5)))
     (hour,) = rows(recorded.url, sum_tables.usage_hourly)

@@ -9,6 +9,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from aibridge_flask.reading import interceptions as lists
+from aibridge_flask.reading import pages
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import now
 from aibridge_flask.records.recorder import Recorder
@@ -166,7 +168,31 @@ def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
             assert [ids(page) for page in sums] == [ids(page) for page in rows], q + extra
             assert {page["count"] for page in sums} == {page["count"] for page in rows}, q + extra
     assert root.read("/interceptions", q="model:rare")["count"] == 5
-    assert len(root.read("/interceptions", q="model:rare", offset=3)["results"]) == 2
+    common = ids(root.read("/interceptions", q="model:common"))
+    for offset in range(len(common) + 1):
+        page = root.read("/interceptions", q="model:common", offset=offset, limit=3)
+        assert (page["count"], ids(page)) == (len(common), common[offset : offset + 3])
+
+
+@pytest.mark.parametrize(
+    "q", ["tool:Bash", "kind:title", "kind:main", "cost_above:0.0001", "tool:Bash group:red"]
+)
+def test_many_matches_are_found_in_the_same_order_as_few(
+    root: Person, history: History, monkeypatch: pytest.MonkeyPatch, q: str
+) -> None:
+    begin = datetime(2026, 11, 2, tzinfo=UTC)
+    for number in range(30):
+        of_kind = {"kind": "title"} if number % 3 else {"groups": ("red",)}
+        tools = (("Bash", f"a{number}"), ("Bash", f"b{number}")) if number % 2 else ()
+        history.add("ann", begin + timedelta(minutes=number * 37 % 30), tools=tools, **of_kind)
+    few = all_pages(root, limit=4, q=q)
+    for name in ("FEW", "FEW_OF_ALL"):
+        monkeypatch.setattr(lists, name, 4)
+    monkeypatch.setattr(pages, "MAX_COUNT", 4)
+    many = all_pages(root, limit=4, q=q)
+    assert {page["count"] for page in few} == {sum(len(page["results"]) for page in few)}
+    assert [ids(page) for page in many] == [ids(page) for page in few]
+    assert {(page["count"], page["count_capped"]) for page in many} == {(4, True)}
 
 
 def test_what_has_expired_is_not_counted(app: Flask, root: Person, database_url: str) -> None:

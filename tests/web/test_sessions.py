@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
+from aibridge_flask.reading import pages, session_search
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.sum_tables import audit
 from tests.conftest import BOTH_DATABASES
@@ -130,33 +131,39 @@ def test_pages_of_sessions_follow_each_other(root: Person, ann: Person, history:
     assert ann.get("/sessions?after_session_id=nobodys").status_code == 400
 
 
-@pytest.mark.parametrize(
-    ("q", "expected"),
-    [
-        ("initiator:ann", {"a", "b", "c"}),
-        ("initiator:me", set()),
-        ("session_id:b", {"b"}),
-        ("model:gpt-5", {"c"}),
-        ("model:gpt-5 model:claude-sonnet-4-5", set()),
-        ("client:Codex", {"c", "d"}),
-        ("provider:openai", {"c"}),
-        ("group:red", {"d"}),
-        ('group:""', {"a", "b", "c"}),
-        ("error_type:overloaded", {"b"}),
-        ('error_type:""', {"a", "b", "c", "d"}),
-        ("kind:title", {"a"}),
-        ("tool:Bash", {"b"}),
-        ("text:fox", {"a"}),
-        ("cost_above:0.0001 client:Codex", {"c"}),
-        ("started_after:2026-11-02T01:30:00Z", {"b", "c", "d"}),
-        ("started_before:2026-11-02T01:00:00Z", {"a", "b"}),
-        ("started_after:2026-11-02T00:30:00Z started_before:2026-11-02T01:30:00Z model:gpt-5", set()),
-        ("started_after:2026-11-02T01:30:00Z error_type:overloaded", {"b"}),
-    ],
-)
-def test_a_session_is_found_by_what_one_of_its_interceptions_is(
-    root: Person, history: History, q: str, expected: set[str]
-) -> None:
+FOUND = [
+    ("initiator:ann", {"a", "b", "c"}),
+    ("initiator:me", set()),
+    ("session_id:b", {"b"}),
+    ("model:gpt-5", {"c"}),
+    ("model:gpt-5 model:claude-sonnet-4-5", set()),
+    ("client:Codex", {"c", "d"}),
+    ("client:Codex initiator:bob", {"d"}),
+    ("provider:openai", {"c"}),
+    ("group:red", {"d"}),
+    ('group:""', {"a", "b", "c"}),
+    ("error_type:overloaded", {"b"}),
+    ('error_type:""', {"a", "b", "c", "d"}),
+    ("kind:title", {"a"}),
+    ("kind:main", {"a", "b", "c", "d"}),
+    ("tool:Bash", {"b"}),
+    ("tool:Bash initiator:ann", {"b"}),
+    ("text:fox", {"a"}),
+    ("cost_above:0.0001", {"a", "b", "c"}),
+    ("cost_above:0.0001 client:Codex", {"c"}),
+    ("started_after:2026-11-02T01:30:00Z", {"b", "c", "d"}),
+    ("started_before:2026-11-02T01:00:00Z", {"a", "b"}),
+    ("started_after:2026-11-02T00:01:00Z started_before:2026-11-02T02:00:00Z", {"a"}),
+    ("started_after:2026-11-02T00:30:00Z started_before:2026-11-02T01:30:00Z model:gpt-5", set()),
+    ("started_after:2026-11-02T01:30:00Z error_type:overloaded", {"b"}),
+    ('started_after:2026-11-02T00:00:30Z error_type:"" client:"Claude Code"', {"a"}),
+    ("started_after:2026-11-02T02:30:00Z started_before:2026-11-02T03:00:30Z client:Codex", {"c", "d"}),
+    ("started_after:2026-11-02T03:00:01Z client:Codex", set()),
+]
+
+
+@pytest.fixture
+def four(history: History) -> None:
     history.add("ann", DAY, client_session_id="a", prompt="the brown fox")
     history.add("ann", DAY + MINUTE, client_session_id="a", kind="title")
     history.add("ann", DAY, client_session_id="b")
@@ -169,9 +176,31 @@ def test_a_session_is_found_by_what_one_of_its_interceptions_is(
     history.add(
         "bob", DAY + 180 * MINUTE, client_session_id="d", groups=("red",), client="Codex", is_running=True
     )
-    answer = root.read("/sessions", q=q)
-    assert set(ids(answer)) == expected
-    assert answer["count"] == len(expected)
+
+
+def test_a_session_is_found_by_what_one_of_its_interceptions_is(
+    root: Person, ann: Person, four: None
+) -> None:
+    for q, expected in FOUND:
+        for who, visible in ((root, expected), (ann, expected - {"d"})):
+            if q != "initiator:me":
+                answer = who.read("/sessions", q=q)
+                assert (set(ids(answer)), answer["count"]) == (visible, len(visible)), (who.name, q)
+    assert ids(root.read("/sessions", q="initiator:me")) == []
+
+
+def test_of_many_sessions_the_last_active_ones_are_found(
+    root: Person, four: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {q: ids(root.read("/sessions", q=q)) for q, _ in FOUND}
+    for module, name in ((session_search, "FEW_OF_ALL"), (session_search, "MAX_COUNT"), (pages, "MAX_COUNT")):
+        monkeypatch.setattr(module, name, 0)
+    for q, found in few.items():
+        answer = root.read("/sessions", q=q)
+        assert ids(answer) == found, q
+        assert ids(root.read("/sessions", q=q, offset=1)) == found[1:], q
+        assert ids(root.read("/sessions", q=q, offset=5)) == [], q
+        assert answer.get("count_capped", False) == bool(found), q
 
 
 def test_threads_are_paged_both_ways(root: Person, history: History) -> None:

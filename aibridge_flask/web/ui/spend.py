@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from ...reading.errors import BadQuestion
 from ...reading.pages import Page
 from ...reading.usage import Question as UsageQuestion
-from ...reading.usage import usage
+from ...reading.usage import amounts
 from . import filters
 from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar
@@ -57,7 +57,7 @@ def _keys(arguments: Any) -> tuple[str, ...]:
 def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
-    answer = usage(sums.engine, sums.actor, question, Page(_ROWS, offset), with_sessions=False)
+    answer = amounts(sums.engine, sums.actor, question, Page(_ROWS, offset))
     before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {
