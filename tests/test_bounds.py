@@ -123,8 +123,8 @@ def test_names_and_values_of_headers_are_not_kept(server: Server, upstream: Upst
     check_memory_returns(server, before, 20)
 
 
-def test_large_bodies_are_in_memory_twice_at_most(server: Server, upstream: Upstream) -> None:
-    """Once as the client's, and once for a moment while they are read or sent."""
+def test_large_bodies_are_in_memory_little_more_than_once(server: Server, upstream: Upstream) -> None:
+    """Once as the client's, and a part of them once more for a moment while they are read or sent."""
     message = {"role": "user", "content": "word " * 200}
     body = json.dumps({"model": "m", "messages": [message] * (20 * MIB // 1030)}).encode()
     check_still_serves(server, upstream)
@@ -137,7 +137,7 @@ def test_large_bodies_are_in_memory_twice_at_most(server: Server, upstream: Upst
         assert [client.head()[0] for client in clients] == [200] * 4
         for thread in threads:
             thread.join()
-    assert growth[0] < 4 * 2 * len(body) / MIB + 20
+    assert growth[0] < 4 * 1.6 * len(body) / MIB + 20
 
 
 # Time of the processor

@@ -103,10 +103,11 @@ def test_a_client_that_stops_reading_frees_its_upstream(
 
 
 def test_a_client_that_reads_no_page_is_given_up(impatient: Server, upstream: Upstream) -> None:
-    upstream.handler = lambda received: [http_response(200, b"{}")]
-    prompt = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * (3 * MIB)}]})
-    id = impatient.post(MESSAGES, prompt.encode())[3]
-    impatient.wait_until_applied()
+    thoughts = [{"type": "thinking", "thinking": "word " * (MIB * 3 // 5)}] * 5
+    answer = json.dumps({"id": "m", "content": thoughts, "usage": {}}).encode()
+    upstream.handler = lambda received: [http_response(200, answer)]
+    id = impatient.post(MESSAGES, ASK_BLOCKING)[3]
+    impatient.record(id)
     impatient.disconnect()
     wait_until(lambda: count_connections(impatient) == 0)
     client = impatient.connect()

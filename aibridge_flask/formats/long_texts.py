@@ -13,6 +13,7 @@ from itertools import chain
 from secrets import token_hex
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from ..errors import InvalidBody
@@ -124,9 +125,11 @@ def read_shortened(read: Read) -> Read:
         short = texts.shorten(data)
         try:
             facts = read(short)
+            return replace(facts, prompt=texts.restore(facts.prompt)) if texts else facts
+        except msgspec.DecodeError:
+            raise InvalidBody("the request body is not JSON: a text is malformed") from None
         except InvalidBody as error:
             place = error.message.find(" at ") if texts else -1  # in the shortened body
             raise InvalidBody(error.message[:place] if place > 0 else error.message) from None
-        return replace(facts, prompt=texts.restore(facts.prompt)) if texts else facts
 
     return read_any

@@ -100,6 +100,7 @@ def test_half_of_a_surrogate_pair_is_kept() -> None:
         b'{"model":"m","messages":[{"role":"user","content":"' + b"a" * 300,
         b'{"model":"m","messages":[{"role":"user","content":"' + b"a" * 300 + b'"}]',
         b'{"model":"' + b"a" * 300 + b'" 1}',
+        b'{"model":"m","messages":[{"role":"user","content":"' + b"a" * 100 + b"\\x" + b"a" * 100 + b'"}]}',
     ],
 )
 def test_what_is_no_json_is_refused_without_a_wrong_place(data: bytes) -> None:
