@@ -104,12 +104,8 @@ class Bridge:
         """
         request = self._read(outbound, client_request, actor, id)
         made = outbound.ownership.made_by(request.facts, actor, request.credentials.first)
-        wire_format, size, max_output = (
-            request.interceptor.format,
-            len(request.decoded),
-            request.facts.max_output,
-        )
-        asking = self._limiter.prepare(_start_event(request), wire_format.NAME, size, max_output)
+        sizes = len(request.decoded), request.facts.max_output
+        asking = self._limiter.prepare(_start_event(request), request.interceptor.format.NAME, *sizes)
         record = InterceptionRecord(
             self._recorder, self._settings.records, outbound.hooks, asking.started, made
         )
