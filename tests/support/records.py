@@ -64,13 +64,17 @@ _workers.set_forkserver_preload([__name__])
 
 def killed_worker(tree: dict[str, object], *events: Event) -> None:
     """Records the events in a process that is then killed."""
-    process = _workers.Process(target=_record_and_die, args=(tree, frames.encode(events, 0.0)))
+    arguments = (tree, frames.encode(events, 0.0), dict(os.environ))
+    process = _workers.Process(target=_record_and_die, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
-def _record_and_die(tree: dict[str, object], encoded: bytes) -> None:
+def _record_and_die(tree: dict[str, object], encoded: bytes, environ: dict[str, str]) -> None:
+    """`environ` is that of the test: the process it is forked off has that of another one."""
+    os.environ.clear()
+    os.environ.update(environ)
     recorder = Recorder(config.load(tree))
     calls = {Started: recorder.begin, Ended: recorder.end}
     (frame,), _, _ = frames.decode(encoded, 0, True)
