@@ -34,7 +34,7 @@ class LongTexts:
     """The slices that were left out of one JSON document."""
 
     def __init__(self) -> None:
-        self._secret = token_hex(8)  # nobody else writes such marks
+        self._secret = ""
         self._runs: list[list[memoryview]] = []
 
     def __bool__(self) -> bool:
@@ -42,14 +42,15 @@ class LongTexts:
 
     def shorten(self, data: bytes) -> bytes:
         """Returns the JSON with marks in long texts."""
+        self._secret = token_hex(8)  # nobody else writes such marks
         kept = list(self._kept(data))
         return join(kept) if self._runs else data
 
     def restore(self, text: str) -> str:
         """Returns a text of the shortened JSON as it was, but cut off after some megabytes."""
-        head, *rest = re.split(f"{self._secret}(\\d+);", text)
-        if not rest:
+        if not self or self._secret not in text:
             return text
+        head, *rest = re.split(f"{self._secret}(\\d+);", text)
         parts, slices = [head], _MAX_SLICES
         for run, tail in zip(map(int, rest[::2]), rest[1::2], strict=True):
             parts += map(large_json.decode_part, self._runs[run][:slices])
@@ -61,9 +62,10 @@ class LongTexts:
 
     def expand(self, raw: bytes) -> bytes:
         """Returns a value of the shortened JSON as it was, all of it."""
-        head, *rest = re.split(rb"%b(\d+);" % self._secret.encode(), raw)
-        if not rest:
+        secret = self._secret.encode()
+        if not self or secret not in raw:
             return raw
+        head, *rest = re.split(rb"%b(\d+);" % secret, raw)
         runs = [(*self._runs[int(run)], tail) for run, tail in zip(rest[::2], rest[1::2], strict=True)]
         return join((head, *chain.from_iterable(runs)))
 
