@@ -18,7 +18,7 @@ import msgspec
 from ..errors import InvalidBody
 from ..model import EMPTY, identifier
 from . import large_json, lenient
-from .long_texts import LARGE_BYTES, LongTexts, join
+from .long_texts import LongTexts, join
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -132,7 +132,7 @@ def loads(data: bytes) -> Any:
     Returns None if `data` is not JSON or is too dense (see `is_dense`). Texts of many megabytes are cut off.
     """
     texts = LongTexts()
-    short = texts.shorten(data) if len(data) > LARGE_BYTES else data
+    short = texts.shorten(data)
     if is_dense(short):
         return None
     try:
@@ -166,10 +166,11 @@ def set_field(body: bytes, name: str, new: bytes) -> bytes:
     if is_dense(body):
         return body
     try:
-        short = LongTexts().shorten(body) if len(body) > LARGE_BYTES else body
-        if name in msgspec.json.decode(short, type=dict[str, msgspec.Raw]):
-            members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-            return msgspec.json.encode({**members, name: msgspec.Raw(new)})
+        short = LongTexts().shorten(body)
+        members = msgspec.json.decode(short, type=dict[str, msgspec.Raw])
+        if name in members:
+            whole = members if short is body else msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            return msgspec.json.encode({**whole, name: msgspec.Raw(new)})
     except _DECODE_ERRORS:
         return body
     end = body.rindex(b"}")
@@ -185,7 +186,7 @@ def split_members(body: bytes) -> dict[str, bytes]:
         raise InvalidBody("the request body is empty: a JSON object is expected")
     lenient.check_utf8(body)
     texts = LongTexts()
-    short = texts.shorten(body) if len(body) > LARGE_BYTES else body
+    short = texts.shorten(body)
     if is_dense(short):
         raise InvalidBody("the request body holds more values than a model can read")
     try:

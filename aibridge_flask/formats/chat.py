@@ -17,7 +17,7 @@ from ..protocols import Fold, Splice
 from . import body, offering, openai, prompt, side_requests
 from .chat_reader import ChatReader, UsageFilter
 from .chat_splice import ChatSplicer
-from .long_texts import LARGE_BYTES, LongTexts, read_shortened
+from .long_texts import LongTexts, read_shortened
 from .splice import BlockingSplice, StreamSplice
 from .tap import BlockingTap, StreamTap
 
@@ -65,8 +65,8 @@ def upstream_body(data: bytes, facts: RequestFacts) -> bytes:
     """Returns the body to send. It asks for a stream's usage if the client does not."""
     if facts.includes_usage:
         return data
-    short = LongTexts().shorten(data) if len(data) > LARGE_BYTES else data
-    client_options = body.decode_raw(body.decode_fields(short, _ChatFields).stream_options)
+    fields = body.decode_fields(LongTexts().shorten(data), _ChatFields)
+    client_options = body.decode_raw(fields.stream_options)
     options = {**(client_options if isinstance(client_options, dict) else {}), "include_usage": True}
     return body.set_field(data, "stream_options", body.dumps(options))
 

@@ -41,7 +41,9 @@ class LongTexts:
         return bool(self._runs)
 
     def shorten(self, data: bytes) -> bytes:
-        """Returns the JSON with marks in long texts."""
+        """Returns the JSON with marks in long texts; small JSON, and what has no such texts, as it is."""
+        if len(data) <= LARGE_BYTES:
+            return data
         self._secret = token_hex(8)  # nobody else writes such marks
         kept = list(self._kept(data))
         return join(kept) if self._runs else data

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from aibridge_flask.errors import InvalidBody
-from aibridge_flask.formats import CHAT, MESSAGES, RESPONSES, body, chat, large_json, long_texts
+from aibridge_flask.formats import CHAT, MESSAGES, RESPONSES, body, large_json, long_texts
 from aibridge_flask.formats.long_texts import LongTexts
 from aibridge_flask.protocols import Format
 from tests.formats.test_large_json import PIECES
@@ -20,8 +20,7 @@ CUT = "\n[cut off: too long]"
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_texts, "_SLICE_BYTES", 20)
-    for module in (long_texts, body, chat):
-        monkeypatch.setattr(module, "LARGE_BYTES", 50)
+    monkeypatch.setattr(long_texts, "LARGE_BYTES", 50)
 
 
 def documents(count: int = 100) -> Iterator[tuple[object, bytes]]:
