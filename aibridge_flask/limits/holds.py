@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.json import encode
+from msgspec.structs import astuple
 from sqlalchemy import Connection, Engine
 
 from ..records.deadlines import DEADLINES
@@ -82,13 +83,16 @@ class Holds:
             if self._dialect == "postgresql":  # SQLite's transaction excludes all others
                 cursor.execute(_LOCK, (_to_json(starts),))
             used = self._used(cursor, starts)
-            answers, rows = [], []
+            answers: list[Granted] = []
+            rows: list[tuple[Any, ...]] = []
             for claim in claims:
                 answer = Granted(tuple(used[each.account] for each in claim.charges), refused(claim, used))
                 answers.append(answer)
                 self.notices += self._new_notices(cursor, claim, answer)
-                for charge in () if answer.is_refused else claim.charges:
-                    rows.append(self._row(claim, charge))
+                if answer.is_refused:
+                    continue
+                rows += [(claim.id, *astuple(hold), self._worker_id) for hold in claim.holds]
+                for charge in claim.charges:
                     used[charge.account] = used[charge.account].plus(charge.held)
                     self._accounts.add(charge)
             if rows:
@@ -130,10 +134,6 @@ class Holds:
                     self._write_notice.run(cursor, [notice.row()])
                     if cursor.rowcount == 1:
                         yield notice
-
-    def _row(self, claim: Claim, charge: Charge) -> tuple[Any, ...]:
-        of = (charge.limit.name, charge.subject)
-        return (claim.id, charge.account, charge.bucket, charge.held, *of, self._worker_id)
 
     def _used(self, cursor: Any, starts: Mapping[int, int]) -> dict[int, Used]:
         applied = self._accounts.applied()  # before the look, which may then show more than that

@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from time import sleep, time
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from ..records.recorder import Recorder
 from ..waiting import after_fork
 from . import refusals
 from .accounts import Accounts
-from .claims import NOTHING, Charge, Claim, Matching, Used, claim, is_enforced, matching
+from .claims import NOTHING, Charge, Claim, Used, claim, is_enforced, matching
 from .desk import Desk, Question
 from .forecast import Forecast, Forecaster
 from .holds import LOCK_SECONDS, Granted
@@ -49,8 +50,9 @@ class Asking(Struct, frozen=True):
     """An interception that is to be admitted. `size` is that of its body in bytes, `max_output` the tokens
     that it asks for at most, 0 if it says nothing.
 
-    Once the limits that it falls under are known, `claim` is what it asks of them. `used` is what was used of
-    these, if that was known well enough to admit it; `started` then has what it holds.
+    Once it `is_weighed`, it has a `forecast` if it falls under limits, and `claim` is what it asks of them.
+    `used` is what was used of these, if that was known well enough to admit it; `started` then has what it
+    holds.
     """
 
     started: Started
@@ -58,6 +60,7 @@ class Asking(Struct, frozen=True):
     api: str
     size: int
     max_output: int
+    is_weighed: bool = False
     claim: Claim = NOTHING
     forecast: tuple[Forecast, ...] = ()
     used: tuple[Used, ...] = ()
@@ -126,18 +129,17 @@ class Limiter:
         """Returns an interception as it is to be recorded, and then admitted. Waits for nothing."""
         asking = Asking(started, asked_by(started), api, size, max_output)
         for desk in self._desks:
-            found = matching(desk.limits, asking.asked) if desk.has_tried else ()
-            return self._take(desk.accounts, self._weigh(asking, found)) if found else asking
+            if desk.has_tried:
+                return self._take(desk.accounts, self._weigh(asking, desk.limits))
         return asking
 
     def admit(self, asking: Asking) -> Admission:
         """Admits an interception whose start is recorded. Raises LimitError."""
         self._check_rules(asking.asked, asking.api)
+        if not asking.is_weighed:
+            asking = self._weigh(asking, self._limits())
         if not asking.forecast:
-            found = matching(self._limits(), asking.asked)
-            if not found:
-                return ADMITTED
-            asking = self._weigh(asking, found)
+            return ADMITTED
         self._check_price(asking)
         granted = (Granted(asking.used),) if asking.used else self._ask(asking.claim)
         if not granted:
@@ -146,13 +148,16 @@ class Limiter:
             return ADMITTED
         return self._granted(asking, granted[0])
 
-    def _weigh(self, asking: Asking, found: Matching) -> Asking:
+    def _weigh(self, asking: Asking, limits: Sequence[Limit]) -> Asking:
+        found = matching(limits, asking.asked)
+        if not found:
+            return replace(asking, is_weighed=True)
         forecast = self._forecaster.forecast(asking.started, asking.size, asking.max_output)
         made = claim(asking.started.id, found, asking.asked, forecast.expected)
-        return replace(asking, claim=made, forecast=(forecast,))
+        return replace(asking, is_weighed=True, claim=made, forecast=(forecast,))
 
     def _take(self, accounts: Accounts, asking: Asking) -> Asking:
-        used = accounts.take(asking.claim)
+        used = accounts.take(asking.claim) if asking.forecast else ()
         if not used:
             return asking
         return replace(asking, used=used, started=replace(asking.started, holds=asking.claim.holds))
