@@ -46,10 +46,6 @@ class Period:
         inner = Period(after, tuple(_floor(moment, step) for moment in self.before))
         return () if inner.is_empty else (inner,)
 
-    def covering_hours(self) -> Period:
-        """Returns the hours that have a part of the period, by when they begin."""
-        return Period(tuple(map(hour_of, self.after)), self.before)
-
     def edges(self, step: timedelta = HOUR) -> Iterator[Period]:
         """Yields what is left of the period beside its whole hours or days: itself if it has none."""
         if not self.whole(step):

@@ -105,17 +105,9 @@ class Search:
 
         `walks`: databases are kept from finding all that match by an index, since they are too many.
         """
-        c = interceptions.c
-        return [
-            *self.keys(c, actor),
-            *self.period.conditions(c.started_at),
-            *self.of_rows(dialect, walks),
-        ]
-
-    def of_rows(self, dialect: str, walks: bool = False) -> list[Condition]:
-        """Returns those of the conditions that no sum has."""
-        found = _OF_WALKED if walks else _OF_ROW
-        return [found[key](value, dialect) for key, value in self.terms if key in _OF_ROWS]
+        c, made = interceptions.c, _OF_WALKED if walks else _OF_ROW
+        of_rows = [made[key](value, dialect) for key, value in self.terms if key in _OF_ROWS]
+        return [*self.keys(c, actor), *self.period.conditions(c.started_at), *of_rows]
 
 
 def parse(text: str) -> Search:

@@ -24,16 +24,14 @@ class UsualRequest(Request):  # type: ignore[misc]
 
     def _parse_python(self, unreader: Any, buffer: Any) -> Any:
         end = buffer.find(b"\r\n\r\n")
-        if not 0 < end <= min(self.limit_request_field_size - 2, self.limit_request_line or _MAX_JOINED):
-            return super()._parse_python(unreader, buffer)
-        head = _USUAL_HEAD.fullmatch(buffer[:end].decode("latin-1"))
-        lines = head[3].split("\r\n")[1:] if head else []
-        if not head or len(lines) > self.limit_request_fields:
+        longest = min(self.limit_request_field_size - 2, self.limit_request_line or _MAX_JOINED)
+        head = _USUAL_HEAD.fullmatch(buffer[:end].decode("latin-1")) if 0 < end <= longest else None
+        if head is None or head[3].count("\r\n") > self.limit_request_fields:
             return super()._parse_python(unreader, buffer)
         self.method, self.uri, self.version = head[1], head[2], (1, 1)
         path, _, query = head[2].partition("?")
         self.path, self.query, self.fragment = path, query, ""
-        self.headers = self._fields(lines)
+        self.headers = self._fields(head[3].split("\r\n")[1:])
         return bytes(buffer[end + 4 :])
 
     def _fields(self, lines: list[str]) -> list[tuple[str, str]]:

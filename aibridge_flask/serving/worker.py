@@ -22,6 +22,7 @@ from ..headers import mask_tokens
 from .http import OneWriteResponse, UsualRequest
 
 _FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20  # of glibc's mallopt: blocks as large are mapped
 _OWN_WORDS = ("msg", "reason", "info")  # of gunicorn's errors
 _Waiting = dict[Any, Any]  # connections without a request, with their greenlets
 
@@ -49,9 +50,6 @@ class Listener(StreamServer):  # type: ignore[misc]
         super().close()
 
 
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20
-
-
 class Address:
     """A listening socket's address, which connections ask for also when the socket is closed."""
 
@@ -73,16 +71,16 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
 
     is_draining = False
 
-    def init_process(self) -> None:
-        _map_large_blocks()
-        super().init_process()
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for log in (self.log.error_log, self.log.access_log):
             log.addFilter(_hide_secrets)
         self.new: _Waiting = {}
         self.between_requests: _Waiting = {}
+
+    def init_process(self) -> None:
+        _map_large_blocks()
+        super().init_process()
 
     def patch(self) -> None:
         super().patch()
