@@ -8,18 +8,19 @@ from time import monotonic, thread_time
 
 from .frames import Frame
 from .rejects import Rejects
-from .store import RowsRejected, Store
+from .store import DatabaseBusy, RowsRejected, Store
 
 _CPU_SECONDS = 0.02
 _MAX_SECONDS = 1.0
-_FIRST_FRAMES, _MAX_FRAMES = 50, 500
+_LEAST_FRAMES, _FIRST_FRAMES, _MAX_FRAMES = 20, 50, 500
 
 
 class SliceSize:
     """How many frames fit a slice, as the slices before have shown.
 
     Requests wait while a slice computes: for 20 ms at most. They do not while it waits for the database, so a
-    distant one gets slices that are worth their round trips.
+    distant one gets slices that are worth their round trips. A slice costs something even if it is empty: on
+    a busy machine it stays large enough to be worth that, else the log would grow faster than it is applied.
     """
 
     def __init__(self) -> None:
@@ -31,14 +32,18 @@ class SliceSize:
         started_at, computed = monotonic(), thread_time()
         try:
             yield
+        except DatabaseBusy:
+            raise  # somebody else's lock says nothing of the slice
         except BaseException:
             self.frames = max(1, self.frames // 2)  # it may have been too much for a deadline
             raise
         self._adapt(count, thread_time() - computed, monotonic() - started_at)
 
     def _adapt(self, count: int, computed: float, seconds: float) -> None:
-        if computed > _CPU_SECONDS or seconds > _MAX_SECONDS:
+        if seconds > _MAX_SECONDS:
             self.frames = max(1, self.frames // 2)
+        elif computed > _CPU_SECONDS:
+            self.frames = max(min(_LEAST_FRAMES, self.frames), self.frames // 2)
         elif count >= self.frames and computed < _CPU_SECONDS / 2 and seconds < _MAX_SECONDS / 2:
             self.frames = min(2 * self.frames, _MAX_FRAMES)
 

@@ -6,31 +6,34 @@ slices, move the position in the same transaction.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from _queue import Empty, SimpleQueue  # the C type: gevent patches only the module `queue`
-from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic
 
 from sqlalchemy import Connection
 
-from ..waiting import OneShotEvent, set_events, unpatched
+from ..waiting import OneShotEvent, unpatched
 from . import log_folder, log_reader
 from .application import SliceSize, apply_frames
 from .database import SchemaTooNew
+from .events import Event
 from .frames import Frame
 from .log import RecordLog
 from .rejects import Rejects
 from .store import DatabaseBusy, DatabaseDown, PositionChanged, Store, TablesMissing
 from .takeover import Takeover
 from .unapplied import UnappliedFrames
+from .unwritten import UnwrittenEvents
 from .upgrade import Upgrade
+from .waiters import Waiters
 
 _log = logging.getLogger("aibridge.records")
 _LINGER_SECONDS = 0.05  # events of this time are committed together, unless somebody waits for them
 _RETRY_SECONDS = 0.01
 _TICK_SECONDS = 1.0
+_DISK_SECONDS = 0.05  # after which a log that could not be written is tried again
 _RECONNECT_SECONDS = 0.5
 _RENEW_SECONDS = 10.0
 _MAX_BUSY_SECONDS = 5.0
@@ -44,18 +47,19 @@ class Applier:
     def __init__(
         self,
         log: RecordLog,
+        unwritten: UnwrittenEvents,
         store: Store,
         takeover: Takeover,
         rejects: Rejects,
         identity: str,
-        tick: Callable[[], object],
         exchange: Callable[[Connection], None],
     ) -> None:
-        """`identity` names the database as long as its id is unknown. `tick` is called each second, and so
-        is `exchange`, in a transaction, while the database is there.
+        """`identity` names the database as long as its id is unknown. `exchange` is called each second, in a
+        transaction, while the database is there.
         """
-        self._log, self._store, self._takeover, self._rejects = log, store, takeover, rejects
-        self._identity, self._tick, self._exchange = identity, tick, exchange
+        self._log, self._unwritten = log, unwritten
+        self._store, self._takeover, self._rejects = store, takeover, rejects
+        self._identity, self._exchange = identity, exchange
         self.position = 0
         self.is_up = True  # until the first attempt
         self.has_tried = False
@@ -67,7 +71,7 @@ class Applier:
         self._slice = SliceSize()
         self._wakeups: SimpleQueue[bool] = SimpleQueue()
         self._is_idle = False
-        self._waiters: deque[tuple[int, OneShotEvent]] = deque()
+        self._waiters = Waiters()
         self._next_connect = self._next_tick = self._next_renewal = 0.0
         self._last_reason = ""
         self._busy_since = 0.0
@@ -97,13 +101,12 @@ class Applier:
 
     def wait_for(self, position: int, applied: OneShotEvent) -> None:
         """Sets `applied` once the log is applied up to `position`."""
-        self._waiters.append((position, applied))
+        self._waiters.add(position, applied)
         self.hurry()
 
     def stop_waiting(self, position: int, applied: OneShotEvent) -> None:
         """Forgets what `wait_for` was called with."""
-        with contextlib.suppress(ValueError):
-            self._waiters.remove((position, applied))
+        self._waiters.remove(position, applied)
 
     def stop(self) -> None:
         """Ends the thread once the log is applied, or the database is away."""
@@ -133,7 +136,8 @@ class Applier:
 
     @property
     def _next_work(self) -> float:
-        return min(self._next_tick, self._upgrade.next_at) if self._store.is_open else self._next_tick
+        upgrade_at = self._upgrade.next_at if self._store.is_open else inf
+        return min(self._next_tick, upgrade_at, monotonic() + _DISK_SECONDS if self._unwritten else inf)
 
     def _has_backlog(self) -> bool:
         return self._store.is_open and (self.position < self._log.end or self._takeover.is_running)
@@ -168,10 +172,10 @@ class Applier:
 
     def _step(self) -> None:
         self._prepare()
+        self._unwritten.append()
         if monotonic() >= self._next_tick:
             self._next_tick = monotonic() + _TICK_SECONDS
-            self._tick()
-            self._restore_log()
+            self._is_prepared = self._is_prepared and not self._log.restore()
             self._probe()
         if not self._store.is_open:
             if monotonic() < self._next_connect:
@@ -192,17 +196,9 @@ class Applier:
             self._store.load_prices()
             self._is_prepared = True
 
-    def _restore_log(self) -> None:
-        try:
-            if self._log.restore():
-                _log.error("the log's folder was removed: %s is made anew", self._log.path)
-                self._is_prepared = False
-        except OSError as error:
-            _log.error("the log's folder was removed and cannot be made anew: %s", error.strerror)
-
     def _note_progress(self) -> None:
         """What was appended before the last mark is applied now: this bounds the age of the rest."""
-        self._set_waiters()
+        self._waiters.set_up_to(self.position)
         if self.position >= self._mark:
             self._caught_up_at = self._mark_at
             self._mark, self._mark_at = self._log.end, monotonic()
@@ -222,13 +218,14 @@ class Applier:
         self.is_up, self._last_reason = True, ""
 
     def _open_store(self) -> None:
+        inode = self._store.file_inode()  # before it is opened: what takes its place meanwhile is noticed
         try:
             self._store.open()
         except TablesMissing:
             self._store.migrate()
             self._store.open()
         self.position = min(self._store.position(self._log.id), self._log.end)
-        self._inode = self._store.file_inode()
+        self._inode = inode or self._store.file_inode()
 
     def _probe(self) -> None:
         """Notices a database that went away while nothing was to be written, and a file that was replaced."""
@@ -236,8 +233,11 @@ class Applier:
             return
         if self._store.file_inode() != self._inode:
             self._store.close()
+            self._takeover.interrupt()
+            self._next_connect = monotonic() + _RECONNECT_SECONDS  # it may be about to be replaced
             _log.error("the database's file was replaced or deleted: records go on in the new one")
         else:
+            log_reader.note_position(self._log.path, self.position)  # the disk may have been full before
             self._store.run(self._exchange)
 
     def _renew(self) -> None:
@@ -265,6 +265,7 @@ class Applier:
                 self.position = self._unapplied.end
         except PositionChanged:
             self.position = min(self._store.position(self._log.id), self._log.end)
+            self._takeover.interrupt()
             _log.warning("the database knows another position: records are applied from there")
             return
         self._rejects.report_damage(self._log.id, self._unapplied.pop_damaged())
@@ -273,12 +274,8 @@ class Applier:
     def _apply(self, frames: Sequence[Frame]) -> None:
         self.position = apply_frames(self._store, self._rejects, self._log.id, self.position, frames)
 
-    def _set_waiters(self) -> None:
-        due = [waiter for waiter in tuple(self._waiters) if waiter[0] <= self.position]
-        for position, applied in due:
-            self.stop_waiting(position, applied)
-        if due:
-            set_events([applied for _, applied in due])
+    def _apply_unwritten(self, events: Sequence[Event]) -> None:
+        self._apply([Frame(self.position, self.position, 0.0, tuple(events))])
 
     def _finish(self) -> None:
         """Applies the rest of the log, and closes what this worker leaves open."""
@@ -296,5 +293,6 @@ class Applier:
             self._connect()
         while self.position < self._log.end:
             self._apply_own()
-            self._set_waiters()
+            self._waiters.set_up_to(self.position)
+        self._unwritten.hand_over(self._apply_unwritten)
         self._store.interrupt_worker(self._log.id)

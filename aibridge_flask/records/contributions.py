@@ -25,7 +25,7 @@ from .keys import session_key, usage_id
 from .ledger import Ledger
 from .rollups import Rollups
 from .sessions import Sessions
-from .statement import IDS, Statement
+from .statement import IDS, Statement, together
 from .sum_tables import COST_PARTS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS
 from .tables import interceptions
 
@@ -39,7 +39,7 @@ class Contributions:
         parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
-        self._store = Statement(_STORE, dialect)
+        self._store = Statement(_STORE, dialect, joined=True)
         self._advance = _ADVANCE.format(mark="?" if dialect.positional else "%s")
 
     def update(self, cursor: Any, ids: Iterable[str]) -> None:
@@ -52,9 +52,11 @@ class Contributions:
             return
         # from here on transactions wait for each other, so that none wait in a ring
         seq = self._next_numbers(cursor, len(changes))
-        self._store.run(cursor, [_stored(change, seq + index) for index, change in enumerate(changes)])
-        for sums in (*self._sums, self._ledger):
-            sums(cursor, changes)
+        with together(cursor):
+            self._store.run(cursor, [_stored(change, seq + index) for index, change in enumerate(changes)])
+            for sums in self._sums:
+                sums(cursor, changes)
+        self._ledger(cursor, changes)
 
     def correct(self, cursor: Any, table: Table, row: Mapping[str, Any]) -> None:
         """Adds what a row of a table of sums lacks, and deletes it if nothing is left."""

@@ -31,7 +31,7 @@ from .events import (
 )
 from .lineage import Lineage
 from .rows import group_rows, hold_rows, to_row
-from .statement import Statement
+from .statement import Statement, together
 from .tombstones import Tombstones
 
 Rows = Mapping[Any, list[dict[str, Any]]]
@@ -60,7 +60,10 @@ class EventWriter:
             _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
             _NOT_USED: sa.delete(tables.token_usages).where(*_IS_ESTIMATE),
         }
-        self._statements = {kind: Statement(statement, dialect) for kind, statement in statements.items()}
+        self._statements = {
+            kind: Statement(statement, dialect, joined=kind in _JOINED)
+            for kind, statement in statements.items()
+        }
         self._has_word_index = dialect.name == "sqlite"  # of its own: PostgreSQL's is one as others
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
         self._contributions = Contributions(dialect)
@@ -93,9 +96,10 @@ class EventWriter:
         self._lineage.lock(cursor, rows[Started], rows[ToolUsage])
         if self._has_word_index and rows[Prompt]:
             text_index.add_new(cursor, {row["interception_id"]: row["prompt"] for row in rows[Prompt]})
-        for kind, new in _join(rows).items():
-            if new:
-                self._statements[kind].run(cursor, new)
+        with together(cursor):
+            for kind, new in _join(rows).items():
+                if new:
+                    self._statements[kind].run(cursor, new)
         moved = self._lineage.link(cursor, rows[Started], rows[ToolUsage])
         changed = moved | {row["id"] for row in rows[Started]} | {row["which"] for row in rows[Ended]}
         changed |= {row["interception_id"] for kind in _SUMMED for row in rows[kind]}
@@ -184,6 +188,7 @@ _IS_ESTIMATE = (
     _u.model == "",
     _u.output_tokens == 0,
 )
+_JOINED = (Started, TokenUsage, Ended, _WHOLE)
 _SUMMED = (TokenUsage, ToolUsage, Prompt)
 _KEYS: Mapping[type, tuple[str, ...]] = {
     Started: ("id",),

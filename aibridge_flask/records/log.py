@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from . import frames
 from .events import Event, text_size
 from .frames import Frame
 
+_log = logging.getLogger("aibridge.records")
 _SEGMENT_BYTES = 16 << 20
 _WINDOW_BYTES = 8 << 20
 SUFFIX = ".log"
@@ -71,10 +73,19 @@ class RecordLog:
         """Makes the log's folder anew if somebody has removed it; returns whether that was so.
 
         What is appended afterwards is safe again. What was appended before is in memory, as far as the window
-        reaches. Raises OSError; nothing can be appended then.
+        reaches. If the folder cannot be made, nothing can be appended.
         """
         if self.path.exists():
             return False
+        try:
+            self._make_folder()
+        except OSError as error:
+            _log.error("the log's folder was removed and cannot be made anew: %s", error.strerror)
+            return False
+        _log.error("the log's folder was removed: %s is made anew", self.path)
+        return True
+
+    def _make_folder(self) -> None:
         with self._lock:
             self._close_segment()
             if self._folder != _NO_FILE:
@@ -82,7 +93,6 @@ class RecordLog:
                 self._folder = _NO_FILE
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = _create_locked(self.path)
-        return True
 
     def take(self, position: int, max_frames: int) -> list[Frame]:
         """Takes the next frames from memory, if they begin at `position`. For the applier's thread."""

@@ -5,7 +5,6 @@ nothing else. The applier, a thread, brings them to the database.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from .maintenance import Maintenance
 from .rejects import Rejects
 from .store import Store
 from .takeover import Takeover
+from .unwritten import UnwrittenEvents
 
 _log = logging.getLogger("aibridge.records")
 _CLOSE_SECONDS = 10.0
@@ -37,6 +37,7 @@ _COMMIT_SECONDS = 5.0  # that `durability = "database"` waits
 _REFUSE_AFTER_SECONDS = 5.0
 _READ_AFTER_WRITE_SECONDS = 0.1
 _FIRST_CONNECTION_SECONDS = 5.0
+_DISK_SECONDS = 0.05
 _LOCK_TIMEOUT_MS = 100
 
 
@@ -59,7 +60,7 @@ class Recorder:
     @property
     def healthy(self) -> bool:
         """Whether new interceptions are accepted."""
-        return all(not part.unwritten for part in self._running) and not self._must_refuse()
+        return not any(part.unwritten for part in self._running) and not self._must_refuse()
 
     @property
     def worker_id(self) -> str:
@@ -103,7 +104,7 @@ class Recorder:
         try:
             self.start()
             (part,) = self._running
-            if not part.write_rest() or self._must_refuse():
+            if not part.unwritten.append() or self._must_refuse():
                 raise RecordingFailed
             end = part.log.append_fairly(events)
         except (OSError, ConfigError) as error:
@@ -213,16 +214,17 @@ class _Running:
         engine = database.connect(settings.database_url, _LOCK_TIMEOUT_MS)
         self.folder = log_folder.prepare(settings.spool_dir, engine.url)
         self.counters = Counters(hooks)
-        self.unwritten: list[tuple[Event, ...]] = []
-        self._rest_lock = unpatched("_thread", "allocate_lock")()
         self.prices, id = PriceList(settings), new_id()
         self._store = Store(engine, self.prices, count_unpriced=self.counters.add_unpriced)
         rejects = Rejects(self.folder, id, self.counters)
         takeover = Takeover(self._store, rejects, self.folder, id, settings.spool_dir, engine.url)
         identity = log_folder.url_identity(engine.url)
         self.log = RecordLog(self.folder, id)  # last, since it is to be closed if anything fails
-        work = (self.write_rest, lambda connection: exchange(connection, id))
-        self.applier = Applier(self.log, self._store, takeover, rejects, identity, *work)
+        self.unwritten = UnwrittenEvents(self.log)
+        logs = (self.log, self.unwritten)
+        self.applier = Applier(
+            *logs, self._store, takeover, rejects, identity, lambda connection: exchange(connection, id)
+        )
         self._join: Callable[[float], bool] = start_thread(self.applier.run)
         self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()
@@ -231,7 +233,7 @@ class _Running:
 
     def append(self, events: tuple[Event, ...]) -> int:
         """Returns the offset after the events, 0 if they are kept in memory."""
-        if self.write_rest():
+        if self.unwritten.append():
             try:
                 end = self.log.append_fairly(events)
             except OSError as error:
@@ -239,7 +241,8 @@ class _Running:
             else:
                 self.applier.notify()
                 return end
-        self.unwritten.append(events)
+        self.unwritten.keep(events)
+        self.applier.notify()
         return 0
 
     def is_applied(self) -> bool:
@@ -248,27 +251,24 @@ class _Running:
         )
 
     def close(self) -> None:
-        self.write_rest()
+        self.unwritten.append()
         self._maintenance.close(_CLOSE_SECONDS)
         self.applier.stop()
         if not self._join(_CLOSE_SECONDS):
             _log.error("records are left for another worker: %d bytes", self.log.end - self.applier.position)
         self._checkpoints.close(_CLOSE_SECONDS)
+        self._wait_for_disk()
         self.log.close()
-        lost = sum(map(len, self.unwritten))
-        if lost:
+        if lost := len(self.unwritten):
             _log.error("records could be written nowhere: %d", lost)
             self.counters.add_lost(lost)
         self.counters.emit()
 
-    def write_rest(self) -> bool:
-        """Appends what is kept in memory, in its order; returns whether nothing is left."""
-        if self.unwritten:
-            with contextlib.suppress(OSError), self._rest_lock:
-                while self.unwritten:
-                    self.log.append(self.unwritten[0])
-                    self.unwritten.pop(0)
-        return not self.unwritten
+    def _wait_for_disk(self) -> None:
+        """What neither the log nor the database has taken: both may have room a moment later."""
+        deadline, sleep = monotonic() + _CLOSE_SECONDS, unpatched("time", "sleep")
+        while not self.unwritten.append() and monotonic() < deadline:
+            sleep(_DISK_SECONDS)
 
 
 def check(settings: Settings) -> None:

@@ -81,7 +81,7 @@ class Store:
                 raise TablesMissing("it lacks this version's tables")
             self.database_id = read_info(connection)["database_id"]
         with self._errors(), DEADLINES.limit(_CALL_SECONDS):
-            self._connection = self._engine.connect().execution_options(writes=True)
+            self._connection = self._engine.connect()
 
     def migrate(self) -> None:
         """Makes or upgrades the tables. Raises DatabaseDown, SchemaTooNew."""
@@ -119,12 +119,13 @@ class Store:
 
     def position(self, log_id: str) -> int:
         """Returns the position of a log, which is registered at 0 if it is new. Raises DatabaseDown."""
-        with self._transaction() as connection:
+        with self._transaction(writes=False) as connection:  # waits for no other that writes
             query = sa.select(tables.logs.c.position).where(tables.logs.c.id == log_id)
             position = connection.scalar(query)
-            if position is None:
+        if position is None:
+            with self._transaction() as connection:
                 connection.execute(sa.insert(tables.logs).values(id=log_id, position=0))
-            return int(position or 0)
+        return int(position or 0)
 
     def delete_log(self, log_id: str) -> None:
         """Deletes the position of a log whose file is gone. Raises DatabaseDown."""
@@ -206,9 +207,9 @@ class Store:
         return sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds_ago)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, writes: bool = True) -> Iterator[Connection]:
         """One transaction. Raises DatabaseDown."""
-        connection = self._opened()
+        connection = self._opened().execution_options(writes=writes)
         with (
             self._errors(),
             self._fork_guard,

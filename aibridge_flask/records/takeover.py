@@ -22,10 +22,11 @@ from .database import SchemaTooNew
 from .events import Event
 from .frames import Frame
 from .rejects import Rejects
-from .store import DatabaseDown, PositionChanged, RowsRejected, Store
+from .store import DatabaseBusy, DatabaseDown, PositionChanged, RowsRejected, Store
 
 _log = logging.getLogger("aibridge.records")
 _ROUND_SECONDS = 30.0
+_RETRY_SECONDS = 1.0
 _EXPIRY_SECONDS = 60
 _UNBROKEN_SECONDS = 70.0
 _SLICE_SECONDS = 0.02
@@ -44,6 +45,7 @@ class Takeover:
         self._identity = log_folder.url_identity(url)
         self._host = log_folder.host_id(folder)
         self._round: Iterator[None] = iter(())
+        self._is_incomplete = False
         self._slice = SliceSize()
         self.is_running = False
         self._next_round = 0.0
@@ -57,7 +59,7 @@ class Takeover:
         self._renewed_since = self._renewed_since or monotonic()
 
     def interrupt(self) -> None:
-        """The database went away: a round begins anew when it is back."""
+        """The database went away, or back in time: a round begins anew, and takes nothing for granted."""
         self._round, self.is_running = iter(()), False
         self._renewed_since = self._next_round = 0.0
         self._finished.clear()
@@ -65,9 +67,10 @@ class Takeover:
     def advance(self) -> None:
         """Does one slice. Raises DatabaseDown."""
         if not self.is_running and monotonic() >= self._next_round:
-            self._round, self.is_running = self._slices(), True
+            self._round, self.is_running, self._is_incomplete = self._slices(), True, False
         if self.is_running and next(self._round, self) is self:
-            self.is_running, self._next_round = False, monotonic() + _ROUND_SECONDS
+            pause = _RETRY_SECONDS if self._is_incomplete else _ROUND_SECONDS
+            self.is_running, self._next_round = False, monotonic() + pause
 
     def _slices(self) -> Iterator[None]:
         logs = log_folder.logs_of(self._folder, (self._store.database_id, self._identity))
@@ -76,23 +79,32 @@ class Takeover:
             if log.name != self._own_id:
                 with self._isolated(log.name):
                     yield from self._take_over(log)
+                if self._is_incomplete:
+                    yield
         for spool in legacy_spool.files(self._folder, self._configured, self._url):
             with self._isolated(spool.name):
                 yield from self._take_over_spool(spool)
         if self._renewed_since and monotonic() - self._renewed_since >= _UNBROKEN_SECONDS:
             for worker_id in self._store.expired_workers(self._host, _EXPIRY_SECONDS):
-                self._close(worker_id)
+                with self._isolated(worker_id):
+                    self._close(worker_id)
         self._delete_old_segments()
 
     @contextlib.contextmanager
     def _isolated(self, name: str) -> Iterator[None]:
         """What a file itself is at fault for keeps no other from its turn, and is logged once.
 
-        Raises what the database is at fault for.
+        Nor does a lock that somebody holds for a moment, or a database that went back in time: what is left
+        is tried again soon. Raises what the database is at fault for.
         """
         try:
             yield
-        except (DatabaseDown, SchemaTooNew, PositionChanged):
+        except DatabaseBusy:
+            self._is_incomplete = True
+        except PositionChanged:
+            self._finished.clear()
+            self._is_incomplete = True
+        except (DatabaseDown, SchemaTooNew):
             raise
         except Exception as error:  # noqa: BLE001 - logged below
             reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
@@ -111,6 +123,9 @@ class Takeover:
                 self._finished.discard(log.name)
                 yield from self._apply(log, position, chunk)
                 position = chunk.end
+            # a worker that was killed, or whose disk was full, may have noted less
+            if log_reader.read_position(log) != position:
+                log_reader.note_position(log, position)
             if log.name not in self._finished:
                 self._close(log.name)
                 self._finished.add(log.name)

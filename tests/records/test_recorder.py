@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
 import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from time import monotonic
 
@@ -35,6 +39,7 @@ from tests.support.records import is_applied, killed_worker, locked, rows, setti
 from tests.support.server import wait_until
 
 pytestmark = BOTH_DATABASES
+MAGIC = b"\xa1\xb2BR"  # of a log's frames
 Make = Callable[..., Recorder]
 
 
@@ -244,6 +249,54 @@ def test_a_full_disk_refuses_new_interceptions_and_loses_no_end(recorder: Record
     wait_until(lambda: statuses(url) == {ids[0]: 200})
     wait_until(lambda: recorder.healthy)
     assert [row["output_tokens"] for row in rows(url, tables.token_usages)] == [9]
+
+
+def let_appends_fail(patch: pytest.MonkeyPatch, attempts: float = inf) -> None:
+    """The disk has no room for so many attempts to append to a log."""
+    real, failures = os.write, iter(itertools.count())
+
+    def write(file: int, data: bytes) -> int:
+        if data.startswith(MAGIC) and next(failures) < attempts:
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(file, data)
+
+    patch.setattr(os, "write", write)
+
+
+def test_a_worker_that_stops_while_the_disk_is_full_gives_the_end_to_the_database(
+    recorder: Recorder, url: str, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[RecordsLost] = []
+    hooks.on(RecordsLost, lost.append)
+    id = new_id()
+    recorder.begin(started(id, model="m"))
+    with monkeypatch.context() as patch:
+        let_appends_fail(patch)
+        recorder.record(TokenUsage(id, 0, "r", "m", Usage(3, 9), now()))
+        recorder.end(ended(id))
+        recorder.close()
+    assert statuses(url) == {id: 200}
+    assert [row["output_tokens"] for row in rows(url, tables.token_usages)] == [9]
+    assert lost == []
+
+
+def test_a_worker_that_stops_without_a_database_waits_for_the_disk(
+    make: Make, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, id, engine = make(), new_id(), databases.connect(url)
+    recorder.begin(started(id, model="m"))
+    wait_until(lambda: is_applied(recorder))
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.text("ALTER TABLE token_usages RENAME TO gone"))
+    with monkeypatch.context() as patch:
+        let_appends_fail(patch, attempts=5)
+        recorder.end(TokenUsage(id, 0, "r", "m", Usage(3, 9), now()), ended(id))
+        recorder.close()
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(sa.text("ALTER TABLE gone RENAME TO token_usages"))
+    assert statuses(url) == {id: None}
+    make()
+    wait_until(lambda: statuses(url) == {id: 200})
 
 
 def test_a_log_that_somebody_removes_is_made_anew(

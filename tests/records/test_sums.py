@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,14 +38,14 @@ def prices(**own: Any) -> PriceList:
 class Recorded:
     """A database, and the position up to which one log is applied."""
 
-    def __init__(self, url: str) -> None:
-        self.url, self.engine, self.position = url, databases.connect(url), 0
+    def __init__(self, url: str, log: str = "log") -> None:
+        self.url, self.engine, self.position, self.log = url, databases.connect(url), 0, log
         self.store = Store(self.engine, prices())
         self.store.open()
-        self.store.position("log")
+        self.store.position(log)
 
     def apply(self, *events: Event) -> None:
-        self.store.apply("log", events, self.position, self.position + 1)
+        self.store.apply(self.log, events, self.position, self.position + 1)
         self.position += 1
 
     def compare(self) -> Comparison:
@@ -241,6 +242,34 @@ def test_each_change_of_an_ended_interception_gets_the_next_number(recorded: Rec
     assert numbers(recorded) == {"a": 4, "b": 3}
     recorded.apply(ended("b", minutes=2))
     assert numbers(recorded) == {"a": 4, "b": 5}
+
+
+def test_nothing_appears_below_a_number_that_was_seen(database_url: str) -> None:
+    """Who reads on from the last number it has seen misses nothing, while two workers write."""
+    workers = [Recorded(database_url, log) for log in ("log", "other log")]
+    threads = [
+        threading.Thread(target=apply_many, args=(worker, name))
+        for worker, name in zip(workers, "ab", strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    seen: set[str] = set()
+    last, is_over = 0, False
+    while not is_over:
+        is_over = not any(thread.is_alive() for thread in threads)
+        new = {id: seq for id, seq in numbers(workers[0]).items() if seq and id not in seen}
+        assert all(seq > last for seq in new.values())
+        seen |= new.keys()
+        last = max(new.values(), default=last)
+    assert len(seen) == 200
+    for worker in workers:
+        worker.store.close()
+
+
+def apply_many(recorded: Recorded, name: str) -> None:
+    for number in range(0, 100, 5):
+        ids = [f"{name}{number + each}" for each in range(5)]
+        recorded.apply(*(event for id in ids for event in (started(id), ended(id))))
 
 
 def numbers(recorded: Recorded) -> dict[str, int]:

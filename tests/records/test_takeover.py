@@ -19,8 +19,9 @@ from aibridge_flask import config
 from aibridge_flask.hooks import Hooks, RecordsLost
 from aibridge_flask.model import Usage, new_id
 from aibridge_flask.pricing import PriceList
+from aibridge_flask.records import backlog, legacy_spool, log_folder, log_reader, tables
 from aibridge_flask.records import database as databases
-from aibridge_flask.records import legacy_spool, log_folder, log_reader, tables
+from aibridge_flask.records.backlog import Backlog
 from aibridge_flask.records.counters import Counters
 from aibridge_flask.records.events import Ended, Event, TokenUsage, now
 from aibridge_flask.records.log import RecordLog
@@ -363,6 +364,58 @@ def test_a_log_that_failed_comes_last(
     takeover._store.open()
     a_round(takeover)
     assert ends(database_url) == {ids[second]: "interrupted"}
+
+
+def test_a_lock_of_somebody_else_ends_no_round(
+    takeover: Takeover, folder: Path, database_url: str, store: Store
+) -> None:
+    dead_log(folder, "one"), dead_log(folder, "two")
+    store.run(impatient)
+    with locked(database_url):
+        a_round(takeover)
+        assert rows(database_url) == []
+        assert takeover._next_round < time.monotonic() + 2
+    a_round(takeover)
+    assert ends(database_url) == {"one": "interrupted", "two": "interrupted"}
+
+
+def impatient(connection: sa.Connection) -> None:
+    """Waits for a lock no longer than a moment from now on."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("PRAGMA busy_timeout=10" if is_sqlite else "SET lock_timeout = '10ms'")
+
+
+def test_a_database_that_goes_back_within_a_round_is_brought_forward(
+    takeover: Takeover, folder: Path, store: Store, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = dead_log(folder, *map(str, range(10)))
+    takeover._slice.frames = 4
+    takeover.advance()
+    assert 0 < len(rows(database_url)) < 10
+    store.run(go_back)
+    while takeover.is_running:
+        takeover.advance()
+    a_round(takeover)
+    assert ends(database_url) == dict.fromkeys(map(str, range(10)), "interrupted")
+    assert log_reader.read_position(log) == log_reader.end_of(log)
+    assert "Traceback" not in caplog.text
+
+
+def go_back(connection: sa.Connection) -> None:
+    """What a backup lacks."""
+    for table in (tables.interceptions, tables.logs):
+        connection.execute(sa.delete(table))
+
+
+def test_a_log_that_was_applied_is_not_behind_though_its_worker_could_not_note_it(
+    takeover: Takeover, folder: Path
+) -> None:
+    """It was killed between the two, or its disk was full."""
+    log = dead_log(folder, "one")
+    a_round(takeover)
+    log_reader.note_position(log, 0)
+    a_round(takeover)
+    assert backlog.measure(folder) == Backlog()
 
 
 def test_the_databases_own_fault_ends_the_round(takeover: Takeover, folder: Path) -> None:
