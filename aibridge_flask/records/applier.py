@@ -25,7 +25,7 @@ from .rejects import Rejects
 from .store import DatabaseBusy, DatabaseDown, PositionChanged, Store, TablesMissing
 from .takeover import Takeover
 from .unapplied import UnappliedFrames
-from .unwritten import UnwrittenEvents
+from .unwritten import AGAIN_SECONDS, UnwrittenEvents
 from .upgrade import Upgrade
 from .waiters import Waiters
 
@@ -33,7 +33,6 @@ _log = logging.getLogger("aibridge.records")
 _LINGER_SECONDS = 0.05  # events of this time are committed together, unless somebody waits for them
 _RETRY_SECONDS = 0.01
 _TICK_SECONDS = 1.0
-_DISK_SECONDS = 0.05  # after which a log that could not be written is tried again
 _RECONNECT_SECONDS = 0.5
 _RENEW_SECONDS = 10.0
 _MAX_BUSY_SECONDS = 5.0
@@ -137,7 +136,8 @@ class Applier:
     @property
     def _next_work(self) -> float:
         upgrade_at = self._upgrade.next_at if self._store.is_open else inf
-        return min(self._next_tick, upgrade_at, monotonic() + _DISK_SECONDS if self._unwritten else inf)
+        append_at = monotonic() + AGAIN_SECONDS if self._unwritten else inf
+        return min(self._next_tick, upgrade_at, append_at)
 
     def _has_backlog(self) -> bool:
         return self._store.is_open and (self.position < self._log.end or self._takeover.is_running)

@@ -29,7 +29,7 @@ from .maintenance import Maintenance
 from .rejects import Rejects
 from .store import Store
 from .takeover import Takeover
-from .unwritten import UnwrittenEvents
+from .unwritten import AGAIN_SECONDS, UnwrittenEvents
 
 _log = logging.getLogger("aibridge.records")
 _CLOSE_SECONDS = 10.0
@@ -37,7 +37,6 @@ _COMMIT_SECONDS = 5.0  # that `durability = "database"` waits
 _REFUSE_AFTER_SECONDS = 5.0
 _READ_AFTER_WRITE_SECONDS = 0.1
 _FIRST_CONNECTION_SECONDS = 5.0
-_DISK_SECONDS = 0.05
 _LOCK_TIMEOUT_MS = 100
 
 
@@ -221,10 +220,8 @@ class _Running:
         identity = log_folder.url_identity(engine.url)
         self.log = RecordLog(self.folder, id)  # last, since it is to be closed if anything fails
         self.unwritten = UnwrittenEvents(self.log)
-        logs = (self.log, self.unwritten)
-        self.applier = Applier(
-            *logs, self._store, takeover, rejects, identity, lambda connection: exchange(connection, id)
-        )
+        parts = (self.log, self.unwritten, self._store, takeover, rejects)
+        self.applier = Applier(*parts, identity, lambda connection: exchange(connection, id))
         self._join: Callable[[float], bool] = start_thread(self.applier.run)
         self._checkpoints = WalCheckpointer(engine)
         self._checkpoints.start()
@@ -268,7 +265,7 @@ class _Running:
         """What neither the log nor the database has taken: both may have room a moment later."""
         deadline, sleep = monotonic() + _CLOSE_SECONDS, unpatched("time", "sleep")
         while not self.unwritten.append() and monotonic() < deadline:
-            sleep(_DISK_SECONDS)
+            sleep(AGAIN_SECONDS)
 
 
 def check(settings: Settings) -> None:

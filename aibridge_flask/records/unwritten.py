@@ -9,6 +9,8 @@ from ..waiting import unpatched
 from .events import Event
 from .log import RecordLog
 
+AGAIN_SECONDS = 0.05  # after which a log that could not be written is tried again
+
 
 class UnwrittenEvents:
     """Keeps them in memory, in their order, until they are appended to the log, or else applied."""
