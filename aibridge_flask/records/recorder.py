@@ -166,11 +166,15 @@ class Recorder:
     def close(self) -> None:
         """Applies all records, for up to 10 seconds, and ends the thread.
 
-        What is left, another worker applies.
+        What is left, another worker applies. The ends that come meanwhile go to the same log as their starts:
+        of another log they might be applied first.
         """
         atexit.unregister(self.close)
         with self._start_lock:
-            parts, self._running = self._running, ()
+            parts = self._running
+            for part in parts:
+                part.finish()
+            self._running = ()
         for part in parts:
             part.close()
 
@@ -247,7 +251,7 @@ class _Running:
             self.folder, self.log.path, self.applier.identities
         )
 
-    def close(self) -> None:
+    def finish(self) -> None:
         self.unwritten.append()
         self._maintenance.close(_CLOSE_SECONDS)
         self.applier.stop()
@@ -255,6 +259,8 @@ class _Running:
             _log.error("records are left for another worker: %d bytes", self.log.end - self.applier.position)
         self._checkpoints.close(_CLOSE_SECONDS)
         self._wait_for_disk()
+
+    def close(self) -> None:
         self.log.close()
         if lost := len(self.unwritten):
             _log.error("records could be written nowhere: %d", lost)

@@ -299,6 +299,22 @@ def test_a_worker_that_stops_without_a_database_waits_for_the_disk(
     wait_until(lambda: statuses(url) == {id: 200})
 
 
+def test_an_end_that_comes_while_the_worker_stops_follows_its_start(
+    make: Make, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aibridge_flask.records.applier._FINISH_SECONDS", 0.5)
+    monkeypatch.setattr("aibridge_flask.records.store._CALL_SECONDS", 0.5)
+    recorder, id = make(), new_id()
+    with locked(url):
+        recorder.begin(started(id))
+        stop = threading.Thread(target=recorder.close)
+        stop.start()
+        recorder.end(ended(id))
+        stop.join()
+    make()
+    wait_until(lambda: statuses(url) == {id: 200})
+
+
 def test_a_log_that_somebody_removes_is_made_anew(
     recorder: Recorder, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
