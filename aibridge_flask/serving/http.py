@@ -77,9 +77,15 @@ class OneWriteResponse(Response):  # type: ignore[misc]
     sock: Any
 
     def write(self, piece: bytes) -> None:
-        if self.headers_sent or len(piece) > _MAX_JOINED:
+        if self.headers_sent and self.chunked and piece and isinstance(piece, bytes):
+            self.sent += len(piece)
+            self.sock.sendall(b"%X\r\n%b\r\n" % (len(piece), piece))
+        elif self.headers_sent or len(piece) > _MAX_JOINED:
             super().write(piece)
-            return
+        else:
+            self._write_with_head(piece)
+
+    def _write_with_head(self, piece: bytes) -> None:
         sock: Any = self.sock
         collected = self.sock = _Collected()
         try:
