@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from flask import Flask, Request, Response
 from werkzeug.exceptions import BadHost
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule
 
 from . import config, identity
 from .bridge import Bridge
@@ -211,8 +212,22 @@ def _unknown_provider(rest: str) -> Response:
     return error_response(error, CHAT, new_id(), is_bridged=False)
 
 
+class _Rule(Rule):
+    """Compiles what builds its URL only when a URL is built: that takes most of an application's start."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        compiled = cache(partial(super()._compile_builder, append_unknown))
+
+        def build(rule: Rule, **values: Any) -> tuple[str, str]:
+            return compiled()(rule, **values)
+
+        return build
+
+
 class _Standalone(Flask):
     """Routes also what Werkzeug refuses for its `Host`: the views refuse it in their own shape."""
+
+    url_rule_class = _Rule
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         try:

@@ -16,7 +16,7 @@ from flask import Flask, Response
 
 from aibridge_flask import Actor, AIBridge, ConfigError
 from aibridge_flask.records.events import InterceptionEnded, InterceptionStarted
-from tests.conftest import providers
+from tests.conftest import MakeApp, providers
 from tests.support.server import PREFIX, ROOT, wait_until
 from tests.support.upstream import (
     TIMEOUT_SECONDS,
@@ -179,6 +179,15 @@ class HostString(str):
 
     def __str__(self) -> str:
         return self
+
+
+def test_the_urls_of_the_standalone_application_can_be_built(make_app: MakeApp) -> None:
+    urls = make_app().url_map.bind("127.0.0.1")
+    assert (
+        urls.build("aibridge_records.GET_interception", {"id": "a b", "q": "x"})
+        == f"{PREFIX}/interceptions/a%20b?q=x"
+    )
+    assert urls.build("aibridge_ui.overview") == f"{PREFIX}/ui/"
 
 
 @pytest.mark.parametrize("kind", [str, HostString])

@@ -47,6 +47,9 @@ class MessagesReader:
         self._failure = Failure()
 
     def events_to_decode(self, events: bytes) -> Iterable[bytes]:
+        if is_text(events):
+            self.parts = b"", events, b""
+            return ()
         self.parts = before, text, after = split_text_deltas(events)
         if text:
             return sse.split(before + after)

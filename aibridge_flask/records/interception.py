@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from time import monotonic
 
 from msgspec.structs import replace
 
@@ -29,6 +28,7 @@ from .events import (
     now,
 )
 from .recorder import Recorder
+from .times import Times
 from .usages import Usages, with_estimate
 
 NOT_RUN = "not run: "
@@ -67,10 +67,7 @@ class InterceptionRecord:
         self._digest = hashlib.sha256()
         self._status = self._attempts = self._answered_attempts = 0
         self._mask: Callable[[str], str] = str
-        self._first_byte_at = EPOCH
-        self.begun = self._sent = self._received = monotonic()
-        self._upstream_seconds = 0.0
-        self._first_byte = FirstByte(started, 0.0, 0.0)
+        self._times = Times()
         self._recorded_end: tuple[object, ...] = ()
         self._last_events: list[Event] = []
         self.exact, self.state, self.received_bytes = True, WAITING, 0
@@ -101,7 +98,7 @@ class InterceptionRecord:
         """The facts recorded from now on belong to the next response."""
         self._turn_number += 1
         self._usages.next_turn(self._turn)
-        self._received = monotonic()  # running tools is neither our overhead nor the upstream's time
+        self._times.turn_ended()
         self._reset_turn()
 
     def count_attempt(self) -> None:
@@ -114,6 +111,11 @@ class InterceptionRecord:
         self.state = TOOL
 
     @property
+    def begun(self) -> float:
+        """When the request came, by the monotonic clock."""
+        return self._times.begun
+
+    @property
     def tokens(self) -> int:
         """The tokens so far, of all kinds. For any thread."""
         known = self._usages.total()
@@ -121,9 +123,8 @@ class InterceptionRecord:
         return known.input_tokens + cached + max(known.output_tokens, self.estimate_output())
 
     def upstream_started(self) -> None:
-        """The request is about to be sent: time counts as the upstream's from now on."""
-        self._upstream_seconds += self._received - self._sent
-        self._sent = self._received = monotonic()
+        """The request is about to be sent."""
+        self._times.upstream_started()
         self._was_sent = True
 
     def head_received(self, status: int, hint: str = "", mask: Callable[[str], str] = str) -> None:
@@ -135,20 +136,15 @@ class InterceptionRecord:
 
     def body_received(self, piece: bytes) -> None:
         """A piece of a response was read."""
-        if not self._first_byte.seconds:
-            self._received = monotonic()
-        if self._first_byte_at is EPOCH:
-            self._first_byte_at = now()
+        self._times.piece_received()
         self._digest.update(piece)
         self.received_bytes += len(piece)
 
     def first_byte_sent(self) -> None:
         """A piece goes to the client. Only the first call has an effect."""
-        if not self._first_byte.seconds:
-            seconds = monotonic() - self.begun
-            upstream_seconds = self._upstream_seconds + self._received - self._sent
-            self._first_byte = FirstByte(self.started, seconds, seconds - upstream_seconds)
-            self._hooks.emit(self._first_byte)
+        if not self._times.first_byte:
+            self._times.first_byte_sent()
+            self._hooks.emit(FirstByte(self.started, self._times.first_byte, self._times.overhead))
 
     def record_turn(self, turn: Turn, ends: bool = False) -> None:
         """Records the facts of `turn` that are new. If it `ends`, they are recorded with the end."""
@@ -250,14 +246,15 @@ class InterceptionRecord:
                 self.record_tool_outcome(call, reason)
 
     def _record_end(self, failure: Failure, is_first: bool) -> None:
-        if self._first_byte_at is not EPOCH:
+        times = self._times
+        if times.first_byte_at is not EPOCH:
             self.first_byte_sent()
-        duration = monotonic() - self.begun
+        duration = times.duration
         ended = Ended(
             id=self.id,
             ended_at=now(),
             status_code=self._status,
-            first_byte_at=self._first_byte_at,
+            first_byte_at=times.first_byte_at,
             error_type=failure.type,
             error_message=self._mask(failure.message),
             wire_exact=self.exact,
@@ -266,8 +263,8 @@ class InterceptionRecord:
             usages=self._usages.all(),
             is_estimated=self._is_estimated,
             attempts=self._attempts,
-            overhead_ms=_milliseconds(self._first_byte.overhead),
-            first_byte_ms=_milliseconds(self._first_byte.seconds),
+            overhead_ms=_milliseconds(times.overhead),
+            first_byte_ms=_milliseconds(times.first_byte),
             duration_ms=_milliseconds(duration),
             limit_id=self.limit_id,
         )
@@ -275,8 +272,8 @@ class InterceptionRecord:
         if is_first:
             self._recorder.end(*last_events, ended)
             self._emit_new(last_events)
-            times = (self._first_byte.seconds, self._first_byte.overhead, duration)
-            self._hooks.emit(InterceptionEnded(self.started, ended, *times))
+            seconds = times.first_byte, times.overhead, duration
+            self._hooks.emit(InterceptionEnded(self.started, ended, *seconds))
         else:
             self._recorder.record(*last_events, ended)
             self._emit_new(last_events)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from email.utils import formatdate
+from functools import lru_cache
+from time import time
 from typing import Any
 
 from gunicorn.http.message import Request
 from gunicorn.http.wsgi import Response
 
 _MAX_JOINED = 65_536  # bytes of a piece that are copied behind the head
+_LONG_NAME = 64  # characters
 _USUAL_HEAD = re.compile(
     r"(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) (/(?!/)[!-\"$-~]*) HTTP/1\.1"
     r"((?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*)+)"
@@ -40,7 +44,7 @@ class UsualRequest(Request):  # type: ignore[misc]
         fields: list[tuple[str, str]] = []
         for line in lines:
             name, _, value = line.partition(":")
-            field = name.upper(), value.strip(" \t")
+            field = _upper(name) if len(name) < _LONG_NAME else name.upper(), value.strip(" \t")
             is_trusted_to_some = field[0] in schemes or "_" in name
             if is_trusted_to_some or field[0] in _HAVE_RULES:
                 trusted = self._peer_trusted_for_forwarded() if is_trusted_to_some else ({}, [])
@@ -51,15 +55,37 @@ class UsualRequest(Request):  # type: ignore[misc]
         return fields
 
 
+@lru_cache
+def _upper(name: str) -> str:
+    """Returns the one string that all requests with this header share, which may last as long as a stream."""
+    return name.upper()
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def http_date(timestamp: float | None = None) -> str:
+    """Returns a time, the current one by default, for a head."""
+    return _date(int(time() if timestamp is None else timestamp))
+
+
 class OneWriteResponse(Response):  # type: ignore[misc]
     """Sends the head together with the first piece of the body: two writes wake the client twice."""
 
     sock: Any
 
     def write(self, piece: bytes) -> None:
-        if self.headers_sent or len(piece) > _MAX_JOINED:
+        if self.headers_sent and self.chunked and piece and isinstance(piece, bytes):
+            self.sent += len(piece)
+            self.sock.sendall(b"%X\r\n%b\r\n" % (len(piece), piece))
+        elif self.headers_sent or len(piece) > _MAX_JOINED:
             super().write(piece)
-            return
+        else:
+            self._write_with_head(piece)
+
+    def _write_with_head(self, piece: bytes) -> None:
         sock: Any = self.sock
         collected = self.sock = _Collected()
         try:

@@ -14,12 +14,13 @@ import gevent
 import gevent.socket
 from gevent import monkey
 from gevent.server import StreamServer
+from gunicorn import util
 from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 from ..headers import mask_tokens
-from .http import OneWriteResponse, UsualRequest
+from .http import OneWriteResponse, UsualRequest, http_date
 
 _FIRST_REQUEST_SECONDS = 2.0  # how long a client that has just connected may take to send its request
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20  # of glibc's mallopt: blocks as large are mapped
@@ -85,6 +86,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def patch(self) -> None:
         super().patch()
         RequestParser.mesg_class, wsgi.Response = UsualRequest, OneWriteResponse
+        util.http_date = http_date
 
     def server_class(self, listener: Any, spawn: Any, ssl_context: Any = None, **_: Any) -> Listener:
         """gunicorn calls it for each listening socket."""

@@ -46,7 +46,7 @@ class Credential:
 
     def mask(self, text: str) -> str:
         """Returns the text with the secret replaced by its hint."""
-        secret = bare_secret(self.header[1])
+        secret = bare_secret(self.header[1]) if text else ""
         return text.replace(secret, self.hint) if secret else text
 
 

@@ -70,7 +70,8 @@ class _SocketClient:
     def recv(self, upstream: socket.socket, size: int, timeout: float, drained: bool = False) -> bytes:
         if self._make_error is not None:
             raise self._make_error()
-        upstream.settimeout(0)
+        if upstream.timeout != 0:
+            upstream.settimeout(0)
         if drained:
             self._wait(upstream.fileno(), _READ, timeout)
             self._awake_since = time.monotonic()
