@@ -57,6 +57,8 @@ class Statement:
             self._compile(rows[0])
         if self._is_joined:
             cursor.execute(self._sql, {**self._constants, _ROWS: self._as_json(rows)})
+        elif len(rows) == 1:
+            cursor.execute(self._sql, self._values(rows[0]))  # which psycopg does in fewer round trips
         else:
             cursor.executemany(self._sql, [self._values(row) for row in rows])
 
