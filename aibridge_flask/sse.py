@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from .large_bytes import LARGE_BYTES, cut, join
+
 # A lone CR ends a line too, but if it is the last byte received, an LF may still follow.
 _EOL = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _BLANK_LINE = re.compile(_EOL + _EOL)
 _LINE = re.compile(rb"\r\n|\n|\r")
 BUFFER_LIMIT = 32 << 20
-_LARGE_BYTES = 1 << 18  # of an event that is not copied where that can be helped
-_LINES_OF_ONE = 3  # of its name, its data and the blank one
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TAIL_BYTES = 1 << 12  # where the last boundary mostly is
 
 
@@ -63,12 +64,12 @@ class EventSplitter:
         return self._take(0)
 
     def _take(self, keep: int) -> bytes:
-        data = b"".join(self._parts)
+        data = join(self._parts)
         end = len(data) - keep
-        rest = data[end:]
+        rest = cut(data, end, len(data))
         self._parts = [rest] if rest else []
         self._size, self._tail = len(rest), rest[-3:]
-        return data[:end]
+        return cut(data, 0, end) if rest else data
 
 
 def _last_end(window: bytes) -> int:
@@ -87,9 +88,9 @@ def _last_match_end(window: bytes, start: int) -> int:
 
 def split(events_bytes: bytes) -> list[bytes]:
     """Splits the bytes of several events into single events, each with its blank line."""
+    if len(events_bytes) > LARGE_BYTES:
+        return list(_split_large(events_bytes))
     if b"\r" not in events_bytes:
-        if len(events_bytes) > _LARGE_BYTES and _is_one(events_bytes):
-            return [events_bytes]
         events = [event + b"\n\n" for event in events_bytes.split(b"\n\n")]
         last = events.pop()[:-2]
     else:
@@ -101,9 +102,29 @@ def split(events_bytes: bytes) -> list[bytes]:
     return [*events, last] if last else events
 
 
-def _is_one(events_bytes: bytes) -> bool:
-    """Whether there is one event surely: it is faster to count lines than to look for a blank one."""
-    return events_bytes.endswith(b"\n\n") and events_bytes.count(b"\n") <= _LINES_OF_ONE
+def _split_large(events_bytes: bytes) -> Iterator[bytes]:
+    begin = 0
+    for start, end, after in _line_places(events_bytes):
+        if start == end < after:
+            yield cut(events_bytes, begin, after)
+            begin = after
+    if begin < len(events_bytes):
+        yield cut(events_bytes, begin, len(events_bytes))
+
+
+def _line_places(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields where each line starts and ends, and where the next one starts. Copies nothing."""
+    start, size = 0, len(data)
+    while start < size:
+        end = data.find(b"\n", start)
+        after = end + 1 if end >= 0 else size
+        end = end if end >= 0 else size
+        carriage_return = data.find(b"\r", start, end)
+        if carriage_return >= 0:
+            is_pair = carriage_return + 1 == end
+            end, after = carriage_return, after if is_pair else carriage_return + 1
+        yield start, end, after
+        start = after
 
 
 def with_data(events: Iterable[bytes]) -> Iterator[Event]:
@@ -118,8 +139,7 @@ def with_data(events: Iterable[bytes]) -> Iterator[Event]:
 def parse(event: bytes) -> Event:
     """Returns an event's name and data; both are empty for a comment."""
     name, data = b"", []
-    for line in _lines(event):
-        field, value = _field_and_value(line)
+    for field, value in _fields(event):
         if field == b"data":
             data.append(value)
         elif field == b"event":
@@ -127,18 +147,23 @@ def parse(event: bytes) -> Event:
     return Event(name, b"\n".join(data))
 
 
-def _lines(event: bytes) -> list[bytes]:
-    event = event.removeprefix(b"\xef\xbb\xbf")
-    return _LINE.split(event) if b"\r" in event else event.split(b"\n")
+def _fields(event: bytes) -> Iterable[tuple[bytes, bytes]]:
+    """Returns the names and values of all lines."""
+    if len(event) > LARGE_BYTES:
+        first = len(_BYTE_ORDER_MARK) if event.startswith(_BYTE_ORDER_MARK) else 0
+        return (_field_and_value(event, max(first, start), end) for start, end, _ in _line_places(event))
+    event = event.removeprefix(_BYTE_ORDER_MARK)
+    lines = _LINE.split(event) if b"\r" in event else event.split(b"\n")
+    return [_field_and_value(line, 0, len(line)) for line in lines]
 
 
-def _field_and_value(line: bytes) -> tuple[bytes, bytes]:
+def _field_and_value(data: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     """Returns the two parts of a line. A large value is copied once."""
-    colon = line.find(b":")
+    colon = data.find(b":", start, end)
     if colon < 0:
-        return line, b""
-    start = colon + (2 if line.startswith(b" ", colon + 1) else 1)
-    return line[:colon], line[start:]
+        return data[start:end], b""
+    begin = colon + (2 if data.startswith(b" ", colon + 1, end) else 1)
+    return data[start:colon], cut(data, begin, end)
 
 
 def field(event: bytes, name: bytes, default: bytes) -> bytes:
@@ -147,8 +172,7 @@ def field(event: bytes, name: bytes, default: bytes) -> bytes:
     >>> field(b"id: 7\\ndata: x\\n\\n", b"id", b""), field(b"data: x\\n\\n", b"id", b"6")
     (b'7', b'6')
     """
-    for line in _lines(event):
-        key, value = _field_and_value(line)
+    for key, value in _fields(event):
         if key == name:
             default = value
     return default

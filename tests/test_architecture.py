@@ -18,6 +18,7 @@ LAYERS = (
         "protocols",
         "errors",
         "headers",
+        "large_bytes",
         "sse",
         "clients",
         "caches",

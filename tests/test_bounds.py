@@ -290,11 +290,18 @@ def failure(text: str) -> bytes:
     return json.dumps({"type": "error", "error": {"type": "api_error", "message": text}}).encode()
 
 
-LONG_EVENT = json.dumps({"type": "response.completed", "response": response_with_call(LONG_TEXT)}).encode()
+def long_event() -> bytes:
+    return json.dumps({"type": "response.completed", "response": response_with_call(WORDS)}).encode()
 
 
-def event_of(data: bytes) -> list[bytes]:
-    event = b"data: " + data + b"\n\n"
+def long_text_delta() -> bytes:
+    return json.dumps(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": WORDS}}
+    ).encode()
+
+
+def event_of(data: bytes, line_end: bytes = b"\n") -> list[bytes]:
+    event = b"data: " + data + line_end + line_end
     return stream_of(*(event[start : start + 65_536] for start in range(0, len(event), 65_536)))
 
 
@@ -304,8 +311,9 @@ HEAVY_ANSWERS: dict[str, Callable[[], tuple[str, list[bytes]]]] = {
     "a call of 30 MiB": lambda: (MESSAGES, [http_response(200, tool_use(WORDS))]),
     "arguments of 30 MiB": lambda: (RESPONSES, [http_response(200, json.dumps(response_with_call(WORDS)).encode())]),
     "an error of 30 MiB": lambda: (MESSAGES, [http_response(400, failure(WORDS))]),
-    "an event with a call of 6 MB": lambda: (RESPONSES, event_of(LONG_EVENT)),
+    "an event with a call of 30 MiB": lambda: (RESPONSES, event_of(long_event())),
     "an event with a text of 6 MB": lambda: (CHAT, event_of(LONG_DELTA)),
+    "an event with a text of 30 MiB": lambda: (MESSAGES, event_of(long_text_delta(), b"\r\n")),
     "thousands of thoughts": lambda: (MESSAGES, stream_of(*[THINKING * 8000] * 4)),
     "thousands of texts": lambda: (CHAT, stream_of(*[CHAT_CHUNK * 15_000] * 4)),
     "blank lines": lambda: (MESSAGES, stream_of(b"\n" * MIB)),

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import InvalidBody
+from ..large_bytes import join
 from ..model import EMPTY, identifier
 from . import large_json, lenient
-from .long_texts import LongTexts, join
+from .long_texts import LongTexts
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-STEP_BYTES = 1 << 20
+from ..large_bytes import STEP_BYTES
+
 _MAX_DEPTH = 6  # of messages in requests; each level looks through the value
 _ESCAPE_BYTES = 6  # of one such as `\\u00e9`
 _HIGH = (b"\\ud8", b"\\ud9", b"\\uda", b"\\udb")  # begin the escape of the first half of a pair

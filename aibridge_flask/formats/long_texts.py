@@ -6,9 +6,8 @@ It is looked through in slices. Those that lie within a text are left out, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import wraps
-from io import BytesIO
 from itertools import chain
 from secrets import token_hex
 from typing import Any
@@ -17,11 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from ..errors import InvalidBody
+from ..large_bytes import LARGE_BYTES, join
 from ..model import RequestFacts
 from . import large_json, lenient
-
-LARGE_BYTES = 4 << 20
-"""What is smaller is decoded at once within some milliseconds."""
 
 _SLICE_BYTES = 1 << 14
 _MAX_SLICES = (5 << 20) // _SLICE_BYTES  # of a text that is restored: more than any model's context
@@ -95,18 +92,6 @@ class LongTexts:
                 self._runs.append([piece])
             else:
                 self._runs[-1].append(piece)
-
-
-def join(parts: Sequence[bytes | memoryview]) -> bytes:
-    """Joins what may be large in steps: memory is slow at its first touch."""
-    size = sum(map(len, parts))
-    if size <= LARGE_BYTES:
-        return b"".join(parts)
-    whole = BytesIO(bytes(size))  # neither this nor what is written is copied
-    for part in parts:
-        for start in range(0, len(part), large_json.STEP_BYTES):
-            whole.write(memoryview(part)[start : start + large_json.STEP_BYTES])
-    return whole.getvalue()
 
 
 def _count_quotes(piece: bytes) -> int:

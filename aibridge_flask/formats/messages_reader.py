@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import sse
+from ..large_bytes import LARGE_BYTES
 from ..model import Failure, Thought, ToolCall, Turn
 from . import body
 from .counts import merge_counts
@@ -18,6 +19,7 @@ from .messages_usage import inner_usages, parse_usage, served
 
 _TEXT_DELTA = b'"text_delta"'
 DELTA_HEAD = b"event: content_block_delta\n"
+_BEGINNING_BYTES = 200
 _TOOL_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
@@ -47,6 +49,9 @@ class MessagesReader:
         self._failure = Failure()
 
     def events_to_decode(self, events: bytes) -> Iterable[bytes]:
+        if len(events) > LARGE_BYTES:
+            self.parts = events, b"", b""
+            return [event for event in sse.split(events) if not _begins_as_text(event)]
         if is_text(events):
             self.parts = b"", events, b""
             return ()
@@ -156,6 +161,11 @@ def split_text_deltas(events: bytes) -> tuple[bytes, bytes, bytes]:
     if start < 0 or end < 2 or not is_text(events[start:end]):
         return events, b"", b""
     return events[:start], events[start:end], events[end:]
+
+
+def _begins_as_text(event: bytes) -> bool:
+    """As `is_text`, of one event, without looking through all of it."""
+    return event.startswith(DELTA_HEAD) and _TEXT_DELTA in event[:_BEGINNING_BYTES]
 
 
 def is_text(events: bytes) -> bool:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import InvalidBody
+from ..large_bytes import join
 from ..model import EMPTY, Offer, Tool
 from . import body
-from .long_texts import join
 
 ToolEncoder = Callable[[Tool], Mapping[str, Any]]
 NULL = b"null"
