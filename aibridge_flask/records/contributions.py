@@ -25,7 +25,7 @@ from .keys import session_key, usage_id
 from .ledger import Ledger
 from .rollups import Rollups
 from .sessions import Sessions
-from .statement import IDS, Statement, together
+from .statement import IDS, shared, together
 from .sum_tables import COST_PARTS, DURATION_LIMITS, FIRST_BYTE_LIMITS, TOKENS
 from .tables import interceptions
 
@@ -39,7 +39,7 @@ class Contributions:
         parts = {"ids": IDS[dialect.name], "lock": _LOCKS[dialect.name] if locks else ""}
         self._rows, self._usages = _ROWS.format(**parts), _USAGES.format(**parts)
         self._tools = _TOOLS.format(**parts)
-        self._store = Statement(_STORE, dialect, joined=True)
+        self._store = shared(_STORE, dialect, joined=True)
         self._advance = _ADVANCE.format(mark="?" if dialect.positional else "%s")
 
     def update(self, cursor: Any, ids: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +32,7 @@ from .events import (
 )
 from .lineage import Lineage
 from .rows import group_rows, hold_rows, to_row
-from .statement import Statement, together
+from .statement import shared, together
 from .tombstones import Tombstones
 
 Rows = Mapping[Any, list[dict[str, Any]]]
@@ -42,27 +43,10 @@ class EventWriter:
 
     def __init__(self, engine: Engine, prices: PriceList) -> None:
         self._prices = prices
-        dialect, insert = engine.dialect, import_module(f"sqlalchemy.dialects.{engine.dialect.name}").insert
-        statements: dict[Any, Any] = {
-            Started: insert(tables.interceptions).on_conflict_do_nothing(),
-            Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
-            PromptAnswered: _update(tables.user_prompts.c.interception_id, **_ANSWER_PARAMETERS),
-            CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
-            TokenUsage: _upsert(insert, tables.token_usages),
-            ToolUsage: _upsert(insert, tables.tool_usages),
-            ModelThought: _upsert(insert, tables.model_thoughts),
-            Ended: _update(tables.interceptions.c.id, **_END_PARAMETERS),
-            GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
-            StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
-            Hold: _insert_hold(insert),
-            _GROUPS: insert(sum_tables.group_sets).on_conflict_do_nothing(),
-            _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
-            _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
-            _NOT_USED: sa.delete(tables.token_usages).where(*_IS_ESTIMATE),
-        }
+        dialect = engine.dialect
         self._statements = {
-            kind: Statement(statement, dialect, joined=kind in _JOINED)
-            for kind, statement in statements.items()
+            kind: shared(statement, dialect, joined=kind in _JOINED)
+            for kind, statement in _statements(dialect.name).items()
         }
         self._has_word_index = dialect.name == "sqlite"  # of its own: PostgreSQL's is one as others
         self._lineage, self._tombstones = Lineage(dialect), Tombstones(dialect)
@@ -143,6 +127,29 @@ def _pair(
         else:
             joined.append(first | {column: last[name] for column, name in parameters.items()})
     return alone, list(by_id.values()), joined
+
+
+@cache
+def _statements(dialect: str) -> Mapping[Any, Any]:
+    """Returns what writes the rows of each kind."""
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    return {
+        Started: insert(tables.interceptions).on_conflict_do_nothing(),
+        Prompt: insert(tables.user_prompts).on_conflict_do_nothing(),
+        PromptAnswered: _update(tables.user_prompts.c.interception_id, **_ANSWER_PARAMETERS),
+        CredentialUsed: _update(tables.interceptions.c.id, credential_hint="hint"),
+        TokenUsage: _upsert(insert, tables.token_usages),
+        ToolUsage: _upsert(insert, tables.tool_usages),
+        ModelThought: _upsert(insert, tables.model_thoughts),
+        Ended: _update(tables.interceptions.c.id, **_END_PARAMETERS),
+        GatewayTokenUsed: _update(tables.gateway_tokens.c.id, last_used_at="moment"),
+        StoredObject: insert(tables.stored_objects).on_conflict_do_nothing(),
+        Hold: _insert_hold(insert),
+        _GROUPS: insert(sum_tables.group_sets).on_conflict_do_nothing(),
+        _WHOLE: _upsert(insert, tables.interceptions, _END_PARAMETERS),
+        _ANSWERED: _upsert(insert, tables.user_prompts, _ANSWER_PARAMETERS),
+        _NOT_USED: sa.delete(tables.token_usages).where(*_IS_ESTIMATE),
+    }
 
 
 def _upsert(insert: Any, table: Table, columns: Iterable[str] = ()) -> Any:

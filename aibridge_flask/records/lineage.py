@@ -20,7 +20,7 @@ from zlib import crc32
 import sqlalchemy as sa
 from sqlalchemy import Dialect
 
-from .statement import IDS, Statement
+from .statement import IDS, shared
 from .tables import interceptions
 
 Row = Mapping[str, Any]
@@ -156,7 +156,7 @@ class Lineage:
         self._find_parents_by_number = _FIND_PARENTS_BY_NUMBER.format(**parts)
         self._find_descendants = _FIND_DESCENDANTS.format(**parts)
         self._locks = dialect.name == "postgresql"
-        self._set_parent, self._set_root = Statement(_SET_PARENT, dialect), Statement(_SET_ROOT, dialect)
+        self._set_parent, self._set_root = shared(_SET_PARENT, dialect), shared(_SET_ROOT, dialect)
 
     def lock(self, cursor: Any, started: Iterable[Row], calls: Iterable[Row]) -> None:
         """Makes transactions with the same tool call ids wait for each other: of two that write a parent and

@@ -11,7 +11,7 @@ from sqlalchemy import Dialect, Table
 
 from .contribution import MAIN, Change, Contribution
 from .contribution import Row as Interception
-from .statement import Statement
+from .statement import shared
 from .sum_tables import AMOUNTS, sessions
 from .sums import Part, Sums
 from .tables import interceptions, user_prompts
@@ -24,7 +24,7 @@ class Sessions:
 
     def __init__(self, dialect: Dialect) -> None:
         self._sums = Sums(dialect, sessions, SUMMED, "requests", _merged)
-        self._recompute = Statement(_RECOMPUTE, dialect)
+        self._recompute = shared(_RECOMPUTE, dialect)
 
     def __call__(self, cursor: Any, changes: Sequence[Change]) -> None:
         old = (

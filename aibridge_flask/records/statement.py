@@ -35,6 +35,17 @@ def together(cursor: Any) -> contextlib.AbstractContextManager[Any]:
     return pipeline()
 
 
+_shared: dict[tuple[Any, str, bool], Statement] = {}
+
+
+def shared(statement: Any, dialect: Dialect, joined: bool = False) -> Statement:
+    """Returns the `Statement` of a statement that lasts, which all databases of a kind share: to compile it
+    takes longer than to run it.
+    """
+    key = statement, dialect.name, joined
+    return _shared.get(key) or _shared.setdefault(key, Statement(statement, dialect, joined))
+
+
 class Statement:
     """An insert, update or deletion of many rows with the same members."""
 

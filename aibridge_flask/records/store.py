@@ -26,7 +26,7 @@ from .deadlines import DEADLINES
 from .event_writer import EventWriter
 from .events import Ended, Event
 from .repricing import Repricing
-from .statement import Statement
+from .statement import shared
 from .sum_tables import holds
 
 _CALL_SECONDS = 5.0
@@ -70,7 +70,7 @@ class Store:
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._writer = EventWriter(engine, prices)
         self._repricing = Repricing(engine, prices)
-        self._move = Statement(_MOVE, engine.dialect)
+        self._move = shared(_MOVE, engine.dialect)
         # SQLite's locks in memory would stay locked in a process that is forked meanwhile
         self._fork_guard: Any = fork_lock() if self._is_sqlite else contextlib.nullcontext()
 

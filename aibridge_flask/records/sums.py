@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Dialect, Table
 
-from .statement import Statement
+from .statement import shared
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
@@ -53,7 +53,7 @@ class Sums:
         self._amounts, self._keys = amounts, [column.name for column in table.primary_key]
         self._columns = columns_of(table, amounts)
         self._upsert, self._update, self._delete = (
-            Statement(statement, dialect, joined=statement.is_insert)
+            shared(statement, dialect, joined=statement.is_insert)
             for statement in _statements(dialect.name, table, tuple(amounts), counted, merge)
         )
 
