@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from ..model import Actor
 from ..records import tables
 from .candidates import FEW, FEW_OF_ALL, are_counted, are_few
-from .connection import connected
+from .connection import Source, connected
 from .errors import BadQuestion, NotFound
 from .narrowing import hours_of
 from .pages import Listing, Page, before, count_and_page, listing
@@ -24,9 +24,9 @@ _c = tables.interceptions.c
 _ORDER = (_c.started_at, _c.id)
 
 
-def interceptions(engine: Engine, actor: Actor, search: Search, page: Page) -> Listing:
+def interceptions(source: Source, actor: Actor, search: Search, page: Page) -> Listing:
     """Returns a page of interceptions with their parts, newest first. Raises BadQuestion."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         position = [_position(connection, actor, page.after_id)] if page.after_id else []
         count, rows = _found(connection, actor, search, page, position)
         ids = [id for (id,) in rows]
@@ -57,9 +57,9 @@ def _found(
     return hours.count, hours.page(connection, ordered, page)
 
 
-def interception(engine: Engine, actor: Actor, id: str) -> bytes:
+def interception(source: Source, actor: Actor, id: str) -> bytes:
     """Returns one interception, whole, as JSON. Raises NotFound."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         ids = connection.scalars(sa.select(_c.id).where(*_with_id(actor, id))).all()
         for result in with_parts(connection, ids, longest=0):
             return encode(result)

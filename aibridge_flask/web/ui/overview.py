@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request
-from sqlalchemy import Engine
 
 from ...config import Settings
 from ...outbound import Outbound
+from ...reading.connection import Source
 from ...reading.overheads import overheads
 from ..index import base_urls, root_url
 from . import filters, health
@@ -48,9 +48,9 @@ def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence
             "clients": base_urls(settings, root_url(request.environ)),
         }
 
-        def page(engine: Engine) -> str:
-            sums = Sums(engine, visit.actor, found)
-            limits = fullest(engine, visit.actor, _LIMITS)
+        def page(source: Source) -> str:
+            sums = Sums(source, visit.actor, found)
+            limits = fullest(source, visit.actor, _LIMITS)
             facts = {**context, **_facts(sums, shown), "limits": limits}
             return render("overview.html", visit, title="Overview", filters=found, **facts)
 
@@ -77,7 +77,7 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
         "tools": sums.tools(_ROWS),
-        "overhead": overheads(sums.engine, sums.actor, found.period),
+        "overhead": overheads(sums.source, sums.actor, found.period),
         "narrowed": lambda row, *keys: narrowed(found, row, keys),
         "tokens": tokens,
         "cost": cost,

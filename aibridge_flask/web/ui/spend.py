@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from sqlalchemy import Engine
 
+from ...reading.connection import Source
 from ...reading.errors import BadQuestion
 from ...reading.pages import Page
 from ...reading.usage import Question as UsageQuestion
@@ -32,8 +32,8 @@ def add_spend(blueprint: UiBlueprint) -> None:
         asked = visit.arguments.get("amount", "")
         amount = asked if asked in _AMOUNTS else "cost_micros"
 
-        def page(engine: Engine) -> str:
-            sums = Sums(engine, visit.actor, found)
+        def page(source: Source) -> str:
+            sums = Sums(source, visit.actor, found)
             facts = _facts(sums, keys, position(visit.arguments))
             context = {"filters": found, "keys": keys, "chart": _chart(sums, keys, amount), **facts}
             return render("spend.html", visit, title="Spend", **_words(amount), **context)
@@ -57,7 +57,7 @@ def _keys(arguments: Any) -> tuple[str, ...]:
 def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
-    answer = amounts(sums.engine, sums.actor, question, Page(_ROWS, offset))
+    answer = amounts(sums.source, sums.actor, question, Page(_ROWS, offset))
     before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
-
 from ...model import Actor
 from ...reading import tools as tool_queries
 from ...reading import usage as queries
+from ...reading.connection import Source
 from ...reading.pages import Page
 from ...reading.periods import Period
 from ...reading.usage import Question
@@ -46,35 +45,35 @@ WORDS = {
 class Sums:
     """Asks for what an actor may see."""
 
-    engine: Engine
+    source: Source
     actor: Actor
     filters: Filters
 
     def totals(self, period: Period) -> Result:
         """Returns sums, sessions and percentiles."""
         question = Question((), self.filters.search, period)
-        totals: Result = queries.usage(self.engine, self.actor, question, Page(1))["totals"]
+        totals: Result = queries.usage(self.source, self.actor, question, Page(1))["totals"]
         return totals
 
     def by(self, period: Period, *keys: str) -> list[Result]:
         """Returns sums by the keys, the dearest first."""
         question = Question(keys, self.filters.search, period)
-        return list(queries.every_amount(self.engine, self.actor, question))
+        return list(queries.every_amount(self.source, self.actor, question))
 
     def people(self, period: Period) -> int:
         """Returns how many people have asked anything."""
         question = Question(("initiator",), self.filters.search, period)
-        return queries.count_results(self.engine, self.actor, question)
+        return queries.count_results(self.source, self.actor, question)
 
     def tools(self, limit: int) -> list[Result]:
         """Returns sums of tool calls by tool and server, the most used first."""
         question = Question((), self.filters.search, self.filters.period)
-        return list(tool_queries.tools(self.engine, self.actor, question, Page(limit))["results"])
+        return list(tool_queries.tools(self.source, self.actor, question, Page(limit))["results"])
 
     def with_times(self, key: str, limit: int) -> list[Result]:
         """Returns sums by the key with percentiles, the dearest first."""
         question = Question((key,), self.filters.search, self.filters.period)
-        answer = queries.usage(self.engine, self.actor, question, Page(limit), with_sessions=False)
+        answer = queries.usage(self.source, self.actor, question, Page(limit), with_sessions=False)
         return list(answer["results"])
 
 
