@@ -32,6 +32,13 @@ def tools(source: Source, actor: Actor, question: Question, page: Page) -> Resul
     return {"count": count, "totals": totals, "results": results}
 
 
+def most_used(source: Source, actor: Actor, question: Question, count: int) -> list[Result]:
+    """Returns the first results of `tools`."""
+    scope, rows = _rows(source, actor, question)
+    with connected(source) as connection:
+        return list(_results(connection, scope, rows, question.keys, Page(count)))
+
+
 def every_tool(source: Source, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results, without a bound."""
     scope, rows = _rows(source, actor, question)

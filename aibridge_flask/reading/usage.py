@@ -89,6 +89,14 @@ def usage_report(source: Source, actor: Actor, question: Question, page: Page) -
     return {"count": found["count"], "totals": found["totals"], "unpriced_models": models, **found}
 
 
+def sums(source: Source, actor: Actor, question: Question, names: Sequence[str] = AMOUNTS) -> list[Result]:
+    """Returns all results with these sums alone, in no order."""
+    query = _query(question.scope(actor, source.dialect.name), names)
+    with connected(source) as connection:
+        rows = connection.execute(query).all()
+    return [dict(zip((*question.keys, *names), row, strict=True)) for row in rows]
+
+
 def unpriced_models(source: Source, actor: Actor, question: Question) -> list[str]:
     """Returns the models that were asked for and have no price, or not for all of it: the 100 with the most
     such requests."""

@@ -18,13 +18,12 @@ from .charts import bar, parts_bar
 from .filters import Filters
 from .limits import fullest
 from .pages import render
-from .steps import step_of
+from .steps import step_of, steps
 from .sums import (
     BY,
     WORDS,
     Result,
     Sums,
-    added,
     cache_rate,
     cost,
     input_tokens,
@@ -60,7 +59,7 @@ def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence
 def _facts(sums: Sums, by: str) -> dict[str, Any]:
     found = sums.filters
     step = step_of(found)
-    rows = sums.by(found.period, step, by)
+    rows = sums.by(found.period, by)
     before = {row[by]: row for row in sums.by(found.previous, by)}
     totals = sums.totals(found.period)
     return {
@@ -69,11 +68,11 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "words": WORDS,
         "totals": totals,
         "cards": _cards(sums, totals, total(sums.by(found.previous) if by == "group" else before.values())),
-        "chart": over_time(found, rows, by, "cost_micros"),
-        "steps": sorted(rows, key=lambda row: (row[step], -row["cost_micros"])),
+        "chart": over_time(sums, by, "cost_micros"),
+        "links": [filters.query(narrowed(found, {step: name}, [step])) for name in steps(found)],
         "step": step,
-        "rows": _rows(found, added(rows, by), by, before, totals),
-        "cache": {**_cache(totals), "rate": cache_rate(found, rows)},
+        "rows": _rows(found, rows, by, before, totals),
+        "cache": {**_cache(totals), "rate": cache_rate(sums)},
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
         "tools": sums.tools(_ROWS),

@@ -16,7 +16,7 @@ from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar
 from .filters import Filters
 from .pages import render
-from .steps import TIMES, label, step_of
+from .steps import TIMES, label
 from .sums import WORDS, Result, Sums, cost, narrowed, over_time, tokens
 from .tables import position
 
@@ -72,7 +72,7 @@ def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
 
 def _before(sums: Sums, keys: tuple[str, ...]) -> dict[tuple[str, ...], int]:
     """Returns the costs of the period before."""
-    rows = sums.by(sums.filters.previous, *keys)
+    rows = sums.amounts(sums.filters.previous, keys, ("cost_micros",))
     return {tuple(row[key] for key in keys): row["cost_micros"] for row in rows}
 
 
@@ -98,5 +98,4 @@ def _row(
 def _chart(sums: Sums, keys: tuple[str, ...], amount: str) -> Any:
     """Returns the chart by the first key that is no time."""
     by = next((key for key in keys if key not in (*TIMES, "session")), "model")
-    step = step_of(sums.filters)
-    return over_time(sums.filters, sums.by(sums.filters.period, step, by), by, amount)
+    return over_time(sums, by, amount)
