@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from ..records.deadlines import DEADLINES
 
 QUERY_SECONDS = 5.0
+_SQLITE_CACHE_KIB = 16 << 10  # so that what is sorted by a question's keys stays in memory
 Source = Engine | Connection
 """Where questions are asked: several of one page share the connection that is given to them."""
 
@@ -30,4 +31,6 @@ def connected(source: Source) -> Iterator[Connection]:
         if source.dialect.name == "postgresql":
             timeout = int(QUERY_SECONDS * 1000)
             connection.execute(sa.text(f"SET LOCAL statement_timeout = {timeout}"))
+        else:
+            connection.exec_driver_sql(f"PRAGMA cache_size = -{_SQLITE_CACHE_KIB}")
         yield connection

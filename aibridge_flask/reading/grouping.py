@@ -42,6 +42,15 @@ def grouped(
     return query.select_from(_with_groups(rows) if "group" in keys else rows)
 
 
+def others_as_one(rows: sa.Subquery, key: str, kept: Sequence[str]) -> sa.Subquery:
+    """Returns the rows with null for all other values of a key."""
+    own = rows.c[_COLUMNS[key]]
+    columns = [
+        sa.case((own.in_(kept), own)).label(own.name) if column is own else column for column in rows.c
+    ]
+    return sa.select(*columns).subquery()
+
+
 def _with_groups(rows: sa.Subquery) -> sa.FromClause:
     return rows.outerjoin(group_sets, group_sets.c.id == rows.c.group_set)
 

@@ -20,7 +20,7 @@ from ..records.sum_tables import (
     usage_hourly,
 )
 from .connection import Source, connected
-from .grouping import grouped, sums_of
+from .grouping import grouped, others_as_one, sums_of
 from .pages import Page, count_and_page, count_of
 from .percentiles import percentile
 from .periods import Period
@@ -89,12 +89,23 @@ def usage_report(source: Source, actor: Actor, question: Question, page: Page) -
     return {"count": found["count"], "totals": found["totals"], "unpriced_models": models, **found}
 
 
-def sums(source: Source, actor: Actor, question: Question, names: Sequence[str] = AMOUNTS) -> list[Result]:
-    """Returns all results with these sums alone, in no order."""
-    query = _query(question.scope(actor, source.dialect.name), names)
+def sums(
+    source: Source,
+    actor: Actor,
+    question: Question,
+    names: Sequence[str] = AMOUNTS,
+    kept: Sequence[str] = (),
+) -> list[Result]:
+    """Returns all results with these sums alone, in no order. `kept`: all other values of the last key are
+    one, None; it may not be `group`.
+    """
+    scope = question.scope(actor, source.dialect.name)
+    rows = usage_rows(scope, names)
+    rows = others_as_one(rows, scope.keys[-1], kept) if kept else rows
+    query = grouped(rows, scope.keys, scope.dialect, sums_of(names))
     with connected(source) as connection:
-        rows = connection.execute(query).all()
-    return [dict(zip((*question.keys, *names), row, strict=True)) for row in rows]
+        results = connection.execute(query).all()
+    return [dict(zip((*question.keys, *names), result, strict=True)) for result in results]
 
 
 def unpriced_models(source: Source, actor: Actor, question: Question) -> list[str]:

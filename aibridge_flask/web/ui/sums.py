@@ -14,7 +14,7 @@ from ...reading.pages import Page
 from ...reading.periods import Period
 from ...reading.usage import Question
 from ...records.sum_tables import AMOUNTS, TOKENS
-from .charts import Chart, Series, largest
+from .charts import MAX_SERIES, OTHER, Chart, Series, largest
 from .filters import Filters
 from .numbers import count, money
 from .steps import TIMES, label, period_of, step_of, steps
@@ -60,10 +60,16 @@ class Sums:
         rows = self.amounts(period, keys)
         return sorted(rows, key=lambda row: (-row["cost_micros"], -row["requests"], *map(row.get, keys)))
 
-    def amounts(self, period: Period, keys: tuple[str, ...], names: Sequence[str] = AMOUNTS) -> list[Result]:
-        """Returns some of these sums, in no order."""
+    def amounts(
+        self,
+        period: Period,
+        keys: tuple[str, ...],
+        names: Sequence[str] = AMOUNTS,
+        kept: Sequence[str] = (),
+    ) -> list[Result]:
+        """Returns some of these sums, in no order. `kept`: all other values of the last key are one, None."""
         question = Question(keys, self.filters.search, period)
-        return queries.sums(self.source, self.actor, question, names)
+        return queries.sums(self.source, self.actor, question, names, kept)
 
     def people(self, period: Period) -> int:
         """Returns how many people have asked anything."""
@@ -108,19 +114,32 @@ def total(rows: Iterable[Result]) -> Result:
 
 def over_time(sums: Sums, by: str, amount: str) -> Chart:
     """Returns the chart of an amount by the day or hour, stacked by a key."""
-    filters, step = sums.filters, step_of(sums.filters)
-    place = {name: number for number, name in enumerate(steps(filters))}
-    parts = TOKENS if amount == "tokens" else (amount,)
-    values: dict[str, list[float]] = {}
-    for row in sums.amounts(filters.period, (step, by), parts):
+    step, names = step_of(sums.filters), steps(sums.filters)
+    shows_money = amount == "cost_micros"
+    title = f"{'Cost in US$' if shows_money else amount.capitalize()} by {step} and {WORDS[by].lower()}"
+    series = _series(sums, by, TOKENS if amount == "tokens" else (amount,))
+    unit = "US$" if shows_money else amount
+    return Chart(title, unit, [*map(label, names)], series, _show_money if shows_money else count)
+
+
+def _series(sums: Sums, by: str, parts: Sequence[str]) -> list[Series]:
+    step = step_of(sums.filters)
+    place = {name: number for number, name in enumerate(steps(sums.filters))}
+    values: dict[Any, list[float]] = {}
+    for row in sums.amounts(sums.filters.period, (step, by), parts, _kept(sums, by, parts)):
         if row[step] in place:
             own = values.setdefault(row[by], [0.0] * len(place))
             own[place[row[step]]] += sum(row[name] for name in parts)
+    others = values.pop(None, ())
     series = largest([Series(name or "none", values[name]) for name in sorted(values)])
-    shows_money = amount == "cost_micros"
-    title = f"{'Cost in US$' if shows_money else amount.capitalize()} by {step} and {WORDS[by].lower()}"
-    unit = "US$" if shows_money else amount
-    return Chart(title, unit, [*map(label, place)], series, _show_money if shows_money else count)
+    return [*series, Series(OTHER, others)] if others else series
+
+
+def _kept(sums: Sums, by: str, parts: Sequence[str]) -> list[str]:
+    """Returns the values that a chart shows, if there are more: people are many."""
+    rows = sums.amounts(sums.filters.period, (by,), parts) if by != "group" else []
+    ranked = sorted(rows, key=lambda row: (-sum(row[name] for name in parts), row[by]))
+    return [row[by] for row in ranked[:MAX_SERIES]] if len(rows) > MAX_SERIES else []
 
 
 def cache_rate(sums: Sums) -> Chart:
