@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 
 from ..model import Actor
 from ..records import tables
-from .candidates import FEW, FEW_OF_ALL, are_counted, are_few
+from .candidates import FEW, FEW_OF_ALL, FEW_TEXTS, are_counted, are_few, is_text_alone
 from .connection import Source, connected
 from .errors import BadQuestion, NotFound
 from .narrowing import hours_of
-from .pages import Listing, Page, before, count_and_page, listing
+from .pages import MAX_COUNT, Listing, Page, before, count_and_page, listing
 from .parts import with_parts
 from .search import Condition, Search
 from .values import encode
@@ -42,19 +42,24 @@ def _found(
 ) -> tuple[tuple[int, bool], list[Any]]:
     """Returns the count of what matches, and the ids of a page and one more. `positions` has the row that the
     page begins after, if there is one."""
-    is_counted = are_counted(search)
-    few = FEW_OF_ALL if actor.admin and not is_counted else FEW
-    walks = search.needs_rows and not are_few(connection, search, few)
+    walks = search.needs_rows and not are_few(connection, search, _few(search, actor, page))
     query = sa.select(_c.id).where(*search.conditions(actor, connection.dialect.name, walks))
     ordered = query.order_by(*(column.desc() for column in _ORDER))
     following = [ordered.where(before(_ORDER, position)) for position in positions]
     hours = hours_of(connection, search, actor)
     if hours is None:
-        are_many = walks and actor.admin and is_counted
+        are_many = walks and actor.admin and are_counted(search)
         return count_and_page(connection, ordered, page, following, are_many)
     for query, (started_at, _) in zip(following, positions, strict=True):
         return hours.count, hours.page_after(connection, query, page, started_at)
     return hours.count, hours.page(connection, ordered, page)
+
+
+def _few(search: Search, actor: Actor, page: Page) -> int:
+    """Returns how many matches are looked up at most."""
+    if is_text_alone(search) and page.offset <= MAX_COUNT:
+        return FEW_TEXTS
+    return FEW_OF_ALL if actor.admin and not are_counted(search) else FEW
 
 
 def interception(source: Source, actor: Actor, id: str) -> bytes:

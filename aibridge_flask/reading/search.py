@@ -22,7 +22,7 @@ from ..records.sum_tables import group_sets
 from ..records.tables import interceptions, tool_usages
 from .errors import BadQuestion
 from .periods import Period, parse_time
-from .text_search import text_condition
+from .text_search import with_text
 
 Condition = ColumnElement[bool]
 _TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|([^\s"]\S*))(?=\s|$)')
@@ -35,8 +35,8 @@ _SUMMED = {
     "credential_kind": "credential_kind",
     "error_type": "error_type",
 }
-_TIMES = ("started_after", "started_before")
-KEYS = (*_SUMMED, "group", "session_id", "kind", "tool", "cost_above", "text", *_TIMES)
+TIMES = ("started_after", "started_before")
+KEYS = (*_SUMMED, "group", "session_id", "kind", "tool", "cost_above", "text", *TIMES)
 _OF_ROWS = frozenset({"session_id", "kind", "tool", "cost_above", "text"})
 """Keys that no sum has."""
 
@@ -66,12 +66,12 @@ class Search:
     @property
     def has_sum_keys(self) -> bool:
         """Whether a key is one that sums have."""
-        return any(key not in _OF_ROWS and key not in _TIMES for key, _ in self.terms)
+        return any(key not in _OF_ROWS and key not in TIMES for key, _ in self.terms)
 
     @property
     def period(self) -> Period:
         """The latest start and the earliest end that are asked for."""
-        after, before = ([_time(key, value) for value in self.values(key)] for key in _TIMES)
+        after, before = ([_time(key, value) for value in self.values(key)] for key in TIMES)
         return Period(tuple(after), tuple(before)).narrowest()
 
     def keys(self, columns: Any, actor: Actor) -> list[Condition]:
@@ -82,7 +82,7 @@ class Search:
         conditions = [
             _summed(columns, key, value, actor)
             for key, value in self.terms
-            if key not in _OF_ROWS and key not in _TIMES
+            if key not in _OF_ROWS and key not in TIMES
         ]
         return conditions if actor.admin else [columns.initiator_id == actor.id, *conditions]
 
@@ -135,7 +135,7 @@ def parse(text: str) -> Search:
 def check(search: Search) -> None:
     """Raises BadSearch if a value is not of its key's kind."""
     for key, value in search.terms:
-        if key in _TIMES:
+        if key in TIMES:
             _time(key, value)
         if key == "cost_above":
             micros(value)
@@ -188,6 +188,11 @@ def _walked_uses_tool(name: str, dialect: str) -> Condition:
     return sa.exists(sa.select(c.tool).where(*is_of_it).correlate(interceptions).offset(0))
 
 
+def _walked_has_text(value: str, dialect: str) -> Condition:
+    """All ids that match are looked at, in memory: to look each of them up would take longer."""
+    return interceptions.c.id.in_(with_text(dialect, value)).is_(sa.true())
+
+
 def _costs_more(value: str, dialect: str) -> Condition:
     """A query of its own, so that SQLite takes its index, and not one that gives the order."""
     of_cost = interceptions.alias().c
@@ -206,12 +211,13 @@ _OF_ROW: Mapping[str, Callable[[str, str], Condition]] = {
     "kind": _is_of_kind,
     "tool": _uses_tool,
     "cost_above": _costs_more,
-    "text": lambda value, dialect: text_condition(dialect, value),
+    "text": lambda value, dialect: interceptions.c.id.in_(with_text(dialect, value)),
 }
 _OF_WALKED: Mapping[str, Callable[[str, str], Condition]] = {
     **_OF_ROW,
     "kind": lambda value, dialect: interceptions.c.kind == value,
     "tool": _walked_uses_tool,
+    "text": _walked_has_text,
     "cost_above": lambda value, dialect: interceptions.c.cost_micros + 0 > micros(value),
 }
 

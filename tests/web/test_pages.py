@@ -175,7 +175,11 @@ def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
 
 
 @pytest.mark.parametrize(
-    "q", ["tool:Bash", "kind:title", "kind:main", "cost_above:0.0001", "tool:Bash group:red"]
+    "q",
+    [
+        *("tool:Bash", "kind:title", "kind:main", "cost_above:0.0001", "tool:Bash group:red"),
+        *("text:build", "text:build started_after:2026-11-02T00:03:00Z", "text:build group:red"),
+    ],
 )
 def test_many_matches_are_found_in_the_same_order_as_few(
     root: Person, history: History, monkeypatch: pytest.MonkeyPatch, q: str
@@ -184,9 +188,11 @@ def test_many_matches_are_found_in_the_same_order_as_few(
     for number in range(30):
         of_kind = {"kind": "title"} if number % 3 else {"groups": ("red",)}
         tools = (("Bash", f"a{number}"), ("Bash", f"b{number}")) if number % 2 else ()
-        history.add("ann", begin + timedelta(minutes=number * 37 % 30), tools=tools, **of_kind)
+        prompt = "Why does the build fail?" if number % 4 else ""
+        at = begin + timedelta(minutes=number * 37 % 30)
+        history.add("ann", at, prompt=prompt, tools=tools, **of_kind)
     few = all_pages(root, limit=4, q=q)
-    for name in ("FEW", "FEW_OF_ALL"):
+    for name in ("FEW", "FEW_OF_ALL", "FEW_TEXTS"):
         monkeypatch.setattr(lists, name, 4)
     monkeypatch.setattr(pages, "MAX_COUNT", 4)
     many = all_pages(root, limit=4, q=q)
