@@ -43,7 +43,6 @@ def every_tool(source: Source, actor: Actor, question: Question) -> Iterator[Res
     """Yields all results, without a bound."""
     scope, rows = _rows(source, actor, question)
     with connected(source) as connection:
-        connection.execution_options(yield_per=1000)
         yield from _results(connection, scope, rows, question.keys, ALL)
 
 
@@ -63,8 +62,12 @@ def _results(
 ) -> Iterator[Result]:
     by = [*keys, *TOOL_KEYS]
     query = _grouped(scope, rows, keys).order_by(sa.desc("calls"), *map(sa.column, by))
-    paged = query if page is ALL else query.limit(page.limit).offset(page.offset)
-    for row in connection.execute(paged).mappings():
+    paged = (
+        query.execution_options(yield_per=1000)
+        if page is ALL
+        else query.limit(page.limit).offset(page.offset)
+    )
+    for row in connection.execute(streamed if page is ALL else paged).mappings():
         yield {**row, "injected": bool(row["injected"])}
 
 

@@ -148,7 +148,7 @@ def every_amount(source: Source, actor: Actor, question: Question) -> Iterator[R
 
 def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
     """Yields rows without having all of them in memory."""
-    for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
+    for rows in connection.execute(query, execution_options={"yield_per": 1000}).partitions():
         yield from rows
 
 
