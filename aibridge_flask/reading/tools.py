@@ -62,11 +62,7 @@ def _results(
 ) -> Iterator[Result]:
     by = [*keys, *TOOL_KEYS]
     query = _grouped(scope, rows, keys).order_by(sa.desc("calls"), *map(sa.column, by))
-    paged = (
-        query.execution_options(yield_per=1000)
-        if page is ALL
-        else query.limit(page.limit).offset(page.offset)
-    )
+    streamed, paged = query.execution_options(yield_per=1000), query.limit(page.limit).offset(page.offset)
     for row in connection.execute(streamed if page is ALL else paged).mappings():
         yield {**row, "injected": bool(row["injected"])}
 
