@@ -14,7 +14,7 @@ from ..records import tables
 from .candidates import FEW, FEW_OF_ALL, FEW_TEXTS, are_counted, are_few, is_text_alone
 from .connection import Source, connected
 from .errors import BadQuestion, NotFound
-from .narrowing import hours_of
+from .narrowing import steps_of
 from .pages import MAX_COUNT, Listing, Page, before, count_and_page, listing
 from .parts import with_parts
 from .search import Condition, Search
@@ -46,13 +46,13 @@ def _found(
     query = sa.select(_c.id).where(*search.conditions(actor, connection.dialect.name, walks))
     ordered = query.order_by(*(column.desc() for column in _ORDER))
     following = [ordered.where(before(_ORDER, position)) for position in positions]
-    hours = hours_of(connection, search, actor)
-    if hours is None:
+    steps = steps_of(connection, search, actor)
+    if steps is None:
         are_many = walks and actor.admin and are_counted(search)
         return count_and_page(connection, ordered, page, following, are_many)
     for query, (started_at, _) in zip(following, positions, strict=True):
-        return hours.count, hours.page_after(connection, query, page, started_at)
-    return hours.count, hours.page(connection, ordered, page)
+        return steps.count, steps.page_after(connection, query, page, started_at)
+    return steps.count, steps.page(connection, ordered, page)
 
 
 def _few(search: Search, actor: Actor, page: Page) -> int:
