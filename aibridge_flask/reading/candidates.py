@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from ..records.contribution import MAIN
 from ..records.tables import interceptions, tool_usages
 from .pages import MAX_COUNT
-from .search import TIMES, Search, micros
+from .search import Search, micros
 from .text_search import with_text
 
 FEW = 30_000
@@ -23,7 +23,7 @@ FEW_OF_ALL = 100_000
 """The same where all people's interceptions would be gone through until enough are counted."""
 
 FEW_TEXTS = MAX_COUNT
-"""The same where nothing but a text and the time is asked for: to go through all reads only an index then."""
+"""The same where nothing but a text is asked for: to go through the newest reads only an index then."""
 
 _i, _t = interceptions.c, tool_usages.c
 _LOOKED_UP = ("session_id", "kind")
@@ -33,11 +33,6 @@ _COUNTED = ("tool", "cost_above", "text")
 def are_few(connection: Connection, search: Search, few: int) -> bool:
     """Whether interceptions are to be looked up by one of the keys that no sum has."""
     return any(_is_rare(connection, *term, few) for term in search.terms)
-
-
-def is_text_alone(search: Search) -> bool:
-    """Whether nothing but a text and the time is asked for."""
-    return {key for key, _ in search.terms} - {*TIMES} == {"text"}
 
 
 def are_counted(search: Search) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from ..model import Actor
 from ..records import tables
-from .candidates import FEW, FEW_OF_ALL, FEW_TEXTS, are_counted, are_few, is_text_alone
+from .candidates import FEW, FEW_OF_ALL, FEW_TEXTS, are_counted, are_few
 from .connection import Source, connected
 from .errors import BadQuestion, NotFound
 from .narrowing import steps_of
@@ -57,9 +57,9 @@ def _found(
 
 def _few(search: Search, actor: Actor, page: Page) -> int:
     """Returns how many matches are looked up at most."""
-    if is_text_alone(search) and page.offset <= MAX_COUNT:
-        return FEW_TEXTS
-    return FEW_OF_ALL if actor.admin and not are_counted(search) else FEW
+    if not are_counted(search):
+        return FEW_OF_ALL if actor.admin else FEW
+    return FEW_TEXTS if search.values("text") and page.offset <= MAX_COUNT else FEW
 
 
 def interception(source: Source, actor: Actor, id: str) -> bytes:

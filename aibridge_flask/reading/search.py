@@ -35,8 +35,8 @@ _SUMMED = {
     "credential_kind": "credential_kind",
     "error_type": "error_type",
 }
-TIMES = ("started_after", "started_before")
-KEYS = (*_SUMMED, "group", "session_id", "kind", "tool", "cost_above", "text", *TIMES)
+_TIMES = ("started_after", "started_before")
+KEYS = (*_SUMMED, "group", "session_id", "kind", "tool", "cost_above", "text", *_TIMES)
 _OF_ROWS = frozenset({"session_id", "kind", "tool", "cost_above", "text"})
 """Keys that no sum has."""
 
@@ -66,12 +66,12 @@ class Search:
     @property
     def has_sum_keys(self) -> bool:
         """Whether a key is one that sums have."""
-        return any(key not in _OF_ROWS and key not in TIMES for key, _ in self.terms)
+        return any(key not in _OF_ROWS and key not in _TIMES for key, _ in self.terms)
 
     @property
     def period(self) -> Period:
         """The latest start and the earliest end that are asked for."""
-        after, before = ([_time(key, value) for value in self.values(key)] for key in TIMES)
+        after, before = ([_time(key, value) for value in self.values(key)] for key in _TIMES)
         return Period(tuple(after), tuple(before)).narrowest()
 
     def keys(self, columns: Any, actor: Actor) -> list[Condition]:
@@ -82,7 +82,7 @@ class Search:
         conditions = [
             _summed(columns, key, value, actor)
             for key, value in self.terms
-            if key not in _OF_ROWS and key not in TIMES
+            if key not in _OF_ROWS and key not in _TIMES
         ]
         return conditions if actor.admin else [columns.initiator_id == actor.id, *conditions]
 
@@ -135,7 +135,7 @@ def parse(text: str) -> Search:
 def check(search: Search) -> None:
     """Raises BadSearch if a value is not of its key's kind."""
     for key, value in search.terms:
-        if key in TIMES:
+        if key in _TIMES:
             _time(key, value)
         if key == "cost_above":
             micros(value)
