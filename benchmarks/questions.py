@@ -4,7 +4,7 @@ filled.
 `python -m benchmarks.questions --url sqlite:////tmp/million.db [--rounds 5] [--only ui/]`
 
 Each question is asked by an administrator and by the person with the most records. Prints the medians in
-milliseconds as a table, and of pages the kilobytes, without the 16 of what all pages share.
+milliseconds as a table, and of pages the kilobytes, without the 17 of what all pages share.
 """
 
 from __future__ import annotations

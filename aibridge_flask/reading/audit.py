@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from ..records.sum_tables import audit
-from .connection import connected
+from .connection import Source, connected
 from .errors import BadQuestion
 from .pages import Listing, Page, before, count_of, listing
 from .search import Condition
@@ -16,9 +16,9 @@ _c = audit.c
 _ORDER = (_c.at, _c.id)
 
 
-def list_audit(engine: Engine, page: Page) -> Listing:
+def list_audit(source: Source, page: Page) -> Listing:
     """Returns a page of the audit, newest first. Raises BadQuestion."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         query = sa.select(audit)
         count = count_of(connection, query)
         if page.after_id:

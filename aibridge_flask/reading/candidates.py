@@ -12,7 +12,9 @@ from sqlalchemy import Connection
 
 from ..records.contribution import MAIN
 from ..records.tables import interceptions, tool_usages
+from .pages import MAX_COUNT
 from .search import Search, micros
+from .text_search import with_text
 
 FEW = 30_000
 """To look so many up takes a tenth of a second. It is more than lists count."""
@@ -20,9 +22,12 @@ FEW = 30_000
 FEW_OF_ALL = 100_000
 """The same where all people's interceptions would be gone through until enough are counted."""
 
+FEW_TEXTS = MAX_COUNT
+"""The same where nothing but a text is asked for: to go through the newest reads only an index then."""
+
 _i, _t = interceptions.c, tool_usages.c
-_LOOKED_UP = ("session_id", "kind", "text")
-_COUNTED = ("tool", "cost_above")
+_LOOKED_UP = ("session_id", "kind")
+_COUNTED = ("tool", "cost_above", "text")
 
 
 def are_few(connection: Connection, search: Search, few: int) -> bool:
@@ -38,11 +43,12 @@ def are_counted(search: Search) -> bool:
 def _is_rare(connection: Connection, key: str, value: str, few: int) -> bool:
     if key not in _COUNTED:
         return key in _LOOKED_UP and (key, value) != ("kind", MAIN)
-    found = _FOUND[key](value).limit(few + 1).subquery()
+    found = _FOUND[key](value, connection.dialect.name).limit(few + 1).subquery()
     return connection.scalars(sa.select(sa.func.count()).select_from(found)).one() <= few
 
 
-_FOUND: Mapping[str, Callable[[str], sa.Select[Any]]] = {
-    "tool": lambda name: sa.select(_t.interception_id).where(_t.tool == name).distinct(),
-    "cost_above": lambda value: sa.select(_i.cost_micros).where(_i.cost_micros > micros(value)),
+_FOUND: Mapping[str, Callable[[str, str], sa.Select[Any]]] = {
+    "tool": lambda name, dialect: sa.select(_t.interception_id).where(_t.tool == name).distinct(),
+    "cost_above": lambda value, dialect: sa.select(_i.cost_micros).where(_i.cost_micros > micros(value)),
+    "text": lambda value, dialect: with_text(dialect, value),
 }

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
 
 from ..model import Actor
 from ..records.tables import interceptions
-from .connection import connected
+from .connection import Source, connected
 from .parts import with_parts
 from .search import Search
 from .values import encode
@@ -35,14 +34,14 @@ class Export:
     actor: Actor
     search: Search = Search()
 
-    def piece(self, engine: Engine, after_seq: int) -> Piece:
+    def piece(self, source: Source, after_seq: int) -> Piece:
         """Returns the first lines after a number; there may be none although more follow."""
-        with connected(engine) as connection:
+        with connected(source) as connection:
             newest = connection.scalar(sa.select(sa.func.max(_c.seq))) or 0
             # numbers may have gaps
             first = connection.scalar(sa.select(sa.func.min(_c.seq)).where(_c.seq > after_seq)) or newest
             end = min(first + _WINDOW, newest)
-            conditions = self.search.conditions(self.actor, engine.dialect.name)
+            conditions = self.search.conditions(self.actor, source.dialect.name)
             query = sa.select(_c.id, _c.seq).where(_c.seq > after_seq, _c.seq <= end, *conditions)
             rows = connection.execute(query.order_by(_c.seq).limit(_LINES)).all()
             seq_of = dict(tuple(row) for row in rows)

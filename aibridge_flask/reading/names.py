@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine
-
 from ..model import Actor
-from .connection import connected
+from .connection import Source, connected
 from .grouping import grouped
 from .pages import Page
 from .search import Search
@@ -15,13 +13,13 @@ from .usage import Question
 from .usage_rows import key_rows
 
 
-def names(engine: Engine, actor: Actor, kind: str, search: Search, page: Page) -> Sequence[str]:
+def names(source: Source, actor: Actor, kind: str, search: Search, page: Page) -> Sequence[str]:
     """Returns the different names of a `kind` in the interceptions that match, in alphabetical order.
 
     `kind` is one of the keys that usage is grouped by.
     """
-    scope = Question((kind,), search).scope(actor, engine.dialect.name)
-    with connected(engine) as connection:
+    scope = Question((kind,), search).scope(actor, source.dialect.name)
+    with connected(source) as connection:
         query = grouped(key_rows(scope), (kind,), scope.dialect, lambda columns: ())
         name = query.selected_columns[0]
         paged = query.where(name != "").order_by(name).limit(page.limit).offset(page.offset)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from statistics import median, quantiles
 
 import sqlalchemy as sa
-from sqlalchemy import Engine
 
 from ..model import Actor
 from ..records.tables import interceptions
-from .connection import connected
+from .connection import Source, connected
 from .periods import Period
 from .search import Search
 
@@ -17,12 +16,12 @@ _c = interceptions.c
 _NEWEST = 500
 
 
-def overheads(engine: Engine, actor: Actor, period: Period) -> tuple[float, float, int]:
+def overheads(source: Source, actor: Actor, period: Period) -> tuple[float, float, int]:
     """Returns the median and the 95th percentile in milliseconds, and of how many interceptions."""
     query = sa.select(_c.overhead_ms, _c.ended_at.is_not(None)).where(
         *Search().keys(_c, actor), *period.conditions(_c.started_at)
     )
-    with connected(engine) as connection:
+    with connected(source) as connection:
         rows = connection.execute(query.order_by(_c.started_at.desc(), _c.id.desc()).limit(_NEWEST)).all()
     values = sorted(own for own, has_ended in rows if has_ended and own > 0)
     if not values:

@@ -43,7 +43,7 @@ class Period:
     def whole(self, step: timedelta) -> tuple[Period, ...]:
         """Returns the part that consists of whole hours or days, or ()."""
         after = tuple(_ceil(moment, step) for moment in self.after)
-        inner = Period(after, tuple(_floor(moment, step) for moment in self.before))
+        inner = Period(after, tuple(floor(moment, step) for moment in self.before))
         return () if inner.is_empty else (inner,)
 
     def edges(self, step: timedelta = HOUR) -> Iterator[Period]:
@@ -55,8 +55,8 @@ class Period:
             if _ceil(moment, step) != moment:
                 yield Period((moment,), (_ceil(moment, step),))
         for moment in self.before:
-            if _floor(moment, step) != moment:
-                yield Period((_floor(moment, step),), (moment,))
+            if floor(moment, step) != moment:
+                yield Period((floor(moment, step),), (moment,))
 
     @property
     def is_empty(self) -> bool:
@@ -84,10 +84,11 @@ def hour_of(moment: datetime) -> datetime:
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
+def floor(moment: datetime, step: timedelta) -> datetime:
+    """Returns when the hour or day of a time begins."""
     return moment - (moment - _FIRST) % step
 
 
 def _ceil(moment: datetime, step: timedelta) -> datetime:
-    floor = _floor(moment, step)
-    return moment if floor == moment else min(floor, _LAST - step) + step
+    start = floor(moment, step)
+    return moment if start == moment else min(start, _LAST - step) + step

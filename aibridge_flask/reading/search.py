@@ -22,7 +22,7 @@ from ..records.sum_tables import group_sets
 from ..records.tables import interceptions, tool_usages
 from .errors import BadQuestion
 from .periods import Period, parse_time
-from .text_search import text_condition
+from .text_search import with_text
 
 Condition = ColumnElement[bool]
 _TERM = re.compile(r'\s*([A-Za-z_]+):(?:"([^"]*)"|([^\s"]\S*))(?=\s|$)')
@@ -188,6 +188,11 @@ def _walked_uses_tool(name: str, dialect: str) -> Condition:
     return sa.exists(sa.select(c.tool).where(*is_of_it).correlate(interceptions).offset(0))
 
 
+def _walked_has_text(value: str, dialect: str) -> Condition:
+    """All ids that match are looked at, in memory: to look each of them up would take longer."""
+    return interceptions.c.id.in_(with_text(dialect, value)).is_(sa.true())
+
+
 def _costs_more(value: str, dialect: str) -> Condition:
     """A query of its own, so that SQLite takes its index, and not one that gives the order."""
     of_cost = interceptions.alias().c
@@ -206,12 +211,13 @@ _OF_ROW: Mapping[str, Callable[[str, str], Condition]] = {
     "kind": _is_of_kind,
     "tool": _uses_tool,
     "cost_above": _costs_more,
-    "text": lambda value, dialect: text_condition(dialect, value),
+    "text": lambda value, dialect: interceptions.c.id.in_(with_text(dialect, value)),
 }
 _OF_WALKED: Mapping[str, Callable[[str, str], Condition]] = {
     **_OF_ROW,
     "kind": lambda value, dialect: interceptions.c.kind == value,
     "tool": _walked_uses_tool,
+    "text": _walked_has_text,
     "cost_above": lambda value, dialect: interceptions.c.cost_micros + 0 > micros(value),
 }
 

@@ -8,14 +8,14 @@ from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from ..model import Actor
 from ..records import audit
 from ..records.costs import UNPRICED_STATUSES
 from ..records.sum_tables import TOKENS, sessions
 from ..records.tables import interceptions, token_usages
-from .connection import connected
+from .connection import Source, connected
 from .errors import BadQuestion, NotFound
 from .pages import fill, join_members
 from .parts import with_parts
@@ -38,13 +38,13 @@ class Threads:
     before_id: str = ""
 
 
-def session(engine: Engine, actor: Actor, id: str, initiator: str, threads: Threads) -> bytes:
+def session(source: Source, actor: Actor, id: str, initiator: str, threads: Threads) -> bytes:
     """Returns a session with its agents and a page of its threads, as JSON.
 
     Of several actors' sessions with this id it is the `initiator`'s, or the last active one. An administrator
     who opens another's session leaves an audit row. Raises NotFound, BadQuestion.
     """
-    with connected(engine) as connection:
+    with connected(source) as connection:
         row = find_session(connection, actor, id, initiator)
         ids = _thread_ids(connection, row["key"])
         chosen = _chosen(ids, threads)
@@ -53,7 +53,7 @@ def session(engine: Engine, actor: Actor, id: str, initiator: str, threads: Thre
         whole.pop("threads")
         whole["agents"] = list(_agents(connection, row["key"]))
     if row["initiator_id"] != actor.id:
-        audit.write(engine, actor.id, "session.read", id, after={"initiator": row["initiator_id"]})
+        audit.write(source.engine, actor.id, "session.read", id, after={"initiator": row["initiator_id"]})
     shown = chosen[-len(found) :] if threads.before_id and found else chosen[: len(found)]
     limits = {
         "next_after_id": shown[-1] if shown and shown[-1] != ids[-1] else None,

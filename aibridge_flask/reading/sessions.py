@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from ..model import Actor
 from ..records.sum_tables import TOKENS, session_usage, sessions, usage_hourly
 from ..records.tables import interceptions, user_prompts
-from .connection import connected
+from .connection import Source, connected
 from .errors import BadQuestion
 from .pages import Listing, Page, before, count_and_page, listing
 from .search import Condition, Search
@@ -24,13 +24,13 @@ _ORDER = (_s.last_active_at, _s.key)
 _BATCH_ROWS = 20  # their prompts may have megabytes
 
 
-def list_sessions(engine: Engine, actor: Actor, search: Search, page: Page) -> Listing:
+def list_sessions(source: Source, actor: Actor, search: Search, page: Page) -> Listing:
     """Returns a page of sessions, the last active first. Raises BadQuestion.
 
     `after_id` is a session's id. Actors may have sessions of one id: an administrator's page that ends with
     one of these names it as `id~key`.
     """
-    with connected(engine) as connection:
+    with connected(source) as connection:
         match = matching(connection, search, actor, page.offset)
         ordered = sa.select(_s.key).where(*match.conditions).order_by(*(column.desc() for column in _ORDER))
         following = [ordered.where(_after(connection, actor, page.after_id))] if page.after_id else []

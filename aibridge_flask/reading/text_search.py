@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ..records import text_index
 from ..records.rows import clean_text
-from ..records.tables import interceptions, user_prompts
+from ..records.tables import user_prompts
 
 _MAX_CHARACTERS = 4000
 _MAX_WORDS = 50
@@ -21,8 +21,8 @@ _MAX_WORD_BYTES = 2046  # a longer one is not in PostgreSQL's index
 _SEPARATORS = re.compile(r"[\x00-\x2f:-@\[-`{-\x7f]+")  # all of ASCII but letters and digits
 
 
-def text_condition(dialect: str, text: str) -> sa.ColumnElement[bool]:
-    """Returns a condition on `interceptions.id`: the prompt has all words of the text, in any order.
+def with_text(dialect: str, text: str) -> sa.Select[tuple[str]]:
+    """Returns the ids of interceptions whose prompt has all words of the text, in any order.
 
     The last word may be the beginning of one. A word with punctuation in it, such as a path, must be there
     with its parts in this order. Of a text with more than 50 words, or 4000 characters, the first count. One
@@ -30,9 +30,8 @@ def text_condition(dialect: str, text: str) -> sa.ColumnElement[bool]:
     """
     words = _words(text)
     if not words or any(len(part.encode()) > _MAX_WORD_BYTES for parts in words for part in parts):
-        return sa.false()
-    found = _on_sqlite(words) if dialect == "sqlite" else _on_postgresql(words)
-    return interceptions.c.id.in_(found)
+        return sa.select(user_prompts.c.interception_id).where(sa.false())
+    return _on_sqlite(words) if dialect == "sqlite" else _on_postgresql(words)
 
 
 def _words(text: str) -> list[list[str]]:

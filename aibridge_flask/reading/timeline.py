@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from msgspec import Struct
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from ..model import Actor
 from ..records.tables import interceptions, token_usages, tool_usages, user_prompts
-from .connection import connected
+from .connection import Source, connected
 from .session import find_session
 
 MAX_MOMENTS = 2000
@@ -40,9 +40,9 @@ class Moment(Struct, frozen=True):
 _NAMES = ("id", "agent_id", "parent_agent_id", "model", "kind", "error_type", "started_at", "attempts")
 
 
-def timeline(engine: Engine, actor: Actor, id: str, initiator: str) -> list[Moment]:
+def timeline(source: Source, actor: Actor, id: str, initiator: str) -> list[Moment]:
     """Returns the first moments of a session, at most `MAX_MOMENTS`, oldest first. Raises NotFound."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         key = find_session(connection, actor, id, initiator)["key"]
         return list(_moments(connection, key))
 

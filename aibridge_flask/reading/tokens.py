@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from ..model import Actor
 from ..records.tables import gateway_tokens
-from .connection import connected
+from .connection import Source, connected
 from .errors import BadQuestion, NotFound
 from .pages import Listing, Page, before, count_of, listing
 from .search import Condition
@@ -22,9 +22,9 @@ _ORDER = (_c.created_at, _c.id)
 _SHOWN = [column for column in _c if column.name != "digest"]
 
 
-def list_tokens(engine: Engine, actor: Actor, page: Page) -> Listing:
+def list_tokens(source: Source, actor: Actor, page: Page) -> Listing:
     """Returns a page of tokens without their text, newest first. Raises BadQuestion."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         query = sa.select(*_SHOWN).where(*_visible_to(actor))
         count = count_of(connection, query)
         if page.after_id:
@@ -34,18 +34,18 @@ def list_tokens(engine: Engine, actor: Actor, page: Page) -> Listing:
         return listing(count, [row["id"] for row in rows], map(_to_result, rows), page.limit)
 
 
-def token(engine: Engine, actor: Actor, id: str) -> Result:
+def token(source: Source, actor: Actor, id: str) -> Result:
     """Returns a token without its text. Raises NotFound."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         row = _find(connection, actor, _c.id == id.replace("\0", "\ufffd"))
     if row is None:
         raise NotFound("there is no such token")
     return _to_result(row)
 
 
-def token_by_digest(engine: Engine, digest: str) -> Result:
+def token_by_digest(source: Source, digest: str) -> Result:
     """Returns the token with this digest, without its text. Raises NotFound."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         row = connection.execute(sa.select(*_SHOWN).where(_c.digest == digest)).mappings().first()
     if row is None:
         raise NotFound("there is no such token")

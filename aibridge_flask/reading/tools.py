@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from ..model import Actor
-from .connection import connected
+from .connection import Source, connected
 from .grouping import grouped, sums_of
 from .pages import Page, count_of
 from .usage import ALL, Question, Result
@@ -19,10 +19,10 @@ from .usage_rows import TOOL_SUMS, Scope, tool_rows
 TOOL_KEYS = ("tool", "server_url", "injected")
 
 
-def tools(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
+def tools(source: Source, actor: Actor, question: Question, page: Page) -> Result:
     """Returns `{count, totals, results}`, by tool and server and the question's keys, ordered by calls."""
-    scope, rows = _rows(engine, actor, question)
-    with connected(engine) as connection:
+    scope, rows = _rows(source, actor, question)
+    with connected(source) as connection:
         results = list(_results(connection, scope, rows, question.keys, page))
         query = grouped(rows, (), scope.dialect, sums_of(TOOL_SUMS))
         totals = dict(connection.execute(query).mappings().one())
@@ -32,19 +32,25 @@ def tools(engine: Engine, actor: Actor, question: Question, page: Page) -> Resul
     return {"count": count, "totals": totals, "results": results}
 
 
-def every_tool(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
+def most_used(source: Source, actor: Actor, question: Question, count: int) -> list[Result]:
+    """Returns the first results of `tools`."""
+    scope, rows = _rows(source, actor, question)
+    with connected(source) as connection:
+        return list(_results(connection, scope, rows, question.keys, Page(count)))
+
+
+def every_tool(source: Source, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results, without a bound."""
-    scope, rows = _rows(engine, actor, question)
-    with connected(engine) as connection:
-        connection.execution_options(yield_per=1000)
+    scope, rows = _rows(source, actor, question)
+    with connected(source) as connection:
         yield from _results(connection, scope, rows, question.keys, ALL)
 
 
-def _rows(engine: Engine, actor: Actor, question: Question) -> tuple[Scope, sa.Subquery]:
+def _rows(source: Source, actor: Actor, question: Question) -> tuple[Scope, sa.Subquery]:
     """The search's `tool` is that of a row, not one that its interception has used beside it."""
     names = question.search.values("tool")
     asked = replace(question, search=question.search.without("tool"))
-    scope = asked.scope(actor, engine.dialect.name)
+    scope = asked.scope(actor, source.dialect.name)
     rows = tool_rows(scope)
     if names:
         rows = sa.select(rows).where(*(rows.c.tool == name for name in names)).subquery()
@@ -56,8 +62,8 @@ def _results(
 ) -> Iterator[Result]:
     by = [*keys, *TOOL_KEYS]
     query = _grouped(scope, rows, keys).order_by(sa.desc("calls"), *map(sa.column, by))
-    paged = query if page is ALL else query.limit(page.limit).offset(page.offset)
-    for row in connection.execute(paged).mappings():
+    streamed, paged = query.execution_options(yield_per=1000), query.limit(page.limit).offset(page.offset)
+    for row in connection.execute(streamed if page is ALL else paged).mappings():
         yield {**row, "injected": bool(row["injected"])}
 
 

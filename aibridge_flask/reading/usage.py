@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine
+from sqlalchemy import ColumnElement, Connection
 
 from ..model import Actor
 from ..records.sum_tables import (
@@ -19,8 +19,8 @@ from ..records.sum_tables import (
     FIRST_BYTE_LIMITS,
     usage_hourly,
 )
-from .connection import connected
-from .grouping import grouped, sums_of
+from .connection import Source, connected
+from .grouping import grouped, others_as_one, sums_of
 from .pages import Page, count_and_page, count_of
 from .percentiles import percentile
 from .periods import Period
@@ -59,10 +59,10 @@ class Question:
         return Scope(self.search, actor, period, dialect, self.keys)
 
 
-def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_sessions: bool = True) -> Result:
+def usage(source: Source, actor: Actor, question: Question, page: Page, with_sessions: bool = True) -> Result:
     """Returns `{count, totals, results}`, ordered by cost. Without sessions their number is null."""
-    scope, keys = question.scope(actor, engine.dialect.name), question.keys
-    with connected(engine) as connection:
+    scope, keys = question.scope(actor, source.dialect.name), question.keys
+    with connected(source) as connection:
         counts_sessions = with_sessions and _is_short(connection, scope)
         sessions = _sessions(connection, scope, keys) if counts_sessions else None
         count, rows, totals = _page(connection, scope, SUMMED, page)
@@ -71,64 +71,84 @@ def usage(engine: Engine, actor: Actor, question: Question, page: Page, with_ses
     return {"count": count, "totals": _result((), totals, every), "results": results}
 
 
-def amounts(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
+def amounts(source: Source, actor: Actor, question: Question, page: Page) -> Result:
     """Returns the same without sessions and times."""
-    scope = question.scope(actor, engine.dialect.name)
-    with connected(engine) as connection:
+    scope = question.scope(actor, source.dialect.name)
+    with connected(source) as connection:
         count, rows, totals = _page(connection, scope, AMOUNTS, page)
     names = (*question.keys, *AMOUNTS)
     results = [dict(zip(names, row, strict=True)) for row in rows]
     return {"count": count, "totals": dict(zip(AMOUNTS, totals, strict=True)), "results": results}
 
 
-def usage_report(engine: Engine, actor: Actor, question: Question, page: Page) -> Result:
+def usage_report(source: Source, actor: Actor, question: Question, page: Page) -> Result:
     """Returns `usage`, with `unpriced_models`."""
-    found = usage(engine, actor, question, page)
-    models = unpriced_models(engine, actor, question) if found["totals"][_UNPRICED] else []
+    with connected(source) as connection:
+        found = usage(connection, actor, question, page)
+        models = unpriced_models(connection, actor, question) if found["totals"][_UNPRICED] else []
     return {"count": found["count"], "totals": found["totals"], "unpriced_models": models, **found}
 
 
-def unpriced_models(engine: Engine, actor: Actor, question: Question) -> list[str]:
+def sums(
+    source: Source,
+    actor: Actor,
+    question: Question,
+    names: Sequence[str] = AMOUNTS,
+    kept: Sequence[str] = (),
+) -> list[Result]:
+    """Returns all results with these sums alone, in no order. `kept`: all other values of the last key are
+    one, None; it may not be `group`.
+    """
+    scope = question.scope(actor, source.dialect.name)
+    rows = usage_rows(scope, names)
+    rows = others_as_one(rows, scope.keys[-1], kept) if kept else rows
+    query = grouped(rows, scope.keys, scope.dialect, sums_of(names))
+    with connected(source) as connection:
+        results = connection.execute(query).all()
+    return [dict(zip((*question.keys, *names), result, strict=True)) for result in results]
+
+
+def unpriced_models(source: Source, actor: Actor, question: Question) -> list[str]:
     """Returns the models that were asked for and have no price, or not for all of it: the 100 with the most
     such requests."""
-    scope = replace(question, keys=("model",)).scope(actor, engine.dialect.name)
+    scope = replace(question, keys=("model",)).scope(actor, source.dialect.name)
     query = _query(scope, (_UNPRICED,))
     unpriced: ColumnElement[int] = sa.column(_UNPRICED)
     query = sa.select(sa.column("model")).select_from(query.subquery()).where(unpriced > 0)
-    with connected(engine) as connection:
+    with connected(source) as connection:
         return list(connection.scalars(query.order_by(unpriced.desc(), "model").limit(_MAX_MODELS)))
 
 
-def count_results(engine: Engine, actor: Actor, question: Question) -> int:
+def count_results(source: Source, actor: Actor, question: Question) -> int:
     """Returns how many results there are, up to `MAX_COUNT`."""
-    scope = question.scope(actor, engine.dialect.name)
-    with connected(engine) as connection:
+    scope = question.scope(actor, source.dialect.name)
+    with connected(source) as connection:
         rows = usage_rows(scope, ())
         query = grouped(rows, question.keys, scope.dialect, lambda columns: [sa.literal(1)])
         return count_of(connection, query)[0]
 
 
-def every_usage(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
+def every_usage(source: Source, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results, without a bound."""
-    scope, keys = question.scope(actor, engine.dialect.name), question.keys
-    with connected(engine) as connection:
+    scope, keys = question.scope(actor, source.dialect.name), question.keys
+    with connected(source) as connection:
         sessions = _sessions(connection, scope, keys) if _is_short(connection, scope) else None
         for row in _streamed(connection, _ordered(scope, SUMMED)):
             yield _result(keys, row, sessions)
 
 
-def every_amount(engine: Engine, actor: Actor, question: Question) -> Iterator[Result]:
+def every_amount(source: Source, actor: Actor, question: Question) -> Iterator[Result]:
     """Yields all results without sessions and times, without a bound."""
-    scope = question.scope(actor, engine.dialect.name)
+    scope = question.scope(actor, source.dialect.name)
     names = (*question.keys, *AMOUNTS)
-    with connected(engine) as connection:
+    with connected(source) as connection:
         for row in _streamed(connection, _ordered(scope, AMOUNTS)):
             yield dict(zip(names, row, strict=True))
 
 
 def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
     """Yields rows without having all of them in memory."""
-    for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
+    for rows in connection.execute(query, execution_options={"yield_per": 1000}).partitions():
         yield from rows
 
 

@@ -22,7 +22,6 @@ from ..records.sum_tables import (
     FIRST_BYTE_BUCKETS,
     FIRST_BYTE_LIMITS,
     TOKENS,
-    USAGE_KEYS,
     people_daily,
     session_usage,
     tools_daily,
@@ -39,7 +38,6 @@ from .search import Condition, Search, is_running
 SUMMED = (*AMOUNTS, *FIRST_BYTE_BUCKETS, *DURATION_BUCKETS)
 TOOL_SUMS = ("calls", "failures", "duration_ms")
 _OF_USAGES = (*TOKENS, *COST_PARTS, "cache_saved_micros")
-_KEYS = USAGE_KEYS[1:]
 _i, _u = interceptions.c, token_usages.c
 Columns = Sequence[ColumnElement[Any]]
 USAGE = (totals_hourly, people_daily, usage_daily, usage_hourly)
@@ -47,7 +45,7 @@ USAGE = (totals_hourly, people_daily, usage_daily, usage_hourly)
 
 _TOOLS = {usage_daily: tools_daily, usage_hourly: tools_hourly}
 _STEPS = {"hour": HOUR, "day": DAY}
-_NO_NAME = sa.literal("", sa.Text)
+_AT = "at"
 
 SESSION_ID = sa.case(
     (_i.client_session_id != "", _i.client_session_id), else_=sa.func.coalesce(_i.thread_root_id, _i.id)
@@ -89,7 +87,8 @@ class Scope:
 
     def _suffices(self, table: Table) -> bool:
         """Whether it tells the keys of the question and of the search apart."""
-        return (columns_of(self.keys) | self.search.columns(self.actor)) <= set(table.c.keys())
+        needed = {*columns_of(self.keys), *self.search.columns(self.actor)} - {_AT}
+        return needed <= set(table.c.keys()) and ("hour" not in self.keys or "hour" in table.c)
 
 
 def time_of(table: Table) -> Column[Any]:
@@ -100,79 +99,85 @@ def time_of(table: Table) -> Column[Any]:
 def usage_rows(scope: Scope, names: Sequence[str] = SUMMED) -> sa.Subquery:
     """Returns the rows to add up, with the sums of these names."""
     queries = [
-        sa.select(*_summed_keys(table), *(table.c[name] for name in names)).where(*scope.in_sums(table, part))
+        sa.select(*_summed_keys(scope, table), *(table.c[name] for name in names)).where(
+            *scope.in_sums(table, part)
+        )
         for table, part in scope.sums()
     ]
     for conditions in scope.in_rows():
         queries.append(sa.select(*_of_interceptions(scope, names, _REQUEST)).where(*conditions))
-        with_tokens = sa.select(*_of_interceptions(scope, names, _TOKENS))
+        with_tokens = sa.select(*_of_interceptions(scope, names, _TOKENS)).select_from(interceptions)
         queries.append(with_tokens.join(token_usages, _u.interception_id == _i.id).where(*conditions))
-    return _together(queries, (*_names(scope), *names))
+    return _together(queries)
 
 
 def session_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows whose different `session_key` are to be counted."""
     key = session_usage.c.session_key
     queries = [
-        sa.select(*_summed_keys(table), key)
+        sa.select(*_summed_keys(scope, table), key)
+        .select_from(table)
         .join(session_usage, session_usage.c.usage_id == table.c.id)
         .where(*scope.in_sums(table, hours))
         for table, hours in scope.sums([usage_hourly])
     ]
     queries += [sa.select(*_row_keys(scope), _i.session_key).where(*where) for where in scope.in_rows()]
-    return _together(queries, (*_names(scope), "session_key"))
+    return _together(queries)
 
 
 def key_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows whose different keys are to be listed, with those of interceptions that have not
     ended."""
     queries = [
-        sa.select(*_summed_keys(table)).where(*scope.in_sums(table, part)) for table, part in scope.sums()
+        sa.select(*_summed_keys(scope, table)).where(*scope.in_sums(table, part))
+        for table, part in scope.sums()
     ]
     queries += [sa.select(*_row_keys(scope)).where(*conditions) for conditions in scope.in_rows()]
     conditions = scope.search.conditions(scope.actor, scope.dialect)
     queries.append(sa.select(*_row_keys(scope)).where(*conditions, is_running()))
-    return _together(queries, _names(scope))
+    return _together(queries)
 
 
 def tool_rows(scope: Scope) -> sa.Subquery:
     """Returns the rows of tools to add up, with `tool`, `server_url` and `injected`."""
     u, names = tool_usages.c, ("tool", "server_url", "injected")
     queries = [
-        sa.select(*_summed_keys(table), *(_TOOLS[table].c[name] for name in (*names, *TOOL_SUMS)))
+        sa.select(*_summed_keys(scope, table), *(_TOOLS[table].c[name] for name in (*names, *TOOL_SUMS)))
+        .select_from(table)
         .join(_TOOLS[table], _TOOLS[table].c.usage_id == table.c.id)
         .where(*scope.in_sums(table, part))
         for table, part in scope.sums(tuple(_TOOLS))
     ]
-    counts = (sa.literal(1), sa.case((u.invocation_error != "", 1), else_=0), u.duration_ms)
+    counts = (
+        sa.literal(1).label("calls"),
+        sa.case((u.invocation_error != "", 1), else_=0).label("failures"),
+        u.duration_ms,
+    )
     queries += [
         sa.select(*_row_keys(scope), *(u[name] for name in names), *counts)
+        .select_from(interceptions)
         .join(tool_usages, u.interception_id == _i.id)
         .where(*conditions)
         for conditions in scope.in_rows()
     ]
-    return _together(queries, (*_names(scope), *names, *TOOL_SUMS))
+    return _together(queries)
 
 
-def _names(scope: Scope) -> Sequence[str]:
-    return ("at", *_KEYS, *(("session",) if scope.by_rows else ()))
+def _together(queries: Sequence[sa.Select[Any]]) -> sa.Subquery:
+    """Returns one table of all queries, which has the names of the first one's columns."""
+    return (sa.union_all(*queries) if len(queries) > 1 else queries[0]).subquery()
 
 
-def _together(queries: Sequence[sa.Select[Any]], names: Sequence[str]) -> sa.Subquery:
-    """Returns one table of all queries, whose columns get these names."""
-    table = (sa.union_all(*queries) if len(queries) > 1 else queries[0]).subquery()
-    columns = [column.label(name) for column, name in zip(table.c, names, strict=True)]
-    return sa.select(*columns).subquery()
-
-
-def _summed_keys(table: Table) -> Columns:
-    """Returns the keys of a table of sums, "" for those that it lacks."""
-    return [time_of(table), *(table.c.get(name, _NO_NAME).label(name) for name in _KEYS)]
+def _summed_keys(scope: Scope, table: Table) -> Columns:
+    """Returns what the keys of the question need of a table of sums."""
+    own = {_AT: time_of(table).label(_AT)}
+    return [own[name] if name in own else table.c[name] for name in columns_of(scope.keys)]
 
 
 def _row_keys(scope: Scope) -> Columns:
-    session = [SESSION_ID.label("session")] if scope.by_rows else []
-    return [_i.started_at, *(_i[name] for name in _KEYS), *session]
+    """Returns the same of interceptions."""
+    own = {_AT: _i.started_at.label(_AT), "session": SESSION_ID.label("session")}
+    return [own[name] if name in own else _i[name] for name in columns_of(scope.keys)]
 
 
 def _of_interceptions(scope: Scope, names: Sequence[str], amounts: dict[str, ColumnElement[Any]]) -> Columns:

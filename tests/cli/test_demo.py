@@ -167,6 +167,13 @@ def test_a_signal_at_the_start_leaves_nothing(tmp_path: Path) -> None:
     assert demo.left_over() == []
 
 
+def test_its_bridge_ends_if_it_is_killed(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    demo.read_until("Ctrl-C")
+    demo.end(signal.SIGKILL)
+    wait_until(lambda: demo.left_over() == [])
+
+
 def test_a_busy_port_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aibridge_flask import config
 from aibridge_flask.pricing import PriceList
-from aibridge_flask.reading.text_search import text_condition
+from aibridge_flask.reading.text_search import with_text
 from aibridge_flask.records import database as databases
 from aibridge_flask.records import tables, text_index
 from aibridge_flask.records.events import Event, Prompt, now
@@ -48,7 +48,7 @@ def engine(database_url: str) -> sa.Engine:
 
 def found(engine: sa.Engine, text: str) -> set[str]:
     with engine.connect() as connection:
-        query = sa.select(tables.interceptions.c.id).where(text_condition(engine.dialect.name, text))
+        query = with_text(engine.dialect.name, text)
         return set(connection.scalars(query))
 
 
@@ -111,7 +111,7 @@ def test_no_text_is_an_error(engine: sa.Engine, text: str) -> None:
 
 def test_the_index_is_used(engine: sa.Engine, database: str) -> None:
     explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}[database]
-    query = sa.select(sa.func.count()).where(text_condition(database, "some words"))
+    query = with_text(database, "some words")
     statement = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
     with engine.connect() as connection:
         if database == "postgresql":  # few rows are read without it

@@ -100,7 +100,7 @@ def test_pages_are_operated_by_keyboard(tab: Tab) -> None:
 
 def test_a_hint_shows_the_numbers_of_a_bar(tab: Tab) -> None:
     page = tab.open(f"{UI}/")
-    page.locator(".chart.wide .hit").nth(3).hover()
+    page.locator(".tall .hit").nth(3).hover()
     assert "$" in page.locator(".tip").inner_text()
 
 
@@ -110,7 +110,7 @@ def test_pages_stand_without_script(browser: Browser, site: Site) -> None:
     )
     page = context.new_page()
     page.goto(f"{site.root}{UI}/")
-    assert page.locator(".chart.wide path").count() > 1
+    assert page.locator(".tall path").count() > 1
     page.get_by_role("link", name="Person", exact=True).click()
     assert page.get_by_role("rowheader", name="ada@example.com").count() > 0
     context.close()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from aibridge_flask.reading import interceptions as lists
-from aibridge_flask.reading import pages
+from aibridge_flask.reading import narrowing, pages
 from aibridge_flask.records import database as databases
 from aibridge_flask.records.events import now
 from aibridge_flask.records.recorder import Recorder
@@ -144,10 +144,12 @@ def test_any_number_is_a_cost(root: Person, value: str) -> None:
     assert root.get("/interceptions", query_string={"q": f"cost_above:{value}"}).status_code in (200, 400)
 
 
-def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
-    app: Flask, root: Person
+@pytest.mark.parametrize("dense", [0, narrowing.DENSE], ids=["days", "hours"])
+def test_a_search_counts_and_finds_the_same_in_the_sums_as_in_all_rows(
+    app: Flask, root: Person, monkeypatch: pytest.MonkeyPatch, dense: int
 ) -> None:
     """Few matches, far apart in time; some still run. `kind` is a key for which all rows are read."""
+    monkeypatch.setattr(narrowing, "DENSE", dense)
     recorder = Recorder(app.config["AIBRIDGE_SETTINGS"])
     history, begin = History(recorder), datetime(2026, 11, 2, 0, 30, tzinfo=UTC)
     for number in range(40):
@@ -163,7 +165,12 @@ def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
         'group:""',
         "model:rare initiator:ann",
     ):
-        for extra in ("", " started_after:2026-11-03T10:00:00Z", " started_before:2026-11-05T00:20:00Z"):
+        for extra in (
+            "",
+            " started_after:2026-11-04T00:00:00Z",
+            " started_after:2026-11-03T10:00:00Z",
+            " started_before:2026-11-05T00:20:00Z",
+        ):
             sums, rows = (all_pages(root, limit=2, q=text) for text in (q + extra, f"{q}{extra} kind:main"))
             assert [ids(page) for page in sums] == [ids(page) for page in rows], q + extra
             assert {page["count"] for page in sums} == {page["count"] for page in rows}, q + extra
@@ -175,7 +182,11 @@ def test_a_search_counts_and_finds_the_same_in_the_sums_hours_as_in_all_rows(
 
 
 @pytest.mark.parametrize(
-    "q", ["tool:Bash", "kind:title", "kind:main", "cost_above:0.0001", "tool:Bash group:red"]
+    "q",
+    [
+        *("tool:Bash", "kind:title", "kind:main", "cost_above:0.0001", "tool:Bash group:red"),
+        *("text:build", "text:build started_after:2026-11-02T00:03:00Z", "text:build group:red"),
+    ],
 )
 def test_many_matches_are_found_in_the_same_order_as_few(
     root: Person, history: History, monkeypatch: pytest.MonkeyPatch, q: str
@@ -184,9 +195,11 @@ def test_many_matches_are_found_in_the_same_order_as_few(
     for number in range(30):
         of_kind = {"kind": "title"} if number % 3 else {"groups": ("red",)}
         tools = (("Bash", f"a{number}"), ("Bash", f"b{number}")) if number % 2 else ()
-        history.add("ann", begin + timedelta(minutes=number * 37 % 30), tools=tools, **of_kind)
+        prompt = "Why does the build fail?" if number % 4 else ""
+        at = begin + timedelta(minutes=number * 37 % 30)
+        history.add("ann", at, prompt=prompt, tools=tools, **of_kind)
     few = all_pages(root, limit=4, q=q)
-    for name in ("FEW", "FEW_OF_ALL"):
+    for name in ("FEW", "FEW_OF_ALL", "FEW_TEXTS"):
         monkeypatch.setattr(lists, name, 4)
     monkeypatch.setattr(pages, "MAX_COUNT", 4)
     many = all_pages(root, limit=4, q=q)

@@ -21,7 +21,7 @@ from .providers import FIRST_KEY, OPENAI_KEY, SECOND_KEY
 PREFIX = "/api/v2/aibridge"
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _GUNICORN_CONF = Path(serving.__file__).with_name("gunicorn_file.py")
-_APP = "aibridge_flask.cli.demo.app:create()"
+_APP = "aibridge_flask.cli.demo.app:create({})"
 _READY_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 55.0, 10.0, 0.2
 _NOT_INHERITED = ("AIBRIDGE_", "GUNICORN_", "OTEL_", "ANTHROPIC_", "OPENAI_")
 _NOT_INHERITED_NAMES = {"WEB_CONCURRENCY", "STATE_DIRECTORY", "SCRIPT_NAME", "PROMETHEUS_MULTIPROC_DIR"}
@@ -40,7 +40,7 @@ class BridgeFailed(Exception):
 
 
 class DemoBridge:
-    """A running bridge at `url`, whose files are in `folder`. It is ended by `stop`."""
+    """A running bridge at `url`, whose files are in `folder`. `stop` ends it, and the end of our process."""
 
     def __init__(self, folder: Path, port: int, providers: str) -> None:
         self.root = f"http://127.0.0.1:{port}"
@@ -49,15 +49,18 @@ class DemoBridge:
         config = folder / "aibridge.toml"
         config.write_text(_configuration(folder, providers))
         environ = {**_inherited(), "AIBRIDGE_CONFIG": str(config), "AIBRIDGE_BIND": f"127.0.0.1:{port}"}
+        ours, self._held = os.pipe()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "gunicorn", "-c", str(_GUNICORN_CONF), _APP],
+                [sys.executable, "-m", "gunicorn", "-c", str(_GUNICORN_CONF), _APP.format(ours)],
                 cwd=folder,
                 env={**environ, "TMPDIR": str(folder)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # the terminal's Ctrl-C is ours alone
+                pass_fds=(ours,),
             )
+        os.close(ours)
 
     def wait_ready(self) -> None:
         """Waits until the history is applied and the dashboard answers. Raises BridgeFailed."""
@@ -99,6 +102,7 @@ class DemoBridge:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        os.close(self._held)
 
 
 def _inherited() -> dict[str, str]:

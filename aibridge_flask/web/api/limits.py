@@ -15,7 +15,7 @@ from ...limits.limit import Limit
 from ...limits.limiter import Limiter
 from ...limits.standing import actor_asks, somebody_asks, standings
 from ...model import Actor
-from ...reading.connection import connected
+from ...reading.connection import Source, connected
 from ...reading.values import encode
 from .blueprint import ID, RecordsBlueprint
 from .documents import Document, Parameters, number, text, time
@@ -112,9 +112,9 @@ def add_limits(blueprint: RecordsBlueprint, reader: Reader, limiter: Limiter) ->
         return Response(status=204)
 
 
-def own_standings(engine: Engine, actor: Actor) -> list[dict[str, Any]]:
+def own_standings(source: Source, actor: Actor) -> list[dict[str, Any]]:
     """Returns the limits that an actor may see."""
-    with connected(engine) as connection:
+    with connected(source) as connection:
         return standings(connection, () if actor.admin else (actor_asks(actor),))
 
 

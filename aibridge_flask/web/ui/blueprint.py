@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from ...errors import BridgeError, ConfigError, Unauthorized
 from ...model import Actor
+from ...reading.connection import Source, connected
 from ...reading.errors import BadQuestion, NotFound
 from ...routes import BridgeBlueprint
 from ..api.changes import is_cross_site
@@ -53,7 +54,7 @@ class Visit:
         return self.visitor.actor
 
 
-Question = Callable[[Engine], str]
+Question = Callable[[Source], str]
 View = Callable[..., Question | Response]
 """Called with the visit and the path's variables. Returns a response, or what makes the page of the database
 in a thread of the readers' pool."""
@@ -97,11 +98,20 @@ class UiBlueprint(BridgeBlueprint):
             try:
                 self._check_form(visit)
                 found = view(visit, **path)
-                return found if isinstance(found, Response) else html(self.reader.ask(found))
+                return found if isinstance(found, Response) else html(self._ask(found))
             except ANSWERED as error:
                 return self.error_page(error, visit)
 
         return serve
+
+    def _ask(self, question: Question) -> str:
+        """All that a page asks for is read on one connection."""
+
+        def run(engine: Engine) -> str:
+            with connected(engine) as connection:
+                return question(connection)
+
+        return self.reader.ask(run)
 
     def _visit(self, visitor: Visitor) -> Visit:
         form = dict(request.form.lists()) if request.method == "POST" else {}

@@ -1,6 +1,7 @@
 """Charts as SVG, made on the server: stacked bars over time, parts of a whole, lines.
 
-Colours are classes of the style sheet: `s0`, `s1` … for the series.
+What is drawn stretches to the width that there is, the texts beside it do not. Colours are classes of the
+style sheet: `s0`, `s1` … for the series.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from markupsafe import Markup
 from .texts import line
 
 MAX_SERIES = 7  # more are one, "other"
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 6, 10, 26
 _TICKS = 4
-_LABEL_WIDTH = 64
-_GAP, _WIDEST = 0.28, 64
+_STEP, _HEIGHT = 100, 1000  # of the drawing: of a place, and of all
+_WIDEST_BAR = 0.72  # of a place
 _STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # highest values whose quarters are round
+_TALL, _LOW, _NARROW = 800, 350, 260  # pixels that labels have at least; on small screens
+_CHARACTER, _SPACE = 6.5, 12  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +41,24 @@ class Chart:
     show: Callable[[float], str]
 
     def stacked(self) -> Markup:
-        """Returns the chart as stacked bars, for wide and for narrow screens."""
-        return self._sized(_bars, 1200, 260) + self._sized(_bars, 360, 220)
+        """Returns the chart as stacked bars."""
+        return _chart(self, _bars, _highest(self.series, stacked=True), "tall", _TALL)
 
     def lines(self) -> Markup:
-        """Returns the chart as lines, half as wide, for wide and for narrow screens."""
-        return self._sized(_lines, 600, 170) + self._sized(_lines, 360, 170)
-
-    def _sized(self, draw: Callable[[Chart, _Frame], Markup], width: int, height: int) -> Markup:
-        stacked = draw is _bars
-        highest = _highest(self.series, stacked)
-        frame = _Frame(width, height, len(self.labels), _ceiling(highest))
-        kind = "wide" if width > 500 else "narrow"
-        parts = [_axis(self, frame), draw(self, frame), _columns(self, frame)]
-        return Markup('<svg class="chart {}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-            kind, width, height, self.title, Markup("").join(parts)
-        )
+        """Returns the chart as lines, half as wide."""
+        return _chart(self, _lines, _highest(self.series, stacked=False), "low", _LOW)
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    width: int
-    height: int
-    places: int
-    highest: float
-
-    @property
-    def step(self) -> float:
-        return (self.width - _LEFT - _RIGHT) / max(1, self.places)
-
-    def x(self, place: float) -> float:
-        return _LEFT + place * self.step
-
-    def y(self, value: float) -> float:
-        inner = self.height - _TOP - _BOTTOM
-        return _TOP + inner * (1 - value / self.highest)
+def _chart(
+    chart: Chart, draw: Callable[[Chart, float], Markup], highest: float, kind: str, room: float
+) -> Markup:
+    top, width = _ceiling(highest), _STEP * len(chart.labels)
+    plot = Markup('<svg class="plot" viewBox="0 0 {} {}" preserveAspectRatio="none">{}{}{}</svg>').format(
+        width, _HEIGHT, _grid(width), draw(chart, top), _columns(chart)
+    )
+    return Markup('<div class="chart {}" role="img" aria-label="{}">{}{}{}</div>').format(
+        kind, chart.title, _y_labels(chart, top), plot, _x_labels(chart, room)
+    )
 
 
 def _highest(series: Sequence[Series], stacked: bool) -> float:
@@ -96,65 +81,68 @@ def _ceiling(value: float) -> float:
     return next(round(size * step, 9) for step in _STEPS if size * step >= value)
 
 
-def _axis(chart: Chart, frame: _Frame) -> Markup:
-    parts = []
-    for tick in range(_TICKS + 1):
-        value = frame.highest * tick / _TICKS
-        y = frame.y(value)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                _LEFT, frame.width - _RIGHT, y, y
-            )
-        )
-        label = Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>')
-        parts.append(label.format(_LEFT - 8, y + 4, chart.show(value)))
-    parts += _x_labels(chart, frame)
-    return Markup("").join(parts)
+def _grid(width: int) -> Markup:
+    lines = (f"M0 {_HEIGHT * tick // _TICKS}h{width}" for tick in range(_TICKS + 1))
+    return Markup('<path class="grid" d="{}"/>').format("".join(lines))
 
 
-def _x_labels(chart: Chart, frame: _Frame) -> list[Markup]:
-    """Not more than there is room for."""
-    every = max(1, -(-len(chart.labels) * _LABEL_WIDTH // (frame.width - _LEFT)))
-    label = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-    places = range(0, len(chart.labels), every)
-    return [label.format(frame.x(place + 0.5), frame.height - 8, chart.labels[place]) for place in places]
+def _y_labels(chart: Chart, top: float) -> Markup:
+    label = Markup('<text class="tick" x="50" y="{}%" dy=".35em" text-anchor="end">{}</text>')
+    ticks = range(_TICKS + 1)
+    texts = [label.format(100 - 100 * tick // _TICKS, chart.show(top * tick / _TICKS)) for tick in ticks]
+    return Markup('<svg class="y">{}</svg>').format(Markup("").join(texts))
 
 
-def _bars(chart: Chart, frame: _Frame) -> Markup:
+def _x_labels(chart: Chart, room: float) -> Markup:
+    """Not more than there is room for, and fewer on small screens."""
+    count = len(chart.labels)
+    width = _CHARACTER * max(map(len, chart.labels), default=0) + _SPACE
+    every = max(1, -int(-count * width // room))
+    few = every * max(1, -int(-count * width // (_NARROW * every)))
+    label = Markup('<text class="tick{}" x="{:.2f}%" y="15" text-anchor="middle">{}</text>')
+    texts = [
+        label.format("" if place % few == 0 else " wide", 100 * (place + 0.5) / count, chart.labels[place])
+        for place in range(0, count, every)
+    ]
+    return Markup('<svg class="x">{}</svg>').format(Markup("").join(texts))
+
+
+def _bars(chart: Chart, top: float) -> Markup:
     """Returns one path for each series: a rectangle each would make pages of months twice as large."""
-    width = min(frame.step * (1 - _GAP), _WIDEST)
+    places = len(chart.labels)
+    width = round(_STEP * min(_WIDEST_BAR, 0.1 + 0.06 * places))  # few would be too broad
     path = Markup('<path class="s{}" d="{}"/>')
-    low, parts = [0.0] * frame.places, []
+    low, parts = [0.0] * places, []
     for number, series in enumerate(chart.series):
         outline = []
         for place, value in enumerate(series.values):
             if value > 0:
-                x, y = frame.x(place + 0.5) - width / 2, frame.y(low[place] + value)
-                outline.append(f"M{x:.1f} {y:.1f}h{width:.1f}V{frame.y(low[place]):.1f}h-{width:.1f}z")
+                x, floor = _STEP * place + (_STEP - width) // 2, _y(low[place], top)
                 low[place] += value
+                outline.append(f"M{x} {floor}V{_y(low[place], top)}h{width}V{floor}z")
         parts.append(path.format(_colour(number, series), "".join(outline)))
     return Markup("").join(parts)
 
 
-def _lines(chart: Chart, frame: _Frame) -> Markup:
+def _lines(chart: Chart, top: float) -> Markup:
     line = Markup('<polyline class="line l{}" points="{}"/>')
     parts = []
     for number, series in enumerate(chart.series):
-        points = [
-            f"{frame.x(place + 0.5):.1f},{frame.y(value):.1f}" for place, value in enumerate(series.values)
-        ]
+        places = enumerate(series.values)
+        points = [f"{_STEP * place + _STEP // 2},{_y(value, top)}" for place, value in places]
         parts.append(line.format(_colour(number, series), " ".join(points)))
     return Markup("").join(parts)
 
 
-def _columns(chart: Chart, frame: _Frame) -> Markup:
+def _y(value: float, top: float) -> int:
+    return round(_HEIGHT * (1 - value / top))
+
+
+def _columns(chart: Chart) -> Markup:
     """Returns what is hovered over: a column for each place, with its values as text."""
-    hit = Markup('<rect class="hit" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>')
-    height = frame.height - _TOP - _BOTTOM
-    return Markup("").join(
-        hit.format(frame.x(place), _TOP, frame.step, height, _tip(chart, place))
-        for place in range(frame.places)
-    )
+    hit = Markup('<rect class="hit" x="{}" width="{}" height="{}"><title>{}</title></rect>')
+    places = range(len(chart.labels))
+    return Markup("").join(hit.format(_STEP * place, _STEP, _HEIGHT, _tip(chart, place)) for place in places)
 
 
 def _tip(chart: Chart, place: int) -> str:
@@ -199,6 +187,5 @@ def bar(part: float, whole: float) -> Markup:
     """Returns a small bar of a share, for cells of tables."""
     width = 100 * part / whole if whole > 0 else 0
     return Markup(
-        '<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="rest" width="100" height="6"/><rect class="s0" width="{:.1f}" height="6"/></svg>'
+        '<svg class="bar" aria-hidden="true"><rect class="s0" width="{:.1f}%" height="100%"/></svg>'
     ).format(min(100.0, max(0.0, width)))

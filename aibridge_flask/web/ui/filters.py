@@ -11,7 +11,7 @@ from ...reading import search
 from ...reading.errors import BadQuestion
 from ...reading.periods import Period, hour_of, parse_time
 from ...reading.search import Search
-from .numbers import iso
+from .numbers import date_or_time
 
 TERMS = (
     "initiator",
@@ -31,6 +31,7 @@ TERMS = (
 PRESETS = {"24 hours": 1, "7 days": 7, "14 days": 14, "30 days": 30, "90 days": 90}
 _DEFAULT_DAYS = 7
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)  # no record is older
+_PLAIN = ":/@,"  # stand for themselves in a query
 _DATE_LENGTH = len("2026-01-31")
 
 
@@ -71,8 +72,8 @@ class Filters:
         """Returns the parameters of a URL that shows the same but for the changes; "-" takes one away."""
         own = {name: value for name, value in (("q", self.q), *self.terms) if value or name == "group"}
         if not self.is_default:
-            own["started_after"] = iso(self.after)
-            own |= dict(zip(["started_before"], map(iso, self.before), strict=False))
+            own["started_after"] = date_or_time(self.after)
+            own |= dict(zip(["started_before"], map(date_or_time, self.before), strict=False))
         return {name: value for name, value in {**own, **changes}.items() if value != "-"}
 
     def whole(self, **changes: str) -> dict[str, str]:
@@ -83,16 +84,16 @@ class Filters:
         """Yields the periods to choose from: name, parameters, whether it is this one."""
         for name, days in PRESETS.items():
             after = _days_before(self.now, days)
-            chosen = {"started_after": iso(after), "started_before": "-"}
+            chosen = {"started_after": date_or_time(after), "started_before": "-"}
             yield name, self.parameters(**chosen), after == self.after and not self.before
 
 
 def query(parameters: Mapping[str, str]) -> str:
     """
-    >>> query({"model": "a b"}), query({})
-    ('?model=a+b', '')
+    >>> query({"model": "a b&c", "initiator": "ann@example.com"}), query({})
+    ('?model=a+b%26c&initiator=ann@example.com', '')
     """
-    return f"?{urlencode(parameters)}" if parameters else ""
+    return f"?{urlencode(parameters, safe=_PLAIN)}" if parameters else ""
 
 
 def parse(arguments: Mapping[str, str], days: int = _DEFAULT_DAYS) -> Filters:

@@ -7,12 +7,12 @@ from typing import Any
 
 from flask import Response
 from marshmallow import ValidationError
-from sqlalchemy import Engine
 
 from ...config.limits import PERIODS, UNITS, LimitSchema, scope_of_text
 from ...limits import changes
 from ...limits.limiter import Limiter
 from ...model import Actor
+from ...reading.connection import Source
 from ..api.blueprint import ID
 from ..api.errors import InvalidParameters, Refused
 from ..api.limits import own_standings, patch
@@ -29,7 +29,7 @@ def add_limits(blueprint: UiBlueprint, limiter: Limiter) -> None:
     @blueprint.page("/limits")
     def limits(visit: Visit) -> Question | Response:
         limiter.wait_until_known()
-        return lambda engine: _page(visit, engine)
+        return lambda source: _page(visit, source)
 
     @blueprint.page("/limits", "POST")
     def create_limit(visit: Visit) -> Question | Response:
@@ -68,15 +68,15 @@ def amount_of(limit: Mapping[str, Any]) -> str:
     return f"{limit[unit]:,} {'at a time' if unit == 'parallel' else unit}"
 
 
-def fullest(engine: Engine, actor: Actor, count: int) -> list[dict[str, Any]]:
+def fullest(source: Source, actor: Actor, count: int) -> list[dict[str, Any]]:
     """Returns the accounts of limits by periods that are nearest to their end, each with its limit."""
-    found = [_shown(limit) for limit in own_standings(engine, actor) if limit.get("per")]
+    found = [_shown(limit) for limit in own_standings(source, actor) if limit.get("per")]
     accounts = [{**used, "limit": limit} for limit in found for used in limit["used"]]
     return sorted(accounts, key=lambda each: -each["share"])[:count]
 
 
-def _page(visit: Visit, engine: Engine) -> str:
-    found = [_shown(limit) for limit in own_standings(engine, visit.actor)]
+def _page(visit: Visit, source: Source) -> str:
+    found = [_shown(limit) for limit in own_standings(source, visit.actor)]
     return render("limits.html", visit, title="Limits", rows=found, periods=PERIODS)
 
 

@@ -109,6 +109,15 @@ def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def date_or_time(moment: datetime) -> str:
+    """Returns a time as URLs of the dashboard have it: a date stands for its first moment.
+
+    >>> date_or_time(datetime(2026, 1, 2, tzinfo=UTC)), date_or_time(datetime(2026, 1, 2, 3, tzinfo=UTC))
+    ('2026-01-02', '2026-01-02T03:00:00Z')
+    """
+    return iso(moment).removesuffix("T00:00:00Z")
+
+
 def iso(moment: datetime) -> str:
     """Returns a time as URLs of the records API have it.
 

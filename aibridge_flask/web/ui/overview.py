@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request
-from sqlalchemy import Engine
 
 from ...config import Settings
 from ...outbound import Outbound
+from ...reading.connection import Source
 from ...reading.overheads import overheads
 from ..index import base_urls, root_url
 from . import filters, health
@@ -18,13 +18,12 @@ from .charts import bar, parts_bar
 from .filters import Filters
 from .limits import fullest
 from .pages import render
-from .steps import step_of
+from .steps import step_of, steps
 from .sums import (
     BY,
     WORDS,
     Result,
     Sums,
-    added,
     cache_rate,
     cost,
     input_tokens,
@@ -48,9 +47,9 @@ def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence
             "clients": base_urls(settings, root_url(request.environ)),
         }
 
-        def page(engine: Engine) -> str:
-            sums = Sums(engine, visit.actor, found)
-            limits = fullest(engine, visit.actor, _LIMITS)
+        def page(source: Source) -> str:
+            sums = Sums(source, visit.actor, found)
+            limits = fullest(source, visit.actor, _LIMITS)
             facts = {**context, **_facts(sums, shown), "limits": limits}
             return render("overview.html", visit, title="Overview", filters=found, **facts)
 
@@ -60,7 +59,7 @@ def add_overview(blueprint: UiBlueprint, settings: Settings, outbounds: Sequence
 def _facts(sums: Sums, by: str) -> dict[str, Any]:
     found = sums.filters
     step = step_of(found)
-    rows = sums.by(found.period, step, by)
+    rows = sums.by(found.period, by)
     before = {row[by]: row for row in sums.by(found.previous, by)}
     totals = sums.totals(found.period)
     return {
@@ -69,15 +68,15 @@ def _facts(sums: Sums, by: str) -> dict[str, Any]:
         "words": WORDS,
         "totals": totals,
         "cards": _cards(sums, totals, total(sums.by(found.previous) if by == "group" else before.values())),
-        "chart": over_time(found, rows, by, "cost_micros"),
-        "steps": sorted(rows, key=lambda row: (row[step], -row["cost_micros"])),
+        "chart": over_time(sums, by, "cost_micros"),
+        "links": [filters.query(narrowed(found, {step: name}, [step])) for name in steps(found)],
         "step": step,
-        "rows": _rows(found, added(rows, by), by, before, totals),
-        "cache": {**_cache(totals), "rate": cache_rate(found, rows)},
+        "rows": _rows(found, rows, by, before, totals),
+        "cache": {**_cache(totals), "rate": cache_rate(sums)},
         "failures": _failures(sums),
         "times": sums.with_times("model", _ROWS),
         "tools": sums.tools(_ROWS),
-        "overhead": overheads(sums.engine, sums.actor, found.period),
+        "overhead": overheads(sums.source, sums.actor, found.period),
         "narrowed": lambda row, *keys: narrowed(found, row, keys),
         "tokens": tokens,
         "cost": cost,

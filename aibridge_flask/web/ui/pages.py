@@ -43,7 +43,9 @@ def render(template: str, *visits: Any, **context: Any) -> str:
 def _value(number: int | None, shown: str) -> Markup:
     if number is None:
         return Markup('<span class="none">{}</span>').format(shown)
-    return Markup('<data value="{}" title="{:,}">{}</data>').format(number, number, shown)
+    exact = f"{number:,}"
+    title = Markup(' title="{}"').format(exact) if exact != shown else ""
+    return Markup('<data value="{}"{}>{}</data>').format(number, title, shown)
 
 
 def _count(number: int | None) -> Markup:

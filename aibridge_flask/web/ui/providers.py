@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flask import Response
-from sqlalchemy import Engine
 
 from ...outbound import Outbound
+from ...reading.connection import Source
 from ...tools import ToolBox
 from ..api.providers import provider_state
 from . import health
@@ -21,7 +21,7 @@ def add_providers(blueprint: UiBlueprint, outbounds: Sequence[Outbound], toolbox
         rows = [provider_state(outbound) for outbound in outbounds]
         loaders = toolbox.servers
 
-        def page(engine: Engine) -> str:
+        def page(source: Source) -> str:
             servers = [health.server(loader) for loader in loaders]
             return render("providers.html", visit, title="Providers", rows=rows, servers=servers)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Response
-from sqlalchemy import Engine
 
+from ...reading.connection import Source
 from ...reading.session import Threads, session
 from ...reading.timeline import MAX_MOMENTS, Moment, timeline
 from ...records.sum_tables import TOKENS
@@ -30,9 +30,9 @@ def add_session(blueprint: UiBlueprint) -> None:
         asked = {name: visit.arguments.get(name, "") for name in ("initiator", "after_id", "before_id")}
         threads = Threads(_THREADS, asked["after_id"], asked["before_id"])
 
-        def page(engine: Engine) -> str:
-            whole = decode(session(engine, visit.actor, id, asked["initiator"], threads))
-            moments = timeline(engine, visit.actor, id, whole["initiator"]["id"])
+        def page(source: Source) -> str:
+            whole = decode(session(source, visit.actor, id, asked["initiator"], threads))
+            moments = timeline(source, visit.actor, id, whole["initiator"]["id"])
             title = f"Session {texts.line(id, 40)}"
             return render("session.html", visit, title=title, **_facts(whole, moments))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from flask import Response
-from sqlalchemy import Engine
 
 from ...reading import interceptions as records
 from ...reading import search
+from ...reading.connection import Source
 from ...reading.pages import Page
 from ...reading.sessions import list_sessions
 from ..api.blueprint import ID
@@ -29,8 +29,8 @@ def add_sessions(blueprint: UiBlueprint) -> None:
     def sessions(visit: Visit) -> Question | Response:
         found, offset = filters.parse(visit.arguments, _DAYS), position(visit.arguments)
 
-        def page(engine: Engine) -> str:
-            listing = list_sessions(engine, visit.actor, within(found), Page(_ROWS, offset))
+        def page(source: Source) -> str:
+            listing = list_sessions(source, visit.actor, within(found), Page(_ROWS, offset))
             context = {"rows": rows_of(listing), "filters": found, **paging(listing, offset)}
             return render("sessions.html", visit, title="Sessions", words=WORDS, **context)
 
@@ -40,8 +40,8 @@ def add_sessions(blueprint: UiBlueprint) -> None:
     def interceptions(visit: Visit) -> Question | Response:
         found, offset = filters.parse(visit.arguments, _DAYS), position(visit.arguments)
 
-        def page(engine: Engine) -> str:
-            listing = records.interceptions(engine, visit.actor, within(found), Page(_ROWS, offset))
+        def page(source: Source) -> str:
+            listing = records.interceptions(source, visit.actor, within(found), Page(_ROWS, offset))
             context = {"rows": rows_of(listing), "filters": found, **paging(listing, offset)}
             return render("interceptions.html", visit, title="Requests", words=WORDS, **context)
 
@@ -49,8 +49,8 @@ def add_sessions(blueprint: UiBlueprint) -> None:
 
     @blueprint.page(f"/interceptions/<{ID}:id>")
     def interception(visit: Visit, id: str) -> Question | Response:
-        def page(engine: Engine) -> str:
-            row = decode(records.interception(engine, visit.actor, id))
+        def page(source: Source) -> str:
+            row = decode(records.interception(source, visit.actor, id))
             text = TextBudget(_MAX_TEXT_BYTES).block
             return render("interception.html", visit, title="One request", row=row, text=text)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from sqlalchemy import Engine
 
+from ...reading.connection import Source
 from ...reading.errors import BadQuestion
 from ...reading.pages import Page
 from ...reading.usage import Question as UsageQuestion
@@ -16,7 +16,7 @@ from .blueprint import Question, UiBlueprint, Visit
 from .charts import bar
 from .filters import Filters
 from .pages import render
-from .steps import TIMES, label, step_of
+from .steps import TIMES, label
 from .sums import WORDS, Result, Sums, cost, narrowed, over_time, tokens
 from .tables import position
 
@@ -32,8 +32,8 @@ def add_spend(blueprint: UiBlueprint) -> None:
         asked = visit.arguments.get("amount", "")
         amount = asked if asked in _AMOUNTS else "cost_micros"
 
-        def page(engine: Engine) -> str:
-            sums = Sums(engine, visit.actor, found)
+        def page(source: Source) -> str:
+            sums = Sums(source, visit.actor, found)
             facts = _facts(sums, keys, position(visit.arguments))
             context = {"filters": found, "keys": keys, "chart": _chart(sums, keys, amount), **facts}
             return render("spend.html", visit, title="Spend", **_words(amount), **context)
@@ -57,7 +57,7 @@ def _keys(arguments: Any) -> tuple[str, ...]:
 def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
     found = sums.filters
     question = UsageQuestion(keys, found.search, found.period)
-    answer = amounts(sums.engine, sums.actor, question, Page(_ROWS, offset))
+    answer = amounts(sums.source, sums.actor, question, Page(_ROWS, offset))
     before = {} if set(keys) & {*TIMES, "session"} else _before(sums, keys)
     totals = answer["totals"]
     return {
@@ -72,7 +72,7 @@ def _facts(sums: Sums, keys: tuple[str, ...], offset: int) -> dict[str, Any]:
 
 def _before(sums: Sums, keys: tuple[str, ...]) -> dict[tuple[str, ...], int]:
     """Returns the costs of the period before."""
-    rows = sums.by(sums.filters.previous, *keys)
+    rows = sums.amounts(sums.filters.previous, keys, ("cost_micros",))
     return {tuple(row[key] for key in keys): row["cost_micros"] for row in rows}
 
 
@@ -98,5 +98,4 @@ def _row(
 def _chart(sums: Sums, keys: tuple[str, ...], amount: str) -> Any:
     """Returns the chart by the first key that is no time."""
     by = next((key for key in keys if key not in (*TIMES, "session")), "model")
-    step = step_of(sums.filters)
-    return over_time(sums.filters, sums.by(sums.filters.period, step, by), by, amount)
+    return over_time(sums, by, amount)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from ...reading.periods import DAY, HOUR
 from .filters import Filters
-from .numbers import iso
+from .numbers import date_or_time, iso
 
 TIMES = ("hour", "day", "month")
 _LENGTHS = {len("2026-11"): "month", len("2026-11-08"): "day"}
@@ -72,7 +72,7 @@ def period_of(name: str) -> dict[str, str]:
     """Returns the parameters for the period of a step.
 
     >>> period_of("2026-12")["started_before"]
-    '2027-01-01T00:00:00Z'
+    '2027-01-01'
     """
     begin, step = _parsed(name)
-    return {"started_after": iso(begin), "started_before": iso(_next(begin, step))}
+    return {"started_after": date_or_time(begin), "started_before": date_or_time(_next(begin, step))}

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
-
 from ...model import Actor
 from ...reading import tools as tool_queries
 from ...reading import usage as queries
+from ...reading.connection import Source
 from ...reading.pages import Page
 from ...reading.periods import Period
 from ...reading.usage import Question
 from ...records.sum_tables import AMOUNTS, TOKENS
-from .charts import Chart, Series, largest
+from .charts import MAX_SERIES, OTHER, Chart, Series, largest
 from .filters import Filters
 from .numbers import count, money
 from .steps import TIMES, label, period_of, step_of, steps
@@ -46,35 +45,46 @@ WORDS = {
 class Sums:
     """Asks for what an actor may see."""
 
-    engine: Engine
+    source: Source
     actor: Actor
     filters: Filters
 
     def totals(self, period: Period) -> Result:
         """Returns sums, sessions and percentiles."""
         question = Question((), self.filters.search, period)
-        totals: Result = queries.usage(self.engine, self.actor, question, Page(1))["totals"]
+        totals: Result = queries.usage(self.source, self.actor, question, Page(1))["totals"]
         return totals
 
     def by(self, period: Period, *keys: str) -> list[Result]:
         """Returns sums by the keys, the dearest first."""
+        rows = self.amounts(period, keys)
+        return sorted(rows, key=lambda row: (-row["cost_micros"], -row["requests"], *map(row.get, keys)))
+
+    def amounts(
+        self,
+        period: Period,
+        keys: tuple[str, ...],
+        names: Sequence[str] = AMOUNTS,
+        kept: Sequence[str] = (),
+    ) -> list[Result]:
+        """Returns some of these sums, in no order. `kept`: all other values of the last key are one, None."""
         question = Question(keys, self.filters.search, period)
-        return list(queries.every_amount(self.engine, self.actor, question))
+        return queries.sums(self.source, self.actor, question, names, kept)
 
     def people(self, period: Period) -> int:
         """Returns how many people have asked anything."""
         question = Question(("initiator",), self.filters.search, period)
-        return queries.count_results(self.engine, self.actor, question)
+        return queries.count_results(self.source, self.actor, question)
 
     def tools(self, limit: int) -> list[Result]:
         """Returns sums of tool calls by tool and server, the most used first."""
         question = Question((), self.filters.search, self.filters.period)
-        return list(tool_queries.tools(self.engine, self.actor, question, Page(limit))["results"])
+        return tool_queries.most_used(self.source, self.actor, question, limit)
 
     def with_times(self, key: str, limit: int) -> list[Result]:
         """Returns sums by the key with percentiles, the dearest first."""
         question = Question((key,), self.filters.search, self.filters.period)
-        answer = queries.usage(self.engine, self.actor, question, Page(limit), with_sessions=False)
+        answer = queries.usage(self.source, self.actor, question, Page(limit), with_sessions=False)
         return list(answer["results"])
 
 
@@ -102,46 +112,42 @@ def total(rows: Iterable[Result]) -> Result:
     return found
 
 
-def added(rows: Iterable[Result], key: str) -> list[Result]:
-    """Returns rows added up by one of their keys, the dearest first.
-
-    >>> zero = dict.fromkeys(AMOUNTS, 0)
-    >>> [row["requests"] for row in added([{**zero, "k": "a"}, {**zero, "k": "a", "requests": 2}], "k")]
-    [2]
-    """
-    sums: dict[str, Result] = {}
-    for row in rows:
-        own = sums.setdefault(row[key], {key: row[key], **dict.fromkeys(AMOUNTS, 0)})
-        for name in AMOUNTS:
-            own[name] += row[name]
-    return sorted(sums.values(), key=lambda row: (-row["cost_micros"], -row["requests"], row[key]))
-
-
-def over_time(filters: Filters, rows: Sequence[Result], by: str, amount: str) -> Chart:
-    """Returns the chart of an amount by the day or hour, stacked by a key of the rows."""
-    key = step_of(filters)
-    names = steps(filters)
-    place = {name: number for number, name in enumerate(names)}
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if row[key] in place:
-            own = values.setdefault(row[by], [0.0] * len(names))
-            own[place[row[key]]] += tokens(row) if amount == "tokens" else row[amount]
-    series = largest([Series(name or "none", own) for name, own in values.items()])
+def over_time(sums: Sums, by: str, amount: str) -> Chart:
+    """Returns the chart of an amount by the day or hour, stacked by a key."""
+    step, names = step_of(sums.filters), steps(sums.filters)
     shows_money = amount == "cost_micros"
-    title = f"{'Cost in US$' if shows_money else amount.capitalize()} by {key} and {WORDS[by].lower()}"
+    title = f"{'Cost in US$' if shows_money else amount.capitalize()} by {step} and {WORDS[by].lower()}"
+    series = _series(sums, by, TOKENS if amount == "tokens" else (amount,))
     unit = "US$" if shows_money else amount
     return Chart(title, unit, [*map(label, names)], series, _show_money if shows_money else count)
 
 
-def cache_rate(filters: Filters, rows: Sequence[Result]) -> Chart:
+def _series(sums: Sums, by: str, parts: Sequence[str]) -> list[Series]:
+    step = step_of(sums.filters)
+    place = {name: number for number, name in enumerate(steps(sums.filters))}
+    values: dict[Any, list[float]] = {}
+    for row in sums.amounts(sums.filters.period, (step, by), parts, _kept(sums, by, parts)):
+        if row[step] in place:
+            own = values.setdefault(row[by], [0.0] * len(place))
+            own[place[row[step]]] += sum(row[name] for name in parts)
+    others = values.pop(None, ())
+    series = largest([Series(name or "none", values[name]) for name in sorted(values)])
+    return [*series, Series(OTHER, others)] if others else series
+
+
+def _kept(sums: Sums, by: str, parts: Sequence[str]) -> list[str]:
+    """Returns the values that a chart shows, if there are more: people are many."""
+    rows = sums.amounts(sums.filters.period, (by,), parts) if by != "group" else []
+    ranked = sorted(rows, key=lambda row: (-sum(row[name] for name in parts), row[by]))
+    return [row[by] for row in ranked[:MAX_SERIES]] if len(rows) > MAX_SERIES else []
+
+
+def cache_rate(sums: Sums) -> Chart:
     """Returns the chart of how much of what models have read came from the cache, by the day or hour."""
-    key = step_of(filters)
-    names = steps(filters)
-    sums = {row[key]: row for row in added(rows, key)}
-    values = [_rate(sums[name]) if name in sums else 0.0 for name in names]
-    series = [Series("Read from the cache", values)]
-    return Chart(f"Read from the cache by {key}", "% of input", [*map(label, names)], series, _show_percent)
+    step, names = step_of(sums.filters), steps(sums.filters)
+    rates = {row[step]: _rate(row) for row in sums.amounts(sums.filters.period, (step,), TOKENS)}
+    series = [Series("Read from the cache", [rates.get(name, 0.0) for name in names])]
+    return Chart(f"Read from the cache by {step}", "% of input", [*map(label, names)], series, _show_percent)
 
 
 def _rate(row: Result) -> float:

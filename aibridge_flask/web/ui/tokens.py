@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from ...client_config.guides import guides, token_note
 from ...config import Settings
+from ...reading.connection import Source
 from ...reading.pages import Page
 from ...reading.tokens import list_tokens
 from ..api.blueprint import ID
@@ -22,9 +23,9 @@ _ROWS = 100
 
 
 def add_tokens(blueprint: UiBlueprint, settings: Settings) -> None:
-    def listed(visit: Visit, engine: Engine, root: str, made: str = "") -> str:
+    def listed(visit: Visit, source: Source, root: str, made: str = "") -> str:
         offset = position(visit.arguments)
-        listing = list_tokens(engine, visit.actor, Page(_ROWS, offset))
+        listing = list_tokens(source, visit.actor, Page(_ROWS, offset))
         tokens = {"rows": rows_of(listing), "made": made, "mode": settings.auth.mode}
         clients = {"guides": guides(settings, root), "note": token_note(settings)}
         return render("tokens.html", visit, title="Tokens", **tokens, **clients, **paging(listing, offset))
@@ -32,7 +33,7 @@ def add_tokens(blueprint: UiBlueprint, settings: Settings) -> None:
     @blueprint.page("/tokens")
     def tokens(visit: Visit) -> Question | Response:
         root = root_url(request.environ)
-        return lambda engine: listed(visit, engine, root)
+        return lambda source: listed(visit, source, root)
 
     @blueprint.page("/tokens", "POST")
     def create_token(visit: Visit) -> Question | Response:
