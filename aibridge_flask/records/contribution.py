@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ MAIN = "main"  # the kind of the conversation
 INTERRUPTED = "interrupted"  # the error of one whose worker died
 _NO_AMOUNTS = (0,) * len(AMOUNTS)
 UNKNOWN = -1  # bucket
+_USAGE_NAMES, _DAY_NAMES = attrgetter(*USAGE_KEYS[1:]), attrgetter(*DAY_KEYS[1:-1])
 
 
 class Contribution(Struct, frozen=True, array_like=True):
@@ -89,11 +91,11 @@ class Row(Struct, frozen=True):
     @property
     def usage_keys(self) -> tuple[Any, ...]:
         """The keys of its row in `usage_hourly`."""
-        return (self.hour, *(getattr(self, name) for name in USAGE_KEYS[1:]))
+        return (self.hour, *_USAGE_NAMES(self))
 
     def day_keys(self, error_type: str) -> tuple[Any, ...]:
         """The keys of its row in `usage_daily`, if it ended with this error."""
-        return (self.day, *(getattr(self, name) for name in DAY_KEYS[1:-1]), error_type)
+        return (self.day, *_DAY_NAMES(self), error_type)
 
 
 class Change(Struct, frozen=True):

@@ -73,15 +73,16 @@ def parts_of(
     if not usage:
         return
     buckets = _IN_FIRST_BYTE[contribution.first_byte] + _IN_DURATION[contribution.duration]
-    amounts, day_keys = contribution.amounts + buckets, row.day_keys(contribution.error_type)
-    day = day_id(*day_keys)
+    amounts = contribution.amounts + buckets
+    usage_keys, day_keys = row.usage_keys, row.day_keys(contribution.error_type)
+    hour, day = usage_keys[0], day_id(*day_keys)
     # a person who is erased keeps its row until `ErasedSums` renames it
-    person = (row.day, row.initiator_id, row.group_set)
-    yield usage_hourly, Part((usage,), amounts, row.usage_keys)
+    person = (day_keys[0], row.initiator_id, row.group_set)
+    yield usage_hourly, Part((usage,), amounts, usage_keys)
     yield session_usage, Part((session, usage), (1,))
     yield usage_daily, Part((day,), amounts, day_keys)
     yield people_daily, Part((day_id(*person),), amounts, person)
-    yield totals_hourly, Part((usage_id(row.hour),), amounts, (row.hour,))
+    yield totals_hourly, Part((usage_id(hour),), amounts, (hour,))
     for tool, counts in contribution.tools:
         yield tools_hourly, Part((usage, *tool), counts)
         yield tools_daily, Part((day, *tool), counts)
