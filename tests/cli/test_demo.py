@@ -71,7 +71,8 @@ class Demo:
 
     def left_over(self) -> list[str]:
         """Files, and processes whose environment or command names the folder."""
-        files = [str(path) for path in self.folder.rglob("*")]
+        tree = os.walk(self.folder)  # which may be deleted meanwhile
+        files = [f"{folder}/{name}" for folder, folders, names in tree for name in (*folders, *names)]
         processes = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
