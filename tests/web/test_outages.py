@@ -33,6 +33,14 @@ def test_without_the_database_it_is_503(make_app: MakeApp, upstream: Upstream, p
     }
 
 
+@pytest.mark.parametrize("page", ["providers", "live"])
+def test_pages_that_show_what_works_do_not_need_the_database(
+    make_app: MakeApp, upstream: Upstream, page: str
+) -> None:
+    app = app_for_people(make_app, database_url="postgresql+psycopg://nobody@127.0.0.1:9/none")
+    assert Person(app, upstream, "root").get(f"/ui/{page}").status_code == 200
+
+
 @BOTH_DATABASES
 def test_a_question_that_takes_too_long_is_ended(database_url: str, database: str) -> None:
     def ask(engine: Engine) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from flask import Response
 
 from ...outbound import Outbound
-from ...reading.connection import Source
+from ...reading.connection import QUERY_SECONDS
 from ...tools import ToolBox
+from ...waiting import READERS
 from ..api.providers import provider_state
 from . import health
-from .blueprint import Question, UiBlueprint, Visit
+from .blueprint import Question, UiBlueprint, Visit, html
 from .pages import render
 
 
@@ -21,8 +22,8 @@ def add_providers(blueprint: UiBlueprint, outbounds: Sequence[Outbound], toolbox
         rows = [provider_state(outbound) for outbound in outbounds]
         loaders = toolbox.servers
 
-        def page(source: Source) -> str:
+        def page() -> str:
             servers = [health.server(loader) for loader in loaders]
             return render("providers.html", visit, title="Providers", rows=rows, servers=servers)
 
-        return page
+        return html(READERS.run(page, QUERY_SECONDS))  # not of the database, which may be away
