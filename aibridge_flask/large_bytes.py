@@ -24,9 +24,11 @@ def join(parts: Sequence[bytes | memoryview]) -> bytes:
 
 
 def cut(data: bytes, start: int, end: int) -> bytes:
-    """Returns `data[start:end]`.
+    """Returns `data[start:end]`: `data` itself if that is all of it.
 
     >>> cut(b"abcd", 1, 3)
     b'bc'
     """
-    return data[start:end] if end - start <= LARGE_BYTES else join((memoryview(data)[start:end],))
+    if end - start <= LARGE_BYTES or end - start == len(data):
+        return data[start:end]
+    return join((memoryview(data)[start:end],))

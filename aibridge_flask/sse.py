@@ -69,7 +69,7 @@ class EventSplitter:
         rest = cut(data, end, len(data))
         self._parts = [rest] if rest else []
         self._size, self._tail = len(rest), rest[-3:]
-        return cut(data, 0, end) if rest else data
+        return cut(data, 0, end)
 
 
 def _last_end(window: bytes) -> int:

@@ -79,11 +79,6 @@ def parse_time(field: str, value: str) -> datetime:
     return moment
 
 
-def hour_of(moment: datetime) -> datetime:
-    """Returns when the hour of a time begins."""
-    return moment.replace(minute=0, second=0, microsecond=0)
-
-
 def floor(moment: datetime, step: timedelta) -> datetime:
     """Returns when the hour or day of a time begins."""
     return moment - (moment - _FIRST) % step

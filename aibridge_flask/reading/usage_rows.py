@@ -5,7 +5,7 @@ All sources have the same columns, so that they can be added up together: the ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,14 +170,16 @@ def _together(queries: Sequence[sa.Select[Any]]) -> sa.Subquery:
 
 def _summed_keys(scope: Scope, table: Table) -> Columns:
     """Returns what the keys of the question need of a table of sums."""
-    own = {_AT: time_of(table).label(_AT)}
-    return [own[name] if name in own else table.c[name] for name in columns_of(scope.keys)]
+    return _keys(scope, {**table.c, _AT: time_of(table).label(_AT)})
 
 
 def _row_keys(scope: Scope) -> Columns:
     """Returns the same of interceptions."""
-    own = {_AT: _i.started_at.label(_AT), "session": SESSION_ID.label("session")}
-    return [own[name] if name in own else _i[name] for name in columns_of(scope.keys)]
+    return _keys(scope, {**_i, _AT: _i.started_at.label(_AT), "session": SESSION_ID.label("session")})
+
+
+def _keys(scope: Scope, columns: Mapping[str, ColumnElement[Any]]) -> Columns:
+    return [columns[name] for name in columns_of(scope.keys)]
 
 
 def _of_interceptions(scope: Scope, names: Sequence[str], amounts: dict[str, ColumnElement[Any]]) -> Columns:

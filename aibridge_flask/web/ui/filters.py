@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from ...reading import search
 from ...reading.errors import BadQuestion
-from ...reading.periods import Period, hour_of, parse_time
+from ...reading.periods import DAY, HOUR, Period, floor, parse_time
 from ...reading.search import Search
 from .numbers import date_or_time
 
@@ -66,7 +66,7 @@ class Filters:
     def previous(self) -> Period:
         """The period of the same length before, on the hour."""
         begin = self.after - (self.end - self.after)
-        return Period((hour_of(begin),), (hour_of(self.after),))
+        return Period((floor(begin, HOUR),), (floor(self.after, HOUR),))
 
     def parameters(self, **changes: str) -> dict[str, str]:
         """Returns the parameters of a URL that shows the same but for the changes; "-" takes one away."""
@@ -124,8 +124,8 @@ def parse(arguments: Mapping[str, str], days: int = _DEFAULT_DAYS) -> Filters:
 def _days_before(moment: datetime, days: int) -> datetime:
     """Returns the beginning of a day, or of an hour for the last 24 hours."""
     if days == 1:
-        return hour_of(moment) - timedelta(hours=23)
-    return hour_of(moment).replace(hour=0) - timedelta(days=days - 1)
+        return floor(moment, HOUR) - timedelta(hours=23)
+    return floor(moment, DAY) - timedelta(days=days - 1)
 
 
 def _time(arguments: Mapping[str, str], name: str) -> tuple[datetime, ...]:
